@@ -1,0 +1,28 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: figures test lint bench clean
+
+figures: .venv/.installed  ## train what is missing, draw every figure and table into ./figures
+	$(BIN)/topobounds figures
+
+test: .venv/.installed  ## the whole test suite
+	$(BIN)/pytest -n auto
+
+lint: .venv/.installed  ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/.installed  ## the benchmarks, with their peers
+	$(BIN)/pip install --quiet -e '.[bench]'
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf .venv figures
+
+.venv/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "topobounds needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@

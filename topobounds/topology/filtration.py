@@ -1,0 +1,182 @@
+"""The order in which the weights of a layer enter its graph.
+
+The filtration is superlevel: every neuron is there from the start, edges enter by descending |w|. One total order
+serves everywhere (forest, top-k, masks): |w| descending, then flat row-major index ascending.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from topobounds._arguments import argument_error
+
+_UNSIGNED = {2: np.uint16, 4: np.uint32, 8: np.uint64}
+_NATIVE_FLOATS = {"float16", "float32", "float64", "bfloat16"}
+_EXACT_INTEGERS = 2**53
+
+
+@dataclass(frozen=True, eq=False)
+class Filtration:
+    """The edges of a layer graph in order of entry.
+
+    Attributes
+    ----------
+    weights : ndarray of shape (m, n)
+        The weights as a finite floating-point matrix.
+    cells : ndarray of int64
+        Flat row-major indices of the layer's edges in the total order; edges of weight zero come last.
+    n_nonzero : int
+        How many of `cells` carry a weight other than zero.
+    """
+
+    weights: NDArray[Any]
+    cells: NDArray[np.int64]
+    n_nonzero: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows m and columns n."""
+        m, n = self.weights.shape
+        return m, n
+
+
+def filtration(weights: ArrayLike, mask: ArrayLike | None = None) -> Filtration:
+    """Return the edges of a layer graph in the total order.
+
+    Parameters
+    ----------
+    weights : array_like of shape (m, n)
+        See `weight_matrix`.
+    mask : array_like of bool of shape (m, n), optional
+        The support: cells that are False are no edges and are not looked at.
+
+    Returns
+    -------
+    Filtration
+        Every cell of the support, zeros last.
+
+    Raises
+    ------
+    ValueError
+        If an argument has another shape or kind than said, or a weight of the support is NaN or infinite.
+    """
+    matrix = weight_matrix(weights)
+    support = None if mask is None else mask_matrix(mask, matrix.shape)
+    check_finite(matrix, support)
+    keys = order_keys(matrix).ravel()
+    if support is None:
+        cells = np.argsort(~keys, kind="stable")
+    else:
+        present = np.flatnonzero(support)
+        cells = present[np.argsort(~keys[present], kind="stable")]
+    return Filtration(matrix, cells.astype(np.int64, copy=False), int(np.count_nonzero(keys[cells])))
+
+
+def order_keys(matrix: NDArray[Any]) -> NDArray[Any]:
+    """Return the bits of |w| as unsigned integers, which sort as |w| does, equal where |w| is equal.
+
+    Examples
+    --------
+    >>> order_keys(np.array([[0.5, -0.5, -0.0]]))[0].tolist()
+    [4602678819172646912, 4602678819172646912, 0]
+    """
+    unsigned = _UNSIGNED[matrix.dtype.itemsize]
+    return matrix.view(unsigned) & unsigned(np.iinfo(unsigned).max >> 1)
+
+
+def weight_matrix(weights: ArrayLike) -> NDArray[Any]:
+    """Return `weights` as a matrix of float16, bfloat16, float32 or float64.
+
+    Parameters
+    ----------
+    weights : array_like of shape (m, n)
+        Real numbers: any floating-point type of at most 64 bits, with the types of ml_dtypes; integers and booleans,
+        which are converted; a torch tensor on any device. At least one row and one column.
+
+    Returns
+    -------
+    ndarray of shape (m, n)
+        The same values. Nothing is copied where the type is one of the four.
+
+    Raises
+    ------
+    ValueError
+        If `weights` is not a real matrix with at least one row and one column, or holds an integer beyond 2**53
+        that float64 cannot tell from its neighbours.
+    """
+    array = as_array("weights", weights)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(
+            "Argument 'weights' must be a matrix with at least one row and one column, "
+            f"not an array of shape {array.shape}."
+        )
+    if array.dtype.name in _NATIVE_FLOATS:
+        return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    if array.dtype.kind in "biu":
+        return _from_integers(array)
+    if array.dtype.name.startswith(("float8", "float6", "float4", "int4", "uint4", "int2", "uint2")):
+        return array.astype(np.float32)
+    raise ValueError(
+        f"Argument 'weights' must hold real numbers of at most 64 bits, not values of type {array.dtype.name}."
+    )
+
+
+def as_array(name: str, values: Any) -> NDArray[Any]:
+    """Return `values` as an array: a torch tensor too, with or without a gradient, on any device.
+
+    Raises
+    ------
+    ValueError
+        If it is no array of numbers; `name` is the argument to blame.
+    """
+    if hasattr(values, "detach"):  # a torch tensor that requires a gradient or lies on a GPU refuses __array__
+        values = values.detach().cpu()
+        if "bfloat16" in str(values.dtype) or "float8" in str(values.dtype):
+            values = values.float()  # exact; torch cannot hand these types to numpy
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Argument '{name}' must be an array of numbers, and this is none: {error}.") from None
+
+
+def mask_matrix(mask: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return `mask` as a boolean matrix of the given shape; integers 0 and 1 and floats 0.0 and 1.0 are accepted.
+
+    Raises
+    ------
+    ValueError
+        If it has another shape, or holds anything but true and false.
+    """
+    array = as_array("mask", mask)
+    if array.shape != shape:
+        raise ValueError(f"Argument 'mask' must have the shape of the weights, {shape}, not {array.shape}.")
+    if array.dtype != np.bool_ and not np.isin(array, (0, 1)).all():
+        raise argument_error("mask", "an array of true and false", array.dtype.name)
+    return array.astype(np.bool_, copy=False)
+
+
+def check_finite(matrix: NDArray[Any], support: NDArray[np.bool_] | None = None) -> None:
+    """Refuse a matrix with NaN or infinity on its support, saying how many and where the first is.
+
+    Raises
+    ------
+    ValueError
+        If there is one.
+    """
+    bad = ~np.isfinite(matrix)
+    if support is not None:
+        bad &= support
+    if bad.any():
+        row, col = (int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"Argument 'weights' must be finite, but {int(bad.sum())} of its {bad.size} entries are NaN or infinite, "
+            f"the first at row {row}, column {col}: {float(matrix[row, col])}."
+        )
+
+
+def _from_integers(array: NDArray[Any]) -> NDArray[np.float64]:
+    if array.dtype.itemsize == 8 and array.size and max(-int(array.min()), int(array.max())) > _EXACT_INTEGERS:
+        raise ValueError("Argument 'weights' must hold no integer beyond 2**53, where float64 would merge neighbours.")
+    return array.astype(np.float64)
