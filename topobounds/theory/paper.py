@@ -1,0 +1,159 @@
+"""The paper's claims as it prints them, each with what is known of it.
+
+Balwani and Krzyston, *Zeroth-Order Topological Insights into Iterative Magnitude Pruning*, PMLR 196:6-16, 2022.
+A claim that turned out false stays here in its printed form; what replaces it is in `topobounds.theory.overlap`.
+"""
+
+import math
+from dataclasses import dataclass
+
+from topobounds._arguments import density_fraction, integer
+from topobounds._records import Record
+from topobounds.layers import Conv, LayerShape
+
+EXCHANGEABLE = "for exchangeable |w| with almost surely distinct magnitudes (i.i.d. continuous weights suffice)"
+
+
+@dataclass(frozen=True)
+class PrintedClaim(Record):
+    """A printed bound, evaluated, with what is known of the claim.
+
+    Attributes
+    ----------
+    value : float or None
+        The printed formula's value, in [0, 1]; None where the formula has none.
+    status : str
+        ``"proved"``, ``"false"``, or ``"undefined"`` where the claim says nothing.
+    reason : str
+        The hypothesis under which it is proved, the counterexample, or why there is no value.
+    """
+
+    value: float | None
+    status: str
+    reason: str
+
+
+def theorem_3_3(m: int, n: int) -> PrintedClaim:
+    r"""Return Theorem 3.3: the printed lower bound on the expected overlap of a dense layer.
+
+    With ``j = min(m, n)``::
+
+        E[X] >= 1 / (m + n - 1) * sum_{i=0}^{j} (m - i) (n - i) / (m n - i)        j >= 2
+        E[X]  = 1                                                                   j  = 1
+
+    X is the share of the m + n - 1 edges of the maximum spanning tree that are among the m + n - 1 largest weights.
+    The sum is evaluated as it stands: its closed form with harmonic numbers cancels in floating point.
+
+    Parameters
+    ----------
+    m, n : int
+        Inputs and outputs, at least 1.
+
+    Returns
+    -------
+    PrintedClaim
+        Status ``"proved"``; the reason names the hypothesis. `star_bound` and `boruvka_bound` are larger.
+
+    Raises
+    ------
+    ValueError
+        If `m` or `n` is no positive integer.
+
+    Examples
+    --------
+    >>> round(theorem_3_3(784, 300).value, 4)
+    0.1213
+    """
+    m, n = integer("m", m, 1), integer("n", n, 1)
+    return PrintedClaim(_fresh_cells(m, n, m * n), "proved", f"Holds {EXCHANGEABLE}.")
+
+
+def corollary_3_4(m: int, n: int, density: float) -> PrintedClaim:
+    """Return Corollary 3.4: the printed lower bound at density p, which is false for p < 1.
+
+    With ``j = min(m, n)``::
+
+        E[X] >= min(1, 1 / (m + n - 1) * sum_{i=0}^{j} (m - i) (n - i) / (p m n - i))
+
+    The numerator counts all fresh cells, of which only a fraction p carries a weight. At ``density = 1`` this is
+    Theorem 3.3. For bounds that hold at every density see `topobounds.theory.overlap`.
+
+    Parameters
+    ----------
+    m, n : int
+        Inputs and outputs, at least 1.
+    density : float
+        Fraction p of the cells that carry a weight, in (0, 1].
+
+    Returns
+    -------
+    PrintedClaim
+        Status ``"false"``, or ``"proved"`` at density 1; ``"undefined"`` with value None where a support of
+        ``round(p m n)`` cells is too small to be connected, which the corollary presumes.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Examples
+    --------
+    >>> claim = corollary_3_4(8, 8, 0.25)
+    >>> round(claim.value, 4), claim.status
+    (0.9616, 'false')
+    """
+    m, n, density = integer("m", m, 1), integer("n", n, 1), density_fraction("density", density)
+    if density == 1:
+        return theorem_3_3(m, n)
+    cells = density * m * n
+    if round(cells) < m + n - 1:
+        reason = f"{round(cells)} weights cannot connect {m + n} neurons: that takes {m + n - 1}."
+        return PrintedClaim(None, "undefined", reason)
+    return PrintedClaim(
+        min(1.0, _fresh_cells(m, n, cells)),
+        "false",
+        "False below density 1. On an 8x8 layer at density 1/4 whose weights form a 4-cycle with 12 pendant edges, "
+        "E[X] = 1/4 + 3/4 * 14/15 = 19/20, below the 0.9616 printed.",
+    )
+
+
+def printed_counts(layer: LayerShape) -> tuple[int, int]:
+    """Return the numerator and the denominator of the printed eta_tau (Definition 3.1, Theorem 3.2).
+
+    ============= ============================= ==============================================================
+    layer         eta_tau
+    ============= ============================= ==============================================================
+    dense         m n / (m + n - 1)             m inputs, n outputs
+    recurrent     l^2 / (2 l - 1)               l hidden units
+    convolutional n f1 f2 ... / (m + n - 1)     m cells of the padded input, n cells of the output, one channel
+    ============= ============================= ==============================================================
+
+    The paper does not say whether m of a convolution counts the padding; Table 1 is reproduced only if it does.
+
+    Parameters
+    ----------
+    layer : Dense or Recurrent or Conv
+        The layer. Channels, stride, dilation and groups of a convolution enter only through the size of its output.
+
+    Returns
+    -------
+    tuple of int
+        Weights (edges) and what is kept (edges of a spanning tree).
+
+    Examples
+    --------
+    >>> from topobounds.layers import Dense
+    >>> printed_counts(Dense(784, 300))
+    (235200, 1083)
+    """
+    if isinstance(layer, Conv):
+        outputs = math.prod(layer.output_size)
+        return outputs * math.prod(layer.kernel_size), math.prod(layer.padded_size) + outputs - 1
+    return layer.n_weights, layer.n_vertices - 1
+
+
+def _fresh_cells(m: int, n: int, cells: float) -> float:
+    """Return the printed sum over alpha; `cells` is m n, or p m n >= m + n - 3/2, so no denominator is <= 0."""
+    if min(m, n) == 1:
+        return 1.0
+    return math.fsum((m - i) * (n - i) / (cells - i) for i in range(min(m, n))) / (m + n - 1)
