@@ -24,8 +24,8 @@ class Record:
 
 def plain(value: Any) -> Any:
     """Return `value` in terms of None, bool, int, float, str, list and dict."""
-    if isinstance(value, Fraction):
-        return str(value)
+    if isinstance(value, Fraction) or (isinstance(value, float) and not math.isfinite(value)):
+        return str(value) if isinstance(value, Fraction) else None
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -34,6 +34,4 @@ def plain(value: Any) -> Any:
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if hasattr(value, "tolist"):  # numpy arrays and scalars, without importing numpy
         return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
     return value

@@ -304,7 +304,7 @@ LayerShape = Dense | Recurrent | Conv
 
 
 def _per_axis(name: str, value: int | Sequence[int], n_axes: int, low: int) -> tuple[int, ...]:
-    if not isinstance(value, Sequence) or isinstance(value, str):
+    if not isinstance(value, Sequence):
         return (integer(name, value, low),) * n_axes
     if len(value) != n_axes or not value:
         raise ValueError(f"Argument '{name}' must be a number or {n_axes} of them, not {value!r}.")

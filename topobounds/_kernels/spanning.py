@@ -1,7 +1,7 @@
 """Union-find, and Kruskal's algorithm on the graphs of dense layers and of convolutions with shared weights.
 
-In a dense layer, vertices 0 .. m-1 are the rows, m .. m+n-1 the columns; `parent` holds one entry per vertex, at the start its own
-number. Cell `c` of an (m, n) matrix is the edge between row ``c // n`` and column ``c % n``.
+In a dense layer, vertices 0 .. m-1 are the rows, m .. m+n-1 the columns; `parent` holds one entry per vertex, at the
+start its own number. Cell `c` of an (m, n) matrix is the edge between row ``c // n`` and column ``c % n``.
 """
 
 import numba

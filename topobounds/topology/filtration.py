@@ -12,7 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error
 
-_UNSIGNED = {2: np.uint16, 4: np.uint32, 8: np.uint64}
+_KEYS = {
+    2: (np.uint16, np.uint16(0x7FFF)),
+    4: (np.uint32, np.uint32(0x7FFFFFFF)),
+    8: (np.uint64, np.uint64(0x7FFFFFFFFFFFFFFF)),
+}
 _NATIVE_FLOATS = {"float16", "float32", "float64", "bfloat16"}
 _EXACT_INTEGERS = 2**53
 
@@ -82,8 +86,9 @@ def order_keys(matrix: NDArray[Any]) -> NDArray[Any]:
     >>> order_keys(np.array([[0.5, -0.5, -0.0]]))[0].tolist()
     [4602678819172646912, 4602678819172646912, 0]
     """
-    unsigned = _UNSIGNED[matrix.dtype.itemsize]
-    return matrix.view(unsigned) & unsigned(np.iinfo(unsigned).max >> 1)
+    unsigned, magnitude_bits = _KEYS[matrix.dtype.itemsize]
+    keys: NDArray[Any] = matrix.view(unsigned) & magnitude_bits
+    return keys
 
 
 def weight_matrix(weights: ArrayLike) -> NDArray[Any]:

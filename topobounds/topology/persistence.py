@@ -55,7 +55,7 @@ class PersistenceDiagram(Record):
     backend: str
 
     def betti_curve(self, t: ArrayLike) -> Any:
-        """Return Betti-0 of the superlevel graph at each threshold: its components when edges with |w|/w_max >= t are in.
+        """Return Betti-0 at each threshold t: the components of the graph of the edges with |w|/w_max >= t.
 
         Parameters
         ----------
@@ -181,7 +181,7 @@ def neural_persistence(
     -------
     float
         At least 0; at most 1 if normalised, but for a ``rieck`` layer of zeros: all its m + n persistences are 1,
-        one more than the normaliser counts. ``balwani`` gives 0.0 where there is no edge or only one, normalised or not.
+        one more than the normaliser counts. ``balwani`` gives 0.0 where there is at most one edge, normalised or not.
 
     Raises
     ------
@@ -272,7 +272,7 @@ def _norm(values: NDArray[np.float64], p: float) -> float:
     largest = float(values.max(initial=0.0))
     if p == math.inf or largest == 0.0:
         return largest
-    return largest * float(np.sum((values / largest) ** p)) ** (1 / p)
+    return float(largest * np.sum((values / largest) ** p) ** (1 / p))
 
 
 def _as_diagram(layer: ArrayLike | PersistenceDiagram) -> PersistenceDiagram:
@@ -312,7 +312,7 @@ def _diagram_by_gudhi(layer: Filtration, zeros: str) -> PersistenceDiagram:
         min_persistence=-1, persistence_dim_max=not cells.size
     )  # else only below its top dimension
     pairs = [death for birth, death in tree.persistence_pairs() if len(birth) == 1]
-    edges = np.array([sorted(edge) for edge in pairs if len(edge)], np.int64).reshape(-1, 2) - [0, m]
+    edges = np.array([sorted(edge) for edge in pairs if len(edge)], np.int64).reshape(-1, 2) - np.array([0, m])
     deaths = np.array([0.0 - tree.filtration((int(i), int(m + j))) for i, j in edges])
     entry = np.lexsort((edges[:, 0] * n + edges[:, 1], -deaths))
     return PersistenceDiagram(
