@@ -87,9 +87,10 @@ class Architecture(Record):
     dense: tuple[Dense, ...]
 
     @property
-    def true_convs(self) -> tuple[Conv, ...]:
-        """The convolutions that the printed table counts, at their true sizes."""
-        return tuple(layer.conv for layer in self.convs if layer.printed_side is not None)
+    def pooled_convs(self) -> tuple[Conv, ...]:
+        """The convolutions that the printed table counts, by its convention, at the true size of their outputs."""
+        sides = [layer.conv.output_size[0] for layer in self.convs if layer.printed_side is not None]
+        return tuple(_conv3x3(1, 1, side) for side in sides)
 
     @property
     def printed_convs(self) -> tuple[Conv, ...]:
@@ -113,8 +114,7 @@ class Table1Row(Record):
     computed : Fraction
         The number by the convention of the printed table.
     corrected : Fraction or None
-        The number at the true activations (pooled, and with the true strides), same layers, same closed form; None
-        where nothing differs.
+        The number by the same convention at the true, pooled activations; None where nothing differs.
     matches : bool
         Whether `computed`, rounded to the digits printed, is what is printed.
     note : str
@@ -184,7 +184,7 @@ def table1() -> tuple[Table1Row, ...]:
 
 def _rows(network: Architecture, printed: tuple[str, ...]) -> list[Table1Row]:
     computed = _ratios(network.printed_convs, network.dense)
-    corrected = _ratios(network.true_convs, network.dense)
+    corrected = _ratios(network.pooled_convs, network.dense)
     return [_row(network, *each) for each in zip(PARTS, printed, computed, corrected, strict=True)]
 
 
@@ -192,10 +192,8 @@ def _row(network: Architecture, part: str, printed: str, computed: Fraction, cor
     matches = round(computed, len(printed.partition(".")[2])) == Fraction(printed)
     differs = corrected != computed
     notes = [] if matches else [f"Misprint: the table's own convention gives {float(computed):.4f}."]
-    if differs and network.name == "vgg11":
+    if differs:
         notes.append("Erratum: printed without pooling, all activations 32x32.")
-    elif differs:
-        notes.append("Printed with the stride ignored: every convolution at its stage's output size.")
     return Table1Row(
         network.name, network.dataset, part, printed, computed, corrected if differs else None, matches, " ".join(notes)
     )
