@@ -1,6 +1,6 @@
-"""Union-find, and Kruskal's algorithm on the graphs of dense layers and of convolutions with shared weights.
+"""Union-find, and Kruskal's algorithm on the graphs of dense layers.
 
-In a dense layer, vertices 0 .. m-1 are the rows, m .. m+n-1 the columns; `parent` holds one entry per vertex, at the
+Vertices 0 .. m-1 are the rows, m .. m+n-1 the columns; `parent` holds one entry per vertex, at the
 start its own number. Cell `c` of an (m, n) matrix is the edge between row ``c // n`` and column ``c % n``.
 """
 
@@ -35,45 +35,4 @@ def kruskal(cells: Integers, m: int, n: int, parent: Integers, ranks: Integers) 
             parent[a] = b
             ranks[merged] = position
             merged += 1
-    return merged
-
-
-@numba.njit(cache=True, nogil=True)
-def shared_kruskal(
-    order: Integers,
-    inputs_per_group: int,
-    outputs_per_group: int,
-    tap_starts: Integers,
-    edge_inputs: Integers,
-    edge_outputs: Integers,
-    n_input_cells: int,
-    n_output_cells: int,
-    n_inputs: int,
-    parent: Integers,
-    n_merges: int,
-    multiplicities: Integers,
-) -> int:
-    """Take kernel weights in `order` and count, for each, the components its edges merge; return their sum.
-
-    A kernel weight is a flat index of (out_channels, in_channels / groups, taps). The edges of tap t are entries
-    ``tap_starts[t] .. tap_starts[t + 1]`` of `edge_inputs` and `edge_outputs`, positions within one channel. Vertices
-    are input neurons (channel, position), then output neurons. Stops once `n_merges` merges are made.
-    `parent` and `multiplicities` are modified in place.
-    """
-    n_taps = tap_starts.size - 1
-    merged = 0
-    for weight in order:
-        if merged == n_merges:
-            break
-        tap = weight % n_taps
-        in_channel = weight // n_taps % inputs_per_group
-        out_channel = weight // (n_taps * inputs_per_group)
-        in_channel += out_channel // outputs_per_group * inputs_per_group
-        for edge in range(tap_starts[tap], tap_starts[tap + 1]):
-            a = _root(parent, in_channel * n_input_cells + edge_inputs[edge])
-            b = _root(parent, n_inputs + out_channel * n_output_cells + edge_outputs[edge])
-            if a != b:
-                parent[a] = b
-                multiplicities[weight] += 1
-                merged += 1
     return merged

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._kernels.spanning import shared_kruskal
+from topobounds._kernels.convolution import shared_kruskal
 from topobounds._records import Record
 from topobounds.layers import Conv
 from topobounds.topology.filtration import as_array, check_finite, order_keys, weight_matrix
@@ -74,7 +74,7 @@ def critical_kernel_weights(weights: ArrayLike, conv: Conv) -> CriticalWeights:
 
     Examples
     --------
-    >>> kernel = numpy.random.default_rng(0).standard_normal((16, 16, 3, 3))
+    >>> kernel = np.random.default_rng(0).standard_normal((16, 16, 3, 3))
     >>> critical = critical_kernel_weights(kernel, Conv(16, 16, (3, 3), (8, 8), padding=1))
     >>> critical.n_critical, critical.n_components, int(critical.multiplicities.sum())
     (73, 1, 2047)
