@@ -1,0 +1,500 @@
+"""The overlap of a layer's heaviest weights with its maximum spanning forest, by simulation.
+
+No weight is drawn. Under exchangeable magnitudes the k heaviest weights of a support are a uniformly random k-subset
+of its cells, and for every matrix |forest ∩ top-k| = m + n - kappa, where kappa counts the components of the graph of
+those k cells (THEORY 1 and 4). So a trial draws cells and counts components.
+
+One trial is one stream of random words, a function of the seed and the number of the trial alone. What is drawn does
+not depend on how many trials are asked for, on how they are batched, on the number of threads, or on whether numpy or
+the compiled kernels count.
+"""
+
+import math
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from topobounds._arguments import argument_error, choice, density_fraction, integer
+from topobounds._records import Record
+
+Integers = NDArray[np.int64]
+Words = NDArray[np.uint64]
+Progress = Callable[[int, int], object]
+
+SUPPORTS = ("uniform", "star", "block")
+BATCH_CELLS = 1 << 18  # cells that numpy holds at a time
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_MASK_64 = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Estimate(Record):
+    """A simulated overlap X = |forest ∩ top-k| / alpha, with what is needed to judge it.
+
+    Attributes
+    ----------
+    mean : float
+        Mean of X over the trials, in [0, 1].
+    standard_error : float
+        ``standard_deviation / sqrt(trials)``; NaN for one trial, which says nothing about its own error.
+    trials, seed : int
+        These two, with the layer and the support, determine every draw.
+    m, n : int
+        Shape of the layer.
+    k : int or None
+        Cells taken; None if each trial took the alpha of its own support and these differed.
+    density, cells : float, int
+        The density asked for (of a given mask: its own) and the number of cells of the support.
+    support : str
+        ``"uniform"``, ``"star"``, ``"block"`` or ``"mask"``.
+    alpha_of : str
+        Whose forest X is measured against: ``"support"`` or ``"complete"``.
+    alpha : float
+        Mean over the trials of the denominator of X.
+    standard_deviation : float
+        Of X, with ``trials - 1`` in the denominator; NaN for one trial.
+    connected : float
+        Share of the trials whose support was connected.
+    mean_connected, standard_error_connected : float
+        The mean over those trials alone, and its standard error; NaN where there are none, or only one.
+    """
+
+    mean: float
+    standard_error: float
+    trials: int
+    seed: int
+    m: int
+    n: int
+    k: int | None
+    density: float
+    support: str
+    cells: int
+    alpha_of: str
+    alpha: float
+    standard_deviation: float
+    connected: float
+    mean_connected: float
+    standard_error_connected: float
+
+
+def simulate_overlap(
+    m: int,
+    n: int,
+    k: int | None = None,
+    *,
+    density: float = 1.0,
+    support: str | ArrayLike = "uniform",
+    alpha_of: str = "support",
+    trials: int = 200,
+    seed: int | None = None,
+    progress: Progress | None = None,
+) -> Estimate:
+    """Estimate the expected overlap E[X_k], X_k = |forest ∩ top-k| / alpha, for exchangeable magnitudes.
+
+    The k heaviest weights of the support are a uniformly random k-subset of its cells; |forest ∩ top-k| is m + n less
+    the components of their graph (THEORY 1, 4). Nothing is assumed of the distribution of the weights but
+    exchangeability and the absence of ties.
+
+    Parameters
+    ----------
+    m, n : int
+        Rows and columns of the layer, at least 1.
+    k : int, optional
+        How many of the heaviest weights, from 0 to the number of cells of the support. The default is alpha, as in
+        the paper: see `alpha_of`.
+    density : float
+        Share of the m n cells that carry a weight, in (0, 1]; a support has exactly ``round(density * m * n)`` cells.
+    support : {"uniform", "star", "block"} or array of bool, shape (m, n)
+        Where they are. ``"uniform"``: uniformly random, in each trial anew. ``"star"``: all of row 0 and column 0,
+        the rest uniformly random. ``"block"``: row 0 and column 0, then the top-left s x s block, s as large as
+        fits, the rest uniformly random. An array is the support itself; `density` is then not given.
+    alpha_of : {"support", "complete"}
+        Whose spanning forest is meant by alpha, in the default `k` and in the denominator: that of the trial's own
+        support (m + n - kappa, kappa its components) or that of the complete graph (m + n - 1). The two differ only
+        where the support is disconnected.
+    trials : int
+        At least 1. A run of more trials begins with the same draws.
+    seed : int, optional
+        From 0 to 2^64 - 1. None draws one; the estimate records it.
+    progress : callable, optional
+        Called with (trials done, trials) now and then.
+
+    Returns
+    -------
+    Estimate
+        With k = 0 the mean is 0; where m or n is 1 it is min(k / alpha, 1), as every cell is in the forest.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, the support has no cell, or a star does not fit the density.
+
+    Examples
+    --------
+    >>> from topobounds.montecarlo import simulate_overlap
+    >>> estimate = simulate_overlap(784, 300, seed=1)
+    >>> estimate.k, estimate.trials
+    (1083, 200)
+    >>> abs(estimate.mean - 0.7996) < 5 * estimate.standard_error
+    True
+    """
+    layer = _support(integer("m", m, 1), integer("n", n, 1), density, support)
+    limit = _limit(layer, k, choice("alpha_of", alpha_of, ("support", "complete")))
+    trials = integer("trials", trials, 1)
+    seed = secrets.randbits(32) if seed is None else integer("seed", seed, 0, _MASK_64)
+    law: Counter[tuple[int, int]] = Counter()
+    for done, alphas, retained in _runs(layer, limit, seed, trials):
+        law.update(zip(retained.tolist(), alphas.tolist(), strict=True))
+        if progress is not None:
+            progress(done, trials)
+    return _estimate(layer, limit, alpha_of, seed, law)
+
+
+# -- supports --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Support:
+    """Where the weights are.
+
+    Cells are flat row-major indices. The cells in `fixed` belong to every trial's support, the `cells - len(fixed)`
+    others are uniformly random among the cells outside row 0, column 0 and the top-left square of side `side`;
+    where `fixed` is None, all cells are uniformly random.
+    """
+
+    m: int
+    n: int
+    name: str
+    density: float
+    cells: int
+    fixed: Integers | None = None
+    side: int = 0
+    alpha: int | None = None
+    """Rank of the support; None if it differs from trial to trial."""
+
+    @property
+    def complete_alpha(self) -> int:
+        """Rank of the complete graph."""
+        return self.m + self.n - 1
+
+    @property
+    def free(self) -> int:
+        """Number of the cells among which those beyond the fixed ones are drawn."""
+        if self.fixed is None:
+            return self.m * self.n
+        return self.corner + (self.m - self.side) * (self.n - 1)
+
+    @property
+    def corner(self) -> int:
+        """Number of the free cells to the right of the square."""
+        return (self.side - 1) * (self.n - self.side)
+
+    def free_cells(self, index: Integers) -> Integers:
+        """Return the free cells of these indices: first those right of the square, then the rows below."""
+        width = max(self.n - self.side, 1)
+        right = self.n * (1 + index // width) + self.side + index % width
+        below = index - self.corner
+        under = self.n * (self.side + below // (self.n - 1)) + 1 + below % (self.n - 1)
+        return np.where(index < self.corner, right, under)
+
+
+def _support(m: int, n: int, density: float, support: str | ArrayLike) -> _Support:
+    if m + n >= 1 << 31:
+        raise ValueError(f"Arguments 'm' and 'n' must add up to less than 2^31, not {m + n}.")
+    density = density_fraction("density", density)
+    if not isinstance(support, str):
+        return _masked(m, n, density, support)
+    choice("support", support, SUPPORTS)
+    if density == 1.0:
+        return _Support(m, n, support, density, m * n, alpha=m + n - 1)
+    cells = round(density * (m * n))
+    if support != "uniform":
+        return _starred(m, n, density, cells, support)
+    if cells < 1:
+        raise argument_error("density", f"at least {1 / (m * n)!r}, one of the {m * n} cells", density)
+    return _Support(m, n, support, density, cells)
+
+
+def _starred(m: int, n: int, density: float, cells: int, support: str) -> _Support:
+    """Return the star or the block of this many cells."""
+    alpha = m + n - 1
+    if cells < alpha:
+        rule = f"at least {alpha / (m * n)!r} for support {support!r}, {alpha} of the {m * n} cells"
+        raise argument_error("density", rule, density)
+    side = 1 if support == "star" else 1 + min(math.isqrt(cells - alpha), m - 1, n - 1)
+    inner = np.arange(1, side)
+    parts = (np.arange(n), np.arange(1, m) * n, (inner[:, None] * n + inner).ravel())
+    return _Support(m, n, support, density, cells, np.concatenate(parts), side, alpha)
+
+
+def _masked(m: int, n: int, density: float, support: ArrayLike) -> _Support:
+    """Return the support that a mask gives."""
+    mask = np.asarray(support)
+    if mask.shape != (m, n) or mask.dtype != np.bool_:
+        given = f"{mask.dtype} {mask.shape}"
+        raise ValueError(f"Argument 'support' must be one of {SUPPORTS} or a bool array ({m}, {n}), not {given}.")
+    if density != 1.0:
+        raise argument_error("density", "left out where 'support' is a mask", density)
+    fixed = np.flatnonzero(mask)
+    if not fixed.size:
+        raise ValueError("Argument 'support' must have at least one cell that is True, not 0.")
+    forest = _Forests(1, m, n)
+    forest.add(np.zeros_like(fixed), fixed)
+    return _Support(m, n, "mask", fixed.size / (m * n), fixed.size, fixed, 1, int(forest.ranks()[0]))
+
+
+def _limit(layer: _Support, k: int | None, alpha_of: str) -> int | None:
+    """Return the number of cells to take, None for the alpha of each trial's own support."""
+    if k is not None:
+        k = integer("k", k, 0)
+    elif alpha_of == "support":
+        return layer.alpha
+    elif layer.complete_alpha > layer.cells:
+        rule = f"large enough for {layer.complete_alpha} cells, the alpha of the complete graph"
+        raise argument_error("density", rule, layer.density)
+    else:
+        k = layer.complete_alpha
+    if k > layer.cells:
+        raise argument_error("k", f"at most {layer.cells}, the number of cells of the support", k)
+    return k
+
+
+# -- trials ----------------------------------------------------------------------------------------------------------
+
+
+def _runs(layer: _Support, limit: int | None, seed: int, trials: int) -> Iterator[tuple[int, Integers, Integers]]:
+    """Yield, batch by batch, the trials done so far, and for each trial of the batch alpha and |forest ∩ top-k|."""
+    widest = min(layer.cells, 16 * (layer.m + layer.n))
+    size = max(1, BATCH_CELLS // widest) if layer.alpha is None else max(1, BATCH_CELLS // max(1, limit or 0))
+    for first in range(0, trials, size):
+        numbers = range(first, min(first + size, trials))
+        alphas, retained = _batch(layer, limit, _streams(seed, numbers))
+        yield numbers.stop, alphas, retained
+
+
+def _batch(layer: _Support, limit: int | None, streams: Words) -> tuple[Integers, Integers]:
+    trials = streams.shape[-1]
+    if layer.alpha is None:
+        alphas = _ranks(layer, streams, np.full(trials, layer.cells), layer.complete_alpha)
+    else:
+        alphas = np.full(trials, layer.alpha)
+    limits = alphas if limit is None else np.full(trials, limit)
+    return alphas, _ranks(layer, streams, limits, layer.alpha or layer.complete_alpha)
+
+
+def _ranks(layer: _Support, streams: Words, limits: Integers, full: int) -> Integers:
+    """Return, for each stream, the rank of the first cells it draws, as many as its limit says.
+
+    A trial whose rank has reached `full` is over: no cell can add to it.
+    """
+    ranks = np.zeros(limits.size, np.int64)
+    forests = _Forests(limits.size, layer.m, layer.n)
+    live = np.flatnonzero(limits > 0)
+    start, stop = 0, layer.m + layer.n
+    while live.size:
+        stop = min(stop, int(limits[live].max()))
+        cells = _top_cells(layer, streams[:, :, live], stop)[:, start:]
+        taken = np.arange(start, stop) < limits[live, None]
+        forests.add(np.broadcast_to(live[:, None], cells.shape)[taken], cells[taken])
+        ranks = forests.ranks()
+        live = live[(ranks[live] < full) & (limits[live] > stop)]
+        start, stop = stop, 2 * stop
+    return ranks
+
+
+def _top_cells(layer: _Support, streams: Words, count: int) -> Integers:
+    """Return the first `count` cells of each trial's support in a uniformly random order, shape (trials, count)."""
+    if layer.fixed is None:
+        return _first_distinct(streams[0], count, layer.free, lambda words: _pairs(words, layer.m, layer.n))
+    slots = _first_distinct(streams[1], count, layer.cells, lambda words: _below(words, layer.cells))
+    is_free = slots >= layer.fixed.size
+    cells = layer.fixed[np.where(is_free, 0, slots)]
+    # The free cells of the support enter in a random order too: the next one is the next fresh cell of its stream.
+    most = int(is_free.sum(axis=1).max())
+    if most:
+        index = _first_distinct(streams[0], most, layer.free, lambda words: _below(words, layer.free))
+        entered = np.arange(most) < is_free.sum(axis=1, keepdims=True)
+        cells[is_free] = layer.free_cells(index[entered])
+    return cells
+
+
+class _Forests:
+    """Spanning forests of many bipartite graphs at a time, by numpy.
+
+    A vertex of the longer side hangs on one vertex of the shorter side, its anchor. So a vertex of the longer side
+    that has a cell counts 1 towards the rank, and the other cells become edges between vertices of the shorter side.
+    """
+
+    def __init__(self, trials: int, m: int, n: int) -> None:
+        self.columns, self.by_row = n, m >= n
+        self.n_anchors, self.n_roots = max(m, n), min(m, n)
+        self.anchors = np.full(trials * self.n_anchors, -1)
+        self.parents = np.arange(trials * self.n_roots)
+
+    def add(self, trials: Integers, cells: Integers) -> None:
+        """Add cells, each to the graph of its trial; both arrays are flat."""
+        rows = cells // self.columns
+        columns = cells - rows * self.columns
+        outer, inner = (rows, columns) if self.by_row else (columns, rows)
+        outer = outer + trials * self.n_anchors
+        inner = inner + trials * self.n_roots
+        loose = self.anchors[outer] < 0
+        self.anchors[outer[loose]] = inner[loose]
+        self._unite(self.anchors[outer], inner)
+
+    def _unite(self, u: Integers, v: Integers) -> None:
+        """Join the ends of each edge: hook the higher root on the lower, flatten, repeat with the edges still apart."""
+        while True:
+            u, v = self.parents[u], self.parents[v]
+            apart = u != v
+            if not apart.any():
+                return
+            u, v = u[apart], v[apart]
+            self.parents[np.maximum(u, v)] = np.minimum(u, v)
+            flatter = self.parents[self.parents]
+            while not np.array_equal(flatter, self.parents):
+                self.parents, flatter = flatter, flatter[flatter]
+
+    def ranks(self) -> Integers:
+        """Return the rank of each graph: its vertices less its components."""
+        hung = (self.anchors >= 0).reshape(-1, self.n_anchors).sum(axis=1)
+        merged = (self.parents != np.arange(self.parents.size)).reshape(-1, self.n_roots).sum(axis=1)
+        return np.asarray(hung + merged, np.int64)
+
+
+# -- random words ----------------------------------------------------------------------------------------------------
+
+
+def _streams(seed: int, trials: range) -> Words:
+    """Return the two streams of each trial, shape (2, 2, trials): cells and slots, each a start and a step.
+
+    Word c = 1, 2, ... of a stream is ``mix(start + c * step)``: SplitMix64 with a step of its own for each stream
+    (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
+    """
+    base = _mix(np.array([seed], np.uint64))
+    numbers = 2 * np.arange(trials.start, trials.stop, dtype=np.uint64) + np.array([[0], [1]], np.uint64)
+    starts = _mix(base + numbers * np.uint64(_GOLDEN))
+    steps = _mix(starts ^ _GOLDEN) | 1
+    # The paper's remedy for steps with too few bit changes.
+    steps[np.bitwise_count(steps ^ (steps >> 1)) < 24] ^= 0xAAAAAAAAAAAAAAAA
+    return np.stack([starts, steps], axis=1)
+
+
+def _mix(x: Words) -> Words:
+    """Return the 64-bit finalizer of SplitMix64."""
+    x = x ^ (x >> np.uint64(30))
+    x *= np.uint64(0xBF58476D1CE4E5B9)
+    x ^= x >> np.uint64(27)
+    x *= np.uint64(0x94D049BB133111EB)
+    x ^= x >> np.uint64(31)
+    return x
+
+
+def _first_distinct(stream: Words, count: int, population: int, decode: Callable[[Words], Integers]) -> Integers:
+    """Return the first `count` distinct values of each stream, in the order drawn, shape (trials, count).
+
+    `decode` makes of words uniform values in [0, population), or -1 for a word to be skipped.
+    """
+    n_words = _words_for(count, population)
+    while True:
+        counter = np.arange(1, n_words + 1, dtype=np.uint64)
+        values = decode(_mix(stream[0, :, None] + stream[1, :, None] * counter))
+        fresh = _is_first(values)
+        entered = np.cumsum(fresh, axis=1)
+        if (entered[:, -1] >= count).all():
+            return values[fresh & (entered <= count)].reshape(-1, count)
+        n_words *= 2
+
+
+def _words_for(count: int, population: int) -> int:
+    """Return how many words hold `count` distinct values, nearly always: mean plus five standard deviations.
+
+    The mean and variance are those of the coupon collector, for words of which all (or, if `population` is no power
+    of two, at least half) are in range; too few words cost a second attempt, nothing else.
+    """
+    left = (population - count + 0.5) / population
+    mean = max(count, -population * math.log(left))
+    variance = population * (1 / left - 1) - mean
+    return math.ceil(mean + 5 * math.sqrt(max(variance, 0))) + 8
+
+
+def _is_first(values: Integers) -> NDArray[np.bool_]:
+    """Return where a value, not -1, occurs for the first time in its row."""
+    fresh = values >= 0
+    bits = values.shape[1].bit_length()
+    order = (values << bits) | np.arange(values.shape[1])
+    order.sort(axis=1)
+    same = (order[:, 1:] >> bits) == (order[:, :-1] >> bits)
+    rows, places = np.nonzero(same)
+    fresh[rows, order[rows, places + 1] & ((1 << bits) - 1)] = False
+    return fresh
+
+
+def _pairs(words: Words, m: int, n: int) -> Integers:
+    """Return a uniformly random cell for each word: the row from its upper half, the column from its lower half.
+
+    Lemire's method, without bias: a word is skipped if either product falls into the incomplete interval.
+    """
+    rows, columns = (words >> 32) * m, (words & 0xFFFFFFFF) * n
+    cells = ((rows >> 32) * n + (columns >> 32)).astype(np.int64)
+    cells[((rows & 0xFFFFFFFF) < (1 << 32) % m) | ((columns & 0xFFFFFFFF) < (1 << 32) % n)] = -1
+    return cells
+
+
+def _below(words: Words, population: int) -> Integers:
+    """Return the top bits of each word, as many as `population` needs; -1 where they are out of range."""
+    values = (words >> (64 - max(1, (population - 1).bit_length()))).astype(np.int64)
+    values[values >= population] = -1
+    return values
+
+
+# -- the estimate ----------------------------------------------------------------------------------------------------
+
+
+def _estimate(layer: _Support, limit: int | None, alpha_of: str, seed: int, law: Counter[tuple[int, int]]) -> Estimate:
+    """Return the estimate of a law: how many trials had which |forest ∩ top-k| and which alpha of the support."""
+    counts = sorted(law.items())
+    connected = [item for item in counts if item[0][1] == layer.complete_alpha]
+    alphas = {alpha for (_, alpha), _ in counts}
+    trials = law.total()
+    of: dict[str, Any] = {} if alpha_of == "support" else {"alpha": layer.complete_alpha}
+    mean, deviation = _moments(counts, **of)
+    mean_connected, deviation_connected = _moments(connected)
+    n_connected = sum(count for _, count in connected)
+    mean_alpha = sum(alpha * count for (_, alpha), count in counts) / trials
+    return Estimate(
+        mean=mean,
+        standard_error=deviation / math.sqrt(trials),
+        trials=trials,
+        seed=seed,
+        m=layer.m,
+        n=layer.n,
+        k=min(alphas) if limit is None and len(alphas) == 1 else limit,
+        density=layer.density,
+        support=layer.name,
+        cells=layer.cells,
+        alpha_of=alpha_of,
+        alpha=of.get("alpha", mean_alpha),
+        standard_deviation=deviation,
+        connected=n_connected / trials,
+        mean_connected=mean_connected,
+        standard_error_connected=deviation_connected / math.sqrt(max(n_connected, 1)),
+    )
+
+
+def _moments(counts: list[tuple[tuple[int, int], int]], alpha: int | None = None) -> tuple[float, float]:
+    """Return mean and standard deviation of retained / alpha; exactly rounded sums, so no order of trials shows."""
+    total = sum(count for _, count in counts)
+    overlaps = [(retained / (alpha or own), count) for (retained, own), count in counts]
+    if not total:
+        return math.nan, math.nan
+    mean = math.fsum(x * count for x, count in overlaps) / total
+    if total == 1:
+        return mean, math.nan
+    return mean, math.sqrt(math.fsum(count * (x - mean) ** 2 for x, count in overlaps) / (total - 1))
