@@ -29,7 +29,7 @@ Progress = Callable[[int, int], object]
 SUPPORTS = ("uniform", "star", "block")
 BATCH_CELLS = 1 << 18  # cells that numpy holds at a time
 
-_GOLDEN = 0x9E3779B97F4A7C15
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MASK_64 = (1 << 64) - 1
 
 
@@ -378,8 +378,8 @@ def _streams(seed: int, trials: range) -> Words:
     (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
     """
     base = _mix(np.array([seed], np.uint64))
-    numbers = 2 * np.arange(trials.start, trials.stop, dtype=np.uint64) + np.array([[0], [1]], np.uint64)
-    starts = _mix(base + numbers * np.uint64(_GOLDEN))
+    numbers = np.arange(2 * trials.start, 2 * trials.stop, dtype=np.uint64).reshape(-1, 2).T
+    starts = _mix(base + numbers * _GOLDEN)
     steps = _mix(starts ^ _GOLDEN) | 1
     # The paper's remedy for steps with too few bit changes.
     steps[np.bitwise_count(steps ^ (steps >> 1)) < 24] ^= 0xAAAAAAAAAAAAAAAA
