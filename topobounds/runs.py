@@ -1,0 +1,505 @@
+"""The run folder: one writer and one reader of one format, without torch.
+
+::
+
+    run/
+      plan.json                 what the run is to do, and the SHA-256 of its canonical JSON
+      trial-0/                  a level
+        epoch-00.safetensors    weights
+        metrics.jsonl           one JSON object a line
+        manifest.json           size and SHA-256 of every file; written last
+
+A level is written beside its place (``.trial-0.partial``) and renamed once its manifest is in, and it counts as done
+only by its manifest. Whatever is read is checked against the manifest first, so that a damaged file is never half used.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, Self
+
+import ml_dtypes
+import numpy as np
+import safetensors
+from numpy.typing import ArrayLike, NDArray
+from safetensors.numpy import save
+
+from topobounds._arguments import argument_error
+from topobounds._records import plain
+
+MANIFEST = "manifest.json"
+METRICS = "metrics.jsonl"
+PLAN = "plan.json"
+FORMAT_VERSION = 1
+
+DTYPES: dict[str, Any] = {
+    "BOOL": np.bool_,
+    "U8": np.uint8,
+    "I8": np.int8,
+    "U16": np.uint16,
+    "I16": np.int16,
+    "U32": np.uint32,
+    "I32": np.int32,
+    "U64": np.uint64,
+    "I64": np.int64,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "F32": np.float32,
+    "F64": np.float64,
+    "F8_E4M3": ml_dtypes.float8_e4m3fn,
+    "F8_E5M2": ml_dtypes.float8_e5m2,
+}
+
+
+class RunError(OSError):
+    """A run folder that cannot be read, written, locked or continued; the message names the file."""
+
+
+class RunFolder:
+    """A plan and the levels made so far.
+
+    Made by `create` or `open`, not by hand.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The folder.
+    plan : dict
+        What the run is to do, as plain Python.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> run = RunFolder.create(folder.name, {"epochs": 1})
+    >>> with run.writing("trial-0") as level:
+    ...     level.save_weights("epoch-00", {"layers.0.weight": np.eye(2)})
+    ...     level.append_metrics({"epoch": 0, "test_accuracy": 0.5})
+    >>> [level.name for level in RunFolder.open(folder.name).levels]
+    ['trial-0']
+    >>> run.level("trial-0").weights("epoch-00")["layers.0.weight"].shape
+    (2, 2)
+    >>> folder.cleanup()
+    """
+
+    def __init__(self, path: Path, plan: dict[str, Any]) -> None:
+        self.path = path
+        self.plan = plan
+        self._lock: IO[str] | None = None
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], plan: Mapping[str, Any] | Any) -> Self:
+        """Make a run folder, or reopen one that was made with the same plan.
+
+        Parameters
+        ----------
+        path : path
+            The folder; it and its parents are made where missing.
+        plan : mapping or dataclass
+            What the run is to do, in what JSON can hold.
+
+        Returns
+        -------
+        RunFolder
+            The new or reopened folder.
+
+        Raises
+        ------
+        RunError
+            If the folder holds another plan (the differing keys are named), is no run folder but not empty either,
+            or cannot be written.
+        """
+        run = cls(Path(path), plain(plan))
+        with _explained(run.path, "made"):
+            run.path.mkdir(parents=True, exist_ok=True)
+        if not (run.path / PLAN).exists():
+            with run.locked():
+                run._write_plan()
+        _check_same_plan(run.path, cls.open(path).plan, run.plan)
+        return run
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open an existing run folder for reading.
+
+        Raises
+        ------
+        RunError
+            If there is no plan in it, or the plan was altered.
+        """
+        file = Path(path) / PLAN
+        stored = _parse(file, _read(file))
+        if not isinstance(stored, dict) or stored.get("sha256") != digest(stored.get("plan")):
+            raise RunError(f"{file} is damaged: the plan in it does not have the SHA-256 that stands beside it.")
+        return cls(Path(path), stored["plan"])
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the plan's canonical JSON (sorted keys, no spaces)."""
+        return digest(self.plan)
+
+    @property
+    def levels(self) -> list["Level"]:
+        """The finished levels, trial-2 before trial-10."""
+        names = [file.parent.name for file in self.path.glob(f"[!.]*/{MANIFEST}")]
+        return [self.level(name) for name in sorted(names, key=natural_order)]
+
+    def is_finished(self, name: str) -> bool:
+        """Whether the level `name` is finished, which its manifest alone decides."""
+        return (self.path / _checked("name", name) / MANIFEST).exists()
+
+    def level(self, name: str) -> "Level":
+        """Return the finished level `name`.
+
+        Raises
+        ------
+        RunError
+            If it is not finished, its manifest is damaged, or it was made for another plan.
+        """
+        if not self.is_finished(name):
+            raise RunError(f"{self.path / name} is not a finished level: it has no {MANIFEST}.")
+        level = Level(self.path / name)
+        if level.manifest["plan"] != self.sha256:
+            raise RunError(f"{self.path / name / MANIFEST} belongs to another plan than {self.path / PLAN}.")
+        return level
+
+    @contextmanager
+    def locked(self) -> Iterator[Self]:
+        """Keep every other process from writing here, for the length of a ``with`` block.
+
+        The operating system lets the lock go when the process ends, however it ends.
+
+        Raises
+        ------
+        RunError
+            If another process has the lock, or the folder is not writable.
+        """
+        if self._lock is not None:
+            yield self
+            return
+        path = self.path / ".lock"
+        with _explained(path, "locked"):
+            lock = path.open("a+", encoding="ascii")
+        with lock:
+            _acquire(lock, self.path)
+            self._lock = lock
+            try:
+                yield self
+            finally:
+                self._lock = None
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator["LevelWriter"]:
+        """Write the level `name` in a ``with`` block; it is finished when the block ends, and not before.
+
+        What an earlier process left unfinished under this name is thrown away first. An exception in the block leaves
+        nothing behind.
+
+        Yields
+        ------
+        LevelWriter
+            Takes the weights and metrics.
+
+        Raises
+        ------
+        RunError
+            If the level is finished already, another process writes in this folder, or the disk refuses.
+        """
+        if self.is_finished(name):
+            raise RunError(f"{self.path / name} is finished already.")
+        partial = self.path / f".{name}.partial"
+        with self.locked():
+            with _explained(partial, "made"):
+                for leftover in (partial, self.path / name):
+                    if leftover.exists():
+                        shutil.rmtree(leftover)
+                partial.mkdir()
+            try:
+                yield LevelWriter(partial)
+                self._finish(partial, name)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+
+    def _finish(self, partial: Path, name: str) -> None:
+        with _explained(partial, "finished"):
+            files = {file.name: _describe(file) for file in sorted(partial.iterdir())}
+            manifest = {"version": FORMAT_VERSION, "plan": self.sha256, "files": files}
+            _write(partial / MANIFEST, _pretty(manifest))
+            partial.rename(self.path / name)
+            _sync(self.path)
+
+    def _write_plan(self) -> None:
+        file = self.path / PLAN
+        strangers = [each.name for each in self.path.iterdir() if each.name not in (PLAN, ".lock")]
+        if file.exists():
+            return
+        if strangers:
+            raise RunError(f"{self.path} is not empty and has no {PLAN}: it is not a run folder.")
+        temporary = self.path / f".{PLAN}.partial"
+        with _explained(file, "written"):
+            temporary.unlink(missing_ok=True)
+            _write(temporary, _pretty({"version": FORMAT_VERSION, "plan": self.plan, "sha256": self.sha256}))
+            temporary.rename(file)
+
+
+class Level:
+    """A finished level, read and never written.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        Its folder.
+    manifest : dict
+        ``files``: name -> ``size`` in bytes and ``sha256``; ``plan``: SHA-256 of the plan it was made for.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        file = path / MANIFEST
+        self.manifest: dict[str, Any] = _parse(file, _read(file))
+        if not isinstance(self.manifest, dict) or not {"plan", "files"} <= self.manifest.keys():
+            raise RunError(f"{file} is damaged: it does not hold 'plan' and 'files'.")
+
+    @property
+    def name(self) -> str:
+        """The level's name, ``trial-0``."""
+        return self.path.name
+
+    @property
+    def weight_files(self) -> list[str]:
+        """The stems that `weights` takes, ``epoch-2`` before ``epoch-10``."""
+        stems = [name.removesuffix(".safetensors") for name in self.manifest["files"] if name.endswith(".safetensors")]
+        return sorted(stems, key=natural_order)
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of ``metrics.jsonl``, in order; empty if there is no such file.
+
+        Raises
+        ------
+        RunError
+            If the file is damaged.
+        """
+        if METRICS not in self.manifest["files"]:
+            return []
+        lines = self._verified(METRICS).splitlines()
+        return [_parse(self.path / METRICS, line, number) for number, line in enumerate(lines, 1)]
+
+    def weights(self, stem: str) -> dict[str, NDArray[Any]]:
+        """Return the arrays of one weight file by name, ``layers.2`` before ``layers.10``.
+
+        Parameters
+        ----------
+        stem : str
+            The file without its suffix, one of `weight_files`.
+
+        Returns
+        -------
+        dict of str to ndarray
+            Read-only arrays as they were saved; bfloat16 and float8 in the dtypes of ml_dtypes.
+
+        Raises
+        ------
+        RunError
+            If there is no such file, or it is damaged: truncated, altered, or with a dtype that numpy has no name for.
+        """
+        if stem not in self.weight_files:
+            raise RunError(f"{self.path} has no weights '{stem}', only: {', '.join(self.weight_files) or 'none'}.")
+        return _arrays(self.path / f"{stem}.safetensors", self._verified(f"{stem}.safetensors"))
+
+    def verify(self) -> None:
+        """Check every file of the level against its manifest.
+
+        Raises
+        ------
+        RunError
+            Naming the first file that is missing, truncated or altered.
+        """
+        for name in self.manifest["files"]:
+            self._verified(name)
+
+    def _verified(self, name: str) -> bytes:
+        file, expected = self.path / name, self.manifest["files"][name]
+        content = _read(file)
+        if len(content) < expected["size"]:
+            where = _tensor_at(content, len(content)) if name.endswith(".safetensors") else ""
+            raise RunError(f"{file} is damaged: it ends at byte {len(content)} of {expected['size']}{where}.")
+        if len(content) > expected["size"]:
+            raise RunError(f"{file} is damaged: it has {len(content)} bytes, the manifest says {expected['size']}.")
+        if hashlib.sha256(content).hexdigest() != expected["sha256"]:
+            raise RunError(f"{file} is damaged: it was altered, its SHA-256 is not the manifest's.")
+        return content
+
+
+class LevelWriter:
+    """Takes the weights and metrics of a level that is being made; see `RunFolder.writing`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def save_weights(self, stem: str, weights: Mapping[str, ArrayLike]) -> None:
+        """Save named arrays as ``stem.safetensors``.
+
+        Parameters
+        ----------
+        stem : str
+            Letters, digits, ``.``, ``_``, ``=`` and ``-``; new in this level.
+        weights : mapping of str to array
+            Arrays of any layout and of a dtype that safetensors knows.
+
+        Raises
+        ------
+        ValueError
+            If the stem or a dtype does not fit.
+        RunError
+            If the file exists already, or the disk refuses.
+        """
+        file = self.path / f"{_checked('stem', stem)}.safetensors"
+        # safetensors reads the raw buffer: strides and byte order must be plain
+        arrays = {name: np.ascontiguousarray(value) for name, value in weights.items()}
+        for name, array in arrays.items():
+            if array.dtype.newbyteorder("=") not in map(np.dtype, DTYPES.values()):
+                raise argument_error("weights", f"of a dtype that safetensors knows, tensor '{name}' too", array.dtype)
+        with _explained(file, "written"):
+            _write(file, save(arrays))
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Append one record to ``metrics.jsonl``; numbers that are not finite become null.
+
+        Raises
+        ------
+        RunError
+            If the disk refuses.
+        """
+        file = self.path / METRICS
+        with _explained(file, "written"), file.open("ab") as stream:
+            stream.write(_canonical(plain(record)) + b"\n")
+
+
+def natural_order(name: str) -> list[str | int]:
+    """Return a sort key under which ``layers.2`` comes before ``layers.10``."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))]
+
+
+def _arrays(file: Path, content: bytes) -> dict[str, NDArray[Any]]:
+    try:
+        tensors = sorted(safetensors.deserialize(content), key=lambda t: natural_order(t[0]))  # type: ignore[no-untyped-call]
+    except safetensors.SafetensorError as error:
+        raise RunError(f"{file} is damaged: {error}.") from error
+    for name, tensor in tensors:
+        if tensor["dtype"] not in DTYPES:
+            raise RunError(f"{file}: tensor '{name}' is of dtype {tensor['dtype']}, which numpy has no name for.")
+    return {name: np.frombuffer(t["data"], dtype=DTYPES[t["dtype"]]).reshape(t["shape"]) for name, t in tensors}
+
+
+def _tensor_at(content: bytes, position: int) -> str:
+    """Return ", inside tensor 'x'" for a byte of a safetensors file, as far as its header can be read."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    try:
+        header = json.loads(content[8:start])
+    except ValueError:
+        return ", inside the header"
+    spans = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
+    names = [name for name, (first, last) in spans.items() if first <= position - start < last]
+    return f", inside tensor '{names[0]}'" if names else ""
+
+
+def _check_same_plan(path: Path, stored: dict[str, Any], asked: dict[str, Any]) -> None:
+    old, new = _leaves(stored), _leaves(asked)
+    changes = [
+        f"{key} is {old.get(key, 'absent')} there and {new.get(key, 'absent')} here"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+    if changes:
+        raise RunError(f"{path} holds a run with another plan: {'; '.join(changes)}.")
+
+
+def _leaves(value: Any, prefix: str = "") -> dict[str, str]:
+    if not isinstance(value, dict) or not value:
+        return {prefix: _canonical(value).decode()}
+    dot = "." if prefix else ""
+    return {k: v for name, each in value.items() for k, v in _leaves(each, f"{prefix}{dot}{name}").items()}
+
+
+def _checked(argument: str, name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=-]*", name):
+        raise argument_error(argument, "a file name of letters, digits and . _ = -, not starting with a dot", name)
+    return name
+
+
+def _acquire(lock: IO[str], path: Path) -> None:
+    with _explained(path, "locked"):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise RunError(f"{path} is in use by another process ({lock.read().strip() or 'starting'}).") from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}")
+        lock.flush()
+
+
+@contextmanager
+def _explained(path: Path, action: str) -> Iterator[None]:
+    try:
+        yield
+    except RunError:
+        raise
+    except OSError as error:
+        raise RunError(f"{path} could not be {action}: {error.strerror or error}.") from error
+
+
+def _read(file: Path) -> bytes:
+    with _explained(file, "read"):
+        return file.read_bytes()
+
+
+def _write(file: Path, content: bytes) -> None:
+    with file.open("xb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Put a rename in `folder` on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _describe(file: Path) -> dict[str, Any]:
+    with file.open("rb") as stream:
+        return {"size": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def _parse(file: Path, content: bytes, line: int = 1) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        reason = f"line {line + error.lineno - 1}: {error.msg}" if isinstance(error, json.JSONDecodeError) else error
+        raise RunError(f"{file} is damaged: {reason}.") from error
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _pretty(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, indent=2, allow_nan=False).encode() + b"\n"
+
+
+def digest(plan: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of `plan`: sorted keys, no spaces."""
+    return hashlib.sha256(_canonical(plan)).hexdigest()

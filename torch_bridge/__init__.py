@@ -1,0 +1,69 @@
+"""Where topobounds meets PyTorch: data, nets and training.
+
+Importing this package is cheap; torch, scikit-learn and pooch come with the first function that needs them. They are
+brought by ``pip install 'topobounds[torch]'``.
+"""
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+__all__ = ["DataError", "Dataset", "MissingExtra", "TrainingPlan", "load_dataset", "mlp", "require", "resolve_dataset"]
+
+_HOMES = {
+    "DataError": "torch_bridge.data",
+    "Dataset": "torch_bridge.data",
+    "TrainingPlan": "torch_bridge.train",
+    "load_dataset": "torch_bridge.data",
+    "mlp": "torch_bridge.models",
+    "resolve_dataset": "torch_bridge.data",
+}
+
+
+class MissingExtra(ImportError):
+    """A package of the extra ``torch`` is not installed; the message is the line that brings it.
+
+    Parameters
+    ----------
+    package : str
+        What was to be imported.
+    """
+
+    def __init__(self, package: str) -> None:
+        super().__init__(f"torch_bridge needs {package}, which is not installed: pip install 'topobounds[torch]'")
+
+
+def require(module: str) -> ModuleType:
+    """Import a module of the extra ``torch``.
+
+    Parameters
+    ----------
+    module : str
+        Its dotted name, such as ``"torch"`` or ``"sklearn.datasets"``.
+
+    Returns
+    -------
+    module
+        The imported module.
+
+    Raises
+    ------
+    MissingExtra
+        If its package is not installed.
+
+    Examples
+    --------
+    >>> require("torch_bridge.no_such_module")
+    Traceback (most recent call last):
+    torch_bridge.MissingExtra: torch_bridge needs torch_bridge, which is not installed: pip install 'topobounds[torch]'
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(module.split(".", maxsplit=1)[0]) from error
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'torch_bridge' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,245 @@
+"""Training the nets of Figures 1 and 3: a frozen plan in, a run folder of trials out."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from torch_bridge import MissingExtra
+
+try:
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional
+except ModuleNotFoundError as error:
+    raise MissingExtra("torch") from error
+
+from topobounds._arguments import argument_error, choice, integer, real
+from topobounds._records import Record
+from topobounds.runs import LevelWriter, RunError, RunFolder, digest
+from torch_bridge.data import DATASETS, Dataset, load_dataset
+from torch_bridge.models import mlp
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan(Record):
+    """What to train: the paper's experiment by default (PMLR 196, section 5).
+
+    Parameters
+    ----------
+    dataset : str
+        ``"mnist"``, ``"fashion-mnist"`` or ``"digits"``.
+    trials : int
+        Replicates, at least 1. Trial t depends on `seed` and t alone.
+    epochs : int
+        Plotted epochs, at least 1; weights are saved after each.
+    seed : int
+        Non-negative.
+    hidden : sequence of int
+        Units of the hidden layers.
+    batch_size : int
+        The last batch of a pass may be smaller.
+    learning_rate, momentum : float
+        Of stochastic gradient descent as in ``torch.optim.SGD``; above 0, and in [0, 1).
+    passes_per_epoch : int, optional
+        Passes over the training set in one epoch; by default 1, and 15 for the digits, whose 28 batches a pass would
+        teach nothing: 420 steps an epoch.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Examples
+    --------
+    >>> plan = TrainingPlan(dataset="digits", trials=2)
+    >>> plan.passes_per_epoch, plan.name
+    (15, 'digits-2x20-seed0-ae32a3be')
+    """
+
+    dataset: str
+    trials: int = 5
+    epochs: int = 20
+    seed: int = 0
+    hidden: Sequence[int] = (100,) * 5
+    batch_size: int = 64
+    learning_rate: float = 0.01
+    momentum: float = 0.0
+    passes_per_epoch: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the arguments and settle the passes."""
+        choice("dataset", self.dataset, DATASETS)
+        for name in ("trials", "epochs", "batch_size"):
+            integer(name, getattr(self, name), 1)
+        integer("seed", self.seed, 0)
+        real("learning_rate", self.learning_rate, "a positive number", 0.0, float("inf"), open_low=True)
+        real("momentum", self.momentum, "a number in [0, 1)", 0.0, np.nextafter(1.0, 0.0))
+        object.__setattr__(self, "hidden", tuple(integer("hidden", units, 1) for units in self.hidden))
+        passes = self.passes_per_epoch if self.passes_per_epoch is not None else 15 if self.dataset == "digits" else 1
+        object.__setattr__(self, "passes_per_epoch", integer("passes_per_epoch", passes, 1))
+
+    @property
+    def name(self) -> str:
+        """A folder name that no other plan has: the data, trials x epochs, seed, and the plan's hash."""
+        return f"{self.dataset}-{self.trials}x{self.epochs}-seed{self.seed}-{digest(self.to_dict())[:8]}"
+
+
+def train(
+    plan: TrainingPlan,
+    folder: str | PathLike[str],
+    *,
+    data_dir: str | PathLike[str] | None = None,
+    download: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> RunFolder:
+    """Train the trials that are missing in a run folder.
+
+    A finished trial is not trained again. One that was killed is trained again from its beginning and ends in the same
+    numbers; on the CPU these do not depend on the number of threads, for training runs in one (which is also the
+    fastest for nets this small).
+
+    Parameters
+    ----------
+    plan : TrainingPlan
+        What to train.
+    folder : path
+        The run folder of this plan; made where missing.
+    data_dir, download
+        As in `torch_bridge.data.resolve_dataset`.
+    device : str
+        ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where there is one.
+    progress : callable, optional
+        Called as ``progress(done, total, message)`` after every epoch, in epochs of all trials.
+
+    Returns
+    -------
+    RunFolder
+        The levels ``trial-0``, ``trial-1``, ... Weights: ``epoch-00`` (the initialisation) to ``epoch-20``, the arrays
+        ``layers.0.weight`` (outputs, inputs), ``layers.0.bias``, and so on by depth. Metrics: a record per epoch with
+        ``epoch``, ``train_loss`` (mean over the epoch's batches; null for epoch 0), ``test_loss``, ``test_accuracy``;
+        that of epoch 0 also has ``device``, ``torch`` and ``data``.
+
+    Raises
+    ------
+    ValueError
+        If the device is not there, or the data is missing or damaged.
+    RunError
+        If the folder holds another plan, was trained on other data, is in use, or cannot be written.
+    """
+    place = pick_device(device)
+    run = RunFolder.create(folder, plan)
+    missing = [trial for trial in range(plan.trials) if not run.is_finished(f"trial-{trial}")]
+    if not missing:
+        return run
+    data = load_dataset(plan.dataset, data_dir, download=download)
+    with run.locked(), _one_thread():
+        _check_same_data(run, data)
+        session = _Session(plan, data, place, progress)
+        for trial in missing:
+            with run.writing(f"trial-{trial}") as level:
+                session.train_trial(trial, level)
+    return run
+
+
+def pick_device(device: str) -> torch.device:
+    """Return the torch device for ``"auto"``, ``"cpu"`` or ``"cuda"``.
+
+    Raises
+    ------
+    ValueError
+        If `device` is another word, or CUDA is asked for and not there.
+    """
+    choice("device", device, ("auto", "cpu", "cuda"))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise argument_error("device", f"one that is here (torch {torch.__version__} finds no CUDA device)", device)
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+class _Session:
+    """What the trials of one call share: plan, data on the device, progress."""
+
+    def __init__(self, plan: TrainingPlan, data: Dataset, device: torch.device, progress: Progress | None) -> None:
+        self.plan = plan
+        self.data = data
+        self.device = device
+        self.progress = progress
+        self.train_set = self._tensors(data.train_images, data.train_labels)
+        self.test_set = self._tensors(data.test_images, data.test_labels)
+        self.widths = (data.n_features, *plan.hidden, data.n_classes)
+
+    def train_trial(self, trial: int, level: LevelWriter) -> None:
+        init_seed, order_seed = np.random.SeedSequence([self.plan.seed, trial]).spawn(2)
+        order = np.random.default_rng(order_seed)
+        net = self._net(int(init_seed.generate_state(1, np.uint64)[0]))
+        optimizer = torch.optim.SGD(
+            net.parameters(), lr=self.plan.learning_rate, momentum=self.plan.momentum, foreach=True
+        )
+        facts = {"device": self._device_name(), "torch": torch.__version__, "data": self._data_facts()}
+        self._record(level, trial, 0, net, {"train_loss": None, **facts})
+        for epoch in range(1, self.plan.epochs + 1):
+            loss = self._train_epoch(net, optimizer, order)
+            self._record(level, trial, epoch, net, {"train_loss": loss})
+
+    def _train_epoch(self, net: nn.Module, optimizer: torch.optim.SGD, order: np.random.Generator) -> float:
+        images, labels = self.train_set
+        losses = []
+        for _ in range(self.plan.passes_per_epoch or 1):
+            shuffled = torch.from_numpy(order.permutation(len(labels))).to(self.device)
+            for batch in torch.split(shuffled, self.plan.batch_size):
+                optimizer.zero_grad()
+                loss = functional.nll_loss(net(images[batch]), labels[batch])
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                losses.append(loss.detach())
+        return float(torch.stack(losses).mean())
+
+    def _record(self, level: LevelWriter, trial: int, epoch: int, net: nn.Module, facts: dict[str, Any]) -> None:
+        images, labels = self.test_set
+        with torch.no_grad():
+            scores = net(images)
+        accuracy = float((scores.argmax(dim=1) == labels).double().mean())
+        test = {"test_loss": float(functional.nll_loss(scores, labels)), "test_accuracy": accuracy}
+        level.save_weights(f"epoch-{epoch:02d}", {name: p.cpu().numpy() for name, p in net.state_dict().items()})
+        level.append_metrics({"epoch": epoch, **facts, **test})
+        if self.progress is not None and epoch:
+            message = f"trial {trial + 1} of {self.plan.trials}, epoch {epoch}: test accuracy {accuracy:.4f}"
+            self.progress(trial * self.plan.epochs + epoch, self.plan.trials * self.plan.epochs, message)
+
+    def _net(self, seed: int) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return mlp(self.widths).to(self.device)
+
+    def _tensors(self, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:
+        """Scale to [0, 1], then subtract 0.5 and divide by 0.5, as the paper does."""
+        scaled = torch.tensor(images, dtype=torch.float32, device=self.device) / self.data.max_value
+        return (scaled - 0.5) / 0.5, torch.tensor(labels, dtype=torch.int64, device=self.device)
+
+    def _device_name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
+    def _data_facts(self) -> dict[str, Any]:
+        return {"name": self.data.name, "sha256": self.data.sha256, **self.data.provenance}
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _check_same_data(run: RunFolder, data: Dataset) -> None:
+    for level in run.levels:
+        if level.metrics[0]["data"]["sha256"] != data.sha256:
+            raise RunError(f"{level.path} was trained on other data than the {data.name} given now.")
