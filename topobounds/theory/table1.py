@@ -87,6 +87,16 @@ class Architecture(Record):
     dense: tuple[Dense, ...]
 
     @property
+    def layers(self) -> tuple[LayerShape, ...]:
+        """All layers, at their true geometry."""
+        return (*(layer.conv for layer in self.convs), *self.dense)
+
+    @property
+    def printed_layers(self) -> tuple[LayerShape, ...]:
+        """The layers as the printed table counts them."""
+        return (*self.printed_convs, *self.dense)
+
+    @property
     def pooled_convs(self) -> tuple[Conv, ...]:
         """The convolutions that the printed table counts, by its convention, at the true size of their outputs."""
         sides = [layer.conv.output_size[0] for layer in self.convs if layer.printed_side is not None]

@@ -1,0 +1,107 @@
+"""The floors' rule: a module imports only from floors strictly below, or from its own folder."""
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = [
+    {"_arguments", "_records"},
+    {"_kernels", "layers"},
+    {"topology", "theory", "montecarlo", "checkpoint"},
+    {"pruning", "runs"},
+    {"analysis", "verification"},
+    {"plotting"},
+    {"report"},
+    {"cli"},
+    {"__init__", "__main__"},
+]
+HOMES = {  # the only places that may import a library
+    "numba": {"topobounds/_kernels"},
+    "sympy": {"topobounds/theory/symbolic.py"},
+    "gudhi": {"topobounds/topology/persistence.py", "topobounds/topology/distances.py"},
+    "matplotlib": {"topobounds/plotting.py", "paper_figures"},
+    "torch": {"torch_bridge"},
+}
+FILES = sorted(p for folder in ("topobounds", "torch_bridge", "paper_figures") for p in (ROOT / folder).rglob("*.py"))
+
+
+def imports(source: str) -> set[str]:
+    """Return the modules that a source imports, anywhere in it; ``from a.b import c`` gives ``a.b`` and ``a.b.c``."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, "relative import"
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+        if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "import_module":
+            found |= {a.value for a in node.args if isinstance(a, ast.Constant)}
+    return found
+
+
+def room(module: str) -> str:
+    """Return the room of a module of the package: ``topobounds.theory.paper`` is in ``theory``."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def floor(name: str) -> int:
+    (level,) = (level for level, rooms in enumerate(FLOORS) if name in rooms)
+    return level
+
+
+def violations(path: str, source: str) -> list[str]:
+    """Return what a file imports against the rule."""
+    package, *rest = Path(path).with_suffix("").parts
+    found = sorted(imports(source))
+    libraries = [name for name in found if name.split(".")[0] in HOMES]
+    wrong = [lib for lib in libraries if not any(path.startswith(home) for home in HOMES[lib.split(".")[0]])]
+    if package != "topobounds":
+        return wrong
+    own = rest[0]
+    inside = [name for name in found if name.split(".")[0] == "topobounds" and name != "topobounds"]
+    wrong += [name for name in inside if room(name) != own and floor(room(name)) >= floor(own)]
+    return wrong + [name for name in found if name.split(".")[0] in {"torch_bridge", "paper_figures", "tests"}]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_module_imports_only_from_below(path):
+    assert violations(str(path.relative_to(ROOT)), path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("topobounds/theory/paper.py", "from topobounds.montecarlo import simulate_overlap"),
+        ("topobounds/theory/paper.py", "def f():\n    from topobounds.topology import spanning"),
+        ("topobounds/theory/paper.py", "from topobounds import montecarlo"),
+        ("topobounds/layers.py", "import topobounds.theory.paper"),
+        ("topobounds/montecarlo.py", "import numba"),
+        ("topobounds/runs.py", "import importlib\nimportlib.import_module('torch')"),
+        ("topobounds/analysis.py", "from paper_figures import style"),
+        ("paper_figures/figure1.py", "import torch"),
+    ],
+)
+def test_the_rule_sees_what_breaks_it(path, source):
+    assert violations(path, source)
+
+
+def test_every_module_has_a_floor():
+    for path in FILES:
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[0] == "topobounds":
+            floor(parts[1])
+
+
+def test_only_declared_libraries_are_imported():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = project["dependencies"] + project["optional-dependencies"]["torch"]
+    declared = {re.split(r"[^\w-]", line)[0].replace("-", "_") for line in lines}
+    declared = declared - {"scikit_learn"} | {"sklearn", "topobounds", "torch_bridge", "paper_figures"}
+    for path in FILES:
+        roots = {name.split(".")[0] for name in imports(path.read_text())}
+        assert roots <= declared | set(sys.stdlib_module_names), path

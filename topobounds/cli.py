@@ -1,0 +1,330 @@
+"""The command line. One function per command; the only file of the package that prints.
+
+Numbers go to stdout (a table, or one JSON object with ``--json``), progress and errors to stderr. What a command
+needs is imported inside it, so that ``topobounds --help`` loads no numerical library and a short answer comes at once.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from topobounds._arguments import argument_error, density_fraction, integer
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    from topobounds.analysis import CompressionReport
+    from topobounds.layers import LayerShape
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+LINE_WIDTH = 61
+
+
+class Commands(click.Group):
+    """The commands of this file, and those that other packages register as ``topobounds.commands`` entry points."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return all names, sorted."""
+        return sorted({*super().list_commands(ctx), *_plugins()})
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Return a command of our own or, failing that, load the plug-in of that name."""
+        command = super().get_command(ctx, name)
+        if command is None and name in (plugins := _plugins()):
+            command = plugins[name].load()
+        return command
+
+
+class Count(click.ParamType[Any]):
+    """An integer within a range, refused in the house grammar."""
+
+    name = "integer"
+
+    def __init__(self, low: int) -> None:
+        self.low = low
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return `value` as an integer of at least `low`."""
+        try:
+            return integer(_option(param), _as_number(int, value), self.low)
+        except ValueError as error:
+            raise click.UsageError(str(error), ctx) from None
+
+
+class Density(click.ParamType[Any]):
+    """A density in (0, 1]."""
+
+    name = "float"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return `value` as a number in (0, 1]."""
+        try:
+            return density_fraction(_option(param), _as_number(float, value))
+        except ValueError as error:
+            raise click.UsageError(str(error), ctx) from None
+
+
+class Sizes(click.ParamType[Any]):
+    """Sizes along one, two or three dimensions, as in ``3``, ``3x3`` or ``3x3x3``."""
+
+    name = "sizes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Return `value` as a tuple of integers."""
+        try:
+            return tuple(int(size) for size in str(value).lower().split("x"))
+        except ValueError:
+            rule = "sizes such as 3, 3x3 or 3x3x3"
+            raise click.UsageError(str(argument_error(_option(param), rule, value)), ctx) from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="topobounds", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Zeroth-order topology of neural network layers, and what magnitude pruning keeps of it."""
+
+
+@cli.command()
+@click.option("--m", type=Count(1), required=True, help="Inputs of the layer.")
+@click.option("--n", type=Count(1), required=True, help="Outputs of the layer.")
+@click.option("--k", type=Count(0), help="Weights kept, at most m n.  [default: m + n - 1]")
+@click.option("--density", type=Density(), help="Density of a uniformly random support.  [default: all cells]")
+@click.option("--trials", type=Count(0), default=200, show_default=True, help="Simulated layers; 0 for none.")
+@click.option("--seed", type=Count(0), help="Seed of the simulation.  [default: drawn, and shown]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def overlap(m: int, n: int, k: int | None, density: float | None, trials: int, seed: int | None, as_json: bool) -> None:
+    """Tell how much of a layer's maximum spanning tree its K largest weights hold.
+
+    For m x n weights with exchangeable magnitudes: the printed bounds, ours, the large-layer limit, and a simulation
+    that draws no weights.
+    """
+    from topobounds.analysis import overlap_report
+
+    with progress_bar(f"{trials} trials", shown=trials * (m + n) > 2_000_000) as advance:
+        report = overlap_report(m, n, k, density=density, trials=trials, seed=seed, progress=advance)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        _print_overlap(report.to_dict())
+
+
+def _print_overlap(report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    console.print(Text(_overlap_sentence(report)))
+    marks = [
+        ("T", report["theorem_3_3"]["value"], "Theorem 3.3 (printed)"),
+        ("C", (report["corollary_3_4"] or {}).get("value"), "Corollary 3.4 (printed, false)"),
+        ("s", report["star_bound"], "star bound"),
+        ("b", report["boruvka_bound"], "Boruvka bound"),
+        ("o", (report["monte_carlo"] or {}).get("mean"), "simulated"),
+    ]
+    for line in _number_line([(mark, value, label) for mark, value, label in marks if value is not None]):
+        console.print(Text(line))
+    console.print(_overlap_table(report))
+
+
+def _overlap_sentence(report: dict[str, Any]) -> str:
+    m, n, k = report["m"], report["n"], report["k"]
+    support = f" on a random support of density {report['density']:g}" if report["density"] < 1 else ""
+    simulated = report["monte_carlo"]
+    found = f"{simulated['mean']:.4f}" if simulated else f"about {report['limit']:.4f} (limit)"
+    return (
+        f"A {m} x {n} layer{support}: of its spanning tree's {report['alpha']} edges, the {k} largest of "
+        f"{m * n} weights hold {found} on average (eta_tau = {report['eta_tau']:.2f})."
+    )
+
+
+def _overlap_table(report: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table("quantity", "value", "what is known of it", box=None, pad_edge=False, header_style="bold")
+    for name, key in (("Theorem 3.3, printed", "theorem_3_3"), ("Corollary 3.4, printed", "corollary_3_4")):
+        if report[key] is not None:
+            table.add_row(name, _decimals(report[key]["value"]), f"{report[key]['status']}: {report[key]['reason']}")
+    table.add_row("star bound", _decimals(report["star_bound"]), "proved, lower")
+    table.add_row("Boruvka bound", _decimals(report["boruvka_bound"]), "proved, lower")
+    table.add_row("limit of large layers", _decimals(report["limit"]), "asymptotic")
+    if simulated := report["monte_carlo"]:
+        error = _decimals(simulated["standard_error"], 6)
+        known = f"standard error {error}, {simulated['trials']} trials, seed {simulated['seed']}"
+        table.add_row("simulated", _decimals(simulated["mean"]), known)
+    return table
+
+
+def _number_line(marks: Sequence[tuple[str, float, str]]) -> Iterator[str]:
+    """Yield a line from 0 to 1 with a letter at each value (the last one wins a shared place), and its legend."""
+    line = ["-"] * LINE_WIDTH
+    for mark, value, _ in marks:
+        line[round(value * (LINE_WIDTH - 1))] = mark
+    yield f"0 |{''.join(line)}| 1"
+    yield "    " + "   ".join(f"{mark} {label}" for mark, _, label in marks)
+
+
+@cli.command()
+@click.option("--dense", nargs=2, type=Count(1), metavar="M N", help="A dense layer of M inputs and N outputs.")
+@click.option("--recurrent", type=Count(1), metavar="L", help="A recurrent layer of L hidden units.")
+@click.option("--conv", nargs=2, type=Count(1), metavar="CIN COUT", help="A convolution; needs --kernel and --input.")
+@click.option("--kernel", type=Sizes(), help="Kernel size: 3, 3x3 or 3x3x3.")
+@click.option("--input", "input_size", type=Sizes(), help="Input size, as many numbers as --kernel.")
+@click.option("--stride", type=Sizes(), help="Stride.  [default: 1]")
+@click.option("--padding", type=Sizes(), help="Zero padding.  [default: 0]")
+@click.option("--dilation", type=Sizes(), help="Dilation.  [default: 1]")
+@click.option("--groups", type=Count(1), help="Groups.  [default: 1]")
+@click.option("--architecture", help="A network of Table 1: vgg11, resnet20 or resnet18.")
+@click.option("--dataset", help="Its data set: cifar10, cifar100 or tiny-imagenet.")
+@click.option("--trials", type=Count(1), default=20, show_default=True, help="Random kernels, for 'shared'.")
+@click.option("--seed", type=Count(0), help="Seed of the random kernels.  [default: drawn, and shown]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def compression(trials: int, seed: int | None, as_json: bool, **what: Any) -> None:
+    """Tell by how much a layer can be pruned with its zeroth-order topology intact.
+
+    Three conventions, which for convolutions are three different graphs: paper (the printed closed form: one channel,
+    padded input), toeplitz (every real input and output neuron, all channels) and shared (stored kernel weights, each
+    shared by many edges; the mean over random normal kernels).
+    """
+    from topobounds.analysis import compression_report
+
+    name, layers, printed = _layers_asked_for(what)
+    with progress_bar(f"{trials} random kernels", shown=name == "network") as advance:
+        report = compression_report(layers, printed, trials=trials, seed=seed, progress=advance)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        _print_compression(report)
+
+
+def _layers_asked_for(what: dict[str, Any]) -> tuple[str, "Sequence[LayerShape]", "Sequence[LayerShape]"]:
+    """Return the kind asked for, its layers, and the same layers as the printed convention counts them."""
+    from topobounds.layers import Dense, Recurrent
+    from topobounds.theory.table1 import architecture
+
+    kinds = [kind for kind in ("dense", "recurrent", "conv", "architecture") if what[kind] is not None]
+    if len(kinds) != 1:
+        given = ", ".join(f"--{kind}" for kind in kinds) or "none"
+        raise click.UsageError(f"Give exactly one of --dense, --recurrent, --conv and --architecture, not {given}.")
+    kind = kinds[0]
+    geometry = ("kernel", "input_size", "stride", "padding", "dilation", "groups")
+    _refuse_stray([name for name in geometry if kind != "conv" and what[name] is not None], "--conv")
+    _refuse_stray(["dataset"] if kind != "architecture" and what["dataset"] is not None else [], "--architecture")
+    if kind == "architecture":
+        network = architecture(what["architecture"], _required(what, "dataset", "--architecture"))
+        return "network", network.layers, network.printed_layers
+    if kind == "conv":
+        layer: LayerShape = _conv(what)
+    else:
+        layer = Dense(*what["dense"]) if kind == "dense" else Recurrent(what["recurrent"])
+    return kind, (layer,), (layer,)
+
+
+def _conv(what: dict[str, Any]) -> "LayerShape":
+    from topobounds.layers import Conv
+
+    kernel, input_size = (_required(what, name, "--conv") for name in ("kernel", "input_size"))
+    stride, padding, dilation = (_size(what[name]) for name in ("stride", "padding", "dilation"))
+    channels_in, channels_out = what["conv"]
+    groups = what["groups"] or 1
+    return Conv(channels_in, channels_out, kernel, input_size, stride or 1, padding or 0, dilation or 1, groups)
+
+
+def _size(sizes: tuple[int, ...] | None) -> int | tuple[int, ...] | None:
+    """Return one size as a number, which stands for every dimension."""
+    return sizes[0] if sizes and len(sizes) == 1 else sizes
+
+
+def _required(what: dict[str, Any], name: str, by: str) -> Any:
+    if what[name] is None:
+        raise click.UsageError(f"{by} needs {_spelt(name)}.")
+    return what[name]
+
+
+def _refuse_stray(names: list[str], home: str) -> None:
+    if names:
+        raise click.UsageError(f"{_spelt(names[0])} goes with {home}.")
+
+
+def _spelt(name: str) -> str:
+    return "--" + name.removesuffix("_size").replace("_", "-")
+
+
+def _print_compression(report: "CompressionReport") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("convention", "weights", "kept", "ratio", "remark", box=None, pad_edge=False, header_style="bold")
+    for name in ("paper", "toeplitz", "shared"):
+        row = getattr(report, name).to_dict()
+        remarks = [f"{row['components']} component(s)" if row.get("components") else "", row.get("reason") or ""]
+        if row.get("trials"):
+            error = _decimals(row["standard_error"])
+            remarks.append(f"standard error {error}, {row['trials']} random kernels, seed {row['seed']}")
+        numbers = [f"{row[key]:,}" if row.get(key) is not None else "-" for key in ("weights", "kept")]
+        table.add_row(name, *numbers, _decimals(row["ratio"]), "; ".join(filter(None, remarks)))
+    Console(highlight=False).print(table)
+
+
+@contextmanager
+def progress_bar(label: str, *, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Yield a function (done, total) that moves a bar on stderr, or None where there is no terminal to show it."""
+    if not shown or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(label, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def print_json(record: dict[str, Any]) -> None:
+    """Print one JSON object on stdout, numbers as numbers, never NaN."""
+    click.echo(json.dumps(record, allow_nan=False))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave the process: errors are one line on stderr and exit status 2."""
+    asked = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        status = cli.main(asked, prog_name="topobounds", standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt):
+        _leave("Interrupted.", INTERRUPTED)
+    except click.ClickException as error:
+        _leave(f"Error: {error.format_message()}", USAGE_ERROR)
+    except (ValueError, OSError, MemoryError) as error:
+        _leave(f"Error: {error or type(error).__name__}", USAGE_ERROR)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _leave(message: str, status: int) -> None:
+    click.echo(" ".join(message.split()), err=True)
+    sys.exit(status)
+
+
+def _plugins() -> "dict[str, EntryPoint]":
+    from importlib.metadata import entry_points
+
+    return {plugin.name: plugin for plugin in entry_points(group="topobounds.commands")}
+
+
+def _option(param: click.Parameter | None) -> str:
+    return param.opts[0] if param else "value"
+
+
+def _as_number(kind: type, value: Any) -> Any:
+    """Return `value` as a number of the kind, or as it is for the check to refuse."""
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        return value
+
+
+def _decimals(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
