@@ -132,12 +132,14 @@ class RunFolder:
         Raises
         ------
         RunError
-            If there is no plan in it, or the plan was altered.
+            If there is no plan in it, the plan was altered, or another version of the format wrote it.
         """
         file = Path(path) / PLAN
         stored = _parse(file, _read(file))
         if not isinstance(stored, dict) or stored.get("sha256") != digest(stored.get("plan")):
             raise RunError(f"{file} is damaged: the plan in it does not have the SHA-256 that stands beside it.")
+        if stored.get("version") != FORMAT_VERSION:
+            raise RunError(f"{file} is of format {stored.get('version')}; this topobounds reads {FORMAT_VERSION}.")
         return cls(Path(path), stored["plan"])
 
     @property
@@ -237,14 +239,12 @@ class RunFolder:
             _sync(self.path)
 
     def _write_plan(self) -> None:
-        file = self.path / PLAN
-        strangers = [each.name for each in self.path.iterdir() if each.name not in (PLAN, ".lock")]
-        if file.exists():
-            return
-        if strangers:
-            raise RunError(f"{self.path} is not empty and has no {PLAN}: it is not a run folder.")
-        temporary = self.path / f".{PLAN}.partial"
+        file, temporary = self.path / PLAN, self.path / f".{PLAN}.partial"
         with _explained(file, "written"):
+            if file.exists():
+                return
+            if any(not each.name.startswith(".") for each in self.path.iterdir()):
+                raise RunError(f"{self.path} is not empty and has no {PLAN}: it is not a run folder.")
             temporary.unlink(missing_ok=True)
             _write(temporary, _pretty({"version": FORMAT_VERSION, "plan": self.plan, "sha256": self.sha256}))
             temporary.rename(file)

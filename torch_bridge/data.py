@@ -214,7 +214,8 @@ def read_idx(file: Path, n_axes: int) -> NDArray[np.uint8]:
         raise DataError(f"{file} is damaged: byte 0 starts the magic number {magic}, not {2048 + n_axes}.")
     expected, found = math.prod(shape), len(content) - header.nbytes
     if found != expected:
-        raise DataError(f"{file} is damaged: its header announces {expected} bytes ({shape}), {found} follow it.")
+        announced = f"{expected} bytes ({' x '.join(map(str, shape))})"
+        raise DataError(f"{file} is damaged: its header announces {announced}, {found} follow it.")
     return np.frombuffer(content, dtype=np.uint8, offset=header.nbytes).reshape(shape)
 
 
@@ -256,7 +257,7 @@ def _download(name: str) -> dict[str, Path]:
         path=pooch.os_cache("topobounds") / name,
         base_url=source.url,
         registry={f"{stem}.gz": f"sha256:{digest}" for stem, digest in source.sha256.items()},
-        retry_if_failed=2,
+        retry_if_failed=1,
     )
     try:
         return {stem: Path(store.fetch(f"{stem}.gz")) for stem in FILES}
@@ -265,14 +266,17 @@ def _download(name: str) -> dict[str, Path]:
 
 
 def _idx_dataset(name: str, files: dict[str, Path]) -> Dataset:
-    train, test = (_images_and_labels(files[f"{part}-images-idx3-ubyte"], files[f"{part}-labels-idx1-ubyte"])
-                   for part in ("train", "t10k"))  # fmt: skip
+    train = _images_and_labels(files["train-images-idx3-ubyte"], files["train-labels-idx1-ubyte"])
+    test = _images_and_labels(files["t10k-images-idx3-ubyte"], files["t10k-labels-idx1-ubyte"])
     if train[0].shape[1] != test[0].shape[1]:
         raise DataError(
-            f"{files[FILES[2]]} has images of {test[0].shape[1]} pixels, {files[FILES[0]]} of {train[0].shape[1]}."
+            f"{files['t10k-images-idx3-ubyte']} has images of {test[0].shape[1]} pixels, the training set of "
+            f"{train[0].shape[1]}."
         )
     hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files.values()}
-    return _dataset(name, train, test, 255, f"{IDX_SOURCES[name].title}, original IDX files", hashes)
+    source = IDX_SOURCES[name]
+    status = "published" if set(hashes.values()) == set(source.sha256.values()) else "other"
+    return _dataset(name, train, test, 255, f"{source.title}, {status} IDX files", hashes)
 
 
 def _images_and_labels(images_file: Path, labels_file: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -135,13 +135,13 @@ def train(
     """
     place = pick_device(device)
     run = RunFolder.create(folder, plan)
-    missing = [trial for trial in range(plan.trials) if not run.is_finished(f"trial-{trial}")]
-    if not missing:
+    if not _missing(run, plan):
         return run
     data = load_dataset(plan.dataset, data_dir, download=download)
     with run.locked(), _one_thread():
         _check_same_data(run, data)
-        session = _Session(plan, data, place, progress)
+        missing = _missing(run, plan)
+        session = _Session(plan, data, place, progress, (plan.trials - len(missing)) * plan.epochs)
         for trial in missing:
             with run.writing(f"trial-{trial}") as level:
                 session.train_trial(trial, level)
@@ -163,13 +163,17 @@ def pick_device(device: str) -> torch.device:
 
 
 class _Session:
-    """What the trials of one call share: plan, data on the device, progress."""
+    """What the trials of one call share: plan, data on the device, and the epochs done of all trials."""
 
-    def __init__(self, plan: TrainingPlan, data: Dataset, device: torch.device, progress: Progress | None) -> None:
+    def __init__(
+        self, plan: TrainingPlan, data: Dataset, device: torch.device, progress: Progress | None, done: int
+    ) -> None:
         self.plan = plan
+        self.passes = cast(int, plan.passes_per_epoch)
         self.data = data
         self.device = device
         self.progress = progress
+        self.done = done
         self.train_set = self._tensors(data.train_images, data.train_labels)
         self.test_set = self._tensors(data.test_images, data.test_labels)
         self.widths = (data.n_features, *plan.hidden, data.n_classes)
@@ -178,9 +182,7 @@ class _Session:
         init_seed, order_seed = np.random.SeedSequence([self.plan.seed, trial]).spawn(2)
         order = np.random.default_rng(order_seed)
         net = self._net(int(init_seed.generate_state(1, np.uint64)[0]))
-        optimizer = torch.optim.SGD(
-            net.parameters(), lr=self.plan.learning_rate, momentum=self.plan.momentum, foreach=True
-        )
+        optimizer = torch.optim.SGD(net.parameters(), lr=self.plan.learning_rate, momentum=self.plan.momentum)
         facts = {"device": self._device_name(), "torch": torch.__version__, "data": self._data_facts()}
         self._record(level, trial, 0, net, {"train_loss": None, **facts})
         for epoch in range(1, self.plan.epochs + 1):
@@ -190,11 +192,11 @@ class _Session:
     def _train_epoch(self, net: nn.Module, optimizer: torch.optim.SGD, order: np.random.Generator) -> float:
         images, labels = self.train_set
         losses = []
-        for _ in range(self.plan.passes_per_epoch or 1):
+        for _ in range(self.passes):
             shuffled = torch.from_numpy(order.permutation(len(labels))).to(self.device)
             for batch in torch.split(shuffled, self.plan.batch_size):
                 optimizer.zero_grad()
-                loss = functional.nll_loss(net(images[batch]), labels[batch])
+                loss = functional.nll_loss(net(images.index_select(0, batch)), labels.index_select(0, batch))
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 losses.append(loss.detach())
@@ -209,8 +211,9 @@ class _Session:
         level.save_weights(f"epoch-{epoch:02d}", {name: p.cpu().numpy() for name, p in net.state_dict().items()})
         level.append_metrics({"epoch": epoch, **facts, **test})
         if self.progress is not None and epoch:
+            self.done += 1
             message = f"trial {trial + 1} of {self.plan.trials}, epoch {epoch}: test accuracy {accuracy:.4f}"
-            self.progress(trial * self.plan.epochs + epoch, self.plan.trials * self.plan.epochs, message)
+            self.progress(self.done, self.plan.trials * self.plan.epochs, message)
 
     def _net(self, seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
@@ -237,6 +240,10 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _missing(run: RunFolder, plan: TrainingPlan) -> list[int]:
+    return [trial for trial in range(plan.trials) if not run.is_finished(f"trial-{trial}")]
 
 
 def _check_same_data(run: RunFolder, data: Dataset) -> None:

@@ -1,0 +1,361 @@
+"""The run folder: what is finished, what is damaged, who may write."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from topobounds.runs import Level, RunError, RunFolder, digest
+
+PLAN = {"dataset": "digits", "epochs": 2, "optimizer": {"name": "sgd", "rate": 0.01}, "hidden": (3, 4)}
+WEIGHTS = {f"layers.{i}.weight": np.arange(6, dtype=np.float32).reshape(2, 3) + i for i in (0, 2, 10)}
+
+
+def write_level(run, name="trial-0"):
+    with run.writing(name) as level:
+        for epoch in (0, 1, 2, 10):
+            level.save_weights(f"epoch-{epoch}", {key: value * epoch for key, value in WEIGHTS.items()})
+            level.append_metrics({"epoch": epoch, "loss": 1 / (1 + epoch)})
+    return run.level(name)
+
+
+def contents(folder):
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.glob("[!.]*/*"))}
+
+
+def start(script, *arguments):
+    """Run a script of this file's names in a process of its own."""
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_runs import *\n{script}"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunFolder.create(tmp_path / "parent" / "run", PLAN)
+
+
+# what was written is what is read
+
+
+def test_weights_and_metrics_come_back_in_order(run):
+    write_level(run)
+    level = RunFolder.open(run.path).level("trial-0")
+    assert level.weight_files == ["epoch-0", "epoch-1", "epoch-2", "epoch-10"]
+    assert [record["epoch"] for record in level.metrics] == [0, 1, 2, 10]
+    assert level.metrics[2]["loss"] == 1 / 3
+    weights = level.weights("epoch-2")
+    assert list(weights) == ["layers.0.weight", "layers.2.weight", "layers.10.weight"]
+    for name, array in weights.items():
+        np.testing.assert_array_equal(array, WEIGHTS[name] * 2)
+        assert array.dtype == np.float32
+    level.verify()
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [np.bool_, np.int8, np.uint16, np.int64, np.float16, np.float64, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn],
+)
+def test_every_dtype_comes_back(run, dtype):
+    array = np.array([[0, 1, 2], [3, 0, 1]]).astype(dtype)
+    with run.writing("level") as level:
+        level.save_weights("masks", {"a": array, "empty": np.zeros((0, 3), dtype), "scalar": array[1, 0]})
+    back = run.level("level").weights("masks")
+    assert back["a"].dtype == array.dtype
+    assert back["a"].tobytes() == array.tobytes()
+    assert back["empty"].shape == (0, 3)
+    assert back["scalar"].tobytes() == array[1, 0].tobytes()
+
+
+def test_strides_and_byte_order_do_not_matter(run):
+    array = np.arange(12.0).reshape(3, 4)
+    with run.writing("level") as level:
+        level.save_weights("w", {"transposed": array.T, "big-endian": array.astype(">f8"), "step": array[::2, ::-1]})
+    back = run.level("level").weights("w")
+    np.testing.assert_array_equal(back["transposed"], array.T)
+    np.testing.assert_array_equal(back["big-endian"], array)
+    np.testing.assert_array_equal(back["step"], array[::2, ::-1])
+
+
+def test_levels_are_sorted_by_number_and_only_finished_ones_count(run):
+    for name in ("trial-10", "trial-2", "trial-0"):
+        write_level(run, name)
+    (run.path / "trial-3").mkdir()
+    (run.path / ".trial-4.partial").mkdir()
+    assert [level.name for level in run.levels] == ["trial-0", "trial-2", "trial-10"]
+    with pytest.raises(RunError, match=r"trial-3 is not a finished level: it has no manifest\.json"):
+        run.level("trial-3")
+
+
+def test_a_number_that_is_not_finite_is_null(run):
+    with run.writing("level") as level:
+        level.append_metrics({"loss": float("nan"), "best": np.float32(0.5)})
+    assert run.level("level").metrics == [{"loss": None, "best": 0.5}]
+    assert run.level("level").weight_files == []
+
+
+def test_a_level_without_metrics_has_none(run):
+    with run.writing("level") as level:
+        level.save_weights("w", WEIGHTS)
+    assert run.level("level").metrics == []
+
+
+def test_complex_numbers_and_objects_are_refused_by_name(run):
+    with run.writing("level") as level, pytest.raises(ValueError, match=r"tensor 'b' too, not dtype\('complex128'\)"):
+        level.save_weights("w", {"a": np.ones(2), "b": np.ones(2, complex)})
+
+
+def test_a_weight_file_is_written_once(run):
+    with run.writing("level") as level:
+        level.save_weights("w", WEIGHTS)
+        with pytest.raises(RunError, match=r"w\.safetensors could not be written: File exists"):
+            level.save_weights("w", WEIGHTS)
+
+
+def test_weights_that_are_not_there_are_listed(run):
+    with pytest.raises(RunError, match="no weights 'epoch-7', only: epoch-0, epoch-1, epoch-2, epoch-10"):
+        write_level(run).weights("epoch-7")
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "../up", "a b", "a\n"])
+def test_names_stay_inside_the_folder(run, name):
+    with pytest.raises(ValueError, match="Argument 'name' must be a file name"), run.writing(name):
+        pass
+    with run.writing("level") as level, pytest.raises(ValueError, match="Argument 'stem' must be a file name"):
+        level.save_weights(name, WEIGHTS)
+
+
+# plans
+
+
+def test_the_same_plan_reopens_the_folder(run):
+    write_level(run)
+    again = RunFolder.create(run.path, PLAN | {"hidden": [3, 4]})
+    assert again.plan == {**PLAN, "hidden": [3, 4]}
+    assert [level.name for level in again.levels] == ["trial-0"]
+    assert again.sha256 == digest(json.loads(json.dumps(PLAN)))
+
+
+def test_another_plan_is_refused_key_by_key(run):
+    other = PLAN | {"epochs": 3, "optimizer": {"name": "sgd", "rate": 0.1}, "seed": 1}
+    before = (run.path / "plan.json").read_bytes()
+    with pytest.raises(RunError) as error:
+        RunFolder.create(run.path, other)
+    assert "epochs is 2 there and 3 here; " in str(error.value)
+    assert "optimizer.rate is 0.01 there and 0.1 here; seed is absent there and 1 here." in str(error.value)
+    assert "hidden" not in str(error.value)
+    assert (run.path / "plan.json").read_bytes() == before
+
+
+def test_an_altered_plan_is_refused(run):
+    file = run.path / "plan.json"
+    file.write_text(file.read_text().replace("0.01", "0.02"))
+    with pytest.raises(RunError, match=r"plan\.json is damaged: the plan in it does not have the SHA-256"):
+        RunFolder.open(run.path)
+
+
+def test_a_plan_of_another_format_is_refused(run):
+    file = run.path / "plan.json"
+    file.write_text(file.read_text().replace('"version": 1', '"version": 2'))
+    with pytest.raises(RunError, match=r"plan\.json is of format 2"):
+        RunFolder.open(run.path)
+
+
+def test_a_truncated_plan_names_the_line(run):
+    file = run.path / "plan.json"
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(RunError, match=r"plan\.json is damaged: line \d+: "):
+        RunFolder.open(run.path)
+
+
+def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError, match=r"is not empty and has no plan\.json"):
+        RunFolder.create(tmp_path, PLAN)
+    with pytest.raises(RunError, match=r"plan\.json could not be read: No such file"):
+        RunFolder.open(tmp_path)
+
+
+def test_a_level_of_another_plan_is_refused(run, tmp_path):
+    other = RunFolder.create(tmp_path / "other", {"epochs": 5})
+    write_level(other).path.rename(run.path / "trial-0")
+    with pytest.raises(RunError, match=r"trial-0/manifest\.json belongs to another plan"):
+        run.level("trial-0")
+
+
+# damage
+
+
+def test_a_truncated_file_is_named_with_tensor_and_byte(run):
+    file = write_level(run).path / "epoch-2.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-30])
+    with pytest.raises(RunError) as error:
+        run.level("trial-0").weights("epoch-2")
+    expected = f"{file} is damaged: it ends at byte {len(whole) - 30} of {len(whole)}, inside tensor 'layers.10.weight'"
+    assert expected in str(error.value) or expected.replace("10", "2") in str(error.value)
+    file.write_bytes(whole[:20])
+    with pytest.raises(RunError, match=f"ends at byte 20 of {len(whole)}, inside the header"):
+        run.level("trial-0").verify()
+    run.level("trial-0").weights("epoch-1")
+
+
+def test_an_altered_byte_is_seen(run):
+    level = write_level(run)
+    file = level.path / "epoch-1.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    for read in (level.verify, lambda: level.weights("epoch-1")):
+        with pytest.raises(RunError, match=r"epoch-1\.safetensors is damaged: it was altered"):
+            read()
+
+
+def test_added_bytes_are_seen(run):
+    level = write_level(run)
+    with (level.path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 11}\n')
+    with pytest.raises(RunError, match=r"metrics\.jsonl is damaged: it has \d+ bytes, the manifest says"):
+        _ = level.metrics
+
+
+def test_a_missing_file_is_named(run):
+    level = write_level(run)
+    (level.path / "epoch-1.safetensors").unlink()
+    with pytest.raises(RunError, match=r"epoch-1\.safetensors could not be read: No such file"):
+        level.verify()
+
+
+@pytest.mark.parametrize("content", [b'{"files": {}', b"[]", b'{"files": {}}', b"\xff\xfe"])
+def test_a_damaged_manifest_is_named(run, content):
+    file = write_level(run).path / "manifest.json"
+    file.write_bytes(content)
+    with pytest.raises(RunError, match=r"trial-0/manifest\.json is damaged: "):
+        _ = run.levels
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x02\0\0\0\0\0\0\0{]", r"x\.safetensors is damaged: .+header"),
+        (
+            b"\x3a\0\0\0\0\0\0\0" + b'{"t":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}}'.ljust(58) + bytes(8),
+            "tensor 't' is of dtype C64, which numpy has no name for",
+        ),
+    ],
+)
+def test_a_file_that_was_never_right_is_refused(run, content, message):
+    with run.writing("level") as level:
+        (level.path / "x.safetensors").write_bytes(content)
+    with pytest.raises(RunError, match=message):
+        run.level("level").weights("x")
+
+
+# exceptions, kills, two writers, disks that refuse
+
+
+def test_an_exception_leaves_nothing(run):
+    def fail():
+        with run.writing("trial-0") as level:
+            level.save_weights("epoch-0", WEIGHTS)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert run.levels == []
+    assert sorted(each.name for each in run.path.iterdir()) == [".lock", "plan.json"]
+
+
+def test_a_finished_level_is_not_written_again(run):
+    before = contents(write_level(run).path.parent)
+    with pytest.raises(RunError, match="trial-0 is finished already"):
+        write_level(run)
+    assert contents(run.path) == before
+
+
+def test_a_level_without_its_manifest_is_written_again(run):
+    level = write_level(run)
+    before = contents(run.path)
+    (level.path / "manifest.json").unlink()
+    (level.path / "stray.safetensors").write_bytes(b"")
+    assert not run.is_finished("trial-0")
+    write_level(run)
+    assert contents(run.path) == before
+
+
+def test_a_killed_writer_leaves_no_level_and_no_lock(run, tmp_path):
+    script = """
+with RunFolder.open(sys.argv[1]).writing("trial-0") as level:
+    level.save_weights("epoch-0", WEIGHTS)
+    level.save_weights("epoch-3", WEIGHTS)
+    print("in the middle", flush=True)
+    sys.stdin.read()
+"""
+    with start(script, run.path) as writer:
+        assert writer.stdout.readline() == "in the middle\n"
+        assert RunFolder.open(run.path).levels == []
+        with pytest.raises(RunError, match=rf"is in use by another process \(process {writer.pid}\)"):
+            write_level(run)
+        writer.send_signal(signal.SIGKILL)
+    assert run.levels == []
+    assert (run.path / ".trial-0.partial" / "epoch-3.safetensors").exists()
+    write_level(run)
+    assert not (run.path / ".trial-0.partial").exists()
+    uninterrupted = RunFolder.create(tmp_path / "uninterrupted", PLAN)
+    write_level(uninterrupted)
+    assert contents(run.path) == contents(uninterrupted.path)
+
+
+def test_a_second_opening_in_the_same_process_is_refused_too(run):
+    with run.locked(), run.locked():
+        write_level(run)
+        with pytest.raises(RunError, match=f"in use by another process .process {os.getpid()}."):
+            write_level(RunFolder.open(run.path), "trial-1")
+    write_level(RunFolder.open(run.path), "trial-1")
+
+
+def test_a_full_disk_is_one_clear_error_and_earlier_levels_stay(run):
+    write_level(run)
+    before = contents(run.path)
+    script = """
+import resource
+run = RunFolder.open(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # no file beyond this: the write fails as on a full disk
+try:
+    with run.writing("trial-1") as level:
+        level.save_weights("epoch-0", WEIGHTS)
+        level.save_weights("epoch-1", {"w": np.ones(10000)})
+except RunError as error:
+    print(error)
+"""
+    with start(script, run.path) as writer:
+        message, _ = writer.communicate()
+    assert message == f"{run.path}/.trial-1.partial/epoch-1.safetensors could not be written: File too large.\n"
+    assert contents(run.path) == before
+    assert not (run.path / ".trial-1.partial").exists()
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="no folder here that refuses even the superuser")
+def test_a_read_only_folder_is_one_clear_error():
+    with pytest.raises(RunError, match=r"/sys/kernel/\.lock could not be locked: "):
+        RunFolder.create("/sys/kernel", PLAN)
+    with pytest.raises(RunError, match="/sys/kernel/run could not be made: "):
+        RunFolder.create("/sys/kernel/run", PLAN)
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="file could not be made: File exists"):
+        RunFolder.create(tmp_path / "file", PLAN)
+
+
+def test_a_level_can_be_read_by_its_path_alone(run):
+    path = write_level(run).path
+    assert Level(path).weights("epoch-0").keys() == WEIGHTS.keys()
