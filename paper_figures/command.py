@@ -1,0 +1,149 @@
+"""``topobounds figures``: makes the paper's figures and tables. Importing it loads click and nothing else."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from paper_figures.registry import FIGURES, figure_module
+from topobounds._arguments import argument_error, choice
+from topobounds.cli import Count, print_json
+
+if TYPE_CHECKING:
+    from paper_figures.records import FigureRecord
+
+DEFAULT_SEED = 0
+FIXED = ("dataset", "trials", "epochs", "seed")
+"""What a committed record has settled."""
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option(
+    "--out", default="figures", type=click.Path(path_type=Path), show_default=True, help="Folder of the files."
+)
+@click.option(
+    "--dataset",
+    type=click.Choice(["auto", "mnist", "fashion-mnist", "digits"]),
+    default="auto",
+    show_default=True,
+    help="What the nets are trained on; auto is MNIST if it is at hand, else digits.",
+)
+@click.option("--trials", type=Count(1), default=5, show_default=True, help="Nets trained.")
+@click.option("--epochs", type=Count(1), default=20, show_default=True, help="Epochs of each.")
+@click.option("--seed", type=Count(0), default=DEFAULT_SEED, show_default=True, help="Seed of everything random.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder with mnist/ and fashion-mnist/.")
+@click.option("--download", is_flag=True, help="Download missing data into the user's cache.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--from-records", is_flag=True, help="Draw the numbers that come with the package; trains nothing.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.pass_context
+def figures(ctx: click.Context, /, names: tuple[str, ...], from_records: bool, as_json: bool, **asked: Any) -> None:
+    """Make the paper's figures and tables: table1, figure1, figure2 and figure3, or those named.
+
+    Trains the nets that are missing, measures them, draws PDF and PNG, and writes the numbers behind each figure as
+    CSV and, with where they come from, as JSON. Nets are kept under OUT/runs; a finished trial is not trained again.
+    """
+    started = time.monotonic()
+    wanted = [choice("NAME", name, tuple(FIGURES)) for name in dict.fromkeys(names)] or list(FIGURES)
+    _check_folder(asked["out"])
+    with _progress() as progress:
+        asked["progress"] = progress
+        records = _committed(ctx, wanted, asked) if from_records else _measured(wanted, asked)
+        files = {record.name: publish(record, asked["out"]) for record in records}
+    if as_json:
+        print_json(_summary(records, files, time.monotonic() - started))
+    else:
+        _print(records, files)
+
+
+def publish(record: "FigureRecord", folder: Path) -> list[Path]:
+    """Write a record's CSV, JSON and pictures into a folder, made where missing, and return the files."""
+    from paper_figures.records import save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = [save(folder / f"{record.name}.csv", record.csv()), save(folder / f"{record.name}.json", record.json())]
+    return numbers + figure_module(record.name).render(record, folder)
+
+
+def _measured(names: list[str], asked: dict[str, Any]) -> "list[FigureRecord]":
+    """Return the records measured now; nets are trained for those figures that need them."""
+    from paper_figures.records import Settings
+
+    trained = [name for name in names if figure_module(name).TRAINS]
+    dataset = _dataset(trained, asked) if trained else asked["dataset"]
+    settings = Settings(**{**asked, "dataset": dataset})
+    return [figure_module(name).measure(settings) for name in names]
+
+
+def _dataset(trained: list[str], asked: dict[str, Any]) -> str:
+    """Return the data set that is meant, saying so where `auto` falls back; torch must be there."""
+    from torch_bridge import MissingExtra, require
+    from torch_bridge.data import resolve_dataset
+
+    try:
+        require("torch")
+        dataset = resolve_dataset(asked["dataset"], asked["data_dir"], download=asked["download"])
+    except MissingExtra as error:
+        rest = "--from-records draws the numbers that come with the package."
+        raise click.ClickException(f"{' and '.join(trained)} train nets. {error} ({rest})") from None
+    if asked["dataset"] == "auto" and dataset == "digits":
+        click.echo("No MNIST at hand (--data-dir, TOPOBOUNDS_DATA, --download): using scikit-learn's digits.", err=True)
+    return dataset
+
+
+def _committed(ctx: click.Context, names: list[str], asked: dict[str, Any]) -> "list[FigureRecord]":
+    """Return the records that come with the package, if they are what was asked for."""
+    from paper_figures.records import committed_record
+
+    explicit = [key for key in FIXED if ctx.get_parameter_source(key) is click.core.ParameterSource.COMMANDLINE]
+    records = [committed_record(name) for name in names]
+    for record in records:
+        for key in (key for key in explicit if record.settled.get(key, asked[key]) != asked[key]):
+            made = f"--{key} {record.settled[key]}"
+            raise click.UsageError(f"The record of {record.name} was made with {made}, not {asked[key]}.", ctx)
+    return records
+
+
+def _check_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise argument_error("--out", "a folder", str(out))
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[float, float, str], None]]:
+    """Yield a function (done, total, message) that moves a bar on stderr, or does nothing if that is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total, message: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), TimeRemainingColumn(compact=True), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, message: bar.update(task, completed=done, total=total, description=message)
+
+
+def _summary(records: "list[FigureRecord]", files: dict[str, list[Path]], seconds: float) -> dict[str, Any]:
+    """Return what was made; data set, trials and epochs are null where no net is behind it."""
+    settled = {key: value for record in records for key, value in record.settled.items() if value is not None}
+    return {
+        "figures": {name: [str(file) for file in made] for name, made in files.items()},
+        **{key: settled.get(key) for key in FIXED},
+        "seconds": round(seconds, 3),
+    }
+
+
+def _print(records: "list[FigureRecord]", files: dict[str, list[Path]]) -> None:
+    from rich.console import Console
+
+    for record in records:
+        if show := getattr(figure_module(record.name), "show", None):
+            Console(highlight=False).print(show(record))
+    for made in files.values():
+        click.echo("\n".join(map(str, made)))

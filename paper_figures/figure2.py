@@ -1,0 +1,129 @@
+"""Figure 2: a small two-layer net under the filtration, its persistence diagram and its Betti-0 curve.
+
+A net with layers of a, b and c neurons is, as a graph, the complete bipartite graph K(b, a + c): the hidden neurons on
+one side, inputs and outputs on the other. So it is one matrix, ``[W1^T | W2]``, and the library takes it as it is.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from paper_figures import style
+from paper_figures.records import FigureRecord, Settings, provenance
+from topobounds.plotting import draw_betti_curve, draw_filtration, draw_persistence_diagram
+from topobounds.topology.persistence import persistence_diagram
+from topobounds.topology.spanning import maximum_spanning_forest
+
+TRAINS = False
+
+WIDTHS = (4, 3, 2)
+COLUMNS = ("layer", "source", "target", "weight", "value", "rank", "in_forest")
+
+
+def measure(settings: Settings) -> FigureRecord:
+    """Return the edges of the net in order of entry: weight, normalised value, and whether it is a forest edge."""
+    joined = network_matrix(*two_layers(settings.seed))
+    forest = maximum_spanning_forest(joined)
+    order = np.argsort(-np.abs(joined), axis=None, kind="stable")
+    in_forest = set(zip(forest.rows.tolist(), forest.cols.tolist(), strict=True))
+    rows = []
+    for rank, cell in enumerate(order.tolist(), 1):
+        hidden, other = divmod(cell, joined.shape[1])
+        weight = float(joined[hidden, other])
+        value = abs(weight) / float(forest.weights[0])
+        rows.append((*_ends(hidden, other), weight, value, rank, int((hidden, other) in in_forest)))
+    command = f"topobounds figures figure2 --seed {settings.seed}"
+    return FigureRecord("figure2", provenance(command, seed=settings.seed), COLUMNS, tuple(rows))
+
+
+def render(record: FigureRecord, folder: Path) -> list[Path]:
+    """Write PDF, PNG and caption."""
+    return style.publish(draw, caption(record), record, folder)
+
+
+def two_layers(seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the two weight matrices, inputs by outputs, of seeded standard normal weights."""
+    rng = np.random.default_rng([seed, *WIDTHS])
+    return rng.standard_normal(WIDTHS[:2]), rng.standard_normal(WIDTHS[1:])
+
+
+def network_matrix(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
+    """Return ``[W1^T | W2]``: rows are the hidden neurons, columns the inputs, then the outputs."""
+    return np.hstack([first.T, second])
+
+
+def thresholds(values: NDArray[np.float64]) -> list[float]:
+    """Return four thresholds: those at which 2, 4 and 6 forest edges are in, and the one at which all are.
+
+    Parameters
+    ----------
+    values : ndarray
+        Normalised values of the forest edges, descending.
+    """
+    return [float(values[min(count, len(values)) - 1]) for count in (2, 4, 6, len(values))]
+
+
+def draw(record: FigureRecord) -> Figure:
+    """Return the figure: the net at four thresholds above, diagram and curve beneath."""
+    joined = record_matrix(record)
+    forest, diagram = maximum_spanning_forest(joined), persistence_diagram(joined)
+    figure = style.new_figure(3.9)
+    above, beneath = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.15, 1]).ravel()
+    levels = thresholds(diagram.deaths)
+    for ax, level, before in zip(above.subplots(1, 4), levels, [np.inf, *levels], strict=False):
+        draw_filtration(
+            ax, joined, forest, level, positions=neuron_places(), labels_below=before, style={"fontsize": 7}
+        )
+        _head(ax, level, diagram.betti_curve(level))
+    left, right = beneath.subplots(1, 2, width_ratios=[1, 1.7])
+    draw_persistence_diagram(left, diagram)
+    left.set(aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+    draw_betti_curve(right, diagram)
+    right.yaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def record_matrix(record: FigureRecord) -> NDArray[np.float64]:
+    """Return the matrix ``[W1^T | W2]`` that a record of this figure holds."""
+    inputs, hidden, outputs = WIDTHS
+    ends = zip(*(record.column(name) for name in ("layer", "source", "target", "weight")), strict=True)
+    joined = np.empty((hidden, inputs + outputs))
+    for layer, source, target, weight in ends:
+        place = (target, source) if layer == 1 else (source, inputs + target)
+        joined[place] = weight
+    return joined
+
+
+def neuron_places() -> NDArray[np.float64]:
+    """Return where the neurons stand: hidden in the middle, inputs left, outputs right."""
+    inputs, hidden, outputs = WIDTHS
+    ranks = [(1, hidden), (0, inputs), (2, outputs)]
+    return np.array([(x, (count - 1) / 2 - i) for x, count in ranks for i in range(count)], float)
+
+
+def caption(record: FigureRecord) -> str:
+    """Return the caption."""
+    net = "-".join(map(str, WIDTHS))
+    return (
+        f"Figure 2. A {net} net (inputs, hidden, outputs from left to right) under the superlevel filtration, and "
+        "its zeroth persistent homology. Above: the edges with |w|/max|w| at or above the threshold t. Bold: edges of "
+        "the maximum spanning forest, in the colour of their component, with the value at which they entered. Hollow "
+        "neurons are alone. Below: each forest edge ends one component (left; the triangle stands for the one that "
+        "never ends), so their number falls (right). "
+        f"Standard normal weights, seed {record.provenance['seed']}; no data, no training."
+    )
+
+
+def _head(ax: Axes, level: float, components: int) -> None:
+    ax.set_title(f"$t = {level:.2f}$: {components} component{'s' if components > 1 else ''}")
+    ax.margins(0.12)
+
+
+def _ends(hidden: int, other: int) -> tuple[int, int, int]:
+    """Return layer, source and target of a cell of the joined matrix."""
+    return (1, other, hidden) if other < WIDTHS[0] else (2, hidden, other - WIDTHS[0])

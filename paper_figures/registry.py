@@ -1,0 +1,37 @@
+"""The figures there are: name -> the module that makes it.
+
+What a module has is said by `FigureModule`; one with a function ``show(record)`` also has something for the terminal,
+which rich prints. To add a figure, write a module and name it here.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+if TYPE_CHECKING:
+    from paper_figures.records import FigureRecord, Settings
+
+FIGURES = {
+    "table1": "paper_figures.table1",
+    "figure1": "paper_figures.figure1",
+    "figure2": "paper_figures.figure2",
+    "figure3": "paper_figures.figure3",
+}
+
+
+class FigureModule(Protocol):
+    """What a figure's module has."""
+
+    TRAINS: bool
+    """Whether `measure` needs trained nets, and so torch."""
+
+    def measure(self, settings: "Settings") -> "FigureRecord":
+        """Return the numbers behind the figure."""
+
+    def render(self, record: "FigureRecord", folder: Path) -> list[Path]:
+        """Write the pictures of a record (for a table: its texts) into an existing folder and return the files."""
+
+
+def figure_module(name: str) -> FigureModule:
+    """Return the module of a figure; `name` is one of `FIGURES`."""
+    return cast(FigureModule, import_module(FIGURES[name]))
