@@ -42,3 +42,34 @@ def small_layers(largest=3):
     for m, n in itertools.product(range(1, largest + 1), repeat=2):
         for k in range(m * n + 1):
             yield m, n, k
+
+
+@cache
+def connected_graphs(a, b):
+    """Count the connected bipartite graphs on a + b labelled vertices, by number of edges (THEORY.md 4.1).
+
+    All graphs, less those in which the component of a marked row is smaller.
+    """
+    if a == 0:
+        return [1] if b == 1 else [0]
+    counts = [math.comb(a * b, e) for e in range(a * b + 1)]
+    for i, j in itertools.product(range(1, a + 1), range(b + 1)):
+        if (i, j) != (a, b):
+            rest = (a - i) * (b - j)
+            ways = math.comb(a - 1, i - 1) * math.comb(b, j)
+            for e, c in enumerate(connected_graphs(i, j)):
+                for f in range(rest + 1 if c else 0):
+                    counts[e + f] -= ways * c * math.comb(rest, f)
+    return counts
+
+
+def mean_overlap_by_components(m, n, k=None):
+    """E[X_k], exactly, from the numbers of connected graphs: another road than the package's."""
+    k = m + n - 1 if k is None else k
+    total = 0
+    for a, b in itertools.product(range(m + 1), range(n + 1)):
+        if a + b:
+            rest = (m - a) * (n - b)
+            here = sum(c * math.comb(rest, k - e) for e, c in enumerate(connected_graphs(a, b)[: k + 1]))
+            total += math.comb(m, a) * math.comb(n, b) * here
+    return (m + n - Fraction(total, math.comb(m * n, k))) / (m + n - 1)
