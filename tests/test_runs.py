@@ -197,10 +197,9 @@ def test_a_truncated_file_is_named_with_tensor_and_byte(run):
     file = write_level(run).path / "epoch-2.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[:-30])
-    with pytest.raises(RunError) as error:
+    where = f"it ends at byte {len(whole) - 30} of {len(whole)}, inside tensor 'layers.10.weight'"
+    with pytest.raises(RunError, match=rf"epoch-2\.safetensors is damaged: {where}"):
         run.level("trial-0").weights("epoch-2")
-    expected = f"{file} is damaged: it ends at byte {len(whole) - 30} of {len(whole)}, inside tensor 'layers.10.weight'"
-    assert expected in str(error.value) or expected.replace("10", "2") in str(error.value)
     file.write_bytes(whole[:20])
     with pytest.raises(RunError, match=f"ends at byte 20 of {len(whole)}, inside the header"):
         run.level("trial-0").verify()
