@@ -75,7 +75,7 @@ def test_a_seed_gives_one_result():
 
 def test_overlap_prints_sentence_line_and_table():
     out = topobounds("overlap", "--m", "784", "--n", "300", "--seed", "1").stdout
-    assert out.startswith("A 784 x 300 layer: of its spanning tree's 1083 edges")
+    assert out.startswith("A 784 x 300 layer: of its 1083 largest weights of 235200 hold")
     line = next(row for row in out.splitlines() if row.startswith("0 |"))
     places = {mark: line.index(mark) - line.index("|") - 1 for mark in "Tsbo"}
     expected = {"T": 0.1213, "s": 0.5428, "b": 0.6132, "o": 0.7996}

@@ -135,27 +135,28 @@ def _overlap_sentence(report: dict[str, Any]) -> str:
     m, n, k = report["m"], report["n"], report["k"]
     support = f" on a random support of density {report['density']:g}" if report["density"] < 1 else ""
     simulated = report["monte_carlo"]
-    found = f"{simulated['mean']:.4f}" if simulated else f"about {report['limit']:.4f} (limit)"
+    found = f"{simulated['mean']:.4f}" if simulated else f"about {report['limit']:.4f} (limit of large layers)"
     return (
-        f"A {m} x {n} layer{support}: of its spanning tree's {report['alpha']} edges, the {k} largest of "
-        f"{m * n} weights hold {found} on average (eta_tau = {report['eta_tau']:.2f})."
+        f"A {m} x {n} layer{support}: its {k} largest weights of {round(report['density'] * m * n)} hold {found} "
+        f"of its maximum spanning tree's {report['alpha']} edges on average (eta_tau = {report['eta_tau']:.2f})."
     )
 
 
 def _overlap_table(report: dict[str, Any]) -> Any:
     from rich.table import Table
 
-    table = Table("quantity", "value", "what is known of it", box=None, pad_edge=False, header_style="bold")
+    table = Table("", "value", "status", "", box=None, pad_edge=False, header_style="bold")
     for name, key in (("Theorem 3.3, printed", "theorem_3_3"), ("Corollary 3.4, printed", "corollary_3_4")):
-        if report[key] is not None:
-            table.add_row(name, _decimals(report[key]["value"]), f"{report[key]['status']}: {report[key]['reason']}")
-    table.add_row("star bound", _decimals(report["star_bound"]), "proved, lower")
-    table.add_row("Boruvka bound", _decimals(report["boruvka_bound"]), "proved, lower")
-    table.add_row("limit of large layers", _decimals(report["limit"]), "asymptotic")
+        if claim := report[key]:
+            table.add_row(name, _decimals(claim["value"]), claim["status"], claim["reason"])
+    table.add_row("star bound", _decimals(report["star_bound"]), "proved", "One edge for every neuron of one side.")
+    table.add_row(
+        "Boruvka bound", _decimals(report["boruvka_bound"]), "proved", "The first round of Boruvka's algorithm."
+    )
+    table.add_row("limit", _decimals(report["limit"]), "asymptotic", "Large layers of this shape.")
     if simulated := report["monte_carlo"]:
-        error = _decimals(simulated["standard_error"], 6)
-        known = f"standard error {error}, {simulated['trials']} trials, seed {simulated['seed']}"
-        table.add_row("simulated", _decimals(simulated["mean"]), known)
+        known = f"Standard error {_decimals(simulated['standard_error'], 5)}, {simulated['trials']} trials, seed "
+        table.add_row("simulated", _decimals(simulated["mean"]), "sampled", f"{known}{simulated['seed']}.")
     return table
 
 
@@ -298,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _leave("Interrupted.", INTERRUPTED)
     except click.ClickException as error:
         _leave(f"Error: {error.format_message()}", USAGE_ERROR)
-    except (ValueError, OSError, MemoryError) as error:
+    except (ValueError, OSError, MemoryError, ImportError) as error:
         _leave(f"Error: {error or type(error).__name__}", USAGE_ERROR)
     sys.exit(status if isinstance(status, int) else 0)
 
