@@ -1,6 +1,5 @@
 """Convolutions whose weights are shared: which kernel weights carry the layer's spanning forest."""
 
-import itertools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._kernels.convolution import shared_kruskal
 from topobounds._records import Record
-from topobounds.layers import Conv
+from topobounds.layers import Axis, Conv
 from topobounds.topology.filtration import as_array, check_finite, order_keys, weight_matrix
 
 
@@ -90,17 +89,17 @@ def critical_kernel_weights(weights: ArrayLike, conv: Conv) -> CriticalWeights:
     order = np.argsort(~keys, kind="stable")[: np.count_nonzero(keys)]
     starts, edge_inputs, edge_outputs = tap_edges(conv)
     multiplicities = np.zeros(keys.size, np.int64)
-    n_input_cells, n_output_cells = math.prod(conv.input_size), math.prod(conv.output_size)
+    n_cells, n_positions = math.prod(axis.size for axis in conv.axes), math.prod(conv.kernel_positions)
     merged = shared_kruskal(
         order,
-        conv.in_channels // conv.groups,
-        conv.out_channels // conv.groups,
+        conv.weight_shape[1],
+        conv.weight_shape[0] // conv.groups,
         starts,
         edge_inputs,
         edge_outputs,
-        n_input_cells,
-        n_output_cells,
-        conv.in_channels * n_input_cells,
+        n_cells,
+        n_positions,
+        conv.weight_shape[1] * conv.groups * n_cells,
         np.arange(conv.n_vertices),
         conv.n_vertices - conv.n_components,
         multiplicities,
@@ -110,15 +109,23 @@ def critical_kernel_weights(weights: ArrayLike, conv: Conv) -> CriticalWeights:
 
 
 def tap_edges(conv: Conv) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the edges of each kernel tap in one channel: starts (taps + 1), input positions, output positions."""
-    starts, inputs, outputs = [0], [], []
-    for tap in itertools.product(*(range(size) for size in conv.kernel_size)):
-        ranges = [axis.real_outputs(t) for axis, t in zip(conv.axes, tap, strict=True)]
-        output = np.indices([len(r) for r in ranges]).reshape(len(ranges), -1)
-        output += np.array([[r.start] for r in ranges])
-        steps = zip(output, conv.axes, tap, strict=True)
-        read = [q * axis.stride - axis.padding + t * axis.dilation for q, axis, t in steps]
-        inputs.append(np.ravel_multi_index(tuple(read), conv.input_size))
-        outputs.append(np.ravel_multi_index(tuple(output), conv.output_size))
-        starts.append(starts[-1] + output.shape[1])
-    return np.array(starts), np.concatenate(inputs), np.concatenate(outputs)
+    """Return the edges of each kernel tap in one channel: starts (taps + 1), cells, kernel positions."""
+    taps, cells, positions = (np.zeros(1, np.int64) for _ in range(3))
+    for axis in conv.axes:
+        tap, cell, position = axis_edges(axis)
+        taps = np.add.outer(taps * axis.kernel, tap).ravel()
+        cells = np.add.outer(cells * axis.size, cell).ravel()
+        positions = np.add.outer(positions * axis.positions, position).ravel()
+    order = np.argsort(taps, kind="stable")
+    starts = np.searchsorted(taps[order], np.arange(math.prod(conv.kernel_size) + 1))
+    return starts, cells[order], positions[order]
+
+
+def axis_edges(axis: Axis) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return tap, cell and kernel position of every edge along one dimension."""
+    taps, positions = np.indices((axis.kernel, axis.positions)).reshape(2, -1)
+    cells = positions * axis.stride - axis.padding + taps * axis.dilation
+    if axis.padding_mode != "zeros":
+        return taps, axis.copied(cells), positions
+    real = (cells >= 0) & (cells < axis.size)
+    return taps[real], cells[real], positions[real]
