@@ -43,11 +43,12 @@ def draw(record: FigureRecord) -> Figure:
         draw_band(left, epochs, persistence, color=color, marker="o", label=f"layer {layer}")
     for trial, trial_color in zip(record.distinct("trial"), cycle(CATEGORIES), strict=False):
         epochs, persistence = record.where(trial=trial).pivot("normalized_neural_persistence", "epoch", down="layer")
-        right.plot(epochs, persistence.sum(axis=0), color=trial_color, marker="o", label=f"trial {trial}")
+        right.plot(epochs, persistence.sum(axis=0), color=trial_color, linewidth=1.0, label=f"trial {trial}")
     left.set(xlabel="epoch", ylabel="normalised neural persistence")
     right.set(xlabel="epoch", ylabel="total over the layers")
     for ax in (left, right):
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        ax.set_ylim(bottom=0)
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, columnspacing=1.2)
     return figure
 

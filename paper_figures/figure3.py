@@ -141,7 +141,7 @@ def _left_out(record: FigureRecord) -> str:
     shapes = dict.fromkeys(zip(record.column("m"), record.column("n"), strict=True))
     absent = {(m, n): [f"{p:g}" for p in densities if not _exists(m, n, p, "star")] for m, n in shapes}
     parts = [f"{m}×{n} at {', '.join(missing)}" for (m, n), missing in absent.items() if missing]
-    return f" Stars and dots are left out where too few weights connect: {'; '.join(parts)}." if parts else ""
+    return f" Left out, with too few weights for a star: {'; '.join(parts)}." if parts else ""
 
 
 def _layer_rows(layer: int, weights: NDArray[Any], trial: int, seed: int) -> list[tuple[Any, ...]]:

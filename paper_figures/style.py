@@ -37,17 +37,24 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.3,
     "lines.markersize": 3,
     "pdf.fonttype": 42,
-    "savefig.dpi": 300,
+    "figure.dpi": 300,
+    "text.hinting": "none",
 }
 
 CAPTION_SIZE = 7.5
-CAPTION_COLUMNS = 138
+CAPTION_COLUMNS = 136
 """Characters of a caption's line at `CAPTION_SIZE` on `TEXT_WIDTH`."""
 
 
 def new_figure(height: float) -> Figure:
     """Return an empty figure of the text's width, outside pyplot."""
     return Figure(figsize=(TEXT_WIDTH, height), layout="constrained")
+
+
+def add_caption(figure: Figure, caption: str) -> None:
+    """Write a caption small beneath everything else; the layout makes room for it."""
+    lines = textwrap.fill(caption, CAPTION_COLUMNS, break_on_hyphens=False)
+    figure.supxlabel(lines, x=0.01, ha="left", fontsize=CAPTION_SIZE, color="0.25", linespacing=1.25)
 
 
 def publish(draw: Callable[[FigureRecord], Figure], caption: str, record: FigureRecord, folder: Path) -> list[Path]:
@@ -71,8 +78,7 @@ def publish(draw: Callable[[FigureRecord], Figure], caption: str, record: Figure
     """
     with mpl.rc_context(STYLE):
         figure = draw(record)
-        lines = textwrap.fill(caption, CAPTION_COLUMNS, break_on_hyphens=False)
-        figure.supxlabel(lines, x=0.01, ha="left", fontsize=CAPTION_SIZE, color="0.25", linespacing=1.25)
+        add_caption(figure, caption)
         pdf = save(folder / f"{record.name}.pdf", _image(figure, "pdf", {"CreationDate": None, "Title": record.name}))
         png = save(folder / f"{record.name}.png", _image(figure, "png", {"Software": None}))
     return [pdf, png, save(folder / f"{record.name}.txt", caption + "\n")]

@@ -1,0 +1,158 @@
+"""Drawing functions: what the artists show is what the records say, and matplotlib's global state is left alone."""
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from topobounds.plotting import (
+    CATEGORIES,
+    draw_band,
+    draw_betti_curve,
+    draw_filtration,
+    draw_persistence_diagram,
+    layer_colors,
+)
+from topobounds.topology.persistence import persistence_diagram
+from topobounds.topology.spanning import maximum_spanning_forest
+
+WEIGHTS = np.random.default_rng(3).standard_normal((4, 5))
+DISCONNECTED = np.array([[3.0, 0.0, 0.0], [0.0, -2.0, 1.0]])
+LAYERS = {
+    "dense": WEIGHTS,
+    "float32": WEIGHTS.astype(np.float32),
+    "disconnected": DISCONNECTED,
+    "one weight": np.array([[2.0]]),
+    "one row": WEIGHTS[:1],
+    "ties": np.ones((3, 3)),
+}
+
+
+@pytest.fixture
+def ax():
+    return Figure().subplots()
+
+
+def test_layer_colors_grow_lighter_and_differ():
+    colors = np.array(layer_colors(6))[:, :3]
+    luminance = colors @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(luminance) > 0.05).all()
+    assert luminance[-1] < 0.9, "the last one must be seen on white"
+
+
+def test_layer_colors_want_a_count():
+    with pytest.raises(ValueError, match="'count' must be a positive integer, not 0"):
+        layer_colors(0)
+
+
+def test_band_is_mean_and_sample_deviation(ax):
+    curves = np.array([[1.0, 2.0], [3.0, 6.0]])
+    line, band = draw_band(ax, [0, 1], curves, color="k")
+    assert line.get_ydata().tolist() == [2.0, 4.0]
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.max() == pytest.approx(4 + np.std([2, 6], ddof=1))
+    assert heights.min() == pytest.approx(2 - np.std([1, 3], ddof=1))
+
+
+def test_band_of_one_trial_has_no_width(ax):
+    _, band = draw_band(ax, [0, 1], [[1.0, 2.0]])
+    assert set(band.get_paths()[0].vertices[:, 1]) == {1.0, 2.0}
+
+
+@pytest.mark.parametrize("samples", [[1.0, 2.0], [[1.0]], np.empty((0, 2))])
+def test_band_refuses_other_shapes(ax, samples):
+    with pytest.raises(ValueError, match="'samples' must be a matrix of one row a trial and 2 columns"):
+        draw_band(ax, [0, 1], samples)
+
+
+@pytest.mark.parametrize("weights", LAYERS.values(), ids=LAYERS)
+def test_diagram_points_are_the_diagrams(ax, weights):
+    diagram = persistence_diagram(weights)
+    drawn = draw_persistence_diagram(ax, diagram)
+    assert np.array_equal(drawn.points.get_offsets(), np.asarray(diagram))
+    assert len(drawn.essential.get_offsets()) == 1
+    assert ax.get_ylim()[0] < drawn.essential.get_offsets()[0, 1] < 0, "below death 0, within the axes"
+
+
+@pytest.mark.parametrize("weights", LAYERS.values(), ids=LAYERS)
+def test_betti_curve_is_the_diagrams(ax, weights):
+    diagram = persistence_diagram(weights)
+    thresholds, components = draw_betti_curve(ax, diagram).get_data()
+    assert components[0] == sum(weights.shape), "nothing has entered yet"
+    assert components[1:].tolist() == diagram.betti_curve(thresholds[1:]).tolist()
+    assert components[-1] == diagram.n_essential
+    assert ax.xaxis_inverted()
+
+
+@pytest.mark.parametrize("weights", LAYERS.values(), ids=LAYERS)
+@pytest.mark.parametrize("threshold", [1.0, 0.5, 0.0])
+def test_filtration_shows_the_graph_at_the_threshold(ax, weights, threshold):
+    forest, diagram = maximum_spanning_forest(weights), persistence_diagram(weights)
+    drawn = draw_filtration(ax, weights, forest, threshold)
+    values = np.abs(weights) / np.abs(weights).max()
+    n_edges = np.count_nonzero((values >= threshold) & (weights != 0))
+    n_forest = np.count_nonzero(diagram.deaths >= threshold)
+    assert len(drawn.forest.get_segments()) == n_forest
+    assert len(drawn.edges.get_segments()) == n_edges - n_forest
+    assert [text.get_text() for text in drawn.labels] == [f"{value:.2f}" for value in diagram.deaths[:n_forest]]
+    assert shown_components(drawn) == diagram.betti_curve(threshold)
+
+
+def test_colours_stay_with_the_older_component():
+    weights = np.array([[1.0, 0.0, 0.7], [0.0, 0.9, 0.8]])  # two edges apart, then joined
+    forest = maximum_spanning_forest(weights)
+    apart, joined = (draw_filtration(Figure().subplots(), weights, forest, t) for t in (0.9, 0.7))
+    assert [to_hex(c, keep_alpha=False).upper() for c in apart.forest.get_colors()] == list(CATEGORIES[:2])
+    assert {to_hex(c).upper() for c in joined.forest.get_colors()} == {CATEGORIES[0]}
+
+
+def test_labels_only_of_what_entered_since(ax):
+    forest, diagram = maximum_spanning_forest(WEIGHTS), persistence_diagram(WEIGHTS)
+    drawn = draw_filtration(ax, WEIGHTS, forest, diagram.deaths[4], labels_below=diagram.deaths[2])
+    assert [text.get_text() for text in drawn.labels] == [f"{value:.2f}" for value in diagram.deaths[3:5]]
+
+
+def test_segments_join_the_positions_of_the_forest_edges(ax):
+    forest = maximum_spanning_forest(WEIGHTS)
+    places = np.random.default_rng(0).random((9, 2))
+    drawn = draw_filtration(ax, WEIGHTS, forest, 0.0, positions=places)
+    ends = [[places[i].tolist(), places[4 + j].tolist()] for i, j in zip(forest.rows, forest.cols, strict=True)]
+    assert [segment.tolist() for segment in drawn.forest.get_segments()] == ends
+
+
+def test_filtration_refuses_what_does_not_fit(ax):
+    forest = maximum_spanning_forest(WEIGHTS)
+    with pytest.raises(ValueError, match="'forest' must be a forest with edges of a layer of shape"):
+        draw_filtration(ax, WEIGHTS.T, forest, 0.5)
+    with pytest.raises(ValueError, match="'forest' must be a forest with edges"):
+        draw_filtration(ax, np.zeros((2, 2)), maximum_spanning_forest(np.zeros((2, 2))), 0.5)
+    with pytest.raises(ValueError, match="'positions' must be an array of shape"):
+        draw_filtration(ax, WEIGHTS, forest, 0.5, positions=np.zeros((3, 2)))
+
+
+def test_global_state_is_left_alone(ax):
+    before = dict(mpl.rcParams)
+    forest, diagram = maximum_spanning_forest(WEIGHTS), persistence_diagram(WEIGHTS)
+    draw_filtration(ax, WEIGHTS, forest, 0.5)
+    draw_persistence_diagram(ax, diagram)
+    draw_betti_curve(ax, diagram)
+    draw_band(ax, [0, 1], [[1.0, 2.0], [2.0, 2.0]])
+    assert dict(mpl.rcParams) == before
+
+
+def shown_components(drawn):
+    """Count what the picture shows: hollow vertices, and groups of vertices that bold lines join."""
+    places = [tuple(place) for place in drawn.vertices.get_offsets()]
+    groups = {place: {place} for place in places}
+    for start, end in drawn.forest.get_segments():
+        joined = groups[tuple(start)] | groups[tuple(end)]
+        groups |= dict.fromkeys(joined, joined)
+    colors = dict(zip(places, map(to_hex, drawn.vertices.get_facecolors()), strict=True))
+    parts = {frozenset(group) for group in groups.values()}
+    for part in parts:
+        shown = {colors[place] for place in part}
+        assert len(shown) == 1
+        assert (shown == {"#ffffff"}) == (len(part) == 1), "hollow exactly if alone"
+    assert len({colors[next(iter(part))] for part in parts if len(part) > 1}) == sum(len(part) > 1 for part in parts)
+    return len(parts)
