@@ -10,10 +10,13 @@ the compiled kernels count.
 """
 
 import math
+import os
 import secrets
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -27,7 +30,10 @@ Words = NDArray[np.uint64]
 Progress = Callable[[int, int], object]
 
 SUPPORTS = ("uniform", "star", "block")
-BATCH_CELLS = 1 << 18  # cells that numpy holds at a time
+NUMPY_CELLS = 2_500_000  # expected draws up to which numpy is done before numba is loaded
+NUMPY_POPULATION = 1 << 36  # a cell and its place among the words drawn share 63 bits in `_is_first`
+NUMPY_BATCH, COMPILED_BATCH = 1 << 18, 1 << 21  # expected draws at a time
+BITMAP_CELLS = 1 << 22  # above, a hash table is faster than clearing a bitmap
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MASK_64 = (1 << 64) - 1
@@ -93,6 +99,7 @@ def simulate_overlap(
     alpha_of: str = "support",
     trials: int = 200,
     seed: int | None = None,
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> Estimate:
     """Estimate the expected overlap E[X_k], X_k = |forest ∩ top-k| / alpha, for exchangeable magnitudes.
@@ -122,8 +129,11 @@ def simulate_overlap(
         At least 1. A run of more trials begins with the same draws.
     seed : int, optional
         From 0 to 2^64 - 1. None draws one; the estimate records it.
+    threads : int, optional
+        At least 1; None takes every processor at hand. The numbers do not depend on it. A few thousand trials are
+        counted by numpy in one thread.
     progress : callable, optional
-        Called with (trials done, trials) now and then.
+        Called with (trials done, trials) after every batch.
 
     Returns
     -------
@@ -148,11 +158,13 @@ def simulate_overlap(
     limit = _limit(layer, k, choice("alpha_of", alpha_of, ("support", "complete")))
     trials = integer("trials", trials, 1)
     seed = secrets.randbits(32) if seed is None else integer("seed", seed, 0, _MASK_64)
+    workers = _processors() if threads is None else integer("threads", threads, 1)
     law: Counter[tuple[int, int]] = Counter()
-    for done, alphas, retained in _runs(layer, limit, seed, trials):
-        law.update(zip(retained.tolist(), alphas.tolist(), strict=True))
+    for alphas, retained in _batches(layer, limit, seed, trials, workers):
+        codes, counts = np.unique(retained << 32 | alphas, return_counts=True)
+        law.update({divmod(code, 1 << 32): count for code, count in zip(codes.tolist(), counts.tolist(), strict=True)})
         if progress is not None:
-            progress(done, trials)
+            progress(law.total(), trials)
     return _estimate(layer, limit, alpha_of, seed, law)
 
 
@@ -177,6 +189,13 @@ class _Support:
     side: int = 0
     alpha: int | None = None
     """Rank of the support; None if it differs from trial to trial."""
+
+    @cached_property
+    def fixed_edges(self) -> NDArray[np.uint32]:
+        """The fixed cells as the kernels have them: vertices of the shorter side first, the higher end first."""
+        rows, columns = divmod(np.empty(0, np.int64) if self.fixed is None else self.fixed, self.n)
+        ends = (self.n + rows, columns) if self.m >= self.n else (self.m + columns, rows)
+        return np.array(ends, np.uint32)
 
     @property
     def complete_alpha(self) -> int:
@@ -245,7 +264,9 @@ def _masked(m: int, n: int, density: float, support: ArrayLike) -> _Support:
     if not fixed.size:
         raise ValueError("Argument 'support' must have at least one cell that is True, not 0.")
     forest = _Forests(1, m, n)
-    forest.add(np.zeros_like(fixed), fixed)
+    for first in range(0, fixed.size, NUMPY_BATCH):
+        cells = fixed[first : first + NUMPY_BATCH]
+        forest.add(np.zeros_like(cells), cells)
     return _Support(m, n, "mask", fixed.size / (m * n), fixed.size, fixed, 1, int(forest.ranks()[0]))
 
 
@@ -268,35 +289,105 @@ def _limit(layer: _Support, k: int | None, alpha_of: str) -> int | None:
 # -- trials ----------------------------------------------------------------------------------------------------------
 
 
-def _runs(layer: _Support, limit: int | None, seed: int, trials: int) -> Iterator[tuple[int, Integers, Integers]]:
-    """Yield, batch by batch, the trials done so far, and for each trial of the batch alpha and |forest ∩ top-k|."""
-    widest = min(layer.cells, 16 * (layer.m + layer.n))
-    size = max(1, BATCH_CELLS // widest) if layer.alpha is None else max(1, BATCH_CELLS // max(1, limit or 0))
-    for first in range(0, trials, size):
-        numbers = range(first, min(first + size, trials))
-        alphas, retained = _batch(layer, limit, _streams(seed, numbers))
-        yield numbers.stop, alphas, retained
+def _batches(
+    layer: _Support, limit: int | None, seed: int, trials: int, threads: int
+) -> Iterator[tuple[Integers, Integers]]:
+    """Yield, batch by batch, alpha and |forest ∩ top-k| of each trial."""
+    work = _work(layer, limit)
+    compiled = trials * work > NUMPY_CELLS or layer.m * layer.n > NUMPY_POPULATION
+    size = max(1, (COMPILED_BATCH if compiled else NUMPY_BATCH) // work)
+    batches = (range(first, min(first + size, trials)) for first in range(0, trials, size))
+    ranks = _compiled_ranks if compiled else _numpy_ranks
+    run = partial(_run, layer, limit, seed, ranks)
+    return _in_threads(run, batches, threads) if compiled else map(run, batches)
 
 
-def _batch(layer: _Support, limit: int | None, streams: Words) -> tuple[Integers, Integers]:
-    trials = streams.shape[-1]
+def _work(layer: _Support, limit: int | None) -> int:
+    """Return about how many cells a trial draws: the limit, or what it takes to connect the layer."""
+    vertices = layer.m + layer.n
+    top = vertices if limit is None else limit
+    if layer.name != "mask":
+        top = min(top, 16 * vertices)
+    return 1 + top + (min(layer.cells, 8 * vertices) if layer.alpha is None else 0)
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _in_threads(
+    run: Callable[[range], tuple[Integers, Integers]], batches: Iterator[range], threads: int
+) -> Iterator[tuple[Integers, Integers]]:
+    """Yield the result of each batch, in order; what has not begun when the caller stops is not done."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(threads) as pool:
+        pending = deque(pool.submit(run, batch) for batch in islice(batches, 2 * threads))
+        try:
+            while pending:
+                yield pending.popleft().result()
+                pending.extend(pool.submit(run, batch) for batch in islice(batches, 1))
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+RankFunction = Callable[[_Support, Words, Integers, int], Integers]
+
+
+def _run(
+    layer: _Support, limit: int | None, seed: int, ranks: RankFunction, trials: range
+) -> tuple[Integers, Integers]:
+    """Return alpha of the support and |forest ∩ top-k| of each of these trials."""
+    streams = _streams(seed, trials)
     if layer.alpha is None:
-        alphas = _ranks(layer, streams, np.full(trials, layer.cells), layer.complete_alpha)
+        alphas = ranks(layer, streams, np.full(len(trials), layer.cells), layer.complete_alpha)
     else:
-        alphas = np.full(trials, layer.alpha)
-    limits = alphas if limit is None else np.full(trials, limit)
-    return alphas, _ranks(layer, streams, limits, layer.alpha or layer.complete_alpha)
+        alphas = np.full(len(trials), layer.alpha)
+    limits = alphas if limit is None else np.full(len(trials), limit)
+    return alphas, ranks(layer, streams, limits, layer.alpha or layer.complete_alpha)
 
 
-def _ranks(layer: _Support, streams: Words, limits: Integers, full: int) -> Integers:
-    """Return, for each stream, the rank of the first cells it draws, as many as its limit says.
+# Both functions below return, for each stream, the rank of the first cells that it draws, as many as its limit says.
+# A trial whose rank has reached `full` is over: no cell can add to it.
 
-    A trial whose rank has reached `full` is over: no cell can add to it.
-    """
+
+def _compiled_ranks(layer: _Support, streams: Words, limits: Integers, full: int) -> Integers:
+    """Return the ranks, by the compiled kernel: for many trials."""
+    from topobounds._kernels.montecarlo import draw_ranks
+
+    vertices = layer.m + layer.n
+    most = min(int(limits.max()), 16 * vertices)
+    edges = np.empty((2, min(max(vertices, 64), 4096)), np.uint32)
+    parents = np.empty(vertices, np.uint32)
+    ranks = np.zeros(limits.size, np.int64)
+    sides, slots = (max(layer.m, layer.n), min(layer.m, layer.n)), 0 if layer.fixed is None else layer.cells
+    done = 0
+    # A hash table that turns out too small gives way to a bitmap.
+    for load in (most, math.inf):
+        cells, slot_set = _set(layer.free, load), _set(slots, load)
+        seen, shifts = (cells[0], slot_set[0]), (cells[1], slot_set[1])
+        layout = (sides, layer.m >= layer.n, layer.side, slots, layer.fixed_edges)
+        done = draw_ranks(streams, limits, done, full, *layout, seen, shifts, edges, parents, ranks)
+        if done == limits.size:
+            break
+    return ranks
+
+
+def _set(population: int, load: float) -> tuple[Words, int]:
+    """Return an empty set for the kernel, and its shift: 0 for a bitmap, else 64 less the bits of a hash table."""
+    if population <= max(BITMAP_CELLS, 256 * load):
+        return np.zeros(population // 64 + 1, np.uint64), 0
+    bits = int(4 * load).bit_length()
+    return np.zeros(1 << bits, np.uint64), 64 - bits
+
+
+def _numpy_ranks(layer: _Support, streams: Words, limits: Integers, full: int) -> Integers:
+    """Return the ranks, by numpy: for few trials."""
     ranks = np.zeros(limits.size, np.int64)
     forests = _Forests(limits.size, layer.m, layer.n)
     live = np.flatnonzero(limits > 0)
-    start, stop = 0, layer.m + layer.n
+    start, stop = 0, 8 * (layer.m + layer.n)  # connects nearly every uniform support
     while live.size:
         stop = min(stop, int(limits[live].max()))
         cells = _top_cells(layer, streams[:, :, live], stop)[:, start:]
@@ -480,7 +571,7 @@ def _estimate(layer: _Support, limit: int | None, alpha_of: str, seed: int, law:
         support=layer.name,
         cells=layer.cells,
         alpha_of=alpha_of,
-        alpha=of.get("alpha", mean_alpha),
+        alpha=float(of.get("alpha", mean_alpha)),
         standard_deviation=deviation,
         connected=n_connected / trials,
         mean_connected=mean_connected,
