@@ -1,0 +1,509 @@
+"""Which weights to keep: masks by magnitude, by topology (T-IMP) and at random, and how many to keep in which round.
+
+Every mask keeps an exact number of weights, by rank and never by a threshold: |w| descending, ties by flat index. It is
+monotone: a weight that is pruned stays pruned. Weights that are zero without being pruned are kept last.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal, cast, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from topobounds._arguments import argument_error, choice, density_fraction, integer, real
+from topobounds.layers import Conv
+from topobounds.topology.convolution import critical_kernel_weights
+from topobounds.topology.filtration import as_array, check_finite, mask_matrix, order_keys, weight_matrix
+from topobounds.topology.spanning import maximum_spanning_forest
+
+Keep = int | float | Fraction
+Mask = NDArray[np.bool_]
+Method = Literal["magnitude", "topological", "random"]
+Scope = Literal["local", "global"]
+Infeasible = Literal["raise", "clamp"]
+
+METHODS = ("magnitude", "topological", "random")
+
+
+def magnitude_mask(
+    weights: ArrayLike,
+    keep: Keep | None = None,
+    mask: ArrayLike | None = None,
+    *,
+    compression_ratio: Keep | None = None,
+) -> Mask:
+    """Return the mask of the largest weights.
+
+    Parameters
+    ----------
+    weights : array_like
+        Real numbers of any shape, finite where they survive; see `topobounds.topology.filtration.weight_matrix`.
+    keep : int or float or Fraction, optional
+        An integer is the number of weights to keep, 0 to the number of survivors. A float or fraction in (0, 1] is the
+        share of the survivors: ``keep=1`` keeps one weight, ``keep=1.0`` all of them. The share is read as it is
+        written (0.1 is one tenth), multiplied exactly and rounded to the nearest integer, halves to even.
+    mask : array_like of bool of the shape of `weights`, optional
+        The survivors so far. What is False stays False, and is not looked at.
+    compression_ratio : int or float or Fraction, optional
+        Instead of `keep`: all weights, pruned ones included, over those to keep; at least 1. Rounded likewise.
+
+    Returns
+    -------
+    ndarray of bool of the shape of `weights`
+        True where a weight is kept.
+
+    Raises
+    ------
+    ValueError
+        If neither or both of `keep` and `compression_ratio` are given, either is out of range or asks for more weights
+        than survive, or the arrays are not as said.
+
+    Examples
+    --------
+    >>> magnitude_mask([[3.0, -2.0], [2.0, 1.0]], 2).tolist()
+    [[True, True], [False, False]]
+    """
+    return _masks([_layer(weights, mask, "magnitude")], keep, compression_ratio)[0]
+
+
+def topological_mask(
+    weights: ArrayLike,
+    keep: Keep | None = None,
+    mask: ArrayLike | None = None,
+    *,
+    on_infeasible: Infeasible = "raise",
+    compression_ratio: Keep | None = None,
+    conv: Conv | None = None,
+) -> Mask:
+    """Return the mask of T-IMP: first what carries the layer's topology, then the largest of the other weights.
+
+    What carries it is the maximum spanning forest of the weights that survive and are not zero, alpha edges; for a
+    convolution, its critical kernel weights. So the layer's persistence diagram stays as it is, bit for bit, its
+    largest weight included, whether zeros are read as no edges or as edges of weight 0.
+
+    Parameters
+    ----------
+    weights : array_like of shape (m, n); with `conv`, of the kernel's shape
+        As in `maximum_spanning_forest` and `critical_kernel_weights`. A kernel without `conv` is refused: flatten it
+        (``kernel.reshape(len(kernel), -1)``) to prune it as a matrix.
+    keep, mask, compression_ratio
+        As in `magnitude_mask`.
+    on_infeasible : {"raise", "clamp"}
+        What to do if fewer weights are to be kept than carry the topology: refuse, or keep exactly those.
+    conv : Conv, optional
+        The geometry of a convolution.
+
+    Returns
+    -------
+    ndarray of bool of the shape of `weights`
+        True where a weight is kept.
+
+    Raises
+    ------
+    ValueError
+        As `magnitude_mask`; or if fewer than alpha weights are to be kept; the message says what alpha is.
+
+    References
+    ----------
+    Balwani & Krzyston, arXiv 2206.06563, section 3.4.
+
+    Examples
+    --------
+    >>> weights = [[9.0, 8.0, 1.0], [7.0, 6.0, 0.5]]
+    >>> topological_mask(weights, 4).tolist(), magnitude_mask(weights, 4).tolist()
+    ([[True, True, True], [True, False, False]], [[True, True, False], [True, True, False]])
+    """
+    layer = _layer(weights, mask, "topological", conv)
+    return _masks([layer], keep, compression_ratio, on_infeasible)[0]
+
+
+def random_mask(
+    weights: ArrayLike,
+    keep: Keep | None = None,
+    mask: ArrayLike | None = None,
+    *,
+    seed: int,
+    compression_ratio: Keep | None = None,
+) -> Mask:
+    """Return the mask of a uniformly random subset of the survivors, zeros among them included.
+
+    Parameters
+    ----------
+    weights, keep, mask, compression_ratio
+        As in `magnitude_mask`. Of the weights only the shape matters.
+    seed : int
+        Non-negative; the same seed gives the same mask.
+
+    Returns
+    -------
+    ndarray of bool of the shape of `weights`
+        True where a weight is kept.
+
+    Raises
+    ------
+    ValueError
+        As `magnitude_mask`, or if `seed` is no non-negative integer.
+
+    Examples
+    --------
+    >>> int(random_mask(np.ones((20, 10)), 0.25, seed=1).sum())
+    50
+    """
+    entropy = integer("seed", seed, 0), 0
+    return _masks([_layer(weights, mask, "random")], keep, compression_ratio, entropy=entropy)[0]
+
+
+Layers = Mapping[str, ArrayLike] | Sequence[ArrayLike]
+Masks = Mapping[str, ArrayLike | None] | Sequence[ArrayLike | None]
+Keeps = Keep | Mapping[str, Keep] | Sequence[Keep]
+Convs = Mapping[str, Conv | None] | Sequence[Conv | None]
+
+
+@overload
+def network_masks(
+    layers: Mapping[str, ArrayLike],
+    keep: Keeps | None = ...,
+    masks: Masks | None = ...,
+    *,
+    method: Method = ...,
+    scope: Scope = ...,
+    on_infeasible: Infeasible = ...,
+    compression_ratio: Keep | None = ...,
+    convs: Convs | None = ...,
+    seed: int | None = ...,
+) -> dict[str, Mask]: ...
+
+
+@overload
+def network_masks(
+    layers: Sequence[ArrayLike],
+    keep: Keeps | None = ...,
+    masks: Masks | None = ...,
+    *,
+    method: Method = ...,
+    scope: Scope = ...,
+    on_infeasible: Infeasible = ...,
+    compression_ratio: Keep | None = ...,
+    convs: Convs | None = ...,
+    seed: int | None = ...,
+) -> list[Mask]: ...
+
+
+def network_masks(
+    layers: Layers,
+    keep: Keeps | None = None,
+    masks: Masks | None = None,
+    *,
+    method: Method = "topological",
+    scope: Scope = "local",
+    on_infeasible: Infeasible = "raise",
+    compression_ratio: Keep | None = None,
+    convs: Convs | None = None,
+    seed: int | None = None,
+) -> dict[str, Mask] | list[Mask]:
+    """Return the masks of several layers, each pruned on its own or all ranked together.
+
+    Parameters
+    ----------
+    layers : mapping of str to array_like, or sequence of array_like
+        The layers' weights.
+    keep : int or float or Fraction, or a mapping or sequence of them, optional
+        As in `magnitude_mask`. Locally it is about each layer, and one for each layer may be given; globally it is
+        about all layers together.
+    masks : mapping or sequence of array_like or None, optional
+        The survivors so far, by layer; None where nothing has been pruned.
+    method : {"magnitude", "topological", "random"}
+        As the function of that name.
+    scope : {"local", "global"}
+        ``global`` ranks the weights of all layers together, raw as they are, ties by layer and flat index. For
+        ``topological`` every layer keeps first what carries its own topology, so none can collapse.
+    on_infeasible, compression_ratio
+        As in `topological_mask`. Globally alpha is the sum over the layers.
+    convs : mapping or sequence of Conv or None, optional
+        The geometry of the layers that are convolutions; used by ``topological`` only.
+    seed : int, optional
+        For ``random``, which needs it.
+
+    Returns
+    -------
+    dict of str to ndarray of bool, or list of ndarray of bool
+        The masks, under the names or in the order of `layers`.
+
+    Raises
+    ------
+    ValueError
+        As the functions of one layer (the message names the layer), or if names, lengths or options do not fit.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> layers = {"a": rng.standard_normal((30, 20)), "b": 5 * rng.standard_normal((20, 10))}
+    >>> masks = network_masks(layers, 80, scope="global")
+    >>> {name: int(mask.sum()) for name, mask in masks.items()}
+    {'a': 49, 'b': 31}
+    """
+    choice("method", method, METHODS)
+    names = _names(layers)
+    supports, geometries = _by_layer("masks", masks, names), _by_layer("convs", convs, names)
+    given = zip(names, _by_layer("layers", layers, names), supports, geometries, strict=True)
+    read = [_layer(weights, mask, method, conv, name) for name, weights, mask, conv in given]
+    groups, keeps = [[layer] for layer in read], _by_layer("keep", keep, names)
+    if choice("scope", scope, ("local", "global")) == "global":
+        groups, keeps = [read], [keep]
+    found: list[Mask] = []
+    for place, (group, asked) in enumerate(zip(groups, keeps, strict=True)):
+        entropy = (integer("seed", seed, 0), place) if method == "random" else None
+        found += _masks(group, asked, compression_ratio, on_infeasible, entropy)
+    return dict(zip(names, found, strict=True)) if isinstance(layers, Mapping) else found
+
+
+def linear_schedule(n_weights: int, density: float | Fraction, rounds: int) -> tuple[int, ...]:
+    """Return the paper's schedule: the same share of all weights is pruned in every round.
+
+    After round r of N, ``n_weights (1 - (1 - density) r / N)`` weights are left, computed exactly (the density is read
+    as it is written) and rounded to the nearest integer, halves to even; the rounding does not add up.
+
+    Parameters
+    ----------
+    n_weights : int
+        Weights of the layer or network before the first round, at least 1.
+    density : float or Fraction
+        Share to be left after the last round, in (0, 1].
+    rounds : int
+        Rounds N, at least 1.
+
+    Returns
+    -------
+    tuple of int
+        Weights left after each round; the last is ``n_weights density``, rounded.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    Balwani & Krzyston, arXiv 2206.06563, section 2.1: p/N percent a round.
+
+    Examples
+    --------
+    >>> linear_schedule(1000, 0.1, 5)
+    (820, 640, 460, 280, 100)
+    """
+    weights, n_rounds = integer("n_weights", n_weights, 1), integer("rounds", rounds, 1)
+    density_fraction("density", density)
+    pruned = weights * (1 - _exactly(density)) / n_rounds
+    return tuple(round(weights - pruned * r) for r in range(1, n_rounds + 1))
+
+
+def geometric_schedule(n_weights: int, rate: float | Fraction, rounds: int) -> tuple[int, ...]:
+    """Return the literature's schedule: the same share of what is left is pruned in every round.
+
+    Each round leaves ``round((1 - rate) left)``, computed exactly, halves to even: what a mask of ``keep=1 - rate``
+    leaves when it is taken again and again.
+
+    Parameters
+    ----------
+    n_weights : int
+        Weights of the layer or network before the first round, at least 1.
+    rate : float or Fraction
+        Share of the survivors that each round prunes, in [0, 1); 0.2 is customary, 0.1 for the output layer.
+    rounds : int
+        Rounds, at least 1.
+
+    Returns
+    -------
+    tuple of int
+        Weights left after each round.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Examples
+    --------
+    >>> geometric_schedule(1000, 0.2, 5)
+    (800, 640, 512, 410, 328)
+    """
+    left, n_rounds = integer("n_weights", n_weights, 1), integer("rounds", rounds, 1)
+    real("rate", rate, "a number in [0, 1)", 0.0, float(np.nextafter(1.0, 0.0)))
+    kept = 1 - _exactly(rate)
+    counts = []
+    for _ in range(n_rounds):
+        left = round(kept * left)
+        counts.append(left)
+    return tuple(counts)
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """A layer, flattened: what may be kept of it, and what carries its topology."""
+
+    name: str | None
+    weights: NDArray[Any]
+    shape: tuple[int, ...]
+    survivors: Mask
+    critical: Mask
+    is_conv: bool
+
+    @property
+    def n_critical(self) -> int:
+        return int(self.critical.sum())
+
+
+def _layer(
+    weights: ArrayLike, mask: ArrayLike | None, method: Method, conv: Conv | None = None, name: str | None = None
+) -> _Layer:
+    with _about(name):
+        array = as_array("weights", weights)
+        if method == "topological" and conv is None and array.ndim > 2:
+            raise ValueError(
+                f"Argument 'conv' must be given for weights of shape {array.shape}: the Conv whose kernel they are, or "
+                "flatten them to a matrix, kernel.reshape(len(kernel), -1)."
+            )
+        matrix = weight_matrix(array.reshape(len(array), -1) if array.ndim > 2 else np.atleast_2d(array))
+        survivors = np.ones(array.shape, np.bool_) if mask is None else mask_matrix(mask, array.shape)
+        check_finite(matrix, survivors.reshape(matrix.shape))
+        critical = np.zeros(array.shape, np.bool_)
+        if method == "topological":
+            critical = _critical(matrix, survivors, conv)
+    return _Layer(name, matrix.ravel(), array.shape, survivors.ravel(), critical.ravel(), conv is not None)
+
+
+def _critical(matrix: NDArray[Any], survivors: Mask, conv: Conv | None) -> Mask:
+    """Return the mask of the spanning forest, or of the critical kernel weights, of the survivors."""
+    if conv is not None:
+        kernel = np.where(survivors, matrix.reshape(survivors.shape), matrix.dtype.type(0))
+        return critical_kernel_weights(kernel, conv).mask
+    forest = maximum_spanning_forest(matrix, None if survivors.all() else survivors)
+    critical = np.zeros(survivors.shape, np.bool_)
+    critical[forest.rows, forest.cols] = True
+    return critical
+
+
+def _masks(
+    group: list[_Layer],
+    keep: Keep | None,
+    compression_ratio: Keep | None,
+    on_infeasible: Infeasible = "raise",
+    entropy: tuple[int, int] | None = None,
+) -> list[Mask]:
+    """Return the masks of layers that are ranked together."""
+    choice("on_infeasible", on_infeasible, ("raise", "clamp"))
+    n_critical = sum(layer.n_critical for layer in group)
+    with _about(group[0].name if len(group) == 1 else None):
+        count = _asked(group, keep, compression_ratio)
+        if count < n_critical and on_infeasible == "raise":
+            raise _infeasible(group, n_critical, keep if compression_ratio is None else compression_ratio, count)
+    return _select(group, max(count, n_critical), entropy)
+
+
+def _asked(group: list[_Layer], keep: Keep | None, compression_ratio: Keep | None) -> int:
+    if (keep is None) == (compression_ratio is None):
+        raise ValueError("Exactly one of the arguments 'keep' and 'compression_ratio' must be given.")
+    survivors = sum(int(layer.survivors.sum()) for layer in group)
+    if compression_ratio is not None:
+        real("compression_ratio", compression_ratio, "a number of at least 1", 1.0, sys.float_info.max)
+        count = round(sum(layer.weights.size for layer in group) / _exactly(compression_ratio))
+        if count > survivors:
+            rule = f"so large that no more than the {survivors} survivors are to be kept"
+            raise argument_error("compression_ratio", rule, compression_ratio)
+        return count
+    if isinstance(keep, bool) or hasattr(keep, "__index__"):
+        return integer("keep", keep, 0, survivors)
+    real("keep", keep, "a number of weights or a share of them in (0, 1]", 0.0, 1.0, open_low=True)
+    return round(_exactly(cast(float, keep)) * survivors)
+
+
+def _infeasible(group: list[_Layer], n_critical: int, given: Keep | None, count: int) -> ValueError:
+    kinds = {layer.is_conv for layer in group}
+    what = {
+        frozenset([False]): "the edges of the spanning forest",
+        frozenset([True]): "the critical kernel weights",
+    }.get(frozenset(kinds), "the edges of the spanning forests and the critical kernel weights")
+    of = "layer" if len(group) == 1 else "layers"
+    return ValueError(
+        f"Argument 'keep' must leave at least alpha = {n_critical} weights, {what}, or the diagram of the {of} would "
+        f"change; {given!r} leaves {count}. on_infeasible='clamp' stops at alpha."
+    )
+
+
+def _select(group: list[_Layer], count: int, entropy: tuple[int, int] | None) -> list[Mask]:
+    """Keep what is critical, then the best of the rest, `count` weights in all."""
+    free = [layer.survivors & ~layer.critical for layer in group]
+    sizes = [int(f.sum()) for f in free]
+    wanted = count - sum(layer.n_critical for layer in group)
+    if entropy is None:
+        chosen = _largest(_keys([layer.weights[f] for layer, f in zip(group, free, strict=True)]), wanted)
+    else:
+        chosen = np.zeros(sum(sizes), np.bool_)
+        chosen[np.random.default_rng(entropy).choice(sum(sizes), wanted, replace=False)] = True
+    masks = []
+    for layer, where, part in zip(group, free, np.split(chosen, np.cumsum(sizes)[:-1]), strict=True):
+        mask = layer.critical.copy()
+        mask[where] = part
+        masks.append(mask.reshape(layer.shape))
+    return masks
+
+
+def _keys(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """Return the order keys of all parts in a row; those of different types in float64, which holds them exactly."""
+    if len({part.dtype for part in parts}) > 1:
+        parts = [part.astype(np.float64) for part in parts]
+    return order_keys(parts[0] if len(parts) == 1 else np.concatenate(parts))
+
+
+def _largest(keys: NDArray[Any], count: int) -> Mask:
+    """Return the mask of the `count` largest keys, the first ones among equals."""
+    if count == 0:
+        return np.zeros(keys.size, np.bool_)
+    least = np.partition(keys, keys.size - count)[keys.size - count]
+    mask: Mask = keys > least
+    mask[np.flatnonzero(keys == least)[: count - int(mask.sum())]] = True
+    return mask
+
+
+def _exactly(number: Keep) -> Fraction:
+    """Return the number as it is written: 0.1 is one tenth, not the nearest binary fraction."""
+    return Fraction(str(number))
+
+
+def _is_container(value: object) -> bool:
+    return isinstance(value, Mapping | list | tuple)
+
+
+def _names(layers: Layers) -> list[str]:
+    """Return the layers' names; in a sequence they go by their position."""
+    if not _is_container(layers) or not layers:
+        rule = "a mapping or list of at least one layer"
+        raise argument_error("layers", rule, layers if _is_container(layers) else type(layers).__name__)
+    return list(layers) if isinstance(layers, Mapping) else [str(place) for place in range(len(layers))]
+
+
+def _by_layer(argument: str, values: Any, names: Sequence[str]) -> Sequence[Any]:
+    """Return one value for each layer: the same where there is but one, and None where a mapping has none."""
+    if not _is_container(values):
+        return [values] * len(names)
+    if isinstance(values, Mapping):
+        unknown = [name for name in values if name not in names]
+        if unknown:
+            raise argument_error(argument, "a mapping of layer names", unknown[0])
+        return [values.get(name) for name in names]
+    if len(values) != len(names):
+        raise ValueError(f"Argument '{argument}' must hold one entry for each of the {len(names)} layers.")
+    return cast(Sequence[Any], values)
+
+
+@contextmanager
+def _about(name: str | None) -> Iterator[None]:
+    """Name the layer in an error."""
+    try:
+        yield
+    except ValueError as error:
+        raise (error if name is None else ValueError(f"Layer '{name}': {error}")) from None
