@@ -17,7 +17,6 @@ from topobounds._arguments import argument_error, density_fraction, integer
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from topobounds.analysis import CompressionReport
     from topobounds.layers import LayerShape
 
 USAGE_ERROR = 2
@@ -199,7 +198,7 @@ def compression(trials: int, seed: int | None, as_json: bool, **what: Any) -> No
     if as_json:
         print_json(report.to_dict())
     else:
-        _print_compression(report)
+        _print_compression(report.to_dict())
 
 
 def _layers_asked_for(what: dict[str, Any]) -> tuple[str, "Sequence[LayerShape]", "Sequence[LayerShape]"]:
@@ -255,13 +254,13 @@ def _spelt(name: str) -> str:
     return "--" + name.removesuffix("_size").replace("_", "-")
 
 
-def _print_compression(report: "CompressionReport") -> None:
+def _print_compression(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table("convention", "weights", "kept", "ratio", "remark", box=None, pad_edge=False, header_style="bold")
     for name in ("paper", "toeplitz", "shared"):
-        row = getattr(report, name).to_dict()
+        row = report[name]
         remarks = [f"{row['components']} component(s)" if row.get("components") else "", row.get("reason") or ""]
         if row.get("trials"):
             error = _decimals(row["standard_error"])

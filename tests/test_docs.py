@@ -1,0 +1,58 @@
+"""What the README shows is what the commands print, and what it names is there."""
+
+import doctest
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+WIDTH = "110"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+SHOWN = [block.removeprefix("$ ").partition("\n") for block in blocks("console")]
+COMMANDS = [(command, output) for command, _, output in SHOWN if command.startswith("topobounds")]
+
+
+@pytest.mark.parametrize(("command", "output"), COMMANDS, ids=[command for command, _ in COMMANDS])
+def test_a_command_prints_what_the_readme_shows(command, output, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", WIDTH)
+    arguments = [sys.executable, "-m", *shlex.split(command)]
+    run = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert [line.rstrip() for line in run.stdout.splitlines()] == output.splitlines()
+
+
+def test_the_make_targets_exist():
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    named = [command.split()[1] for command, _, _ in SHOWN if command.startswith("make")]
+    assert named
+    assert set(named) <= set(targets)
+
+
+def test_the_python_example_runs():
+    (example,) = blocks("pycon")
+    test = doctest.DocTestParser().get_doctest(example, {}, "README", "README.md", 0)
+    assert len(test.examples) == 10
+    assert doctest.DocTestRunner().run(test).failed == 0
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_and_paths_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
+    assert all((ROOT / link).exists() for link in links)
+    table = [re.findall(r"`([^`]+)`", row.split("|")[1]) for row in text.splitlines() if row.startswith("| `to")]
+    folder = ROOT
+    for names in table:
+        for name in names:
+            folder = ROOT if "/" in name or (ROOT / name).exists() else ROOT / "topobounds"
+            assert (folder / name).exists()
