@@ -1,75 +1,157 @@
 """Convolutions whose weights are shared: which kernel weights carry the layer's spanning forest."""
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property, reduce
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._kernels.convolution import shared_kruskal
+from topobounds._arguments import choice
+from topobounds._kernels.convolution import label_edges
 from topobounds._records import Record
 from topobounds.layers import Axis, Conv
-from topobounds.topology.filtration import as_array, check_finite, order_keys, weight_matrix
+from topobounds.topology.filtration import as_array, check_finite, mask_matrix, order_keys, weight_matrix
+from topobounds.topology.persistence import PersistenceDiagram
+from topobounds.topology.shared import SharedGraph, TapEdges, critical_weights, entry_levels
+from topobounds.topology.spanning import Zeros
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CriticalWeights(Record):
     """The kernel weights that carry a convolution's spanning forest.
 
     Attributes
     ----------
-    mask : ndarray of bool of the kernel's shape
-        True where a weight is critical: adding all its edges at once merges at least two components.
-    multiplicities : ndarray of int64 of the kernel's shape
-        How many merges each weight makes; their sum is the number of forest edges.
+    indices : ndarray of int64, one entry per critical weight
+        Flat indices into the kernel, in order of entry: descending |w|, ties by flat index. With ``zeros="edge"``
+        weights of zero come last.
+    merges : ndarray of int64, one entry per critical weight
+        How many components each merges: its multiplicity in the persistence diagram. Their sum is the number of edges
+        of the spanning forest.
+    weights : ndarray, one entry per critical weight
+        |w| of each, descending, in the type of the weights.
+    weight_shape : tuple of int
+        Shape of the kernel.
+    shape : tuple of int
+        Input and output neurons of the layer.
+    n_critical : int
+        Critical weights that are not zero; they come first.
+    alpha : int
+        Edges of the forest of the non-zero weights, the sum of their merges.
     n_components : int
-        Components of the layer graph of the non-zero kernel weights, isolated neurons counted.
+        Components of the graph this forest spans, isolated neurons counted.
     """
 
-    mask: NDArray[np.bool_]
-    multiplicities: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    merges: NDArray[np.int64]
+    weights: NDArray[Any]
+    weight_shape: tuple[int, ...]
+    shape: tuple[int, int]
+    n_critical: int
+    alpha: int
     n_components: int
 
-    @property
-    def n_critical(self) -> int:
-        """Number of critical weights."""
-        return int(self.mask.sum())
+    @cached_property
+    def mask(self) -> NDArray[np.bool_]:
+        """True where a weight is critical and not zero; of the kernel's shape."""
+        mask = np.zeros(math.prod(self.weight_shape), np.bool_)
+        mask[self.indices[: self.n_critical]] = True
+        return mask.reshape(self.weight_shape)
+
+    @cached_property
+    def multiplicities(self) -> NDArray[np.int64]:
+        """The merges of every weight, 0 where it is not critical; of the kernel's shape."""
+        multiplicities = np.zeros(math.prod(self.weight_shape), np.int64)
+        multiplicities[self.indices] = self.merges
+        return multiplicities.reshape(self.weight_shape)
 
     @property
     def ratio(self) -> Fraction | None:
-        """Stored weights over critical weights (``eta_shared``); None if no weight is critical."""
-        return Fraction(self.mask.size, self.n_critical) if self.n_critical else None
+        """Stored weights over critical weights that are not zero (``eta_shared``); None if there is none of these."""
+        return Fraction(math.prod(self.weight_shape), self.n_critical) if self.n_critical else None
+
+    @property
+    def w_max(self) -> float:
+        """The largest |w| among the weights that make an edge; 0 if there is none.
+
+        It is that of the first critical weight. Weights whose tap reads only padding, at every position, do not count:
+        they are in no graph, and a pruning that drops them must not rescale the diagram.
+        """
+        return float(self.weights[0]) if self.weights.size else 0.0
+
+    @property
+    def diagram(self) -> PersistenceDiagram:
+        """The layer's persistence diagram, a point (1, |w| / w_max) for every merge.
+
+        ``edges`` holds the critical weight of each point as row and column of the kernel flattened to
+        (weight_shape[0], -1).
+        """
+        values = self.weights.astype(np.float64)
+        deaths = np.repeat(values / self.w_max if self.w_max else values, self.merges)
+        places = np.divmod(self.indices, math.prod(self.weight_shape[1:]))
+        return PersistenceDiagram(
+            births=np.ones(deaths.size),
+            deaths=deaths,
+            edges=np.repeat(np.stack(places, axis=1), self.merges, axis=0),
+            n_essential=self.n_components,
+            shape=self.shape,
+            alpha=self.alpha,
+            w_max=self.w_max,
+            backend="kruskal",
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"CriticalWeights(weight_shape={self.weight_shape}, n_critical={self.n_critical}, alpha={self.alpha}, "
+            f"n_components={self.n_components})"
+        )
 
 
-def critical_kernel_weights(weights: ArrayLike, conv: Conv) -> CriticalWeights:
+def critical_kernel_weights(
+    weights: ArrayLike, conv: Conv, mask: ArrayLike | None = None, *, zeros: Zeros = "absent"
+) -> CriticalWeights:
     """Return the critical weights of a convolution kernel: the compression convention ``shared``.
 
     Kernel weights are taken in the total order (|w| descending, ties by flat index of the kernel); each adds all its
     edges, at every output position where its tap reads a real input. It is critical if they merge components.
     Keeping exactly the critical weights preserves the persistence diagram with its multiplicities. Without ties they
-    are the unique smallest such set; with ties the set depends on the order.
+    are the unique smallest such set; with ties the set depends on the order, and need not be smallest.
 
     Parameters
     ----------
-    weights : array_like of shape (out_channels, in_channels / groups, *kernel_size)
-        The kernel, as torch stores it. Zeros make no edges.
+    weights : array_like of shape ``conv.weight_shape``
+        The kernel, as torch stores it: (out_channels, in_channels / groups, *kernel_size), or, transposed,
+        (in_channels, out_channels / groups, *kernel_size). Real; types as in `maximum_spanning_forest`.
     conv : Conv
         The geometry.
+    mask : array_like of bool of shape ``conv.weight_shape``, optional
+        The support: a weight that is False makes no edge, and is not looked at.
+    zeros : {"absent", "edge"}
+        What a weight of exactly zero makes: no edges, or edges of weight 0, which come after all others. `mask`,
+        `n_critical` and `ratio` of the result concern the non-zero weights either way.
 
     Returns
     -------
     CriticalWeights
-        Mask, multiplicities, components and the ratio stored / critical.
+        The critical weights in order of entry with their multiplicities, the components, the ratio stored / critical
+        and the diagram.
 
     Raises
     ------
     ValueError
-        If the shape is not that of `conv`, or a weight is NaN or infinite.
+        If the shape of the kernel or the mask is not that of `conv`, or a weight of the support is NaN or infinite.
 
     Notes
     -----
     This is no part of the paper, whose closed form counts one channel and every position as a weight of its own.
+
+    A convolution whose spatial graph falls apart (1x1, stride as large as the kernel, dilation) is solved once for
+    every kind of part. A connected ungrouped layer has at least ``in_channels + out_channels - 1`` critical weights.
 
     Examples
     --------
@@ -77,48 +159,121 @@ def critical_kernel_weights(weights: ArrayLike, conv: Conv) -> CriticalWeights:
     >>> critical = critical_kernel_weights(kernel, Conv(16, 16, (3, 3), (8, 8), padding=1))
     >>> critical.n_critical, critical.n_components, int(critical.multiplicities.sum())
     (73, 1, 2047)
+    >>> round(float(critical.ratio), 2), critical.diagram
+    (31.56, PersistenceDiagram(shape=(1024, 1024), points=2047, n_essential=1, w_max=3.89942, backend='kruskal'))
     """
+    choice("zeros", zeros, ("absent", "edge"))
+    matrix = _kernel_matrix(weights, conv)
+    support = None if mask is None else _support(mask, conv, matrix.shape)
+    check_finite(matrix, support)
+    keys = order_keys(matrix)
+    levels = entry_levels(keys, support, zeros).ravel()
+    indices, merges = _critical(levels, conv)
+    values = np.abs(matrix.ravel()[indices])
+    n_critical = int(np.count_nonzero(values))
+    return CriticalWeights(
+        indices=indices,
+        merges=merges,
+        weights=values,
+        weight_shape=conv.weight_shape,
+        shape=(conv.n_inputs, conv.n_outputs),
+        n_critical=n_critical,
+        alpha=int(merges[:n_critical].sum()),
+        n_components=conv.n_vertices - int(merges.sum()),
+    )
+
+
+def _kernel_matrix(weights: ArrayLike, conv: Conv) -> NDArray[Any]:
     kernel = as_array("weights", weights)
     if kernel.shape != conv.weight_shape:
         raise ValueError(
             f"Argument 'weights' must have the shape of the kernel, {conv.weight_shape}, not {kernel.shape}."
         )
-    matrix = weight_matrix(kernel.reshape(kernel.shape[0], -1))
-    check_finite(matrix)
-    keys = order_keys(matrix).ravel()
-    order = np.argsort(~keys, kind="stable")[: np.count_nonzero(keys)]
-    starts, edge_inputs, edge_outputs = tap_edges(conv)
-    multiplicities = np.zeros(keys.size, np.int64)
-    n_cells, n_positions = math.prod(axis.size for axis in conv.axes), math.prod(conv.kernel_positions)
-    merged = shared_kruskal(
-        order,
-        conv.weight_shape[1],
-        conv.weight_shape[0] // conv.groups,
-        starts,
-        edge_inputs,
-        edge_outputs,
-        n_cells,
-        n_positions,
-        conv.weight_shape[1] * conv.groups * n_cells,
-        np.arange(conv.n_vertices),
-        conv.n_vertices - conv.n_components,
-        multiplicities,
-    )
-    shaped = multiplicities.reshape(conv.weight_shape)
-    return CriticalWeights(shaped > 0, shaped, conv.n_vertices - merged)
+    return weight_matrix(kernel.reshape(kernel.shape[0], -1))
 
 
-def tap_edges(conv: Conv) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the edges of each kernel tap in one channel: starts (taps + 1), cells, kernel positions."""
-    taps, cells, positions = (np.zeros(1, np.int64) for _ in range(3))
-    for axis in conv.axes:
-        tap, cell, position = axis_edges(axis)
-        taps = np.add.outer(taps * axis.kernel, tap).ravel()
-        cells = np.add.outer(cells * axis.size, cell).ravel()
-        positions = np.add.outer(positions * axis.positions, position).ravel()
-    order = np.argsort(taps, kind="stable")
-    starts = np.searchsorted(taps[order], np.arange(math.prod(conv.kernel_size) + 1))
-    return starts, cells[order], positions[order]
+def _support(mask: ArrayLike, conv: Conv, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    array = as_array("mask", mask)
+    if array.shape != conv.weight_shape:
+        raise ValueError(f"Argument 'mask' must have the shape of the kernel, {conv.weight_shape}, not {array.shape}.")
+    return mask_matrix(array.reshape(shape), shape)
+
+
+def _critical(levels: NDArray[Any], conv: Conv) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the critical weights of all parts of the layer in order of entry, and their merges."""
+    found = []
+    for copies, graph in layer_graphs(conv):
+        indices, merges = critical_weights(levels, graph, graph.n_vertices - conv.groups)
+        found.append((indices, copies * merges))
+    if len(found) == 1:
+        return found[0]
+    indices, part = np.unique(np.concatenate([i for i, _ in found]), return_inverse=True)
+    merges = np.zeros(indices.size, np.int64)
+    np.add.at(merges, part, np.concatenate([m for _, m in found]))
+    order = np.argsort(~levels[indices], kind="stable")
+    return indices[order], merges[order]
+
+
+def layer_graphs(conv: Conv) -> Iterator[tuple[int, SharedGraph]]:
+    """Yield the connected parts of the spatial graph with all their channels, equal ones once, and how many there are.
+
+    A 1x1 convolution is so many copies of a dense layer; most others are one part.
+    """
+    n_first, n_second = conv.weight_shape[:2]
+    group = np.arange(n_first) // (n_first // conv.groups)
+    firsts = np.repeat(np.arange(n_first), n_second)
+    seconds = n_first + np.add.outer(group * n_second, np.arange(n_second)).ravel()
+    for parts in itertools.product(*map(axis_parts, conv.axes)):
+        part = reduce(AxisPart.times, (part for _, part in parts))
+        sizes = np.repeat([part.n_positions, part.n_cells], [n_first, n_second * conv.groups])
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        copies = math.prod(copies for copies, _ in parts)
+        yield copies, SharedGraph(starts, firsts, seconds, np.zeros_like(firsts), part.n_taps, part.edges)
+
+
+@dataclass(frozen=True, eq=False)
+class AxisPart:
+    """A connected part of the graph of one channel along some dimensions: its edges, cells and positions renumbered."""
+
+    n_taps: int
+    n_cells: int
+    n_positions: int
+    taps: NDArray[np.int64]
+    cells: NDArray[np.int64]
+    positions: NDArray[np.int64]
+
+    def times(self, other: "AxisPart") -> "AxisPart":
+        """Return the part of the product graph: cells with cells, positions with positions, taps with taps."""
+        return AxisPart(
+            self.n_taps * other.n_taps,
+            self.n_cells * other.n_cells,
+            self.n_positions * other.n_positions,
+            np.add.outer(self.taps * other.n_taps, other.taps).ravel(),
+            np.add.outer(self.cells * other.n_cells, other.cells).ravel(),
+            np.add.outer(self.positions * other.n_positions, other.positions).ravel(),
+        )
+
+    @property
+    def edges(self) -> TapEdges:
+        """The edges by tap, from positions to cells."""
+        order = np.argsort(self.taps, kind="stable")
+        starts = np.searchsorted(self.taps[order], np.arange(self.n_taps + 1))
+        return TapEdges(starts, self.positions[order], self.cells[order])
+
+
+def axis_parts(axis: Axis) -> list[tuple[int, AxisPart]]:
+    """Return the connected parts of the graph along one dimension, equal ones once, and how many there are of each."""
+    taps, cells, positions = axis_edges(axis)
+    labels = np.empty_like(taps)
+    label_edges(cells, axis.size + positions, np.arange(axis.size + axis.positions), labels)
+    order = np.argsort(labels, kind="stable")
+    parts: dict[bytes, list[AxisPart]] = {}
+    for edges in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
+        own_cells, cell = np.unique(cells[edges], return_inverse=True)
+        own_positions, position = np.unique(positions[edges], return_inverse=True)
+        part = AxisPart(axis.kernel, own_cells.size, own_positions.size, taps[edges], cell, position)
+        parts.setdefault(np.stack([part.taps, part.cells, part.positions]).tobytes(), []).append(part)
+    return [(len(equal), equal[0]) for equal in parts.values()]
 
 
 def axis_edges(axis: Axis) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
