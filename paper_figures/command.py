@@ -81,13 +81,13 @@ def _measured(names: list[str], asked: dict[str, Any]) -> "list[FigureRecord]":
 
 
 def _dataset(trained: list[str], asked: dict[str, Any]) -> str:
-    """Return the data set that is meant, saying so where `auto` falls back; torch must be there."""
+    """Return the data set that is meant, saying so where `auto` falls back, once torch is there to train on it."""
     from torch_bridge import MissingExtra, require
     from torch_bridge.data import resolve_dataset
 
     try:
-        require("torch")
         dataset = resolve_dataset(asked["dataset"], asked["data_dir"], download=asked["download"])
+        require("torch")
     except MissingExtra as error:
         rest = "--from-records draws the numbers that come with the package."
         raise click.ClickException(f"{' and '.join(trained)} train nets. {error} ({rest})") from None

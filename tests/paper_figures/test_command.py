@@ -1,0 +1,169 @@
+"""``topobounds figures`` as a process: on the embedded digits, killed and restarted, without torch, on bad input."""
+
+import csv
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from paper_figures.registry import FIGURES
+from tests.paper_figures.test_figures import COLUMNS
+
+TINY = ("--dataset", "digits", "--trials", "3", "--epochs", "2", "--seed", "5", "--device", "cpu")
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from topobounds.cli import main; main(sys.argv[1:])"
+
+
+def figures(*arguments, start=("-m", "topobounds"), **environment):
+    command = [sys.executable, *start, "figures", *map(str, arguments)]
+    env = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=env)
+
+
+def one_line_error(run):
+    assert run.returncode == 2, run.stderr
+    assert run.stdout == ""
+    assert run.stderr.count("\n") == 1
+    assert run.stderr.startswith("Error: ")
+    return run.stderr
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Run everything once, three trials of two epochs, with no data at hand: ``auto`` falls back to the digits."""
+    out, empty = tmp_path_factory.mktemp("figures"), tmp_path_factory.mktemp("no-data")
+    run = figures("--out", out, "--json", *TINY[2:], TOPOBOUNDS_DATA=str(empty))
+    assert run.returncode == 0, run.stderr
+    return out, run
+
+
+def rows(file):
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_whole_run_says_what_it_made(tiny):
+    out, run = tiny
+    made = json.loads(run.stdout)
+    assert (made["dataset"], made["trials"], made["epochs"], made["seed"]) == ("digits", 3, 2, 5)
+    assert made["seconds"] > 0
+    assert list(made["figures"]) == list(FIGURES)
+    files = {Path(file) for files in made["figures"].values() for file in files}
+    assert files == {file for file in out.iterdir() if file.is_file()}, "every file is named, no partial one is left"
+    assert {file.suffix for file in files} == {".csv", ".json", ".pdf", ".png", ".txt", ".md", ".tex"}
+    assert run.stderr.count("\n") == 1
+    assert "digits" in run.stderr
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_whole_run_columns(tiny, name):
+    assert (tiny[0] / f"{name}.csv").read_text().splitlines()[0] == COLUMNS[name]
+
+
+def test_whole_run_numbers(tiny):
+    persistence, overlaps = rows(tiny[0] / "figure1.csv"), rows(tiny[0] / "figure3.csv")
+    assert {(r["trial"], r["epoch"], r["layer"]) for r in persistence} == {
+        (t, e, k) for t in "012" for e in "12" for k in "123456"
+    }
+    assert len(persistence) == 36
+    first, last = (sum(float(r["normalized_neural_persistence"]) for r in persistence if r["epoch"] == e) for e in "12")
+    assert 0 < first < last
+    assert {(r["layer"], r["m"], r["n"]) for r in overlaps} >= {("1", "64", "100"), ("6", "100", "10")}
+    assert {r["support"] for r in overlaps} == {"star", "uniform"}
+
+
+def test_whole_run_caption_says_the_data(tiny):
+    caption = (tiny[0] / "figure3.txt").read_text()
+    assert "Data: scikit-learn digits; 3 trials of 2 epochs (an epoch is 15 passes); seed 5." in caption
+
+
+def test_killed_and_restarted_ends_in_the_same_bytes(tiny, tmp_path):
+    command = [sys.executable, "-m", "topobounds", "figures", "figure1", "--out", str(tmp_path), *TINY]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("runs/*/trial-0/manifest.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (finished,) = tmp_path.glob("runs/*/trial-0/manifest.json")
+    written = finished.stat().st_mtime_ns
+    assert not list(tmp_path.glob("runs/*/trial-2/manifest.json")), "killed in the middle"
+    assert not list(tmp_path.glob("*.csv"))
+    run = figures("figure1", "--out", tmp_path, *TINY)
+    assert run.returncode == 0, run.stderr
+    assert finished.stat().st_mtime_ns == written, "a finished trial is not trained again"
+    for name in ("figure1.csv", "figure1.json", "figure1.pdf", "figure1.png"):
+        assert (tmp_path / name).read_bytes() == (tiny[0] / name).read_bytes()
+
+
+def test_from_records_needs_no_torch(tmp_path):
+    run = figures("--from-records", "--out", tmp_path, start=("-c", WITHOUT_TORCH))
+    assert run.returncode == 0, run.stderr
+    assert "4.3914" in run.stdout
+    assert "Misprint" in run.stdout
+    assert f"{tmp_path}/figure3.pdf" in run.stdout.splitlines()
+    assert {file.stem for file in tmp_path.glob("*.png")} == set(FIGURES) - {"table1"}
+    assert not (tmp_path / "runs").exists()
+
+
+def test_without_torch_what_trains_says_how_to_get_it(tmp_path):
+    error = one_line_error(figures("--out", tmp_path, start=("-c", WITHOUT_TORCH)))
+    assert "figure1 and figure3 train nets" in error
+    assert "pip install 'topobounds[torch]'" in error
+    run = figures("figure2", "table1", "figure2", "--json", "--out", tmp_path, start=("-c", WITHOUT_TORCH))
+    assert run.returncode == 0, run.stderr
+    made = json.loads(run.stdout)
+    assert list(made["figures"]) == ["figure2", "table1"]
+    assert (made["dataset"], made["trials"], made["seed"]) == (None, None, 0)
+
+
+def test_importing_the_command_is_cheap():
+    code = "import sys, paper_figures.command; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"numpy", "matplotlib", "torch", "rich", "numba"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nosuch"], "'NAME' must be one of 'table1', 'figure1', 'figure2', 'figure3', not 'nosuch'"),
+        (["--trials", "0"], "'--trials' must be a positive integer, not 0"),
+        (["--epochs", "0"], "'--epochs' must be a positive integer, not 0"),
+        (["--seed", "-1"], "'--seed' must be a non-negative integer, not -1"),
+        (["--dataset", "cifar"], "'cifar' is not one of 'auto', 'mnist'"),
+        (["figure1", "--data-dir", "/no/such/folder"], "must be an existing folder, not '/no/such/folder'"),
+        (["table1", "--out", __file__], f"'--out' must be a folder, not '{__file__}'"),
+        (["--from-records", "--seed", "4"], "The record of figure1 was made with --seed 0, not 4"),
+        (["--from-records", "--dataset", "digits"], "The record of figure1 was made with --dataset mnist, not digits"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message):
+    assert message in one_line_error(figures(*arguments))
+
+
+def test_missing_data_says_how_to_get_it(tmp_path):
+    error = one_line_error(figures("figure1", "--dataset", "mnist", "--data-dir", tmp_path, "--out", tmp_path / "out"))
+    assert "--download" in error
+
+
+def test_truncated_data_is_named_and_not_half_used(tmp_path):
+    (tmp_path / "mnist").mkdir()
+    for part in ("train", "t10k"):
+        images, labels = (8, 3, 2, 28, 28), (8, 1, 2)
+        for kind, (_, axes, *sizes) in (("images-idx3", images), ("labels-idx1", labels)):
+            header = bytes([0, 0, 8, axes]) + b"".join(size.to_bytes(4, "big") for size in sizes)
+            whole = gzip.compress(header + bytes(2 * 784 if axes == 3 else 2))
+            (tmp_path / "mnist" / f"{part}-{kind}-ubyte.gz").write_bytes(whole)
+    damaged = tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz"
+    damaged.write_bytes(damaged.read_bytes()[:-12])
+    error = one_line_error(figures("figure1", "--data-dir", tmp_path, "--out", tmp_path / "out"))
+    assert "t10k-images-idx3-ubyte.gz is damaged" in error
+    assert not list((tmp_path / "out").glob("*.csv"))
+    assert not list((tmp_path / "out").glob("runs/*/trial-*"))
