@@ -75,7 +75,7 @@ def test_a_seed_gives_one_result():
 
 def test_overlap_prints_sentence_line_and_table():
     out = topobounds("overlap", "--m", "784", "--n", "300", "--seed", "1").stdout
-    assert out.startswith("A 784 x 300 layer: of its 1083 largest weights of 235200 hold")
+    assert out.startswith("A 784 x 300 layer: its 1083 largest weights of 235200 hold")
     line = next(row for row in out.splitlines() if row.startswith("0 |"))
     places = {mark: line.index(mark) - line.index("|") - 1 for mark in "Tsbo"}
     expected = {"T": 0.1213, "s": 0.5428, "b": 0.6132, "o": 0.7996}
@@ -149,9 +149,9 @@ def test_compression_of_a_convolution():
 
 def test_compression_of_a_disconnected_convolution():
     report = as_json("compression", "--conv", "16", "32", "--kernel", "1x1", "--input", "8x8")
-    assert report["toeplitz"] == pytest.approx(
-        {"weights": 16 * 32 * 64, "kept": 47 * 64, "ratio": 512 / 47, "components": 64, "reason": None}, rel=1e-15
-    )
+    toeplitz = report["toeplitz"]
+    assert [toeplitz[key] for key in ("weights", "kept", "components", "reason")] == [16 * 32 * 64, 47 * 64, 64, None]
+    assert toeplitz["ratio"] == pytest.approx(512 / 47, rel=1e-15)
     assert report["paper"]["ratio"] < 1
     assert report["paper"]["reason"]
     assert report["shared"]["ratio"] == pytest.approx(512 / 47)

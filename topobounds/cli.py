@@ -228,15 +228,16 @@ def _conv(what: dict[str, Any]) -> "LayerShape":
     from topobounds.layers import Conv
 
     kernel, input_size = (_required(what, name, "--conv") for name in ("kernel", "input_size"))
-    stride, padding, dilation = (_size(what[name]) for name in ("stride", "padding", "dilation"))
+    stride, dilation, groups = (_or(what[name], 1) for name in ("stride", "dilation", "groups"))
     channels_in, channels_out = what["conv"]
-    groups = what["groups"] or 1
-    return Conv(channels_in, channels_out, kernel, input_size, stride or 1, padding or 0, dilation or 1, groups)
+    return Conv(channels_in, channels_out, kernel, input_size, stride, _or(what["padding"], 0), dilation, groups)
 
 
-def _size(sizes: tuple[int, ...] | None) -> int | tuple[int, ...] | None:
-    """Return one size as a number, which stands for every dimension."""
-    return sizes[0] if sizes and len(sizes) == 1 else sizes
+def _or(given: Any, default: int) -> Any:
+    """Return what was given, or the default; one size as a number, which stands for every dimension."""
+    if given is None:
+        return default
+    return given[0] if isinstance(given, tuple) and len(given) == 1 else given
 
 
 def _required(what: dict[str, Any], name: str, by: str) -> Any:
