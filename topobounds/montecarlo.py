@@ -15,6 +15,7 @@ import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property, partial
 from itertools import islice
 from typing import Any
@@ -33,7 +34,8 @@ SUPPORTS = ("uniform", "star", "block")
 NUMPY_CELLS = 2_500_000  # expected draws up to which numpy is done before numba is loaded
 NUMPY_POPULATION = 1 << 36  # a cell and its place among the words drawn share 63 bits in `_is_first`
 NUMPY_BATCH, COMPILED_BATCH = 1 << 18, 1 << 21  # expected draws at a time
-BITMAP_CELLS = 1 << 22  # above, a hash table is faster than clearing a bitmap
+BITMAP_CELLS = 1 << 22  # above, a hash table is faster than clearing a bitmap,
+TABLE_CELLS = 256  # unless it is no smaller: it has 4 places of 64 bits for every cell drawn
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MASK_64 = (1 << 64) - 1
@@ -376,7 +378,7 @@ def _compiled_ranks(layer: _Support, streams: Words, limits: Integers, full: int
 
 def _set(population: int, load: float) -> tuple[Words, int]:
     """Return an empty set for the kernel, and its shift: 0 for a bitmap, else 64 less the bits of a hash table."""
-    if population <= max(BITMAP_CELLS, 256 * load):
+    if population <= max(BITMAP_CELLS, TABLE_CELLS * load):
         return np.zeros(population // 64 + 1, np.uint64), 0
     bits = int(4 * load).bit_length()
     return np.zeros(1 << bits, np.uint64), 64 - bits
@@ -580,12 +582,13 @@ def _estimate(layer: _Support, limit: int | None, alpha_of: str, seed: int, law:
 
 
 def _moments(counts: list[tuple[tuple[int, int], int]], alpha: int | None = None) -> tuple[float, float]:
-    """Return mean and standard deviation of retained / alpha; exactly rounded sums, so no order of trials shows."""
+    """Return mean and standard deviation of retained / alpha, of which only the results are rounded."""
     total = sum(count for _, count in counts)
-    overlaps = [(retained / (alpha or own), count) for (retained, own), count in counts]
     if not total:
         return math.nan, math.nan
-    mean = math.fsum(x * count for x, count in overlaps) / total
+    overlaps = [(Fraction(retained, alpha or own), count) for (retained, own), count in counts]
+    mean = sum(count * x for x, count in overlaps) / total
     if total == 1:
-        return mean, math.nan
-    return mean, math.sqrt(math.fsum(count * (x - mean) ** 2 for x, count in overlaps) / (total - 1))
+        return float(mean), math.nan
+    variance = sum(count * (x - mean) ** 2 for x, count in overlaps) / (total - 1)
+    return float(mean), math.sqrt(variance)
