@@ -74,20 +74,62 @@ def join(
 
 
 @numba.njit(cache=True, nogil=True)
-def label_whole_blocks(starts: Integers, parent: Integers, whole: NDArray[np.bool_], labels: Integers) -> None:
-    """Write to `labels` the component of each whole block, and ``-1 - b`` for a block b that is not.
-
-    A block's label is the same as another's exactly if no weight between them can merge anything.
-    `labels` is modified in place; `parent` is compressed.
-    """
-    for block in range(whole.size):
-        labels[block] = _root(parent, starts[block]) if whole[block] else -1 - block
+def compress(parent: Integers) -> None:
+    """Make every entry of `parent` the root of its component."""
+    for vertex in range(parent.size):
+        parent[vertex] = _root(parent, vertex)
 
 
 @numba.njit(cache=True, nogil=True)
-def label_edges(firsts: Integers, seconds: Integers, parent: Integers, labels: Integers) -> None:
-    """Write to `labels` the component of each edge (first, second) of a graph; `parent` is modified in place."""
+def gather_candidates(
+    levels: Integers,
+    below: int,
+    first_blocks: Integers,
+    second_blocks: Integers,
+    first_taps: Integers,
+    taps_per_pair: int,
+    whole: NDArray[np.bool_],
+    classes: Integers,
+    giants: tuple[int, int],
+    best: Integers,
+    others: Integers,
+) -> int:
+    """Find the weights of levels 1 .. below - 1 that may still merge something, and return how many are in `others`.
+
+    Vertex for vertex, blocks of one class lie in the same components. So two weights of one tap between the same two
+    classes merge the same, and only the first of them can merge anything. That is used for the class ``giants[0]`` of
+    first blocks and ``giants[1]`` of second blocks: the index of the first weight between a block and a giant goes to
+    ``best[side, block, tap]``, -1 before, and that between the giants to ``best[2, 0, tap]``. The indices of the other
+    candidates go to `others`. Both are modified in place.
+    """
+    n_others = 0
+    for pair in range(first_blocks.size):
+        a, b = first_blocks[pair], second_blocks[pair]
+        if whole[a] and whole[b] and classes[a] == classes[b]:
+            continue
+        side = int(classes[a] == giants[0]) + 2 * int(classes[b] == giants[1]) - 1
+        block = (b, a, 0, 0)[side]
+        for weight in range(pair * taps_per_pair, (pair + 1) * taps_per_pair):
+            level = levels[weight]
+            if level == 0 or level >= below:
+                continue
+            if side < 0:
+                others[n_others] = weight
+                n_others += 1
+                continue
+            tap = first_taps[pair] + weight - pair * taps_per_pair
+            if best[side, block, tap] < 0 or levels[best[side, block, tap]] < level:
+                best[side, block, tap] = weight
+    return n_others
+
+
+@numba.njit(cache=True, nogil=True)
+def label_vertices(firsts: Integers, seconds: Integers, parent: Integers, labels: Integers) -> None:
+    """Write to `labels` the component of each vertex of the graph with edges (first, second).
+
+    `parent` and `labels` are modified in place.
+    """
     for edge in range(firsts.size):
         parent[_root(parent, firsts[edge])] = _root(parent, seconds[edge])
-    for edge in range(firsts.size):
-        labels[edge] = _root(parent, firsts[edge])
+    for vertex in range(parent.size):
+        labels[vertex] = _root(parent, vertex)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import choice
-from topobounds._kernels.convolution import label_edges
+from topobounds._kernels.convolution import label_vertices
 from topobounds._records import Record
 from topobounds.layers import Axis, Conv
 from topobounds.topology.filtration import as_array, check_finite, mask_matrix, order_keys, weight_matrix
@@ -264,16 +264,33 @@ class AxisPart:
 def axis_parts(axis: Axis) -> list[tuple[int, AxisPart]]:
     """Return the connected parts of the graph along one dimension, equal ones once, and how many there are of each."""
     taps, cells, positions = axis_edges(axis)
-    labels = np.empty_like(taps)
-    label_edges(cells, axis.size + positions, np.arange(axis.size + axis.positions), labels)
+    labels = np.empty(axis.size + axis.positions, np.int64)
+    label_vertices(cells, axis.size + positions, np.arange(labels.size), labels)
+    cell, position = _places(labels[: axis.size])[cells], _places(labels[axis.size :])[positions]
+    codes = (taps * axis.size + cell) * axis.positions + position
+    order = np.argsort(labels[cells], kind="stable")
+    ends = np.flatnonzero(np.diff(labels[cells[order]], append=-1)) + 1
+    codes = codes[order]
+    parts: dict[bytes, int] = {}
+    for start, end in itertools.pairwise([0, *ends.tolist()]):
+        equal = codes[start:end].tobytes()
+        parts[equal] = parts.get(equal, 0) + 1
+    return [(copies, _decode(axis, np.frombuffer(equal, np.int64))) for equal, copies in parts.items()]
+
+
+def _places(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the place of each entry among those of its label."""
     order = np.argsort(labels, kind="stable")
-    parts: dict[bytes, list[AxisPart]] = {}
-    for edges in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
-        own_cells, cell = np.unique(cells[edges], return_inverse=True)
-        own_positions, position = np.unique(positions[edges], return_inverse=True)
-        part = AxisPart(axis.kernel, own_cells.size, own_positions.size, taps[edges], cell, position)
-        parts.setdefault(np.stack([part.taps, part.cells, part.positions]).tobytes(), []).append(part)
-    return [(len(equal), equal[0]) for equal in parts.values()]
+    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
+    places = np.empty_like(labels)
+    places[order] = np.arange(labels.size) - np.repeat(starts, np.diff(starts, append=labels.size))
+    return places
+
+
+def _decode(axis: Axis, codes: NDArray[np.int64]) -> AxisPart:
+    rest, positions = np.divmod(codes, axis.positions)
+    taps, cells = np.divmod(rest, axis.size)
+    return AxisPart(axis.kernel, int(cells.max()) + 1, int(positions.max()) + 1, taps, cells, positions)
 
 
 def axis_edges(axis: Axis) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

@@ -2,7 +2,7 @@
 
 Convolutions and recurrent layers unrolled in time are such graphs. Weights are taken in the total order; each adds
 all its edges, and merges so many components. What it takes is linear in the stored weights, for almost all of them
-are never sorted: the heaviest few go first, and then only weights between channels that are not yet one component.
+are never sorted: the heaviest few go first, and then only those that may still join channels.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topobounds._kernels.convolution import join, label_whole_blocks
+from topobounds._kernels.convolution import compress, gather_candidates, join
 
 Integers = NDArray[np.int64]
 
@@ -139,28 +139,57 @@ def _batches(
 
     `parent` and `whole` are what the batches before have made of the graph.
     """
-    n_blocks = whole.size
-    size = max(64, int(1.5 * n_blocks * math.log(n_blocks + 1)))
+    size = max(64, int(1.5 * whole.size * math.log(whole.size + 1)))
     batch, level = _heaviest(levels, size)
     yield batch
-    by_pair = levels.reshape(-1, graph.taps_per_pair)
-    pairs = np.arange(len(by_pair))
     while level > 1:
-        pairs = pairs[_open(pairs, graph, parent, whole)]
-        left = by_pair[pairs]
-        rows, taps = np.nonzero((left < level) & (left > 0))
+        candidates = _candidates(levels, level, graph, parent, whole)
         size *= 4
-        batch, level = _heaviest(left[rows, taps], size)
-        yield pairs[rows[batch]] * graph.taps_per_pair + taps[batch]
+        batch, level = _heaviest(levels[candidates], size)
+        yield candidates[batch]
 
 
-def _open(pairs: Integers, graph: SharedGraph, parent: NDArray[Any], whole: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which pairs of blocks are not in one component as yet."""
-    labels = np.empty(whole.size, np.int64)
-    label_whole_blocks(graph.block_starts, parent, whole, labels)
-    first = labels[graph.firsts[pairs]]
-    still: NDArray[np.bool_] = (first < 0) | (first != labels[graph.seconds[pairs]])
-    return still
+def _candidates(
+    levels: NDArray[Any], below: int, graph: SharedGraph, parent: NDArray[Any], whole: NDArray[np.bool_]
+) -> Integers:
+    """Return the weights of levels below `below` that may still merge something, by index."""
+    classes = _classes(graph, parent, whole)
+    best = np.full((3, whole.size, graph.edges.starts.size - 1), -1)
+    others = np.empty(levels.size, np.int64)
+    n_others = gather_candidates(
+        levels,
+        below,
+        graph.firsts,
+        graph.seconds,
+        graph.first_taps,
+        graph.taps_per_pair,
+        whole,
+        classes,
+        (_most_common(classes, graph.firsts), _most_common(classes, graph.seconds)),
+        best,
+        others,
+    )
+    return np.sort(np.concatenate([best[best >= 0], others[:n_others]]), kind="stable")
+
+
+def _classes(graph: SharedGraph, parent: NDArray[Any], whole: NDArray[np.bool_]) -> Integers:
+    """Return labels of the blocks, equal where blocks lie, vertex for vertex, in the same components.
+
+    A whole block has the label of its component, whatever its size.
+    """
+    compress(parent)
+    classes = parent[graph.block_starts[:-1]].astype(np.int64)
+    rows: dict[bytes, int] = {}
+    for block in np.flatnonzero(~whole):
+        row = parent[graph.block_starts[block] : graph.block_starts[block + 1]].tobytes()
+        classes[block] = graph.n_vertices + rows.setdefault(row, len(rows))
+    return classes
+
+
+def _most_common(classes: Integers, blocks: Integers) -> int:
+    """Return the class that most of the blocks belong to."""
+    values, counts = np.unique(classes[np.bincount(blocks, minlength=classes.size) > 0], return_counts=True)
+    return int(values[counts.argmax()])
 
 
 def _heaviest(levels: NDArray[Any], size: int) -> tuple[Integers, int]:
