@@ -125,7 +125,7 @@ def _progress() -> Iterator[Callable[[float, float, str], None]]:
 
     columns = (BarColumn(), TimeRemainingColumn(compact=True), TextColumn("{task.description}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
+        task = bar.add_task("starting", total=None)
         yield lambda done, total, message: bar.update(task, completed=done, total=total, description=message)
 
 
