@@ -145,7 +145,7 @@ def persistence_diagram(
     Examples
     --------
     >>> diagram = persistence_diagram([[4.0, 2.0], [-3.0, 1.0]])
-    >>> numpy.asarray(diagram).tolist(), diagram.n_essential
+    >>> np.asarray(diagram).tolist(), diagram.n_essential
     ([[1.0, 1.0], [1.0, 0.75], [1.0, 0.5]], 1)
     """
     if choice("backend", backend, ("kruskal", "gudhi")) == "gudhi":
@@ -194,7 +194,7 @@ def neural_persistence(
 
     Examples
     --------
-    >>> W = numpy.random.default_rng(0).standard_normal((5, 4))
+    >>> W = np.random.default_rng(0).standard_normal((5, 4))
     >>> round(neural_persistence(W), 12), round(neural_persistence(W, convention="rieck", normalized=True), 12)
     (1.510868561619, 0.640578235902)
     """
@@ -233,7 +233,7 @@ def total_neural_persistence(
 
     Examples
     --------
-    >>> layers = [numpy.random.default_rng(seed).standard_normal((6, 4)) for seed in range(2)]
+    >>> layers = [np.random.default_rng(seed).standard_normal((6, 4)) for seed in range(2)]
     >>> total = total_neural_persistence(layers, normalized=True)
     >>> abs(total - sum(neural_persistence(W, normalized=True) for W in layers)) < 1e-15
     True
