@@ -378,10 +378,10 @@ def _layer(
 
 def _critical(matrix: NDArray[Any], survivors: Mask, conv: Conv | None) -> Mask:
     """Return the mask of the spanning forest, or of the critical kernel weights, of the survivors."""
+    support = None if survivors.all() else survivors
     if conv is not None:
-        kernel = np.where(survivors, matrix.reshape(survivors.shape), matrix.dtype.type(0))
-        return critical_kernel_weights(kernel, conv).mask
-    forest = maximum_spanning_forest(matrix, None if survivors.all() else survivors)
+        return critical_kernel_weights(matrix.reshape(survivors.shape), conv, support).mask
+    forest = maximum_spanning_forest(matrix, support)
     critical = np.zeros(survivors.shape, np.bool_)
     critical[forest.rows, forest.cols] = True
     return critical
