@@ -8,15 +8,34 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-__all__ = ["DataError", "Dataset", "MissingExtra", "TrainingPlan", "load_dataset", "mlp", "require", "resolve_dataset"]
+__all__ = [
+    "DataError",
+    "Dataset",
+    "MissingExtra",
+    "PruningReport",
+    "TopologicalUnstructured",
+    "TrainingPlan",
+    "analyze",
+    "load_dataset",
+    "mlp",
+    "require",
+    "resolve_dataset",
+    "topological_",
+    "topological_unstructured",
+]
 
 _HOMES = {
     "DataError": "torch_bridge.data",
     "Dataset": "torch_bridge.data",
+    "PruningReport": "torch_bridge.prune",
+    "TopologicalUnstructured": "torch_bridge.prune",
     "TrainingPlan": "torch_bridge.train",
+    "analyze": "torch_bridge.bridge",
     "load_dataset": "torch_bridge.data",
     "mlp": "torch_bridge.models",
     "resolve_dataset": "torch_bridge.data",
+    "topological_": "torch_bridge.prune",
+    "topological_unstructured": "torch_bridge.prune",
 }
 
 

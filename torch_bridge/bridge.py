@@ -1,0 +1,115 @@
+"""What topobounds says of the layers of any PyTorch model."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch_bridge import MissingExtra
+
+try:
+    from torch import nn
+    from torch.nn.utils.parametrize import ParametrizationList
+except ModuleNotFoundError as error:
+    raise MissingExtra("torch") from error
+
+from topobounds.analysis import LayerReport, ModelReport, layer_report
+from topobounds.layers import Conv, Dense, Recurrent
+from topobounds.topology.filtration import as_array
+from torch_bridge.geometry import Trace, WeightTensor, about, current_weight, stored_in, trace, weight_tensors
+
+
+def analyze(model: nn.Module, example_input: Any = None) -> ModelReport:
+    """Return what the weights of a model's layers say, and what their shapes imply.
+
+    Linear, convolutional (transposed too) and recurrent layers, attention and embeddings are read wherever they are in
+    the model. Each gate of a recurrent layer and each projection of attention is a layer of its own; weights that
+    pruning has masked, or that are zero, are no edges.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Any model. It is left as it was.
+    example_input : Tensor, or tuple or dict of arguments, optional
+        What the model is called with, once, in evaluation mode and without gradients, to learn the input sizes of its
+        convolutions and which layers are called; a tuple holds positional, a dict keyword arguments. Without it
+        convolutions have no graph, and only their weights are counted.
+
+    Returns
+    -------
+    ModelReport
+        A `topobounds.analysis.LayerReport` for every layer, named as ``model.named_parameters()`` names its weights,
+        with the gate or projection in brackets. A layer that is called on inputs of several sizes has a graph for each;
+        the first is reported, and the reason says so.
+
+    Raises
+    ------
+    ValueError
+        If a weight is NaN or infinite, naming the layer. What the model itself raises is not caught.
+
+    Examples
+    --------
+    >>> import torch
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(512, 10))
+    >>> for layer in analyze(model, torch.zeros(1, 1, 8, 8)).layers:
+    ...     print(layer.name, layer.kind, layer.m, layer.n, layer.alpha, layer.critical, round(float(layer.eta_tau), 3))
+    0.weight conv 64 512 575 22 3.534
+    3.weight dense 512 10 521 521 9.827
+    """
+    traced = None if example_input is None else trace(model, example_input)
+    seen: dict[object, str] = {}
+    layers: list[LayerReport] = []
+    for path, module in model.named_modules():
+        for tensor in weight_tensors(module):
+            name = _joined(path, tensor.name)
+            owner = seen.setdefault(stored_in(module, tensor.name), name)
+            reason = "" if owner == name else f"The same weights as '{owner}'."
+            layers += _layer_reports(name, module, tensor, traced, reason)
+    return ModelReport(tuple(layers), dict(_unread(model)))
+
+
+def _layer_reports(
+    name: str, module: nn.Module, tensor: WeightTensor, traced: Trace | None, reason: str
+) -> Iterator[LayerReport]:
+    weights = as_array("weights", current_weight(module, tensor.name))
+    convs = traced.convs(module) if traced and tensor.kind == "conv" else []
+    calls = len(traced.calls[module]) if traced else None
+    notes = " ".join(note for note in (reason, _note(tensor, calls, convs)) if note)
+    rows = len(weights) // len(tensor.parts)
+    for place, part in enumerate(tensor.parts):
+        block = weights[place * rows : (place + 1) * rows]
+        label = f"{name}[{part}]" if part else name
+        with about(label):
+            shape = _shape(tensor, block.shape, convs)
+            yield layer_report(label, block, shape, kind=tensor.kind, calls=calls, reason=notes or None)
+
+
+def _shape(tensor: WeightTensor, stored: tuple[int, ...], convs: list[Conv]) -> Dense | Recurrent | Conv | None:
+    if tensor.kind == "conv":
+        return convs[0] if convs else None
+    if tensor.kind == "recurrent":
+        return Recurrent(stored[0])
+    return Dense(*stored) if tensor.kind == "embedding" else Dense(stored[1], stored[0])
+
+
+def _note(tensor: WeightTensor, calls: int | None, convs: list[Conv]) -> str:
+    if calls == 0:
+        return "Not called with this example."
+    if len(convs) > 1:
+        return f"Called on inputs of {len(convs)} sizes; this is the first, {convs[0].input_size}."
+    if tensor.kind == "conv" and not convs:
+        return "No example input, so no input size and no graph."
+    return ""
+
+
+def _unread(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield the weights of modules that are no layer here."""
+    for path, module in model.named_modules():
+        if weight_tensors(module) or isinstance(module, ParametrizationList):
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim > 1:
+                yield _joined(path, name), f"{type(module).__name__} is no layer that topobounds knows."
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

@@ -1,0 +1,266 @@
+"""What the weights of PyTorch's modules are to a graph: which tensors are layers, of which parts, of what geometry."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from torch_bridge import MissingExtra
+
+try:
+    import torch
+    from torch import Tensor, nn
+    from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+except ModuleNotFoundError as error:
+    raise MissingExtra("torch") from error
+
+from topobounds._arguments import argument_error, integer
+from topobounds.layers import Conv
+
+Sizes = tuple[tuple[int, ...], tuple[int, ...]]
+Kind = Literal["dense", "recurrent", "conv", "embedding"]
+
+_PLAIN: dict[tuple[type[nn.Module], ...], Kind] = {
+    (nn.Linear,): "dense",
+    (nn.Embedding, nn.EmbeddingBag): "embedding",
+    (_ConvNd,): "conv",
+}
+GATES = {
+    "RNN": ("",),
+    "LSTM": ("input", "forget", "cell", "output"),
+    "GRU": ("reset", "update", "new"),
+}
+
+
+@dataclass(frozen=True)
+class WeightTensor:
+    """A tensor of a module that holds one layer graph or several.
+
+    Attributes
+    ----------
+    name : str
+        The parameter, ``"weight_hh_l0"``.
+    kind : {"dense", "recurrent", "conv", "embedding"}
+        What its graphs are.
+    parts : tuple of str
+        The graphs it stacks along its first dimension, in equal blocks of rows: the gates of a recurrent layer, the
+        query, key and value projections of attention. ``("",)`` for one.
+    """
+
+    name: str
+    kind: Kind
+    parts: tuple[str, ...] = ("",)
+
+
+def weight_tensors(module: nn.Module) -> tuple[WeightTensor, ...]:
+    """Return the tensors of a module itself, not of its children, that are layers.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Linear, embedding, convolution (transposed too), RNN, LSTM, GRU, their cells, MultiheadAttention, or a subclass.
+
+    Returns
+    -------
+    tuple of WeightTensor
+        Empty for any other module.
+
+    Examples
+    --------
+    >>> [(t.name, t.kind, len(t.parts)) for t in weight_tensors(nn.LSTM(8, 16))]
+    [('weight_ih_l0', 'dense', 4), ('weight_hh_l0', 'recurrent', 4)]
+    """
+    for types, kind in _PLAIN.items():
+        if isinstance(module, types):
+            return (WeightTensor("weight", kind),)
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        return tuple(_recurrent_tensors(module))
+    if isinstance(module, nn.MultiheadAttention):
+        if module._qkv_same_embed_dim:
+            return (WeightTensor("in_proj_weight", "dense", ("query", "key", "value")),)
+        return tuple(WeightTensor(f"{side}_proj_weight", "dense") for side in "qkv")
+    return ()
+
+
+def _recurrent_tensors(module: nn.RNNBase | nn.RNNCellBase) -> list[WeightTensor]:
+    if isinstance(module, nn.RNNBase):
+        gates = GATES[module.mode.split("_")[0]]
+        names = [name for name in module._flat_weights_names if name.startswith("weight")]
+    else:
+        gates = GATES[next(kind for kind in GATES if isinstance(module, getattr(nn, f"{kind}Cell")))]
+        names = ["weight_ih", "weight_hh"]
+    squeezed = getattr(module, "proj_size", 0) > 0  # then weight_hh reads the projection, and is no l x l matrix
+    return [
+        WeightTensor(
+            name,
+            "recurrent" if name.startswith("weight_hh") and not squeezed else "dense",
+            ("",) if name.startswith("weight_hr") else gates,
+        )
+        for name in names
+    ]
+
+
+def current_weight(module: nn.Module, name: str) -> Tensor:
+    """Return a weight as the module uses it now, detached; pruned entries are zero.
+
+    ``module.weight`` of a pruned module dates from its last call; ``weight_orig * weight_mask`` is what it is now.
+    """
+    if f"{name}_orig" in module._parameters:
+        original, mask = getattr(module, f"{name}_orig").detach(), getattr(module, f"{name}_mask")
+        return cast(Tensor, original * mask.to(original.dtype))
+    return cast(Tensor, getattr(module, name)).detach()
+
+
+def stored_in(module: nn.Module, name: str) -> object:
+    """Return a key that is the same for two weights exactly if they are one parameter."""
+    parameter = module._parameters.get(name)
+    if parameter is None:
+        parameter = module._parameters.get(f"{name}_orig")
+    return (id(module), name) if parameter is None else id(parameter)
+
+
+def conv_geometry(module: nn.Module, input_size: Sequence[int], output_size: Sequence[int] | None = None) -> Conv:
+    """Return the geometry of a convolution for inputs of a given size.
+
+    Parameters
+    ----------
+    module : torch.nn.Conv1d, Conv2d, Conv3d or a transposed one
+        The convolution.
+    input_size : sequence of int
+        Cells along each spatial dimension, no batch and no channels.
+    output_size : sequence of int, optional
+        For a transposed convolution that was called with one: it decides the output padding.
+
+    Returns
+    -------
+    Conv
+        The same geometry in topobounds' terms.
+
+    Raises
+    ------
+    ValueError
+        If the module is no convolution, or the size does not fit it.
+
+    Examples
+    --------
+    >>> conv_geometry(nn.Conv2d(3, 8, 5, stride=2, padding=2), (28, 28)).output_size
+    (14, 14)
+    """
+    if not isinstance(module, _ConvNd):
+        raise argument_error("module", "a convolution", type(module).__name__)
+    n_axes = len(module.kernel_size)
+    if not isinstance(input_size, Sequence) or len(input_size) != n_axes:
+        raise argument_error("input_size", f"a sequence of {n_axes} positive integers", input_size)
+    conv = _conv(module, input_size, cast(Sequence[int], module.output_padding))
+    if output_size is None or not conv.transposed or conv.output_size == tuple(output_size):
+        return conv
+    extra = (p + a - b for p, a, b in zip(module.output_padding, output_size, conv.output_size, strict=True))
+    return _conv(module, input_size, tuple(extra))
+
+
+def _conv(module: _ConvNd, input_size: Sequence[int], output_padding: Sequence[int]) -> Conv:
+    padding: Any = module.padding
+    return Conv(
+        module.in_channels,
+        module.out_channels,
+        tuple(module.kernel_size),
+        tuple(integer("input_size", size, 1) for size in input_size),
+        stride=tuple(module.stride),
+        padding=padding if isinstance(padding, str) else tuple(padding),
+        dilation=tuple(module.dilation),
+        groups=module.groups,
+        padding_mode=module.padding_mode,
+        transposed=isinstance(module, _ConvTransposeNd),
+        output_padding=tuple(output_padding),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What happened when a model was called once.
+
+    Attributes
+    ----------
+    calls : dict of module to list
+        For every module with layers, the spatial sizes of input and output in each of its calls, in order; empty sizes
+        where it is no convolution.
+    """
+
+    calls: dict[nn.Module, list[Sizes]]
+
+    def convs(self, module: nn.Module) -> list[Conv]:
+        """Return the geometries a convolution was called with, each once, in order; empty if it never was."""
+        return list(dict.fromkeys(conv_geometry(module, *sizes) for sizes in self.calls.get(module, [])))
+
+
+def trace(model: nn.Module, example_input: Any) -> Trace:
+    """Call a model once, and return which layers were called and on what sizes.
+
+    The model is called in evaluation mode without gradients and is left as it was: modes, batch-norm statistics and
+    the state of the random generators.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model.
+    example_input : Tensor, or tuple or dict
+        Its argument; its positional arguments; its keyword arguments. On the model's device.
+
+    Returns
+    -------
+    Trace
+        The calls. Attention counts as a call of its output projection.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.Flatten(), nn.Linear(36, 10))
+    >>> trace(net, torch.zeros(1, 1, 8, 8)).convs(net[0])[0].output_size
+    (3, 3)
+    """
+    calls: dict[nn.Module, list[Sizes]] = {module: [] for module in model.modules() if weight_tensors(module)}
+
+    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        sizes: Sizes = ((), ())
+        if isinstance(module, _ConvNd):
+            given = args[0] if args else kwargs["input"]
+            n_axes = len(module.kernel_size)
+            sizes = tuple(given.shape[-n_axes:]), tuple(output.shape[-n_axes:])
+        calls[module].append(sizes)
+        if isinstance(module, nn.MultiheadAttention):
+            calls[module.out_proj].append(sizes)
+
+    args, kwargs = _arguments(example_input)
+    with ExitStack() as stack:
+        for module in calls:
+            stack.callback(module.register_forward_hook(record, with_kwargs=True).remove)
+        stack.enter_context(_evaluating(model))
+        model(*args, **kwargs)
+    return Trace(calls)
+
+
+@contextmanager
+def about(name: str) -> Iterator[None]:
+    """Name the layer in a ValueError; nothing for an empty name."""
+    try:
+        yield
+    except ValueError as error:
+        raise (ValueError(f"Layer '{name}': {error}") if name else error) from None
+
+
+def _arguments(example_input: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(example_input, Mapping):
+        return (), dict(example_input)
+    return (example_input if isinstance(example_input, tuple) else (example_input,)), {}
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+    try:
+        model.eval()
+        with torch.no_grad(), torch.random.fork_rng(list(devices)):
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
