@@ -288,7 +288,7 @@ def test_a_table_that_fills_gives_way_to_a_bitmap(monkeypatch):
     np.testing.assert_array_equal(ranks[:stopped], expected[:stopped])
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"density": 0.1}, {"density": 0.3, "support": "block"}])
+@pytest.mark.parametrize("kwargs", [{}, {"density": 0.15}, {"density": 0.3, "support": "block"}])
 def test_threads_and_batches_leave_no_trace(monkeypatch, kwargs):
     expected = simulate_overlap(30, 20, trials=300, seed=6, **kwargs)
     monkeypatch.setattr(montecarlo, "NUMPY_BATCH", 1 << 10)
