@@ -11,6 +11,7 @@
 
 A level is written beside its place (``.trial-0.partial``) and renamed once its manifest is in, and it counts as done
 only by its manifest. Whatever is read is checked against the manifest first, so that a damaged file is never half used.
+What it takes to go on with an unfinished level is kept in ``.trial-0.checkpoint``.
 """
 
 import fcntl
@@ -95,7 +96,9 @@ class RunFolder:
         self._lock: IO[str] | None = None
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], plan: Mapping[str, Any] | Any) -> Self:
+    def create(
+        cls, path: str | os.PathLike[str], plan: Mapping[str, Any] | Any, *, defaults: Mapping[str, Any] | None = None
+    ) -> Self:
         """Make a run folder, or reopen one that was made with the same plan.
 
         Parameters
@@ -104,6 +107,8 @@ class RunFolder:
             The folder; it and its parents are made where missing.
         plan : mapping or dataclass
             What the run is to do, in what JSON can hold.
+        defaults : mapping, optional
+            What the keys stand for that a plan leaves out; so that a refusal can tell the values that differ.
 
         Returns
         -------
@@ -122,7 +127,7 @@ class RunFolder:
         if not (run.path / PLAN).exists():
             with run.locked():
                 run._write_plan()
-        _check_same_plan(run.path, cls.open(path).plan, run.plan)
+        _check_same_plan(run.path, cls.open(path).plan, run.plan, plain(dict(defaults or {})))
         return run
 
     @classmethod
@@ -229,6 +234,44 @@ class RunFolder:
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
+
+    def save_checkpoint(self, name: str, content: bytes) -> None:
+        """Keep what it takes to go on with the unfinished level `name`, in place of what was kept before.
+
+        Raises
+        ------
+        RunError
+            If the disk refuses; the earlier checkpoint is then intact.
+        """
+        file = self._checkpoint_file(name)
+        temporary = file.with_name(f"{file.name}.partial")
+        with _explained(file, "written"):
+            temporary.unlink(missing_ok=True)
+            _write(temporary, hashlib.sha256(content).digest() + content)
+            temporary.rename(file)
+
+    def checkpoint(self, name: str) -> bytes | None:
+        """Return what `save_checkpoint` kept of the level `name`; None if there is nothing, or it is damaged.
+
+        Raises
+        ------
+        RunError
+            If it is there and cannot be read.
+        """
+        file = self._checkpoint_file(name)
+        if not file.exists():
+            return None
+        content = _read(file)
+        return content[32:] if hashlib.sha256(content[32:]).digest() == content[:32] else None
+
+    def drop_checkpoint(self, name: str) -> None:
+        """Forget the checkpoint of the level `name`, if there is one."""
+        file = self._checkpoint_file(name)
+        with _explained(file, "removed"):
+            file.unlink(missing_ok=True)
+
+    def _checkpoint_file(self, name: str) -> Path:
+        return self.path / f".{_checked('name', name)}.checkpoint"
 
     def _finish(self, partial: Path, name: str) -> None:
         with _explained(partial, "finished"):
@@ -412,8 +455,10 @@ def _tensor_at(content: bytes, position: int) -> str:
     return f", inside tensor '{names[0]}'" if names else ""
 
 
-def _check_same_plan(path: Path, stored: dict[str, Any], asked: dict[str, Any]) -> None:
-    old, new = _leaves(stored), _leaves(asked)
+def _check_same_plan(path: Path, stored: dict[str, Any], asked: dict[str, Any], defaults: dict[str, Any]) -> None:
+    if stored == asked:
+        return
+    old, new = (_leaves(defaults) | _leaves(plan) for plan in (stored, asked))
     changes = [
         f"{key} is {old.get(key, 'absent')} there and {new.get(key, 'absent')} here"
         for key in sorted(old.keys() | new.keys())

@@ -71,6 +71,15 @@ class Part(Record):
         values = ((each.name, getattr(self, each.name)) for each in fields(self))  # type: ignore[arg-type]
         return {name: value.complete() if isinstance(value, Part) else plain(value) for name, value in values}
 
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return what every key stands for that is left out, as plain Python; also within parts that may be missing."""
+        found = {key: part.defaults() for key, part in cls.PARTS.items()}
+        for each in fields(cls):  # type: ignore[arg-type]
+            if each.name not in found and each.default is not MISSING:
+                found[each.name] = plain(each.default)
+        return found
+
     def _integers(self, low: int, *names: str) -> None:
         for name in names:
             object.__setattr__(self, name, integer(name, getattr(self, name), low))

@@ -138,7 +138,7 @@ def train(
     if not _missing(run, plan):
         return run
     data = load_dataset(plan.dataset, data_dir, download=download)
-    with run.locked(), _one_thread():
+    with run.locked(), one_thread():
         _check_same_data(run, data)
         missing = _missing(run, plan)
         session = _Session(plan, data, place, progress, (plan.trials - len(missing)) * plan.epochs)
@@ -233,7 +233,8 @@ class _Session:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Let torch compute in one thread for the length of a ``with`` block."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

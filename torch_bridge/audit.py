@@ -1,0 +1,315 @@
+"""The layers of a net as graphs: pruning them, and what pruning and training did to their topology. No torch here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topobounds.layers import Conv
+from topobounds.pruning import Infeasible, Mask, Method, magnitude_mask, network_masks
+from topobounds.topology.convolution import critical_kernel_weights
+from topobounds.topology.persistence import PersistenceDiagram, persistence_diagram, total_neural_persistence
+from torch_bridge.plan import Pruning
+
+Array = NDArray[Any]
+
+METHODS: dict[str, Method] = {"imp": "magnitude", "random": "random"}
+"""What they are to `topobounds.pruning`; all others start from T-IMP's masks."""
+
+
+@dataclass(frozen=True)
+class LayerTensor:
+    """A weight tensor of a net, and the graphs that it holds.
+
+    Attributes
+    ----------
+    name : str
+        As in the net's state: ``"layers.0.weight"``.
+    shape : tuple of int
+        Of the tensor, at least two dimensions.
+    parts : int
+        Graphs stacked along the first dimension, in equal blocks of rows: the gates of a recurrent layer. They are
+        ranked together, and each keeps its own forest.
+    conv : Conv or None
+        For a kernel, the geometry; its graph is then that of the convention ``shared``. None: a matrix of the first
+        dimension and the rest.
+    groups : int
+        Groups of a kernel.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    parts: int = 1
+    conv: Conv | None = None
+    groups: int = 1
+
+    @property
+    def n_weights(self) -> int:
+        """Stored weights."""
+        return int(np.prod(self.shape))
+
+    def split(self, array: Array) -> list[Array]:
+        """Return the graphs' parts of an array of the tensor's shape."""
+        if self.conv is not None:
+            return [array]
+        return np.split(array.reshape(self.shape[0], -1), self.parts)
+
+    def join(self, parts: list[Mask]) -> Mask:
+        """Return the tensor of the graphs' parts."""
+        return np.concatenate(parts).reshape(self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Topology:
+    """The topology of a layer tensor under a mask.
+
+    Attributes
+    ----------
+    critical : ndarray of bool of the tensor's shape
+        The weights that carry it: edges of the spanning forests, or critical kernel weights.
+    diagrams : list of PersistenceDiagram
+        One for each graph.
+    overlap : float
+        Share of the critical weights that is among the equally many largest weights of its graph; for a dense layer
+        the paper's X. 1.0 where there is none.
+    """
+
+    critical: Mask
+    diagrams: list[PersistenceDiagram]
+    overlap: float
+
+    @property
+    def neural_persistence(self) -> float:
+        """Normalised, convention ``balwani``, p = 2; summed over the graphs of the tensor."""
+        return total_neural_persistence(self.diagrams, normalized=True)
+
+    @property
+    def n_critical(self) -> int:
+        """Number of critical weights; alpha where the layer is dense."""
+        return int(self.critical.sum())
+
+
+def layer_topology(layer: LayerTensor, weights: Array, mask: Mask) -> Topology:
+    """Return the topology of a layer tensor under a mask.
+
+    Parameters
+    ----------
+    layer : LayerTensor
+        What graphs it holds.
+    weights, mask : ndarray of the tensor's shape
+        Finite where the mask is True.
+
+    Raises
+    ------
+    ValueError
+        If a surviving weight is NaN or infinite.
+
+    Examples
+    --------
+    >>> layer = LayerTensor("a", (3, 2))
+    >>> topology = layer_topology(layer, np.array([[3.0, 2.0], [2.5, 1.0], [0.5, 0.1]]), np.ones((3, 2), np.bool_))
+    >>> topology.n_critical, topology.overlap
+    (4, 0.75)
+    """
+    critical, diagrams, held = [], [], 0
+    for part, support in zip(layer.split(weights), layer.split(mask), strict=True):
+        if layer.conv is not None:
+            found = critical_kernel_weights(part, layer.conv, support)
+            diagram, carries = found.diagram, found.mask
+        else:
+            diagram, carries = persistence_diagram(part, support), np.zeros(part.shape, np.bool_)
+            carries[tuple(diagram.edges.T)] = True
+        held += int((magnitude_mask(part, int(carries.sum()), support) & carries).sum())
+        critical.append(carries)
+        diagrams.append(diagram)
+    whole = layer.join(critical)
+    return Topology(whole, diagrams, held / int(whole.sum()) if whole.any() else 1.0)
+
+
+def pruning_record(layer: LayerTensor, weights: Array, old: Mask, new: Mask) -> dict[str, Any]:
+    """Return what a pruning from one mask to the next did to a layer, the weights as they were then."""
+    before, after = layer_topology(layer, weights, old), layer_topology(layer, weights, new)
+    survived = int((before.critical & new).sum())
+    return {
+        "pruned": int(old.sum()) - int(new.sum()),
+        "neural_persistence_before_pruning": before.neural_persistence,
+        "neural_persistence_after_pruning": after.neural_persistence,
+        "diagram_preserved": all(map(_same, before.diagrams, after.diagrams)),
+        "forest_survived": survived / before.n_critical if before.n_critical else 1.0,
+    }
+
+
+def training_record(layer: LayerTensor, weights: Array, mask: Mask) -> dict[str, Any]:
+    """Return the state of a layer at the end of a level."""
+    topology = layer_topology(layer, weights, mask)
+    kept = int(mask.sum())
+    dead_outputs, dead_inputs = dead_units(layer, mask)
+    return {
+        "record": "layer",
+        "name": layer.name,
+        "shape": list(layer.shape),
+        "graphs": "shared" if layer.conv else "dense",
+        "weights": layer.n_weights,
+        "kept": kept,
+        "density": kept / layer.n_weights,
+        "alpha": topology.n_critical,
+        "components": sum(diagram.n_essential for diagram in topology.diagrams),
+        "overlap": topology.overlap,
+        "neural_persistence": topology.neural_persistence,
+        "dead_outputs": dead_outputs,
+        "dead_inputs": dead_inputs,
+    }
+
+
+def forest_share(layer: LayerTensor, earlier: tuple[Array, Mask], later: tuple[Array, Mask]) -> float:
+    """Return the share of the critical weights of one level that are critical in a later one again."""
+    old, new = (layer_topology(layer, *level).critical for level in (earlier, later))
+    return int((old & new).sum()) / int(old.sum()) if old.any() else 1.0
+
+
+def dead_units(layer: LayerTensor, mask: Mask) -> tuple[int, int]:
+    """Return how many outputs and how many inputs (units, channels) have no weight left."""
+    blocks = mask.reshape(layer.groups, layer.shape[0] // layer.groups, layer.shape[1], -1)
+    firsts, seconds = (int((~blocks.any(axis=axes)).sum()) for axes in ((2, 3), (1, 3)))
+    return (seconds, firsts) if layer.conv is not None and layer.conv.transposed else (firsts, seconds)
+
+
+def prune(
+    layers: list[LayerTensor],
+    weights: Mapping[str, Array],
+    masks: Mapping[str, Mask],
+    pruning: Pruning,
+    round_number: int,
+    seed: int,
+) -> dict[str, Mask]:
+    """Return the masks after one round.
+
+    Parameters
+    ----------
+    layers : list of LayerTensor
+        The prunable layers, the output layer last.
+    weights, masks : mapping of str to ndarray
+        The trained weights and their masks, by layer name.
+    pruning : Pruning
+        Method, schedule, scope, factors.
+    round_number : int
+        From 1 to ``pruning.rounds``.
+    seed : int
+        For the methods that are random.
+
+    Returns
+    -------
+    dict of str to ndarray of bool
+        A mask for every layer. Their sums are the counts of the schedule; larger where T-IMP was told to clamp.
+
+    Raises
+    ------
+    ValueError
+        If a surviving weight is NaN or infinite, or, for T-IMP, fewer than alpha weights are to be kept.
+    """
+    kind = METHODS.get(pruning.method, "topological")
+    found = dict(masks)
+    for place, (group, count) in enumerate(_groups(layers, pruning, round_number)):
+        found |= _ranked(group, weights, masks, count, kind, pruning, seed + place)
+    if pruning.method == "shuffled":
+        for place, layer in enumerate(layers):
+            count = int(found[layer.name].sum())
+            found |= _ranked([layer], weights, masks, count, "random", pruning, seed + place)
+    return found
+
+
+def _groups(layers: list[LayerTensor], pruning: Pruning, round_number: int) -> list[tuple[list[LayerTensor], int]]:
+    """Return the layers that are ranked together, with the weights that they may keep."""
+    factors = layer_factors(layers, pruning)
+    pruned = [layer for layer in layers if factors[layer.name]]
+    if pruning.scope == "global":
+        total = sum(layer.n_weights for layer in pruned)
+        return [(pruned, pruning.counts(total)[round_number - 1])] if pruned else []
+    return [([each], pruning.counts(each.n_weights, factors[each.name])[round_number - 1]) for each in pruned]
+
+
+def check_feasible(layers: list[LayerTensor], pruning: Pruning) -> None:
+    """Refuse a plan that T-IMP cannot meet, as far as the shapes tell: before anything is trained.
+
+    A connected dense layer of m inputs and n outputs has alpha = m + n - 1; what a kernel needs depends on its weights
+    and is told when it is pruned.
+
+    Raises
+    ------
+    ValueError
+        Naming the layer, the first round that asks for too little, and alpha.
+    """
+    factors = layer_factors(layers, pruning)
+    if pruning.method not in ("t-imp", "shuffled") or pruning.on_infeasible == "clamp" or not any(factors.values()):
+        return
+    for round_number in range(1, pruning.rounds + 1):
+        for group, count in _groups(layers, pruning, round_number):
+            alpha = sum(_alpha_by_shape(layer) for layer in group)
+            if count < alpha:
+                names = f"layer '{group[0].name}'" if len(group) == 1 else "the layers together"
+                raise ValueError(
+                    f"Round {round_number} leaves {names} {count} weights, fewer than the alpha = {alpha} that carry "
+                    "the topology: prune less, in fewer rounds, or set on_infeasible = 'clamp' to stop at alpha."
+                )
+
+
+def _alpha_by_shape(layer: LayerTensor) -> int:
+    if layer.conv is not None:
+        return 0
+    rows = layer.shape[0] // layer.parts
+    return layer.parts * (rows + layer.n_weights // layer.shape[0] - 1)
+
+
+def layer_factors(layers: list[LayerTensor], pruning: Pruning) -> dict[str, float]:
+    """Return what the rate of each layer is multiplied by; the output layer is the last.
+
+    Raises
+    ------
+    ValueError
+        If the plan names a layer that there is not.
+    """
+    names = [layer.name for layer in layers]
+    for name in pruning.factors:
+        if name not in names:
+            raise ValueError(
+                f"The net has no layer '{name}', which the plan's factors name; it has {', '.join(names)}."
+            )
+    return dict.fromkeys(names, 1.0) | {names[-1]: pruning.output_factor} | dict(pruning.factors)
+
+
+def _ranked(
+    group: list[LayerTensor],
+    weights: Mapping[str, Array],
+    masks: Mapping[str, Mask],
+    count: int,
+    method: Method,
+    pruning: Pruning,
+    seed: int,
+) -> dict[str, Mask]:
+    owners = [layer for layer in group for _ in layer.split(masks[layer.name])]
+    try:
+        parts = network_masks(
+            [part for layer in group for part in layer.split(weights[layer.name])],
+            count,
+            [part for layer in group for part in layer.split(masks[layer.name])],
+            method=method,
+            scope="global",
+            on_infeasible=cast(Infeasible, pruning.on_infeasible),
+            convs=[layer.conv for layer in owners],
+            seed=seed if method == "random" else None,
+        )
+    except ValueError as error:
+        about = f"Layer '{group[0].name}': " if len(group) == 1 else ""
+        raise ValueError(f"{about}{error}") from None
+    found: dict[str, list[Mask]] = {layer.name: [] for layer in group}
+    for layer, part in zip(owners, parts, strict=True):
+        found[layer.name].append(part)
+    return {layer.name: layer.join(found[layer.name]) for layer in group}
+
+
+def _same(one: PersistenceDiagram, other: PersistenceDiagram) -> bool:
+    return (
+        np.array_equal(one.deaths, other.deaths) and one.n_essential == other.n_essential and one.w_max == other.w_max
+    )
