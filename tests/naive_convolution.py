@@ -1,5 +1,6 @@
 """Oracles for convolutions, kept dumb: the explicit graph by index arithmetic, its matrix by torch, Kruskal by hand."""
 
+import functools
 import itertools
 import math
 
@@ -43,6 +44,7 @@ def random_conv(rng, modes=PADDING_MODES):
             return conv
 
 
+@functools.lru_cache(maxsize=4)
 def edges(conv):
     """Return (input neuron, output neuron, flat index of the weight) for every tap that reads a real cell."""
     image, positions = conv.input_size, conv.output_size
@@ -130,7 +132,7 @@ def _merges(n_vertices, bundles):
 
     def find(x):
         while parent[x] != x:
-            x = parent[x]
+            parent[x] = x = parent[parent[x]]
         return x
 
     merges = []

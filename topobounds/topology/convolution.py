@@ -201,15 +201,14 @@ def _support(mask: ArrayLike, conv: Conv, shape: tuple[int, ...]) -> NDArray[np.
 
 def _critical(levels: NDArray[Any], conv: Conv) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the critical weights of all parts of the layer in order of entry, and their merges."""
-    found = []
+    found, merged = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for copies, graph in layer_graphs(conv):
         indices, merges = critical_weights(levels, graph, graph.n_vertices - conv.groups)
-        found.append((indices, copies * merges))
-    if len(found) == 1:
-        return found[0]
-    indices, part = np.unique(np.concatenate([i for i, _ in found]), return_inverse=True)
+        found.append(indices)
+        merged.append(copies * merges)
+    indices, part = np.unique(np.concatenate(found), return_inverse=True)
     merges = np.zeros(indices.size, np.int64)
-    np.add.at(merges, part, np.concatenate([m for _, m in found]))
+    np.add.at(merges, part, np.concatenate(merged))
     order = np.argsort(~levels[indices], kind="stable")
     return indices[order], merges[order]
 

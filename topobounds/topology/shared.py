@@ -18,6 +18,7 @@ from topobounds._kernels.convolution import compress, gather_candidates, join
 Integers = NDArray[np.int64]
 
 _SAMPLE = 8192
+_PIECE = 32_768
 _INT32_VERTICES = 2**31
 
 
@@ -107,7 +108,7 @@ def critical_weights(levels: NDArray[Any], graph: SharedGraph, limit: int) -> tu
     vertex = np.int32 if graph.n_vertices < _INT32_VERTICES else np.int64
     parent = np.arange(graph.n_vertices, dtype=vertex)
     whole = np.diff(graph.block_starts) == 1
-    weights, merges = [], []
+    weights, merges = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for batch in _batches(levels, graph, parent, whole):
         made = np.zeros(batch.size, np.int64)
         pairs, taps = np.divmod(batch, graph.taps_per_pair)
@@ -141,12 +142,18 @@ def _batches(
     """
     size = max(64, int(1.5 * whole.size * math.log(whole.size + 1)))
     batch, level = _heaviest(levels, size)
-    yield batch
+    yield from _in_pieces(batch)
     while level > 1:
         candidates = _candidates(levels, level, graph, parent, whole)
         size *= 4
         batch, level = _heaviest(levels[candidates], size)
-        yield candidates[batch]
+        yield from _in_pieces(candidates[batch])
+
+
+def _in_pieces(batch: Integers) -> Iterator[Integers]:
+    """Yield a batch piece by piece, for one with many ties may be far longer than what it takes of it."""
+    for start in range(0, batch.size, _PIECE):
+        yield batch[start : start + _PIECE]
 
 
 def _candidates(
