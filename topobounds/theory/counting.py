@@ -70,7 +70,7 @@ def counting_steps(m: int, n: int, k: int) -> int:
     """Return about how many steps `exact_expected_overlap` takes: partitions of up to n, times n k, times words."""
     short, long = sorted((m, n))
     words = 1 + min(k, m * n - k) * math.log2(4 * m * n / (k + 1)) // 2000
-    return int(sum(_partition_counts(short)) * short * k / 2 * words) if long > 1 else 0
+    return int(sum(_partition_counts(min(short, 64))) * short * k / 2 * words) if long > 1 else 0
 
 
 def _components_with_columns(m: int, n: int, k: int, b: int) -> int:

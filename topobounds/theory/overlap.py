@@ -211,9 +211,13 @@ def concentration_band(m: int, n: int, k: int | None = None, *, confidence: floa
     """
     m, n, k = checked_shape(m, n, k)
     confidence = real("confidence", confidence, "a number in (0, 1)", math.ulp(0.0), math.nextafter(1.0, 0.0))
-    left = m * n - k
-    variance = min(k, left**2 * k / ((left - 0.5) * (m * n - 0.5)))
-    return math.sqrt(variance / 2 * math.log(2 / (1 - confidence))) / (m + n - 1)
+    return math.sqrt(spread(m * n, k) / 2 * math.log(2 / (1 - confidence))) / (m + n - 1)
+
+
+def spread(cells: int, k: int) -> float:
+    """Return v in P(f - E f >= t) <= exp(-2 t^2 / v), f a function of k random cells that a swap changes by <= 1."""
+    left = cells - k
+    return min(k, left**2 * k / ((left - 0.5) * (cells - 0.5)))
 
 
 def checked_shape(m: int, n: int, k: int | None) -> tuple[int, int, int]:
