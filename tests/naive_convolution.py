@@ -110,7 +110,7 @@ def torch_matrix(conv, kernel):
 
 def components(n_vertices, pairs):
     """Return the number of components of a graph, isolated vertices counted."""
-    return n_vertices - sum(_merges(n_vertices, [pairs]))
+    return n_vertices - sum(merges(n_vertices, [pairs]))
 
 
 def critical(conv, kernel, mask=None, zeros="absent"):
@@ -122,12 +122,13 @@ def critical(conv, kernel, mask=None, zeros="absent"):
     for i, o, weight in edges(conv):
         if weight in bundles:
             bundles[weight].append((i, conv.n_inputs + o))
-    merges = np.zeros(values.size, int)
-    merges[order] = _merges(conv.n_vertices, [bundles[w] for w in order])
-    return merges
+    counts = np.zeros(values.size, int)
+    counts[order] = merges(conv.n_vertices, [bundles[w] for w in order])
+    return counts
 
 
-def _merges(n_vertices, bundles):
+def merges(n_vertices, bundles):
+    """Return how many components each bundle of edges merges, one bundle after the other."""
     parent = list(range(n_vertices))
 
     def find(x):
@@ -135,12 +136,12 @@ def _merges(n_vertices, bundles):
             parent[x] = x = parent[parent[x]]
         return x
 
-    merges = []
+    counts = []
     for bundle in bundles:
-        merges.append(0)
+        counts.append(0)
         for edge in bundle:
             a, b = map(find, edge)
             if a != b:
                 parent[a] = b
-                merges[-1] += 1
-    return merges
+                counts[-1] += 1
+    return counts

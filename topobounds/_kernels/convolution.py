@@ -108,7 +108,7 @@ def gather_candidates(
         if whole[a] and whole[b] and classes[a] == classes[b]:
             continue
         side = int(classes[a] == giants[0]) + 2 * int(classes[b] == giants[1]) - 1
-        block = (b, a, 0, 0)[side]
+        block = b if side == 0 else a if side == 1 else 0
         for weight in range(pair * taps_per_pair, (pair + 1) * taps_per_pair):
             level = levels[weight]
             if level == 0 or level >= below:

@@ -219,9 +219,9 @@ def layer_graphs(conv: Conv) -> Iterator[tuple[int, SharedGraph]]:
     A 1x1 convolution is so many copies of a dense layer; most others are one part.
     """
     n_first, n_second = conv.weight_shape[:2]
-    group = np.arange(n_first) // (n_first // conv.groups)
-    firsts = np.repeat(np.arange(n_first), n_second)
-    seconds = n_first + np.add.outer(group * n_second, np.arange(n_second)).ravel()
+    group = np.arange(n_first, dtype=np.int32) // (n_first // conv.groups)
+    firsts = np.repeat(np.arange(n_first, dtype=np.int32), n_second)
+    seconds = n_first + np.add.outer(group * n_second, np.arange(n_second, dtype=np.int32)).ravel()
     for parts in itertools.product(*map(axis_parts, conv.axes)):
         part = reduce(AxisPart.times, (part for _, part in parts))
         sizes = np.repeat([part.n_positions, part.n_cells], [n_first, n_second * conv.groups])

@@ -6,7 +6,7 @@ are never sorted: the heaviest few go first, and then only those that may still 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,9 +53,9 @@ class SharedGraph:
     """
 
     block_starts: Integers
-    firsts: Integers
-    seconds: Integers
-    first_taps: Integers
+    firsts: NDArray[np.int32]
+    seconds: NDArray[np.int32]
+    first_taps: NDArray[np.int32]
     taps_per_pair: int
     edges: TapEdges
 
@@ -85,6 +85,18 @@ def entry_levels(keys: NDArray[Any], mask: NDArray[np.bool_] | None, zeros: str)
     if mask is not None:
         levels[~mask] = 0
     return levels
+
+
+def in_one_type(matrices: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Return matrices of float16, bfloat16, float32 or float64 in one type that holds all their values exactly.
+
+    The keys of weights of one type can be compared with one another. Nothing is copied where the types are equal.
+    """
+    types = {matrix.dtype for matrix in matrices}
+    if len(types) == 1:
+        return list(matrices)
+    common = np.float64 if np.dtype(np.float64) in types else np.float32
+    return [matrix.astype(common) for matrix in matrices]
 
 
 def critical_weights(levels: NDArray[Any], graph: SharedGraph, limit: int) -> tuple[Integers, Integers]:
@@ -193,7 +205,7 @@ def _classes(graph: SharedGraph, parent: NDArray[Any], whole: NDArray[np.bool_])
     return classes
 
 
-def _most_common(classes: Integers, blocks: Integers) -> int:
+def _most_common(classes: Integers, blocks: NDArray[np.int32]) -> int:
     """Return the class that most of the blocks belong to."""
     values, counts = np.unique(classes[np.bincount(blocks, minlength=classes.size) > 0], return_counts=True)
     return int(values[counts.argmax()])
