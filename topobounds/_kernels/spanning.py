@@ -1,18 +1,229 @@
-"""Union-find, and Kruskal's algorithm on the graphs of dense layers.
+"""Kernels of the spanning forest of a dense layer: filter, Kruskal's algorithm, Borůvka rounds, ranks.
 
-Vertices 0 .. m-1 are the rows, m .. m+n-1 the columns; `parent` holds one entry per vertex, at the
-start its own number. Cell `c` of an (m, n) matrix is the edge between row ``c // n`` and column ``c % n``.
+A kernel sees the matrix as a tile: some of its rows (or columns), one after the other in one flat array of unsigned
+integers, whose order is that of |w| once `magnitude` has masked the sign away. `lift` is added to every key: 0 where a
+zero weight is no edge, 1 where it is one, so that key 0 always means no edge.
+
+An edge is a cell, ``row << 32 | column``, which sorts as the flat row-major index and never overflows. Vertices are
+numbered 0 .. m-1 for rows and m .. m+n-1 for columns.
 """
+
+from typing import Any
 
 import numba
 import numpy as np
+from numba import extending, types
+from numba.core import cgutils
 from numpy.typing import NDArray
 
-Integers = NDArray[np.int64]
+Keys = NDArray[Any]
+Cells = NDArray[np.uint64]
+Vertices = NDArray[np.uint32]
+
+_intrinsic: Any = extending.intrinsic
+ir: Any = cgutils.ir  # llvmlite's, which numba brings
+_LANES = 64  # entries compared at once; the answer is one bit each in an uint64
+_BLOCK = 128  # entries asked at once whether any of them is of interest: most often none is
+_U0, _U1, _U32, _U64, _U128 = np.uint64(0), np.uint64(1), np.uint64(32), np.uint64(_LANES), np.uint64(_BLOCK)
+_LOW = np.uint64(0xFFFFFFFF)
+
+
+def _splat(builder: Any, scalar: Any, lanes: int) -> Any:
+    kind = ir.VectorType(scalar.type, lanes)
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zeros)
+
+
+def _load(context: Any, builder: Any, array_type: Any, array: Any, start: Any, lanes: int) -> Any:
+    pointer = builder.gep(context.make_array(array_type)(context, builder, array).data, [start])
+    kind = ir.VectorType(context.get_data_type(array_type.dtype), lanes)
+    return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=array_type.dtype.bitwidth // 8)
+
+
+# Left to itself the compiler neither compares many entries at once nor tells which of them passed: hence by hand.
+@_intrinsic
+def _any_at_least(_typing: Any, array: Any, start: Any, magnitude: Any, bound: Any) -> Any:
+    """Whether one of the _BLOCK entries from `start` on, masked by `magnitude`, is at least `bound`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind, lanes = signature.args[0], 256 // signature.args[0].dtype.bitwidth
+        offsets = [ir.Constant(ir.IntType(64), offset) for offset in range(0, _BLOCK, lanes)]
+        starts = [builder.add(args[1], offset) for offset in offsets]
+        mask = _splat(builder, args[2], lanes)
+        vectors = [builder.and_(_load(context, builder, kind, args[0], place, lanes), mask) for place in starts]
+        while len(vectors) > 1:
+            pairs = zip(vectors[::2], vectors[1::2], strict=True)
+            vectors = [builder.select(builder.icmp_unsigned(">", a, b), a, b) for a, b in pairs]
+        passed = builder.icmp_unsigned(">=", vectors[0], _splat(builder, args[3], lanes))
+        bits = builder.bitcast(passed, ir.IntType(lanes))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+
+    return types.boolean(array, types.uint64, array.dtype, array.dtype), generate
+
+
+@_intrinsic
+def _at_least(_typing: Any, array: Any, start: Any, magnitude: Any, bound: Any) -> Any:
+    """Bit i of the result: ``array[start + i] & magnitude >= bound``."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        block = _load(context, builder, signature.args[0], args[0], args[1], _LANES)
+        block = builder.and_(block, _splat(builder, args[2], _LANES))
+        return builder.bitcast(builder.icmp_unsigned(">=", block, _splat(builder, args[3], _LANES)), ir.IntType(64))
+
+    return types.uint64(array, types.uint64, array.dtype, array.dtype), generate
+
+
+@_intrinsic
+def _differ(_typing: Any, array: Any, start: Any, value: Any) -> Any:
+    """Bit i of the result: ``array[start + i] != value``."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        block = _load(context, builder, signature.args[0], args[0], args[1], _LANES)
+        return builder.bitcast(builder.icmp_unsigned("!=", block, _splat(builder, args[2], _LANES)), ir.IntType(64))
+
+    return types.uint64(array, types.uint64, array.dtype), generate
+
+
+@_intrinsic
+def _lowest(_typing: Any, bits: Any) -> Any:
+    """Index of the lowest bit that is set; `bits` is not 0."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), generate
+
+
+@_intrinsic
+def _highest(_typing: Any, bits: Any) -> Any:
+    """Index of the highest bit that is set; `bits` is not 0."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        zeros = builder.ctlz(args[0], ir.Constant(ir.IntType(1), 1))
+        return builder.sub(ir.Constant(ir.IntType(64), 63), zeros)
+
+    return types.uint64(types.uint64), generate
+
+
+@numba.njit(inline="always")
+def _heavy(tile: Keys, start: Any, lanes: Any, magnitude: Any, bound: Any) -> Any:
+    """Bit i of the result, i < lanes: the key at ``start + i``, less its lift, is at least `bound`."""
+    stop = start + lanes
+    if stop >= _U64:  # a short block is read from its end, so that no read passes the array's
+        return _at_least(tile, stop - _U64, magnitude, bound) >> (_U64 - lanes)
+    bits = _U0
+    for i in range(lanes):
+        bits |= np.uint64(tile[start + i] & magnitude >= bound) << i
+    return bits
+
+
+@numba.njit(inline="always")
+def _elsewhere(labels: Vertices, start: Any, lanes: Any, own: Any) -> Any:
+    """Bit i of the result, i < lanes: the label of line ``start + i`` is not `own`; 64 labels of padding come first."""
+    return _differ(labels, start + lanes, own) >> (_U64 - lanes)
 
 
 @numba.njit(cache=True, nogil=True)
-def _root(parent: Integers, vertex: int) -> int:
+def collect(
+    tile: Keys,
+    magnitude: Any,
+    lift: Any,
+    own: Vertices,
+    labels: Vertices,
+    first: int,
+    bound: Any,
+    line: int,
+    keys: Keys,
+    cells: Cells,
+) -> tuple[Any, Any]:
+    """Write the keys of `tile` that are at least `bound` to `keys`, and ``line << 32 | entry`` for each to `cells`.
+
+    Entries whose label is their line's are left out: `own` holds the label of each line, `labels` those of the entries
+    of a line, after 64 labels of padding. Lines count from `first`. It begins at line `line` of the tile and stops
+    before one that `keys` and `cells`, modified in place, might not hold. Returns the line to go on from, and how many
+    entries were written.
+    """
+    n, room, raw_bound = np.uint64(labels.size) - _U64, np.uint64(keys.size), bound - lift
+    count, row = _U0, np.uint64(line)
+    while row < np.uint64(own.size) and count + n <= room:
+        base, code = row * n, (np.uint64(first) + row) << _U32
+        for block in range(_U0, n, _U128):
+            if block + _U128 <= n and not _any_at_least(tile, base + block, magnitude, raw_bound):
+                continue
+            for start in range(block, min(block + _U128, n), _U64):
+                lanes = min(_U64, n - start)
+                bits = _heavy(tile, base + start, lanes, magnitude, raw_bound)
+                if bits:
+                    bits &= _elsewhere(labels, start, lanes, own[row])
+                while bits:
+                    entry = start + _lowest(bits)
+                    bits &= bits - _U1
+                    keys[count] = np.uint64(tile[base + entry] & magnitude) + np.uint64(lift)
+                    cells[count] = code | entry
+                    count += _U1
+        row += _U1
+    return row, count
+
+
+@numba.njit(cache=True, nogil=True)
+def heaviest_by_line(
+    tile: Keys, magnitude: Any, lift: Any, own: Vertices, labels: Vertices, keys: Keys, places: Vertices
+) -> None:
+    """Write, for each line of `tile`, the largest key among the entries whose label is not the line's own.
+
+    `own` and `labels` as for `collect`. `places` receives where it is, the first of equals; a line that has none gets
+    key 0. `keys` and `places` are modified in place.
+    """
+    n = np.uint64(labels.size) - _U64
+    for line in range(np.uint64(own.size)):
+        base, label = line * n, own[line]
+        bound, place, found = np.uint64(1 - lift), _U0, False
+        for block in range(_U0, n, _U128):
+            if block + _U128 <= n and not _any_at_least(tile, base + block, magnitude, bound):
+                continue
+            for start in range(block, min(block + _U128, n), _U64):
+                lanes = min(_U64, n - start)
+                others = _elsewhere(labels, start, lanes, label)
+                bits = _heavy(tile, base + start, lanes, magnitude, bound) & others
+                if bits:
+                    while bits:  # from behind: a line that rises is then settled at once
+                        bound = np.uint64(tile[base + start + _highest(bits)] & magnitude) + _U1
+                        bits = _heavy(tile, base + start, lanes, magnitude, bound) & others
+                    bits = _heavy(tile, base + start, lanes, magnitude, bound - _U1) & others
+                    place, found = start + _lowest(bits), True
+        keys[line] = bound - _U1 + np.uint64(lift) if found else _U0
+        places[line] = place
+
+
+@numba.njit(cache=True, nogil=True)
+def heaviest_by_entry(
+    tile: Keys,
+    magnitude: Any,
+    lift: Any,
+    own: Vertices,
+    labels: Vertices,
+    first: int,
+    keys: Keys,
+    places: Vertices,
+) -> None:
+    """Raise `keys`, for each entry of a line, to the largest key that the lines of `tile` hold there.
+
+    As `heaviest_by_line`, across the lines: `places` receives the line, counted from `first`, the first of equals.
+    """
+    width = labels.size - _LANES
+    for line in range(own.size):
+        label, row = own[line], np.uint32(first + line)
+        entries = tile[line * width : (line + 1) * width]
+        for col in range(width):
+            key = (entries[col] & magnitude) + lift
+            better = (key > keys[col]) & (labels[_LANES + col] != label)
+            keys[col] = key if better else keys[col]
+            places[col] = row if better else places[col]
+
+
+@numba.njit(inline="always")
+def _root(parent: Vertices, vertex: Any) -> Any:
     while parent[vertex] != vertex:
         parent[vertex] = parent[parent[vertex]]
         vertex = parent[vertex]
@@ -20,19 +231,95 @@ def _root(parent: Integers, vertex: int) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def kruskal(cells: Integers, m: int, n: int, parent: Integers, ranks: Integers) -> int:
-    """Take `cells` in order; write to `ranks` the position of each that merges two components, and count them.
+def kruskal(order: Cells, place_bits: Any, cells: Cells, m: int, parent: Vertices, positions: NDArray[np.int64]) -> int:
+    """Take `cells` in `order`; write to `positions` the place in it of each that merges two components, and count them.
 
-    `parent` and `ranks` are modified in place; `ranks` needs room for min(m + n - 1, cells.size) entries.
+    An entry of `order`, masked by `place_bits`, is an index of `cells`. `parent` and `positions` are modified in
+    place; `positions` needs room for min(m + n - 1, cells.size) entries.
     """
-    merged = 0
-    for position in range(cells.size):
-        if merged == m + n - 1:
+    merged, tree = 0, parent.size - 1
+    for place in range(cells.size):
+        if merged == tree:
             break
-        a = _root(parent, cells[position] // n)
-        b = _root(parent, m + cells[position] % n)
+        cell = cells[order[place] & place_bits]
+        a = _root(parent, np.uint32(cell >> _U32))
+        b = _root(parent, np.uint32(np.uint64(m) + (cell & _LOW)))
         if a != b:
-            parent[a] = b
-            ranks[merged] = position
+            parent[max(a, b)] = min(a, b)
+            positions[merged] = place
             merged += 1
     return merged
+
+
+@numba.njit(cache=True, nogil=True)
+def label(parent: Vertices) -> None:
+    """Point every vertex at its root; `parent` is modified in place."""
+    for vertex in range(np.uint32(parent.size)):
+        parent[vertex] = _root(parent, vertex)
+
+
+@numba.njit(cache=True, nogil=True)
+def hook(keys: Cells, cells: Cells, m: int, parent: Vertices, component_keys: Cells, component_cells: Cells) -> int:
+    """Merge every component along its first edge in the order; write these edges to `cells`, and count them.
+
+    `keys` and `cells` hold the first edge that leaves the component of each vertex, key 0 where there is none or the
+    vertex sits out; `parent` holds labels. All are modified in place: the edges taken come first in `keys` and
+    `cells`; `component_keys`, 0 at the start, receives the key of the first edge of each component.
+    """
+    for vertex in range(keys.size):
+        root, key = parent[vertex], keys[vertex]
+        if key > component_keys[root] or (
+            key and key == component_keys[root] and cells[vertex] < component_cells[root]
+        ):
+            component_keys[root], component_cells[root] = key, cells[vertex]
+    merged = 0
+    for root in range(keys.size):
+        if component_keys[root]:
+            cell = component_cells[root]
+            a = _root(parent, np.uint32(cell >> _U32))
+            b = _root(parent, np.uint32(np.uint64(m) + (cell & _LOW)))
+            if a != b:
+                parent[max(a, b)] = min(a, b)
+                keys[merged], cells[merged] = component_keys[root], cell
+                merged += 1
+    return merged
+
+
+@numba.njit(cache=True, nogil=True)
+def count_between(
+    tile: Keys,
+    magnitude: Any,
+    lift: Any,
+    width: int,
+    first: int,
+    transposed: bool,
+    edge_keys: Cells,
+    edge_cells: Cells,
+    starts: NDArray[np.int64],
+    shift: Any,
+    counts: NDArray[np.int64],
+) -> None:
+    """Add to ``counts[e]`` the number of entries of `tile` that have exactly e of the given edges at or before them.
+
+    The edges are in order. ``starts[d]`` is the number of edges whose key, shifted right by `shift`, exceeds d; among
+    edges that share that prefix the place is searched by halving. `counts` is modified in place.
+    """
+    n, lightest = np.uint64(width), edge_keys[-1] - np.uint64(lift)
+    for line in range(np.uint64(tile.size) // n):
+        row = np.uint64(first) + line
+        for start in range(_U0, n, _U64):
+            bits = _heavy(tile, line * n + start, min(_U64, n - start), magnitude, lightest)
+            while bits:
+                col = start + _lowest(bits)
+                bits &= bits - _U1
+                key = np.uint64(tile[line * n + col] & magnitude) + np.uint64(lift)
+                cell = col << _U32 | row if transposed else row << _U32 | col
+                prefix = key >> np.uint64(shift)
+                low, high = starts[prefix], starts[prefix - _U1] if prefix else edge_keys.size
+                while low < high:
+                    middle = (low + high) // 2
+                    if edge_keys[middle] > key or (edge_keys[middle] == key and edge_cells[middle] <= cell):
+                        low = middle + 1
+                    else:
+                        high = middle
+                counts[low] += 1

@@ -12,13 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error
 
-_KEYS = {
-    2: (np.uint16, np.uint16(0x7FFF)),
-    4: (np.uint32, np.uint32(0x7FFFFFFF)),
-    8: (np.uint64, np.uint64(0x7FFFFFFFFFFFFFFF)),
-}
+MAGNITUDE_BITS = {2: 0x7FFF, 4: 0x7FFFFFFF, 8: 0x7FFFFFFFFFFFFFFF}  # by size in bytes: all but the sign
 _NATIVE_FLOATS = {"float16", "float32", "float64", "bfloat16"}
 _EXACT_INTEGERS = 2**53
+_CELLS_CHECKED = 2**20  # at a time, so that no array of the layer's size is made
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +83,8 @@ def order_keys(matrix: NDArray[Any]) -> NDArray[Any]:
     >>> order_keys(np.array([[0.5, -0.5, -0.0]]))[0].tolist()
     [4602678819172646912, 4602678819172646912, 0]
     """
-    unsigned, magnitude_bits = _KEYS[matrix.dtype.itemsize]
-    keys: NDArray[Any] = matrix.view(unsigned) & magnitude_bits
+    bits = matrix.view(f"u{matrix.itemsize}")
+    keys: NDArray[Any] = bits & bits.dtype.type(MAGNITUDE_BITS[matrix.itemsize])
     return keys
 
 
@@ -170,14 +167,20 @@ def check_finite(matrix: NDArray[Any], support: NDArray[np.bool_] | None = None)
     ValueError
         If there is one.
     """
-    bad = ~np.isfinite(matrix)
-    if support is not None:
-        bad &= support
-    if bad.any():
-        row, col = (int(i) for i in np.argwhere(bad)[0])
+    n_bad, first = 0, None
+    step = max(_CELLS_CHECKED // matrix.shape[1], 1)
+    for start in range(0, len(matrix), step):
+        bad = ~np.isfinite(matrix[start : start + step])
+        if support is not None:
+            bad &= support[start : start + step]
+        if first is None and bad.any():
+            row, col = np.argwhere(bad)[0]
+            first = int(start + row), int(col)
+        n_bad += int(np.count_nonzero(bad))
+    if first is not None:
         raise ValueError(
-            f"Argument 'weights' must be finite, but {int(bad.sum())} of its {bad.size} entries are NaN or infinite, "
-            f"the first at row {row}, column {col}: {float(matrix[row, col])}."
+            f"Argument 'weights' must be finite, but {n_bad} of its {matrix.size} entries are NaN or infinite, "
+            f"the first at row {first[0]}, column {first[1]}: {float(matrix[first])}."
         )
 
 

@@ -1,18 +1,21 @@
 """The maximum spanning forest of a layer, and its overlap with the largest weights."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import choice, integer
-from topobounds._kernels.spanning import kruskal
 from topobounds._records import Record
-from topobounds.topology.filtration import Filtration, filtration
+from topobounds.topology.filtration import Filtration, check_finite, filtration, mask_matrix, weight_matrix
+from topobounds.topology.keys import Edges, KeyMatrix
 
 Zeros = Literal["absent", "edge"]
+_PLAIN_STEP = 2**14  # cells made Python integers at a time
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -25,8 +28,6 @@ class SpanningForest(Record):
         The edges in order of entry: descending |w|, ties by flat row-major index.
     weights : ndarray, one entry per edge
         |w| of each edge, descending, in the type of the weights.
-    ranks : ndarray of int64, one entry per edge
-        Position of each edge among all weights of the layer in the total order, from 1.
     shape : tuple of int
         Rows m and columns n of the layer.
     zeros : {"absent", "edge"}
@@ -39,25 +40,38 @@ class SpanningForest(Record):
 
     Notes
     -----
+    `ranks`, and what needs them, are read off the forest's computation where it went through all heavier weights, as
+    it does for all but a few edges of most layers; else the weights are read once more when they are asked for.
     ``rows`` and ``cols`` index the matrix that was given, so ``W[forest.rows, forest.cols]`` are the signed weights.
     """
 
     rows: NDArray[np.int64]
     cols: NDArray[np.int64]
     weights: NDArray[Any]
-    ranks: NDArray[np.int64]
     shape: tuple[int, int]
     zeros: Zeros
     alpha: int
     n_components: int
+    _ranks: "_Ranks"
 
     @property
+    def ranks(self) -> NDArray[np.int64]:
+        """Position of each edge among all weights of the layer in the total order, from 1.
+
+        Raises
+        ------
+        RuntimeError
+            If the weights had to be read once more and are no longer those that the forest was made from.
+        """
+        return self._ranks.all
+
+    @cached_property
     def critical_rank(self) -> int:
         """Rank of the lightest edge of the non-zero support's forest; 0 if it has none.
 
         Magnitude pruning leaves the persistence diagram as it is exactly if it keeps at least this many weights.
         """
-        return int(self.ranks[self.alpha - 1]) if self.alpha else 0
+        return int(self._ranks.between(self.alpha - 1, self.alpha)[0]) if self.alpha else 0
 
     def overlap(self, k: int | None = None) -> float:
         """Return |forest ∩ top-k| / alpha, the share of the forest that the k largest weights hold.
@@ -108,13 +122,42 @@ class SpanningForest(Record):
         kept = [integer("k", k, 0, m * n) for k in ks]
         if not self.alpha:
             return np.ones(len(kept))
-        return np.searchsorted(self.ranks[: self.alpha], kept, side="right") / self.alpha
+        ranks = self._ranks.up_to(max(kept, default=0))
+        return np.searchsorted(ranks[: self.alpha], kept, side="right") / self.alpha
 
     def __repr__(self) -> str:
         return (
             f"SpanningForest(shape={self.shape}, alpha={self.alpha}, n_components={self.n_components}, "
             f"critical_rank={self.critical_rank}, zeros={self.zeros!r})"
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Ranks:
+    """The ranks of a forest's edges, known from the start or counted when they are asked for."""
+
+    edges: Edges
+    keys: KeyMatrix
+
+    @cached_property
+    def all(self) -> NDArray[np.int64]:
+        known = self.edges.ranks
+        return np.concatenate([known, self.between(known.size, self.edges.cells.size)])
+
+    def up_to(self, rank: int) -> NDArray[np.int64]:
+        """Return the ranks of the first edges, among them all ranks up to `rank`."""
+        return self.edges.ranks if rank <= self.edges.n_sorted else self.all
+
+    def between(self, first: int, last: int) -> NDArray[np.int64]:
+        """Return the ranks of edges `first` to `last` - 1, all of them known or none."""
+        if last <= self.edges.ranks.size:
+            return self.edges.ranks[first:last]
+        from topobounds.topology.forest import ranks_of  # noqa: PLC0415 (loads numba)
+
+        edge_keys, edge_cells = self.edges.keys[first:last], self.edges.cells[first:last]
+        if not np.array_equal(self.keys.at(edge_cells), edge_keys):
+            raise RuntimeError("The weights have changed since the forest was made, so ranks cannot be counted.")
+        return ranks_of(self.keys, edge_keys, edge_cells)
 
 
 def maximum_spanning_forest(
@@ -162,19 +205,23 @@ def maximum_spanning_forest(
     (4, 4)
     """
     zeros = choice("zeros", zeros, ("absent", "edge"))  # type: ignore[assignment]
-    edges = filtration(weights, mask)
-    positions = _forest_positions(edges, edges.n_nonzero if zeros == "absent" else edges.cells.size)
-    m, n = edges.shape
-    rows, cols = np.divmod(edges.cells[positions], n)
+    matrix = weight_matrix(weights)
+    support = None if mask is None else mask_matrix(mask, matrix.shape)
+    keys = KeyMatrix.of(matrix, support, zero_edges=zeros == "edge")
+    edges = _edges(matrix, support, keys)
+    rows, cols = (
+        index.astype(np.int64) for index in (edges.cells >> np.uint64(32), edges.cells & np.uint64(2**32 - 1))
+    )
+    values = np.abs(matrix[rows, cols])
     return SpanningForest(
         rows=rows,
         cols=cols,
-        weights=np.abs(edges.weights[rows, cols]),
-        ranks=positions + 1,
-        shape=(m, n),
+        weights=values,
+        shape=keys.shape,
         zeros=zeros,
-        alpha=int(np.searchsorted(positions, edges.n_nonzero)),
-        n_components=m + n - positions.size,
+        alpha=int(np.count_nonzero(values)),
+        n_components=sum(keys.shape) - rows.size,
+        _ranks=_Ranks(edges, keys),
     )
 
 
@@ -206,16 +253,55 @@ def magnitude_overlap(weights: ArrayLike, k: int | None = None, mask: ArrayLike 
     >>> magnitude_overlap([[3.0, 2.0], [2.5, 1.0]], 2)
     0.6666666666666666
     """
-    edges = filtration(weights, mask)
-    m, n = edges.shape
-    alpha = _forest_positions(edges, edges.n_nonzero).size
-    kept = alpha if k is None else integer("k", k, 0, m * n)
-    return _forest_positions(edges, min(kept, edges.n_nonzero)).size / alpha if alpha else 1.0
+    return maximum_spanning_forest(weights, mask).overlap(k)
 
 
-def _forest_positions(edges: Filtration, n_edges: int) -> NDArray[np.int64]:
-    """Return the positions, among the first `n_edges` edges, of those that merge two components."""
-    m, n = edges.shape
-    ranks = np.empty(min(m + n - 1, n_edges), np.int64)
-    merged = kruskal(edges.cells[:n_edges], m, n, np.arange(m + n), ranks)
-    return ranks[:merged]
+def _edges(matrix: NDArray[Any], support: NDArray[np.bool_] | None, keys: KeyMatrix) -> Edges:
+    """Return the forest's edges from the kernels, or from numpy alone for as long as that is the faster way in."""
+    if not _Plain.affords(matrix.size):
+        from topobounds.topology.forest import NotFiniteError, spanning_edges  # noqa: PLC0415 (loads numba)
+
+        try:
+            return spanning_edges(keys)
+        except NotFiniteError:
+            check_finite(matrix, support)
+    return _plain_edges(filtration(matrix, support), keys)
+
+
+class _Plain:
+    """What small layers may cost in numpy before the kernels are loaded: as much as loading them."""
+
+    cells = 0
+    affordable = 2**22  # some 0.1 microseconds each; the kernels take 0.9 s to load
+
+    @classmethod
+    def affords(cls, cells: int) -> bool:
+        """Say whether a layer is best treated in numpy, and remember that it was."""
+        if "topobounds.topology.forest" in sys.modules or cls.cells + cells > cls.affordable:
+            return False
+        cls.cells += cells
+        return True
+
+
+def _plain_edges(order: Filtration, keys: KeyMatrix) -> Edges:
+    """Kruskal's algorithm on all cells, in numpy and Python."""
+    m, n = order.shape
+    parent = list(range(m + n))
+    n_cells = order.cells.size if keys.lift else order.n_nonzero
+    positions: list[int] = []
+    for start in range(0, n_cells, _PLAIN_STEP):
+        if len(positions) == m + n - 1:
+            break
+        for position, cell in enumerate(order.cells[start : min(start + _PLAIN_STEP, n_cells)].tolist(), start):
+            a, b = cell // n, m + cell % n
+            while parent[a] != a:
+                parent[a] = a = parent[parent[a]]
+            while parent[b] != b:
+                parent[b] = b = parent[parent[b]]
+            if a != b:
+                parent[a] = b
+                positions.append(position)
+    ranks = np.array(positions, np.int64) + 1
+    rows, cols = np.divmod(order.cells[ranks - 1].astype(np.uint64), np.uint64(n))
+    cells = rows << np.uint64(32) | cols
+    return Edges(cells, keys.at(cells), ranks, m * n)

@@ -1,0 +1,286 @@
+"""The maximum spanning forest of a dense layer in about one read of its weights.
+
+Filter rounds: a sample gives the bound that some M (ln M + 1) keys reach, M being the longer side; one pass over the
+weights collects them; sorted, they go through Kruskal's algorithm. At random they make a graph that is connected but
+for a few vertices, so the first round is most often nearly all. Blocks and hierarchies take one round a level.
+
+Borůvka rounds: every component but the one that is dearest to search takes the first edge that leaves it. Vertices
+left alone, dead rows, scales and heavy ties end here.
+
+Every round is exact whatever the sample was, and the order is total: any number of threads finds the same forest.
+"""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topobounds._kernels import spanning as kernels
+from topobounds.topology.keys import Cells, Edges, KeyMatrix, windows
+
+Vertices = NDArray[np.uint32]
+Found = tuple[Cells, Cells]  # keys and cells of edges
+Result = TypeVar("Result")
+
+THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_CELLS_PER_CHUNK = 2**21
+_CELLS_PER_COPY = 2**17  # a tile that is copied stays in the cache
+_SAMPLED_HITS = 64  # sampled keys above the bound: it lets 1 +- 1/8 of what is wanted through
+_ROOM = 2**13  # entries collected in one call of the kernel, or those of a line if they are more
+_PADDING = np.zeros(64, np.uint32)  # labels that kernels may read ahead of the first
+_CROWD = 8  # vertices a component from which on a filter round is likely to join more than a Borůvka round
+
+
+class NotFiniteError(Exception):
+    """A weight is NaN or infinite."""
+
+
+def spanning_edges(keys: KeyMatrix) -> Edges:
+    """Return the edges of the maximum spanning forest.
+
+    Raises
+    ------
+    NotFiniteError
+        If a key is that of infinity or NaN.
+    """
+    m, n = keys.shape
+    parent = np.arange(m + n, dtype=np.uint32)
+    finished = np.zeros(m + n, np.bool_)
+    early, ranks, n_sorted, complete = _filter_round(keys, parent)
+    late: list[Found] = []
+    stuck = not n_sorted
+    while not complete:
+        kernels.label(parent)
+        active = _active(keys, parent, finished)
+        if not active.any():
+            break
+        if stuck or np.count_nonzero(active) < _CROWD * np.unique(parent[active]).size:
+            late.append(_boruvka_round(keys, parent, active, finished))
+            stuck = False
+        else:
+            found, _, _, complete = _filter_round(keys, parent)
+            late.append(found)
+            stuck = not found[0].size
+    if not late:
+        return Edges(early[1], early[0], ranks, n_sorted)
+    late_keys, late_cells = _in_order(*(np.concatenate(arrays) for arrays in zip(*late, strict=True)))
+    edge_keys, edge_cells = np.concatenate([early[0], late_keys]), np.concatenate([early[1], late_cells])
+    return Edges(edge_cells, edge_keys, ranks, n_sorted)
+
+
+def ranks_of(keys: KeyMatrix, edge_keys: Cells, edge_cells: Cells) -> NDArray[np.int64]:
+    """Return the ranks, from 1, of cells in the total order among all cells of the layer: one pass over the weights."""
+    shift = max(keys.bits.itemsize * 8 - 17, 0)  # the key's first 16 bits after the sign
+    prefixes = (edge_keys >> np.uint64(shift)).astype(np.int64)
+    starts = np.searchsorted(-prefixes, -np.arange(2**16 + 2))
+
+    def count(lines: slice) -> NDArray[np.int64]:
+        counts = np.zeros(edge_keys.size + 1, np.int64)
+        place = lines.start, keys.transposed
+        kernels.count_between(*keys.tile(lines), keys.width, *place, edge_keys, edge_cells, starts, shift, counts)
+        return counts
+
+    return np.cumsum(np.sum(_each(count, _chunks(keys)), axis=0))[:-1] + 1
+
+
+def _active(keys: KeyMatrix, labels: Vertices, finished: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which vertices a round has to look at: not those without a way out, nor the dearest component."""
+    m, n = keys.shape
+    cost = np.repeat([float(n), float(m)], [m, n])
+    active: NDArray[np.bool_] = (labels != np.bincount(labels, cost).argmax()) & ~finished
+    return active
+
+
+def _filter_round(keys: KeyMatrix, parent: Vertices) -> tuple[Found, NDArray[np.int64], int, bool]:
+    """Join the components that `parent` labels by all edges whose key reaches a bound; `parent` is modified in place.
+
+    Returns the edges, their ranks among the edges between components, the number of those that reached the bound,
+    and whether these were all there are. If they were many more than wanted, it does nothing.
+    """
+    m, n = keys.shape
+    own, labels = _oriented(keys, parent)
+    bound = _sampled_bound(keys, own, labels)
+    values, cells = _collected(keys, own, labels, bound)
+    if values.size > _limit(keys):
+        values, cells, bound = values[:0], cells[:0], keys.infinity
+    order, place_bits = _descending(values)
+    positions = np.empty(min(m + n - 1, cells.size), np.int64)
+    positions = positions[: kernels.kruskal(order, place_bits, cells, m, parent, positions)]
+    places = order[positions] & place_bits
+    return (values[places], cells[places]), positions + 1, cells.size, bound == 1 or positions.size == m + n - 1
+
+
+def _wanted(keys: KeyMatrix) -> int:
+    longer = max(keys.shape)
+    return math.ceil(longer * (math.log(longer) + 1)) + 16
+
+
+def _limit(keys: KeyMatrix) -> int:
+    return 4 * _wanted(keys)
+
+
+def _oriented(keys: KeyMatrix, labels: Vertices) -> tuple[Vertices, Vertices]:
+    """Return the labels of the lines of `keys`, and of the entries of a line, padded."""
+    m, _ = keys.shape
+    rows, cols = labels[:m], labels[m:]
+    own, others = (cols, rows) if keys.transposed else (rows, cols)
+    return own, np.concatenate([_PADDING, others])
+
+
+def _sampled_bound(keys: KeyMatrix, own: Vertices, labels: Vertices) -> int:
+    """Return the key that about the wanted number of cells reach, or the next if too many tie with it; at least 1."""
+    share = _wanted(keys) / keys.size
+    if share > 1 / 4:
+        return 1
+    sample, lines, entries = keys.sample(math.ceil(_SAMPLED_HITS / share))
+    sample *= own[lines, None] != windows(labels[_PADDING.size :], sample.shape[1])[entries]
+    place = sample.size - math.ceil(share * sample.size)
+    bound = int(np.partition(sample.ravel(), place)[place])
+    too_many = int(np.count_nonzero(sample >= bound)) > 3 * (sample.size - place)
+    return min(max(bound + too_many, 1), keys.infinity)
+
+
+def _collected(keys: KeyMatrix, own: Vertices, labels: Vertices, bound: int) -> Found:
+    """Return the keys of at least `bound` and their cells, by cell; some of them if they are beyond the limit.
+
+    Raises
+    ------
+    NotFiniteError
+        If there is infinity or NaN among them.
+    """
+
+    def collect(lines: slice) -> list[Found]:
+        tile, magnitude, lift = keys.tile(lines)
+        parts, line, total = [], 0, 0
+        while line < lines.stop - lines.start and total <= _limit(keys):
+            values, cells = np.empty((2, max(_ROOM, keys.width)), np.uint64)
+            line, count = kernels.collect(
+                tile, magnitude, lift, own[lines], labels, lines.start, tile.dtype.type(bound), line, values, cells
+            )
+            parts.append((values[:count].copy(), cells[:count].copy()))
+            total += count
+        return parts
+
+    parts = [part for chunk in _each(collect, _chunks(keys)) for part in chunk]
+    values, cells = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    if values.max(initial=0) >= keys.infinity:
+        raise NotFiniteError
+    if keys.transposed:
+        cells = cells << np.uint64(32) | cells >> np.uint64(32)
+        order = np.argsort(cells)
+        values, cells = values[order], cells[order]
+    return values, cells
+
+
+def _descending(values: Cells) -> tuple[Cells, np.uint64]:
+    """Return the stable order from the largest value down: places, under bits to be masked away, and the mask.
+
+    Numbers sort several times faster than places, so each value is packed with its place into 64 bits. If it does not
+    fit, its lowest bits are left out, which is of use as long as no two values agree in what is left.
+    """
+    place_bits = max(values.size - 1, 1).bit_length()
+    packed = values.max(initial=0) - values
+    dropped = max(int(packed.max(initial=0)).bit_length() + place_bits - 64, 0)
+    packed >>= np.uint64(dropped)
+    packed <<= np.uint64(place_bits)
+    packed |= np.arange(values.size, dtype=np.uint64)
+    packed.sort()
+    if dropped and not np.diff(packed >> np.uint64(place_bits)).all():
+        packed = np.argsort(~values, kind="stable").astype(np.uint64)
+    return packed, np.uint64((1 << place_bits) - 1)
+
+
+def _in_order(values: Cells, cells: Cells) -> Found:
+    order = np.lexsort((cells, ~values))
+    return values[order], cells[order]
+
+
+def _boruvka_round(keys: KeyMatrix, parent: Vertices, active: NDArray[np.bool_], finished: NDArray[np.bool_]) -> Found:
+    """Join every active component that `parent` labels along the first edge that leaves it; return these edges.
+
+    `parent` is modified in place, and `finished`: it becomes true for the vertices of components without such an edge.
+    """
+    m, n = keys.shape
+    labels = parent.copy()
+    values, cells = _leaving(keys, labels, active)
+    if values.max() >= keys.infinity:
+        raise NotFiniteError
+    best, best_cells = np.zeros(m + n, np.uint64), np.empty(m + n, np.uint64)
+    merged = kernels.hook(values, cells, m, parent, best, best_cells)
+    finished |= active & (best[labels] == 0)
+    return values[:merged], cells[:merged]
+
+
+def _leaving(keys: KeyMatrix, labels: Vertices, active: NDArray[np.bool_]) -> Found:
+    """Return key and cell of the first edge from each active vertex to another component; key 0 where there is none."""
+    m, _ = keys.shape
+    values, cells = np.zeros(labels.size, np.uint64), np.zeros(labels.size, np.uint64)
+    for view in (keys, keys.across()):
+        side = slice(m, None) if view.transposed else slice(0, m)
+        lines = np.flatnonzero(active[side])
+        if not lines.size:
+            continue
+        if view is not keys and lines.size * 8 > view.bits.shape[0]:  # too many lines to gather across memory
+            best, places = _heaviest_by_entry(keys, labels)
+            best, places = best[lines], places[lines]
+        else:
+            best, places = _heaviest_by_line(view, labels, lines)
+        values[side][lines], cells[side][lines] = best, view.cells(lines, places)
+    return values, cells
+
+
+def _heaviest_by_line(keys: KeyMatrix, labels: Vertices, lines: NDArray[np.int64]) -> tuple[NDArray[Any], Vertices]:
+    """Return for each of `lines` its largest key to another component, and the first entry that has it."""
+    own, others = _oriented(keys, labels)
+
+    def search(chunk: Any) -> tuple[NDArray[Any], Vertices]:
+        tile, magnitude, lift = keys.tile(chunk)
+        mine = own[chunk]
+        best, places = np.empty(mine.size, tile.dtype), np.empty(mine.size, np.uint32)
+        kernels.heaviest_by_line(tile, magnitude, lift, mine, others, best, places)
+        return best, places
+
+    results = _each(search, _chunks(keys, lines))
+    return np.concatenate([best for best, _ in results]), np.concatenate([places for _, places in results])
+
+
+def _heaviest_by_entry(keys: KeyMatrix, labels: Vertices) -> tuple[NDArray[Any], Vertices]:
+    """Return for each entry its largest key to another component over all lines, and the first line that has it."""
+    own, others = _oriented(keys, labels)
+
+    def search(chunk: slice) -> tuple[NDArray[Any], Vertices]:
+        tile, magnitude, lift = keys.tile(chunk)
+        best, places = np.zeros(keys.width, tile.dtype), np.zeros(keys.width, np.uint32)
+        kernels.heaviest_by_entry(tile, magnitude, lift, own[chunk], others, chunk.start, best, places)
+        return best, places
+
+    best, places = np.zeros(keys.width, keys.bits.dtype), np.zeros(keys.width, np.uint32)
+    for chunk_best, chunk_places in _each(search, _chunks(keys)):
+        places = np.where(chunk_best > best, chunk_places, places)
+        best = np.maximum(best, chunk_best)
+    return best, places
+
+
+def _chunks(keys: KeyMatrix, lines: NDArray[np.int64] | None = None) -> list[Any]:
+    """Cut all lines, or some, into pieces for one call each."""
+    n_lines = len(keys.bits) if lines is None else lines.size
+    everything = n_lines == len(keys.bits)
+    cells = _CELLS_PER_CHUNK if everything and keys.in_place else _CELLS_PER_COPY
+    step = max(cells // keys.width, 1)
+    starts = range(0, n_lines, step)
+    if lines is None or everything:
+        return [slice(start, min(start + step, n_lines)) for start in starts]
+    return [lines[start : start + step] for start in starts]
+
+
+def _each(function: Callable[[Any], Result], chunks: Sequence[Any]) -> list[Result]:
+    """Apply a function whose kernels release the lock to every chunk, on all cores if there are several."""
+    threads = min(THREADS, len(chunks))
+    if threads == 1:
+        return [function(chunk) for chunk in chunks]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, chunks))
