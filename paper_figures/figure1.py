@@ -20,7 +20,7 @@ COLUMNS = ("trial", "epoch", "layer", "normalized_neural_persistence")
 def measure(settings: Settings) -> FigureRecord:
     """Return the normalised neural persistence (``balwani``, p = 2) of each layer after each epoch of each trial."""
     run, rows = trained(settings), []
-    for trial, level in trials(run):
+    for trial, level in trials(run, settings):
         for epoch in range(1, settings.epochs + 1):
             for layer, weights in enumerate(layer_weights(level, epoch), 1):
                 rows.append((trial, epoch, layer, neural_persistence(weights, normalized=True)))

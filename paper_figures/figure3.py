@@ -41,7 +41,7 @@ def measure(settings: Settings) -> FigureRecord:
     The overlap is |forest ∩ top-k| / k, the forest being that of the weights on the support and k = alpha its edges.
     """
     run, rows = trained(settings), []
-    for trial, level in trials(run):
+    for trial, level in trials(run, settings):
         for layer, weights in enumerate(layer_weights(level, settings.epochs), 1):
             rows += _layer_rows(layer, weights, trial, settings.seed)
         settings.progress(trial + 1, settings.trials, "overlaps")

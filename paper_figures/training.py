@@ -27,10 +27,10 @@ def trained(settings: Settings) -> RunFolder:
     )
 
 
-def trials(run: RunFolder) -> Iterator[tuple[int, Level]]:
-    """Yield the number and the level of each finished trial."""
-    for level in run.levels:
-        yield int(level.name.removeprefix("trial-")), level
+def trials(run: RunFolder, settings: Settings) -> Iterator[tuple[int, Level]]:
+    """Yield the number and the level of each trial asked for; the folder may hold more."""
+    for trial in range(settings.trials):
+        yield trial, run.level(f"trial-{trial}")
 
 
 def layer_weights(level: Level, epoch: int) -> list[NDArray[Any]]:

@@ -59,7 +59,7 @@ class TrainingPlan(Record):
     --------
     >>> plan = TrainingPlan(dataset="digits", trials=2)
     >>> plan.passes_per_epoch, plan.name
-    (15, 'digits-2x20-seed0-ae32a3be')
+    (15, 'digits-20-epochs-seed-0-9e92db66')
     """
 
     dataset: str
@@ -85,9 +85,14 @@ class TrainingPlan(Record):
         object.__setattr__(self, "passes_per_epoch", integer("passes_per_epoch", passes, 1))
 
     @property
+    def of_each_trial(self) -> dict[str, Any]:
+        """What trial t depends on beside t: the plan without the number of trials, which may grow."""
+        return {key: value for key, value in self.to_dict().items() if key != "trials"}
+
+    @property
     def name(self) -> str:
-        """A folder name that no other plan has: the data, trials x epochs, seed, and the plan's hash."""
-        return f"{self.dataset}-{self.trials}x{self.epochs}-seed{self.seed}-{digest(self.to_dict())[:8]}"
+        """A folder name that no other plan has: the data, the epochs, the seed, and a hash of `of_each_trial`."""
+        return f"{self.dataset}-{self.epochs}-epochs-seed-{self.seed}-{digest(self.of_each_trial)[:8]}"
 
 
 def train(
@@ -134,7 +139,7 @@ def train(
         If the folder holds another plan, was trained on other data, is in use, or cannot be written.
     """
     place = pick_device(device)
-    run = RunFolder.create(folder, plan)
+    run = RunFolder.create(folder, plan.of_each_trial)
     if not _missing(run, plan):
         return run
     data = load_dataset(plan.dataset, data_dir, download=download)

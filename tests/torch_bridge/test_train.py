@@ -65,6 +65,16 @@ def test_a_trial_depends_on_its_seed_and_number_alone(run, tmp_path):
             np.testing.assert_array_equal(array, run.levels[0].weights(stem)[name])
 
 
+def test_more_trials_go_into_the_same_folder_and_train_only_what_is_missing(tmp_path):
+    plans = [TrainingPlan(**{**vars(PLAN), "trials": trials, "epochs": 1}) for trials in (1, 2)]
+    assert plans[0].name == plans[1].name
+    train(plans[0], tmp_path, device="cpu")
+    manifest = tmp_path / "trial-0" / "manifest.json"
+    before = manifest.stat().st_mtime_ns
+    assert [level.name for level in train(plans[1], tmp_path, device="cpu").levels] == ["trial-0", "trial-1"]
+    assert manifest.stat().st_mtime_ns == before
+
+
 def test_the_initialisation_is_the_default_of_pytorch(run):
     for name, array in run.levels[0].weights("epoch-00").items():
         bound = 1 / np.sqrt(64 if ".0." in name else 20)
