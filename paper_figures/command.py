@@ -1,9 +1,6 @@
 """``topobounds figures``: makes the paper's figures and tables. Importing it loads click and nothing else."""
 
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +8,7 @@ import click
 
 from paper_figures.registry import FIGURES, figure_module
 from topobounds._arguments import argument_error, choice
-from topobounds.cli import Count, print_json
+from topobounds.cli import Count, print_json, progress_bar
 
 if TYPE_CHECKING:
     from paper_figures.records import FigureRecord
@@ -51,7 +48,7 @@ def figures(ctx: click.Context, /, names: tuple[str, ...], from_records: bool, a
     started = time.monotonic()
     wanted = [choice("NAME", name, tuple(FIGURES)) for name in dict.fromkeys(names)] or list(FIGURES)
     _check_folder(asked["out"])
-    with _progress() as progress:
+    with progress_bar("starting") as progress:
         asked["progress"] = progress
         records = _committed(ctx, wanted, asked) if from_records else _measured(wanted, asked)
         files = {record.name: publish(record, asked["out"]) for record in records}
@@ -114,21 +111,6 @@ def _check_folder(out: Path) -> None:
         raise argument_error("--out", "a folder", str(out))
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[float, float, str], None]]:
-    """Yield a function (done, total, message) that moves a bar on stderr, or does nothing if that is no terminal."""
-    if not sys.stderr.isatty():
-        yield lambda done, total, message: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), TimeRemainingColumn(compact=True), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-        yield lambda done, total, message: bar.update(task, completed=done, total=total, description=message)
-
-
 def _summary(records: "list[FigureRecord]", files: dict[str, list[Path]], seconds: float) -> dict[str, Any]:
     """Return what was made; data set, trials and epochs are null where no net is behind it."""
     settled = {key: value for record in records for key, value in record.settled.items() if value is not None}
@@ -146,4 +128,4 @@ def _print(records: "list[FigureRecord]", files: dict[str, list[Path]]) -> None:
         if show := getattr(figure_module(record.name), "show", None):
             Console(highlight=False).print(show(record))
     for made in files.values():
-        click.echo("\n".join(map(str, made)))
+        click.echo(" ".join([str(made[0]), *(file.suffix for file in made[1:])]))

@@ -272,17 +272,18 @@ def _print_compression(report: dict[str, Any]) -> None:
 
 
 @contextmanager
-def progress_bar(label: str, *, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Yield a function (done, total) that moves a bar on stderr, or None where there is no terminal to show it."""
+def progress_bar(label: str, *, shown: bool = True) -> Iterator[Callable[..., None]]:
+    """Yield a function (done, total, label) that moves a bar on stderr; without a terminal there it does nothing."""
     if not shown or not sys.stderr.isatty():
-        yield None
+        yield lambda done, total, message=label: None
         return
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(label, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    columns = (BarColumn(), TimeRemainingColumn(compact=True), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total, message=label: bar.update(task, completed=done, total=total, description=message)
 
 
 def print_json(record: dict[str, Any]) -> None:
