@@ -1,0 +1,269 @@
+"""analyze(): the geometry of any model traced, its layers measured, and the model left as it was."""
+
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+
+from tests import naive_convolution
+from topobounds import critical_compression_ratio, magnitude_overlap, maximum_spanning_forest, persistence_diagram
+from topobounds.layers import Conv, Dense, Recurrent
+from topobounds.pruning import magnitude_mask
+from torch_bridge import analyze, topological_unstructured
+from torch_bridge.geometry import conv_geometry, trace
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def by_name(report):
+    return {layer.name: layer for layer in report.layers}
+
+
+class Everything(nn.Module):
+    """Every kind of layer, one called twice, one never, one tensor that is no layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(11, 6)
+        self.rnn = nn.GRU(6, 8, batch_first=True)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.conv = nn.Conv1d(8, 4, 3, stride=2, padding=1, dilation=2, groups=2)
+        self.up = nn.ConvTranspose1d(4, 2, 3, stride=2)
+        self.twice = nn.Linear(8, 8)
+        self.never = nn.Linear(3, 2)
+        self.norm = nn.BatchNorm1d(4)
+        self.drop = nn.Dropout(0.5)
+        self.scale = nn.Parameter(torch.ones(2, 17))
+
+    def forward(self, tokens, *, offset=0):
+        x, _ = self.rnn(self.embed(tokens))
+        x = self.twice(torch.relu(self.twice(self.drop(x)))) + offset
+        x, _ = self.attention(x, x, x)
+        x = self.norm(self.conv(x.transpose(1, 2)))
+        return self.up(x, output_size=(12,))
+
+
+TOKENS = torch.arange(22).reshape(2, 11) % 11
+
+
+def test_every_layer_is_there_under_its_own_name():
+    report = analyze(Everything(), TOKENS)
+    layers = by_name(report)
+    assert list(layers) == [
+        "embed.weight",
+        *(f"rnn.weight_{side}_l0[{gate}]" for side in ("ih", "hh") for gate in ("reset", "update", "new")),
+        *(f"attention.in_proj_weight[{part}]" for part in ("query", "key", "value")),
+        "attention.out_proj.weight",
+        "conv.weight",
+        "up.weight",
+        "twice.weight",
+        "never.weight",
+    ]
+    assert {name: (layer.kind, layer.m, layer.n, layer.calls) for name, layer in layers.items() if "[" not in name} == {
+        "embed.weight": ("embedding", 11, 6, 1),
+        "attention.out_proj.weight": ("dense", 8, 8, 1),
+        "conv.weight": ("conv", 8 * 11, 4 * 5, 1),
+        "up.weight": ("conv", 4 * 5, 2 * 12, 1),
+        "twice.weight": ("dense", 8, 8, 2),
+        "never.weight": ("dense", 3, 2, 0),
+    }
+    assert layers["rnn.weight_ih_l0[new]"].kind == "dense"
+    assert (layers["rnn.weight_hh_l0[new]"].kind, layers["rnn.weight_hh_l0[new]"].m) == ("recurrent", 8)
+    assert layers["never.weight"].reason == "Not called with this example."
+    assert layers["never.weight"].alpha == 4
+    assert list(report.unread) == ["scale"]
+    assert "Everything" in report.unread["scale"]
+
+
+def test_the_numbers_are_those_of_the_functions_on_the_same_weights():
+    model = Everything()
+    prune.random_unstructured(model.twice, "weight", 0.6)
+    layers = by_name(analyze(model, TOKENS))
+    gates = np.split(model.rnn.weight_hh_l0.detach().numpy(), 3)
+    for name, weights, shape in (
+        ("twice.weight", model.twice.weight.detach().numpy(), Dense(8, 8)),
+        ("rnn.weight_hh_l0[update]", gates[1], Recurrent(8)),
+    ):
+        layer, forest = layers[name], maximum_spanning_forest(weights)
+        assert (layer.alpha, layer.components, layer.critical) == (forest.alpha, forest.n_components, forest.alpha)
+        assert layer.critical_rank == forest.critical_rank
+        assert layer.safe_density == forest.critical_rank / 64
+        assert layer.overlap == magnitude_overlap(weights)
+        deaths = persistence_diagram(weights).deaths
+        persistence = math.sqrt(np.sum((1 - deaths) ** 2) / (len(deaths) - 1))
+        assert layer.neural_persistence == pytest.approx(persistence, rel=1e-12)
+        assert layer.eta_tau == layer.eta_tau_toeplitz == critical_compression_ratio(shape)
+    assert (layers["twice.weight"].nonzero, layers["twice.weight"].density) == (26, 26 / 64)
+
+
+def test_a_convolution_against_the_oracle():
+    model = Everything()
+    layer = by_name(analyze(model, TOKENS))["conv.weight"]
+    conv = Conv(8, 4, 3, 11, stride=2, padding=1, dilation=2, groups=2)
+    kernel = model.conv.weight.detach().numpy()
+    merges = naive_convolution.critical(conv, kernel)
+    order = np.argsort(-np.abs(kernel).ravel(), kind="stable")
+    n_critical = np.count_nonzero(merges)
+    assert (layer.alpha, layer.components) == (merges.sum(), conv.n_vertices - merges.sum())
+    assert layer.critical == n_critical
+    assert layer.critical_rank == 1 + np.flatnonzero(merges[order])[-1]
+    assert layer.overlap == np.count_nonzero(merges[order[:n_critical]]) / n_critical
+    matrix = naive_convolution.matrix(conv, kernel.astype(float))
+    deaths = persistence_diagram(matrix).deaths
+    persistence = math.sqrt(np.sum((1 - deaths) ** 2) / (len(deaths) - 1))
+    assert layer.neural_persistence == pytest.approx(persistence, rel=1e-12)
+    assert layer.eta_tau == critical_compression_ratio(conv)
+    assert layer.eta_tau_toeplitz == critical_compression_ratio(conv, "toeplitz")
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_traced_geometries_are_those_of_torch(seed):
+    rng = np.random.default_rng(seed)
+    conv = naive_convolution.random_conv(rng)
+    name = f"Conv{'Transpose' if conv.transposed else ''}{len(conv.kernel_size)}d"
+    options = {"output_padding": conv.output_padding} if conv.transposed else {"padding_mode": conv.padding_mode}
+    shape = (conv.in_channels, conv.out_channels, conv.kernel_size)
+    options |= {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation, "groups": conv.groups}
+    layer = getattr(nn, name)(*shape, **options)
+    for example in (
+        torch.zeros(2, conv.in_channels, *conv.input_size),
+        {"input": torch.zeros(conv.in_channels, *conv.input_size)},
+    ):
+        (found,) = trace(layer, example).convs(layer)
+        assert found == conv
+    (report,) = analyze(layer, torch.zeros(1, conv.in_channels, *conv.input_size)).layers
+    assert (report.m, report.n) == (conv.n_inputs, conv.n_outputs)
+
+
+def test_magnitude_pruning_is_safe_down_to_the_safe_density_and_not_below():
+    model = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.Flatten(), nn.Linear(3 * 36, 20))
+    example = torch.zeros(1, 2, 6, 6)
+    before = analyze(model, example).layers
+    for module, layer in zip((model[0], model[2]), before, strict=True):
+        weights = module.weight.detach().numpy().copy()
+        for keep, preserved in ((layer.critical_rank, True), (layer.critical_rank - 1, False)):
+            with torch.no_grad():
+                module.weight.copy_(torch.from_numpy(np.where(magnitude_mask(weights, keep), weights, 0)))
+            (after,) = (each for each in analyze(model, example).layers if each.name == layer.name)
+            assert (after.neural_persistence == layer.neural_persistence and after.alpha == layer.alpha) is preserved
+
+
+def test_a_pruned_model_reports_what_is_left_now():
+    model = nn.Sequential(nn.Linear(30, 20))
+    topological_unstructured(model[0], "weight", 0.5)
+    with torch.no_grad():
+        model[0].weight_orig.mul_(torch.randn(20, 30))  # module.weight is still the old product
+    layer = analyze(model).layers[0]
+    now = (model[0].weight_orig * model[0].weight_mask).detach().numpy()
+    assert layer.name == "0.weight"
+    assert (layer.nonzero, layer.critical_rank) == (300, maximum_spanning_forest(now).critical_rank)
+
+
+def test_the_model_is_left_as_it_was():
+    model = Everything().train()
+    model.norm.eval()
+    state = copy.deepcopy(model.state_dict())
+    modes = [module.training for module in model.modules()]
+    random = torch.get_rng_state()
+    analyze(model, {"tokens": TOKENS, "offset": torch.ones(())})
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in state.items())
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_model_that_fails_keeps_no_hooks():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(3, 2)).train()
+    with pytest.raises(RuntimeError):
+        analyze(model, torch.zeros(1, 3))
+    assert model.training
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_layers_on_several_sizes_tied_and_without_an_example():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.a, self.b = nn.Conv2d(2, 2, 3, padding=1), nn.Linear(8, 8), nn.Linear(8, 8)
+            self.b.weight = self.a.weight
+
+        def forward(self, x):
+            return self.b(self.a(self.conv(self.conv(x)[..., ::2, ::2]).flatten(1)))
+
+    layers = by_name(analyze(Model(), torch.zeros(1, 2, 4, 4)))
+    assert layers["conv.weight"].reason == "Called on inputs of 2 sizes; this is the first, (4, 4)."
+    assert (layers["conv.weight"].calls, layers["conv.weight"].m) == (2, 32)
+    assert layers["b.weight"].reason == "The same weights as 'a.weight'."
+    bare = by_name(analyze(Model()))["conv.weight"]
+    assert (bare.alpha, bare.m, bare.eta_tau, bare.safe_density, bare.calls) == (None,) * 5
+    assert (bare.weights, bare.nonzero, bare.reason) == (36, 36, "No example input, so no input size and no graph.")
+
+
+def test_parametrized_weights_are_read_as_they_come_out():
+    layer = parametrizations.weight_norm(nn.Linear(6, 5))
+    report = analyze(layer)
+    assert report.unread == {}
+    assert report.layers[0].critical_rank == maximum_spanning_forest(layer.weight.detach().numpy()).critical_rank
+
+
+def test_a_transformer_is_traced_in_spite_of_its_fast_path():
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2)
+    layers = analyze(encoder, torch.zeros(2, 5, 16)).layers
+    assert len(layers) == 2 * 6
+    assert {layer.calls for layer in layers} == {1}
+
+
+def test_the_report_becomes_json_and_html():
+    model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Flatten(), nn.Linear(64, 3))
+    report = analyze(model, torch.zeros(1, 2, 4, 4))
+    record = json.loads(json.dumps(report.to_dict()))
+    first, second = record["layers"]
+    assert second["eta_tau"] == 192 / 66
+    assert second["safe_density"] == report.layers[1].safe_density
+    assert first["eta_tau"] == 16 / 31
+    assert "Below 1" in first["reason"]
+    assert record["density"] == 1.0
+    total = sum(layer.neural_persistence for layer in report.layers)
+    assert record["total_neural_persistence"] == report.total_neural_persistence == pytest.approx(total, rel=1e-12)
+    assert "<td>64</td>" in report._repr_html_()
+
+
+def test_a_layer_of_zeros_and_a_kernel_that_reads_only_padding():
+    model = nn.Sequential(nn.Conv1d(1, 1, 2, padding=1), nn.Flatten(), nn.Linear(6, 4))
+    nn.init.zeros_(model[2].weight)
+    layers = analyze(model, torch.zeros(1, 1, 5)).layers
+    assert (layers[1].alpha, layers[1].components, layers[1].critical_rank, layers[1].overlap) == (0, 10, 0, 1.0)
+    assert layers[1].neural_persistence == 0.0
+    edgeless = nn.Conv1d(1, 1, 1, stride=2, padding=1)
+    (layer,) = analyze(edgeless, torch.zeros(1, 1, 1)).layers
+    assert (layer.alpha, layer.critical, layer.critical_rank, layer.eta_tau_toeplitz) == (0, 0, 0, None)
+
+
+def test_a_model_without_layers_has_an_empty_report():
+    report = analyze(nn.ReLU(), torch.zeros(3))
+    assert (report.layers, report.density, report.total_neural_persistence) == ((), 1.0, 0.0)
+
+
+def test_a_non_finite_weight_is_refused_by_name():
+    model = nn.Sequential(nn.Linear(4, 3), nn.LSTM(3, 2))
+    with torch.no_grad():
+        model[1].weight_hh_l0[3, 1] = math.inf
+    with pytest.raises(ValueError, match=r"Layer '1\.weight_hh_l0\[forget\]': .* 1 of its 4 .* row 1, column 1: inf"):
+        analyze(model)
+
+
+@pytest.mark.parametrize("size", [(8,), 8, (0, 8)])
+def test_a_bad_input_size_is_refused(size):
+    with pytest.raises(ValueError, match="'input_size' must be"):
+        conv_geometry(nn.Conv2d(1, 1, 3), size)
+    with pytest.raises(ValueError, match="'module' must be a convolution, not 'Linear'"):
+        conv_geometry(nn.Linear(2, 2), (8, 8))
