@@ -11,9 +11,16 @@ probability that c given cells are all empty.
 
 import math
 
-from topobounds._arguments import integer, real
+from topobounds._arguments import argument_error, density_fraction, integer, real
 
-__all__ = ["boruvka_bound", "concentration_band", "minimum_overlap", "overlap_limit", "star_bound"]
+__all__ = [
+    "boruvka_bound",
+    "concentration_band",
+    "corollary_3_4_repaired",
+    "minimum_overlap",
+    "overlap_limit",
+    "star_bound",
+]
 
 
 def star_bound(m: int, n: int, k: int | None = None) -> float:
@@ -96,6 +103,47 @@ def boruvka_bound(m: int, n: int, k: int | None = None) -> float:
     cells, alpha = m * n, m + n - 1
     marked_twice = cells / alpha * _hit(cells, k, alpha)
     return min(1.0, (m * _hit(cells, k, n) + n * _hit(cells, k, m) - marked_twice) / alpha)
+
+
+def corollary_3_4_repaired(m: int, n: int, density: float) -> float:
+    """Return a lower bound on the expected overlap that holds at every density: Corollary 3.4, repaired.
+
+    For a uniformly random support of M = round(p m n) cells, connected or not, and weights exchangeable on it, ::
+
+        E[X] >= B(alpha)    for M >= alpha = m + n - 1,        E[X] >= B(M) alpha / M    for M < alpha
+
+    where B(k) = `boruvka_bound` (m, n, k). X is read either way: the k = alpha largest weights against
+    alpha, or the k = alpha' largest against the alpha' edges of the support's own forest (for M < alpha, only so).
+    Supports that are not uniformly random can do much worse: see `topobounds.theory.supports`.
+
+    Parameters
+    ----------
+    m, n : int
+        Rows and columns, at least 1.
+    density : float
+        p in (0, 1], with at least one cell.
+
+    Returns
+    -------
+    float
+        In [0, 1]; above 0.609, and independent of the density once M >= alpha.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or the support is empty.
+
+    Examples
+    --------
+    >>> round(corollary_3_4_repaired(784, 300, 0.1), 4)
+    0.6132
+    """
+    m, n, _ = checked_shape(m, n, None)
+    cells, alpha = round(density_fraction("density", density) * m * n), m + n - 1
+    if not cells:
+        raise argument_error("density", f"at least one of the {m * n} cells", density)
+    kept = min(cells, alpha)
+    return min(1.0, boruvka_bound(m, n, kept) * alpha / kept)
 
 
 def overlap_limit(m: int, n: int, k: int | None = None) -> float:
