@@ -202,6 +202,19 @@ class RunFolder:
             finally:
                 self._lock = None
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether another process has the lock now."""
+        path = self.path / ".lock"
+        if not path.exists():
+            return False
+        with _explained(path, "read"), path.open(encoding="ascii") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
     @contextmanager
     def writing(self, name: str) -> Iterator["LevelWriter"]:
         """Write the level `name` in a ``with`` block; it is finished when the block ends, and not before.
@@ -357,6 +370,18 @@ class Level:
         if stem not in self.weight_files:
             raise RunError(f"{self.path} has no weights '{stem}', only: {', '.join(self.weight_files) or 'none'}.")
         return _arrays(self.path / f"{stem}.safetensors", self._verified(f"{stem}.safetensors"))
+
+    def read(self, name: str) -> bytes:
+        """Return the content of one file of the level.
+
+        Raises
+        ------
+        RunError
+            If there is no such file, or it is damaged.
+        """
+        if name not in self.manifest["files"]:
+            raise RunError(f"{self.path} has no file '{name}'.")
+        return self._verified(name)
 
     def verify(self) -> None:
         """Check every file of the level against its manifest.

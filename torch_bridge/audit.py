@@ -87,7 +87,7 @@ class Topology:
 
     @property
     def n_critical(self) -> int:
-        """Number of critical weights; alpha where the layer is dense."""
+        """Number of critical weights: alpha where the layer is dense; fewer for a kernel, whose weights share edges."""
         return int(self.critical.sum())
 
 
@@ -154,7 +154,8 @@ def training_record(layer: LayerTensor, weights: Array, mask: Mask) -> dict[str,
         "weights": layer.n_weights,
         "kept": kept,
         "density": kept / layer.n_weights,
-        "alpha": topology.n_critical,
+        "critical": topology.n_critical,
+        "alpha": sum(diagram.alpha for diagram in topology.diagrams),
         "components": sum(diagram.n_essential for diagram in topology.diagrams),
         "overlap": topology.overlap,
         "neural_persistence": topology.neural_persistence,

@@ -9,7 +9,7 @@ evaluation, one for every layer, and last a summary.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
-from typing import Any
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -28,7 +28,7 @@ from topobounds._arguments import argument_error
 from topobounds.runs import RunError, RunFolder
 from torch_bridge.audit import LayerTensor, check_feasible, forest_share, prune, pruning_record, training_record
 from torch_bridge.data import Dataset, load_dataset
-from torch_bridge.geometry import weight_tensors
+from torch_bridge.geometry import Trace, WeightTensor, trace, weight_tensors
 from torch_bridge.models import build_model
 from torch_bridge.plan import ImpPlan
 from torch_bridge.recipe import (
@@ -52,6 +52,7 @@ TrainFunction = Callable[[nn.Module, dict[str, Tensor], int], Mapping[str, Any] 
 Progress = Callable[[int, int, str], None]
 
 CHECKPOINT_SECONDS = 10.0
+PERSISTENCES = ("neural_persistence", "neural_persistence_before_pruning", "neural_persistence_after_pruning")
 
 
 def run_imp(
@@ -146,7 +147,8 @@ def layer_tensors(net: nn.Module, example_input: Any = None) -> list[LayerTensor
     net : torch.nn.Module
         The net. Embeddings, biases and normalisation are left out; weights that layers share come once.
     example_input : Tensor, or tuple or dict of arguments, optional
-        What the net is called with, once, to learn the geometry of its convolutions.
+        What the net is called with, once, to learn the geometry of its convolutions; of one that is called on inputs
+        of several sizes the first counts. Kernels of unknown geometry are matrices, group by group.
 
     Returns
     -------
@@ -164,18 +166,28 @@ def layer_tensors(net: nn.Module, example_input: Any = None) -> list[LayerTensor
     [('weight_ih_l0', 4), ('weight_hh_l0', 4)]
     """
     names = {id(parameter): name for name, parameter in net.named_parameters()}
+    traced = None if example_input is None else trace(net, example_input)
     found: dict[str, LayerTensor] = {}
     for module in net.modules():
         for tensor in weight_tensors(module):
             parameter = module._parameters.get(tensor.name)
-            if parameter is None or tensor.kind == "embedding":
-                continue
-            name, groups = names[id(parameter)], getattr(module, "groups", 1)
-            parts = groups if tensor.kind == "conv" else len(tensor.parts)
-            found.setdefault(name, LayerTensor(name, tuple(parameter.shape), parts, None, groups))
+            if parameter is not None and tensor.kind != "embedding":
+                name = names[id(parameter)]
+                found.setdefault(name, _layer_tensor(name, parameter, module, tensor, traced))
     if not found:
         raise ValueError("Argument 'model' must have a layer to prune, and this has none.")
     return list(found.values())
+
+
+def _layer_tensor(
+    name: str, parameter: Tensor, module: nn.Module, tensor: WeightTensor, traced: Trace | None
+) -> LayerTensor:
+    shape = tuple(parameter.shape)
+    if tensor.kind != "conv":
+        return LayerTensor(name, shape, len(tensor.parts))
+    groups = cast(int, module.groups)
+    convs = traced.convs(module) if traced else []
+    return LayerTensor(name, shape, groups, convs[0] if convs else None, groups)
 
 
 class _Experiment:
@@ -200,6 +212,8 @@ class _Experiment:
             self.split = split_data(data, plan.data, plan.seeds.split, device)
         self.model = model
         self.initial = _state(model) if isinstance(model, nn.Module) else None
+        if model is None and self.split is not None:
+            example_input = self.split.train[0][:1]
         self.layers = layer_tensors(self.new_net(0), example_input)
         check_feasible(self.layers, plan.pruning)
 
@@ -432,19 +446,16 @@ def masked_steps(net: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 def _summary(layers: list[dict[str, Any]]) -> dict[str, Any]:
-    weights, kept = (sum(layer[key] for layer in layers) for key in ("weights", "kept"))
-    alpha = sum(layer["alpha"] for layer in layers)
-    total: dict[str, Any] = {
-        "weights": weights,
-        "kept": kept,
-        "density": kept / weights,
-        "alpha": alpha,
-        "overlap": sum(layer["overlap"] * layer["alpha"] for layer in layers) / alpha if alpha else 1.0,
+    """Return the sums over the layers; the overlap is that of all forests together."""
+    total = {key: sum(layer[key] for layer in layers) for key in ("weights", "kept", "critical", "alpha")}
+    held = sum(layer["overlap"] * layer["critical"] for layer in layers)
+    return {
+        **total,
+        "density": total["kept"] / total["weights"],
+        "overlap": held / total["critical"] if total["critical"] else 1.0,
         "dead_units": sum(layer["dead_outputs"] + layer["dead_inputs"] for layer in layers),
+        **{key: sum(layer[key] for layer in layers) if key in layers[0] else None for key in PERSISTENCES},
     }
-    for key in ("neural_persistence", "neural_persistence_before_pruning", "neural_persistence_after_pruning"):
-        total[key] = sum(layer[key] for layer in layers) if key in layers[0] else None
-    return total
 
 
 def _result(trained: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,207 @@
+"""``topobounds imp``: IMP and T-IMP from a plan. Importing it loads click and nothing else."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from topobounds._arguments import argument_error
+from topobounds.cli import print_json
+
+if TYPE_CHECKING:
+    from torch_bridge.plan import ImpPlan
+
+CONFIGS = Path(__file__).with_name("configs")
+"""The plans that come with the package."""
+
+Run = click.Path(path_type=Path, file_okay=False)
+
+
+def _names() -> list[str]:
+    return sorted(file.stem for file in CONFIGS.glob("*.toml"))
+
+
+def _training_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that `run` and `resume` share."""
+    options = [
+        click.option("--data-dir", type=click.Path(path_type=Path), help="Folder with mnist/ and fashion-mnist/."),
+        click.option("--download", is_flag=True, help="Download missing data into the user's cache."),
+        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+        click.option(
+            "--checkpoint-seconds",
+            type=click.FloatRange(min=0),
+            default=10.0,
+            show_default=True,
+            help="Time between checkpoints inside a level.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group()
+def imp() -> None:
+    """Prune nets round by round: by magnitude (IMP), topology first (T-IMP), or at random.
+
+    A run is a folder of levels. It can be killed at any moment and resumed, and ends in the same weights, masks and
+    metrics.
+    """
+
+
+@imp.command(epilog="Plans that come with the package: " + ", ".join(_names()) + ".")
+@click.argument("plan")
+@click.option("--out", required=True, type=Run, help="Run folder; made where missing, resumed if it is this plan's.")
+@click.option("--seed", type=click.IntRange(min=0), help="In place of all seeds of the plan.")
+@click.option("--method", help="In place of the plan's: imp, t-imp, random or shuffled.")
+@_training_options
+def run(plan: str, out: Path, seed: int | None, method: str | None, **how: Any) -> None:
+    """Run PLAN, a TOML file or the name of a plan that comes with the package."""
+    _make(_changed(_plan(plan), seed, method), out, **how)
+
+
+@imp.command()
+@click.argument("folder", type=Run)
+@_training_options
+def resume(folder: Path, **how: Any) -> None:
+    """Go on with the run in FOLDER, from its last checkpoint."""
+    from torch_bridge.history import open_run
+
+    _, plan = open_run(folder)
+    if plan.model is None or plan.recipe is None:
+        missing = "net" if plan.model is None else "training function"
+        raise click.UsageError(f"{folder} was run with a {missing} of the caller's own: call run_imp again.")
+    _make(plan, folder, **how)
+
+
+@imp.command()
+@click.argument("folder", type=Run)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def status(folder: Path, as_json: bool) -> None:
+    """Tell how far the run in FOLDER is, and what its levels found."""
+    _show(folder, as_json)
+
+
+@imp.command()
+@click.argument("folders", nargs=-1, required=True, type=Run, metavar="FOLDER...")
+@click.option("--out", default="figures", type=Run, show_default=True, help="Folder of the files.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def plot(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
+    """Draw accuracy, overlap and neural persistence by density, for the runs in one or several folders.
+
+    Writes imp.pdf and imp.png, and the numbers behind them as imp.csv and imp.json.
+    """
+    from torch_bridge.picture import publish
+
+    _print_files(publish(folders, out), as_json)
+
+
+@imp.command()
+@click.argument("folder", type=Run)
+@click.option("--out", required=True, type=Run, help="Folder of the files.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def export(folder: Path, out: Path, as_json: bool) -> None:
+    """Write the records of the run in FOLDER as CSV, and its last weights and masks as safetensors."""
+    from torch_bridge import history
+
+    _print_files(history.export(folder, out), as_json)
+
+
+def _plan(name: str) -> "ImpPlan":
+    from torch_bridge.plan import ImpPlan
+
+    file = Path(name)
+    if not file.exists() and name in _names():
+        file = CONFIGS / f"{name}.toml"
+    if not file.exists():
+        raise argument_error("PLAN", f"a TOML file or one of {', '.join(_names())}", name)
+    return ImpPlan.read(file)
+
+
+def _changed(plan: "ImpPlan", seed: int | None, method: str | None) -> "ImpPlan":
+    from dataclasses import replace
+
+    from torch_bridge.plan import Seeds
+
+    if seed is not None:
+        plan = replace(plan, seeds=Seeds(init=seed, order=seed, split=seed, pruning=seed))
+    return plan if method is None else replace(plan, pruning=replace(plan.pruning, method=method))
+
+
+def _make(plan: "ImpPlan", folder: Path, as_json: bool, **how: Any) -> None:
+    from torch_bridge import MissingExtra, require
+
+    if plan.model is None or plan.recipe is None:
+        raise click.UsageError("A plan for the command line needs [model], [data] and [recipe].")
+    try:
+        require("torch")
+    except MissingExtra as error:
+        raise click.ClickException(str(error)) from None
+    from torch_bridge.imp import run_imp
+
+    started = time.monotonic()
+    with _progress() as progress:
+        run_imp(plan, folder, progress=progress, **how)
+    _show(folder, as_json, seconds=round(time.monotonic() - started, 3))
+
+
+def _show(folder: Path, as_json: bool, **more: Any) -> None:
+    from torch_bridge.history import status as status_of
+
+    found = status_of(folder) | more
+    if as_json:
+        print_json(found)
+    else:
+        _print_status(found)
+
+
+def _print_status(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from torch_bridge.history import COLUMNS
+
+    plan, console = found["plan"], Console(highlight=False)
+    state = "finished" if found["finished"] else "running" if found["in_use"] else "not finished"
+    name = (plan["model"] or {}).get("name", "own net")
+    console.print(
+        f"{found['folder']}: {plan['pruning']['method']} of {name}, {found['levels_done']} of "
+        f"{found['levels_planned']} levels, {state}."
+    )
+    table = Table(*(column.replace("_", " ") for column in COLUMNS), box=None, pad_edge=False, header_style="bold")
+    for level in found["levels"]:
+        table.add_row(*(_cell(level.get(column)) for column in COLUMNS))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return "-" if value is None else str(value)
+
+
+def _print_files(files: list[Path], as_json: bool) -> None:
+    if as_json:
+        print_json({"files": [str(file) for file in files]})
+    else:
+        click.echo("\n".join(map(str, files)))
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int, str], None] | None]:
+    """Yield a function (done, total, message) that moves a bar on stderr, or None where that is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), TimeRemainingColumn(compact=True), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda done, total, message: bar.update(task, completed=done, total=total, description=message)

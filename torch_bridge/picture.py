@@ -1,0 +1,131 @@
+"""The picture of IMP runs: accuracy, overlap and neural persistence by density. No torch here."""
+
+from collections.abc import Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+from paper_figures import style
+from paper_figures.records import DATASETS, FigureRecord, provenance, save
+from topobounds.plotting import CATEGORIES, draw_band
+from topobounds.runs import RunError
+from torch_bridge.history import level_records, open_run
+from torch_bridge.plan import ImpPlan
+
+PANELS = {
+    "test_accuracy": "test accuracy",
+    "overlap": "overlap",
+    "neural_persistence": "normalised neural persistence",
+}
+COLUMNS = ("run", "replicate", "level", "density", *PANELS)
+METHODS = {"imp": "IMP", "t-imp": "T-IMP", "random": "random", "shuffled": "shuffled T-IMP"}
+
+
+def publish(folders: Sequence[Path], out: Path) -> list[Path]:
+    """Write the picture of one or several runs, and the numbers behind it.
+
+    Parameters
+    ----------
+    folders : sequence of pathlib.Path
+        Run folders, finished or not.
+    out : pathlib.Path
+        Where to; made where missing.
+
+    Returns
+    -------
+    list of pathlib.Path
+        ``imp.csv``, ``imp.json``, ``imp.pdf``, ``imp.png`` and the caption, ``imp.txt``.
+
+    Raises
+    ------
+    RunError
+        If a folder holds no IMP experiment, is damaged, or has no finished level; or `out` cannot be written.
+    """
+    record = measure(folders)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        numbers = [save(out / f"{record.name}.csv", record.csv()), save(out / f"{record.name}.json", record.json())]
+        return numbers + style.publish(draw, caption(record), record, out)
+    except OSError as error:
+        raise RunError(f"{out} could not be written: {error.strerror or error}.") from error
+
+
+def measure(folders: Sequence[Path]) -> FigureRecord:
+    """Return the numbers: one row for every finished level of the replicates that are whole, or else of the first."""
+    rows: list[tuple[Any, ...]] = []
+    runs: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        run, plan = open_run(folder)
+        levels = _comparable(level_records(run), plan)
+        if not levels:
+            raise RunError(f"{run.path} has no finished level to draw.")
+        name = _unused_name(METHODS[plan.pruning.method], folder, runs)
+        facts = run.levels[0].metrics[0]
+        data = facts["data"] and {key: facts["data"][key] for key in ("name", "sha256")}
+        runs[name] = {"plan": plan.complete(), "device": facts["device"], "torch": facts["torch"], "data": data}
+        rows += [(name, *(level[column] for column in COLUMNS[1:])) for level in levels]
+    command = "topobounds imp plot " + " ".join(folder.name for folder in folders)
+    return FigureRecord("imp", provenance(command, runs=runs), COLUMNS, tuple(rows))
+
+
+def draw(record: FigureRecord) -> Any:
+    """Return the figure: a panel for each quantity that every level has."""
+    panels = {column: label for column, label in PANELS.items() if None not in record.column(column)}
+    figure = style.new_figure(2.3)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (column, label) in zip(axes, panels.items(), strict=True):
+        for run, color in zip(record.distinct("run"), cycle(CATEGORIES), strict=False):
+            part = record.where(run=run)
+            _, densities = part.pivot("density", across="level", down="replicate")
+            _, values = part.pivot(column, across="level", down="replicate")
+            draw_band(ax, densities.mean(axis=0), values, color=color, marker="o", label=run)
+        ax.set(xlabel="density", ylabel=label)
+        _turn_round(ax, record.column("density"))
+    axes[0].legend(loc="lower left")
+    return figure
+
+
+def caption(record: FigureRecord) -> str:
+    """Return the caption."""
+    made = record.provenance["runs"]
+    counts = {run: len(record.where(run=run).distinct("replicate")) for run in made}
+    described = "; ".join(f"{run}: {_described(facts, counts[run])}" for run, facts in made.items())
+    return (
+        "Iterative pruning, level by level. Test accuracy at the least validation loss; the share of the maximum "
+        "spanning forests that is among equally many largest weights; normalised neural persistence (convention "
+        "balwani, p = 2), summed over the layers; each after training. Means over the replicates, and one sample "
+        f"standard deviation to either side. {described}."
+    )
+
+
+def _comparable(levels: list[dict[str, Any]], plan: ImpPlan) -> list[dict[str, Any]]:
+    whole = [
+        each for each in levels if sum(other["replicate"] == each["replicate"] for other in levels) == len(plan.levels)
+    ]
+    return whole or [each for each in levels if each["replicate"] == levels[0]["replicate"]]
+
+
+def _unused_name(name: str, folder: Path, used: dict[str, Any]) -> str:
+    if name not in used:
+        return name
+    named = f"{name} ({folder.resolve().name})"
+    return named if named not in used else f"{name} ({folder})"
+
+
+def _described(facts: dict[str, Any], replicates: int) -> str:
+    plan = facts["plan"]
+    net = plan["model"]["name"] if plan["model"] else "own net"
+    if plan["model"] and plan["model"]["hidden"]:
+        net += " " + "-".join(map(str, plan["model"]["hidden"]))
+    data = DATASETS[facts["data"]["name"]] if facts["data"] else "own data"
+    times = f"{replicates} replicate" + ("s" if replicates != 1 else "")
+    return f"{net}, {data}, {plan['pruning']['after']}, {times}"
+
+
+def _turn_round(ax: Any, densities: list[float]) -> None:
+    """Show densities on a log axis, dense on the left, with plain numbers."""
+    ax.set_xscale("log")
+    ticks = [tick for tick in (1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001) if tick >= min(densities) / 1.2]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
+    ax.invert_xaxis()
