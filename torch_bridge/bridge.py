@@ -14,7 +14,7 @@ except ModuleNotFoundError as error:
 from topobounds.analysis import LayerReport, ModelReport, layer_report
 from topobounds.layers import Conv, Dense, Recurrent
 from topobounds.topology.filtration import as_array
-from torch_bridge.geometry import Trace, WeightTensor, about, current_weight, stored_in, trace, weight_tensors
+from torch_bridge.geometry import Trace, WeightTensor, about, current_weight, stored_weight, trace, weight_tensors
 
 
 def analyze(model: nn.Module, example_input: Any = None) -> ModelReport:
@@ -56,12 +56,13 @@ def analyze(model: nn.Module, example_input: Any = None) -> ModelReport:
     3.weight dense 512 10 521 521 9.827
     """
     traced = None if example_input is None else trace(model, example_input)
-    seen: dict[object, str] = {}
+    seen: dict[nn.Parameter, str] = {}
     layers: list[LayerReport] = []
     for path, module in model.named_modules():
         for tensor in weight_tensors(module):
             name = _joined(path, tensor.name)
-            owner = seen.setdefault(stored_in(module, tensor.name), name)
+            parameter = stored_weight(module, tensor.name)
+            owner = name if parameter is None else seen.setdefault(parameter, name)
             reason = "" if owner == name else f"The same weights as '{owner}'."
             layers += _layer_reports(name, module, tensor, traced, reason)
     return ModelReport(tuple(layers), dict(_unread(model)))

@@ -105,18 +105,16 @@ def current_weight(module: nn.Module, name: str) -> Tensor:
 
     ``module.weight`` of a pruned module dates from its last call; ``weight_orig * weight_mask`` is what it is now.
     """
-    if f"{name}_orig" in module._parameters:
-        original, mask = getattr(module, f"{name}_orig").detach(), getattr(module, f"{name}_mask")
-        return cast(Tensor, original * mask.to(original.dtype))
-    return cast(Tensor, getattr(module, name)).detach()
-
-
-def stored_in(module: nn.Module, name: str) -> object:
-    """Return a key that is the same for two weights exactly if they are one parameter."""
-    parameter = module._parameters.get(name)
+    parameter, mask = stored_weight(module, name), module._buffers.get(f"{name}_mask")
     if parameter is None:
-        parameter = module._parameters.get(f"{name}_orig")
-    return (id(module), name) if parameter is None else id(parameter)
+        return cast(Tensor, getattr(module, name)).detach()
+    return parameter.detach() if mask is None else parameter.detach() * mask.to(parameter.dtype)
+
+
+def stored_weight(module: nn.Module, name: str) -> nn.Parameter | None:
+    """Return the parameter that holds a weight, ``name_orig`` where it is pruned; None if it is no parameter."""
+    pruned = f"{name}_mask" in module._buffers
+    return module._parameters.get(f"{name}_orig" if pruned else name)
 
 
 def conv_geometry(module: nn.Module, input_size: Sequence[int], output_size: Sequence[int] | None = None) -> Conv:

@@ -36,7 +36,7 @@ from torch_bridge.geometry import (
     about,
     conv_geometry,
     current_weight,
-    stored_in,
+    stored_weight,
     trace,
     weight_tensors,
 )
@@ -374,7 +374,7 @@ class _Target:
     name: str
     module: nn.Module
     tensor: WeightTensor
-    owner: object
+    owner: nn.Parameter | None
     graphs: list[_Graph]
     convention: Convention | None
     parent: nn.MultiheadAttention | None
@@ -443,13 +443,9 @@ def _alive(mask: Tensor) -> NDArray[np.bool_]:
 
 def _tensor(module: nn.Module, name: str) -> WeightTensor:
     """Return what the parameter `name` is; an unknown one is taken for a dense layer."""
-    if not _is_parameter(module, name):
+    if stored_weight(module, name) is None:
         raise argument_error("name", f"a parameter of {type(module).__name__}", name)
     return next((t for t in weight_tensors(module) if t.name == name), WeightTensor(name, "dense"))
-
-
-def _is_parameter(module: nn.Module, name: str) -> bool:
-    return module._parameters.get(name) is not None or f"{name}_orig" in module._parameters
 
 
 def _conv(module: nn.Module, convention: Convention | None, input_size: Sequence[int] | None) -> Conv | None:
@@ -509,7 +505,7 @@ def _why_not(
         return "skipped"
     if tensor.kind == "embedding":
         return "embeddings are pruned where 'amount' names them"
-    return None if _is_parameter(module, tensor.name) else "it is computed from other parameters"
+    return "it is computed from other parameters" if stored_weight(module, tensor.name) is None else None
 
 
 def _target(
@@ -521,7 +517,7 @@ def _target(
     alive = np.ones(weights.shape, np.bool_) if mask is None else _alive(mask)
     graphs = _graphs(weights, alive, _n_parts(module, tensor, conv), conv)
     convention: Convention | None = ("shared" if conv else "flattened") if tensor.kind == "conv" else None
-    return _Target(name, module, tensor, stored_in(module, tensor.name), graphs, convention, parent)
+    return _Target(name, module, tensor, stored_weight(module, tensor.name), graphs, convention, parent)
 
 
 def _traced_conv(name: str, module: nn.Module, geometry: Trace) -> Conv:

@@ -213,6 +213,8 @@ def test_parametrized_weights_are_read_as_they_come_out():
     report = analyze(layer)
     assert report.unread == {}
     assert report.layers[0].critical_rank == maximum_spanning_forest(layer.weight.detach().numpy()).critical_rank
+    older = nn.utils.spectral_norm(nn.Linear(6, 5))  # it too keeps a parameter named weight_orig, and no mask
+    assert analyze(older, torch.zeros(1, 6)).layers[0].nonzero == 30
 
 
 def test_a_transformer_is_traced_in_spite_of_its_fast_path():

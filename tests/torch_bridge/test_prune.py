@@ -341,15 +341,18 @@ def test_the_global_ranking_is_that_of_the_numpy_masks():
 
 
 def test_amounts_by_layer_and_layers_left_alone():
-    model = nn.Sequential(nn.Embedding(50, 20), nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 10))
-    parametrizations.weight_norm(model[3])
+    model = nn.Sequential(nn.Embedding(50, 20), nn.Linear(20, 30), nn.Linear(30, 10), nn.Linear(10, 9))
+    parametrizations.weight_norm(model[2])
+    nn.utils.spectral_norm(model[3])
     report = topological_(model, 0.5)
     assert [layer.name for layer in report.layers] == ["1.weight"]
-    assert set(report.left_alone) == {"0.weight", "3.weight"}
+    assert set(report.left_alone) == {"0.weight", "2.weight", "3.weight"}
     report = topological_(model, {"0.weight": 0.25, "1.weight": 100})
     assert [(layer.name, layer.kept) for layer in report.layers] == [("0.weight", 750), ("1.weight", 200)]
-    with pytest.raises(ValueError, match=r"no layer '2\.weight'; its layers are: 1\.weight, 0\.weight, 3\.weight"):
-        topological_(model, 0.1, skip=["2.weight"])
+    with pytest.raises(
+        ValueError, match=r"no layer '4\.weight'; its layers are: 1\.weight, 0\.weight, 2\.weight, 3\.weight"
+    ):
+        topological_(model, 0.1, skip=["4.weight"])
 
 
 def test_tied_weights_get_one_mask():
