@@ -1,0 +1,189 @@
+"""The witness of a violation: a file that shows it again, from the seed and from the matrix itself.
+
+The file is JSON: ``{"format": "topobounds witnesses", "version": 1, "witnesses": [...]}``. Each witness holds the
+arguments of the call that found the violation, and a matrix: the counterexample, or for a claim about a mean one sample
+on the wrong side of the bound, with its overlap. A matrix that came from a file is named with the SHA-256 of the file.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from topobounds.topology.filtration import weight_matrix
+from topobounds.verification import samples
+from topobounds.verification.claims import CLAIMS, Claim
+from topobounds.verification.face import place, verify, verify_file
+from topobounds.verification.samples import Matrix, Setting
+from topobounds.verification.verdicts import Progress, Verdict, bears_out
+
+FORMAT, VERSION = "topobounds witnesses", 1
+MOST_CELLS = 1_000_000  # of a matrix that is written out; a larger one the seed draws again
+TRIES = 200
+CALL = ("claims", "m", "n", "k", "density", "support", "distribution", "trials", "confidence", "tolerance", "seed")
+
+
+def write_witnesses(path: str | os.PathLike[str], verdicts: Sequence[Verdict], weights: ArrayLike | None = None) -> int:
+    """Write the witnesses of the violations among `verdicts` to a JSON file, if there are any.
+
+    Parameters
+    ----------
+    path : path
+        The file; it appears whole or not at all.
+    verdicts : sequence of Verdict
+        What `verify` or `verify_file` returned.
+    weights : array_like, optional
+        What was given to `verify`, to be written out with the witnesses; needed if it was given.
+
+    Returns
+    -------
+    int
+        How many were written; without any, no file is.
+    """
+    violated = [verdict for verdict in verdicts if verdict.witness is not None]
+    if violated:
+        witnesses = [_described(verdict, weights) for verdict in violated]
+        record = {"format": FORMAT, "version": VERSION, "witnesses": witnesses}
+        target = Path(path)
+        partial = target.with_name(f".{target.name}.partial")
+        partial.write_text(json.dumps(record, allow_nan=False) + "\n", encoding="utf-8")
+        partial.replace(target)
+    return len(violated)
+
+
+def replay(path: str | os.PathLike[str], progress: Progress | None = None) -> list[Verdict]:
+    """Show the violations of a witness file again.
+
+    Parameters
+    ----------
+    path : path
+        What `write_witnesses` wrote.
+    progress : callable, optional
+        As in `verify`.
+
+    Returns
+    -------
+    list of Verdict
+        What the same call finds now; each is ``violated`` again if nothing has changed since.
+
+    Raises
+    ------
+    ValueError
+        If the file is no witness file, a matrix in it does not show what the file says, or the file of weights that it
+        names is another than it was.
+    OSError
+        If one of these files cannot be read.
+    """
+    try:
+        record = json.loads(Path(path).read_bytes())
+        witnesses = record["witnesses"] if (record["format"], record["version"]) == (FORMAT, VERSION) else None
+        if not witnesses or not all(isinstance(witness, dict) for witness in witnesses):
+            raise ValueError("there is no witness in it")
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{path} is no witness file of version {VERSION}: {_said(error)}.") from None
+    verdicts = []
+    for number, witness in enumerate(witnesses, 1):
+        try:
+            verdicts += _replayed(witness, progress)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"Witness {number} of {path} cannot be replayed: {_said(error)}.") from None
+    return verdicts
+
+
+def _said(error: Exception) -> str:
+    text = str(error).rstrip(".")
+    return f"it has no entry {text}" if isinstance(error, KeyError) else text
+
+
+def _described(verdict: Verdict, weights: ArrayLike | None) -> dict[str, Any]:
+    """Return the witness of one verdict, ready for JSON."""
+    assert verdict.witness is not None
+    record = verdict.witness | {"bound": verdict.bound, "estimate": verdict.estimate, "trials_used": verdict.trials}
+    if verdict.file is not None:
+        file = str(Path(verdict.file).resolve())
+        return record | {"file": file, "tensor": verdict.tensor, "sha256": _sha256(file)}
+    if verdict.distribution in ("given", "shuffled"):
+        if weights is None:
+            raise ValueError("Argument 'weights' must be given: the violation is one of given weights.")
+        return record | {"weights": _packed(weight_matrix(weights))}
+    if verdict.m * verdict.n > MOST_CELLS:
+        return record
+    return record | _example(CLAIMS[verdict.claim], verdict)
+
+
+def _example(claim: Claim, verdict: Verdict) -> dict[str, Any]:
+    """Return the counterexample or, for a bound on a mean, the first sample on its wrong side, with its overlap."""
+    setting = _setting(verdict)
+    if claim.sample == "matrix":
+        number = verdict.trials - 1
+        matrix = samples.draw_matrix(setting, setting.stream(claim.id, number))
+        return {"number": number, "matrix": _packed(matrix)}
+    low, high = claim.interval(place(claim, setting))
+    for number in range(TRIES if claim.sample in samples.OVERLAPS else 0):
+        matrix = samples.draw_matrix(place(claim, setting), setting.stream("example", number))
+        overlap = _overlap(claim, setting, matrix)
+        if overlap is not None and not low <= overlap <= high:
+            return {"matrix": _packed(matrix), "overlap": overlap}
+    return {}
+
+
+def _setting(v: Verdict) -> Setting:
+    return Setting(v.m, v.n, v.witness["k"] if v.witness else None, v.density, v.support, v.distribution, v.seed)
+
+
+def _overlap(claim: Claim, setting: Setting, matrix: Matrix) -> float | None:
+    """Return the overlap that the claim is about; None where the matrix does not meet the hypothesis."""
+    if claim.sample == "layer":
+        return samples.forest_overlap(matrix, setting.kept, "complete")[0]
+    overlap, alpha = samples.forest_overlap(matrix, setting.k, "support")
+    return None if claim.sample == "connected" and alpha < setting.alpha else overlap
+
+
+def _replayed(witness: dict[str, Any], progress: Progress | None) -> list[Verdict]:
+    call = {name: witness[name] for name in CALL if name in witness} | {"progress": progress}
+    if "sha256" in witness:
+        if _sha256(witness["file"]) != witness["sha256"]:
+            raise ValueError(f"{witness['file']} is not the file it was, its SHA-256 is another")
+        return verify_file(witness["file"], tensor=witness["tensor"], **call)
+    if "weights" in witness:
+        return verify(weights=_unpacked(witness["weights"]), **call)
+    verdicts = verify(**call)
+    if "matrix" in witness:
+        _check(CLAIMS[witness["claims"][0]], verdicts[0], witness)
+    return verdicts
+
+
+def _check(claim: Claim, verdict: Verdict, witness: dict[str, Any]) -> None:
+    """Refuse a matrix that does not show what its witness says."""
+    matrix = _unpacked(witness["matrix"])
+    setting = replace(_setting(verdict), k=witness["k"])
+    if claim.sample == "matrix":
+        if bears_out(claim, matrix, setting, witness["number"]):
+            raise ValueError("the matrix in it is no counterexample")
+        return
+    overlap = _overlap(claim, setting, matrix)
+    if overlap != witness["overlap"]:
+        raise ValueError(f"the matrix in it has the overlap {overlap}, not {witness['overlap']}")
+
+
+def _packed(matrix: Matrix) -> dict[str, Any]:
+    cells = np.flatnonzero(matrix)
+    values = matrix.ravel()[cells].tolist()
+    return {"shape": list(matrix.shape), "dtype": matrix.dtype.name, "cells": cells.tolist(), "values": values}
+
+
+def _unpacked(packed: dict[str, Any]) -> Matrix:
+    matrix = np.zeros(packed["shape"], packed["dtype"])
+    matrix.ravel()[np.asarray(packed["cells"], np.int64)] = np.asarray(packed["values"], np.float64)
+    return matrix
+
+
+def _sha256(path: str) -> str:
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
