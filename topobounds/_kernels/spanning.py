@@ -21,7 +21,7 @@ Cells = NDArray[np.uint64]
 Vertices = NDArray[np.uint32]
 
 _intrinsic: Any = extending.intrinsic
-ir: Any = cgutils.ir  # llvmlite's, which numba brings
+ir: Any = cgutils.ir  # type: ignore[attr-defined]  # llvmlite's, which numba brings
 _LANES = 64  # entries compared at once; the answer is one bit each in an uint64
 _BLOCK = 128  # entries asked at once whether any of them is of interest: most often none is
 _U0, _U1, _U32, _U64, _U128 = np.uint64(0), np.uint64(1), np.uint64(32), np.uint64(_LANES), np.uint64(_BLOCK)

@@ -15,6 +15,8 @@ from topobounds.topology.filtration import Filtration, check_finite, filtration,
 from topobounds.topology.keys import Edges, KeyMatrix
 
 Zeros = Literal["absent", "edge"]
+_NUMPY_CELLS = 2**22
+_numpy_cells = [0]  # treated in numpy so far
 _PLAIN_STEP = 2**14  # cells made Python integers at a time
 
 
@@ -258,7 +260,7 @@ def magnitude_overlap(weights: ArrayLike, k: int | None = None, mask: ArrayLike 
 
 def _edges(matrix: NDArray[Any], support: NDArray[np.bool_] | None, keys: KeyMatrix) -> Edges:
     """Return the forest's edges from the kernels, or from numpy alone for as long as that is the faster way in."""
-    if not _Plain.affords(matrix.size):
+    if not _affords_numpy(matrix.size):
         from topobounds.topology.forest import NotFiniteError, spanning_edges  # noqa: PLC0415 (loads numba)
 
         try:
@@ -268,19 +270,16 @@ def _edges(matrix: NDArray[Any], support: NDArray[np.bool_] | None, keys: KeyMat
     return _plain_edges(filtration(matrix, support), keys)
 
 
-class _Plain:
-    """What small layers may cost in numpy before the kernels are loaded: as much as loading them."""
+def _affords_numpy(cells: int) -> bool:
+    """Say whether to treat a layer in numpy: while the kernels are not loaded, and all such layers cost less than that.
 
-    cells = 0
-    affordable = 2**22  # some 0.1 microseconds each; the kernels take 0.9 s to load
-
-    @classmethod
-    def affords(cls, cells: int) -> bool:
-        """Say whether a layer is best treated in numpy, and remember that it was."""
-        if "topobounds.topology.forest" in sys.modules or cls.cells + cells > cls.affordable:
-            return False
-        cls.cells += cells
-        return True
+    Loading takes 0.9 s, numpy some 0.1 microseconds a cell: so a first small layer takes milliseconds, and many of
+    them never more than twice the time that the better of the two ways would have taken.
+    """
+    if "topobounds.topology.forest" in sys.modules or _numpy_cells[0] + cells > _NUMPY_CELLS:
+        return False
+    _numpy_cells[0] += cells
+    return True
 
 
 def _plain_edges(order: Filtration, keys: KeyMatrix) -> Edges:
