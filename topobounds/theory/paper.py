@@ -65,7 +65,7 @@ def theorem_3_3(m: int, n: int) -> PrintedClaim:
     0.1213
     """
     m, n = integer("m", m, 1), integer("n", n, 1)
-    return PrintedClaim(_fresh_cells(m, n, m * n), "proved", f"Holds {EXCHANGEABLE}.")
+    return PrintedClaim(printed_sum(m, n, m * n), "proved", f"Holds {EXCHANGEABLE}.")
 
 
 def corollary_3_4(m: int, n: int, density: float) -> PrintedClaim:
@@ -110,7 +110,7 @@ def corollary_3_4(m: int, n: int, density: float) -> PrintedClaim:
         reason = f"{round(cells)} weights cannot connect {m + n} neurons: that takes {m + n - 1}."
         return PrintedClaim(None, "undefined", reason)
     return PrintedClaim(
-        min(1.0, _fresh_cells(m, n, cells)),
+        min(1.0, printed_sum(m, n, cells)),
         "false",
         "False below density 1. On an 8x8 layer at density 1/4 whose weights form a 4-cycle with 12 pendant edges, "
         "E[X] = 1/4 + 3/4 * 14/15 = 19/20, below the 0.9616 printed.",
@@ -152,8 +152,11 @@ def printed_counts(layer: LayerShape) -> tuple[int, int]:
     return layer.n_weights, layer.n_vertices - 1
 
 
-def _fresh_cells(m: int, n: int, cells: float) -> float:
-    """Return the printed sum over alpha; `cells` is m n, or p m n >= m + n - 3/2, so no denominator is <= 0."""
+def printed_sum(m: int, n: int, cells: float) -> float:
+    """Return the sum of Theorem 3.3 (cells = m n) or Corollary 3.4 (p m n) over alpha, term by term; 1 if j = 1.
+
+    For cells >= m + n - 3/2 no denominator is <= 0.
+    """
     if min(m, n) == 1:
         return 1.0
     return math.fsum((m - i) * (n - i) / (cells - i) for i in range(min(m, n))) / (m + n - 1)
