@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import mpmath  # type: ignore[import-untyped]  # no stubs are published; comes with sympy
 import sympy
 from sympy import Expr, Min, Rational, Sum, Symbol, digamma, harmonic
 
@@ -288,11 +287,10 @@ def cancellation(inputs: int, outputs: int, density: float = 1.0) -> Cancellatio
     p_value, j = density_fraction("density", density), min(a, b)
     cells = p_value * a * b
     real("density", cells, f"more than {j / (a * b)}, so that p m n > min(m, n)", j, float(a * b), open_low=True)
-    with mpmath.workdps(60):
-        exact = _closed_form(mpmath.mpf(a), mpmath.mpf(b), mpmath.mpf(cells), mpmath.digamma, j)
-        plain = printed_sum(a, b, cells)
-        closed = _closed_form(float(a), float(b), cells, lambda x: float(mpmath.digamma(x)), j)
-        errors = [float(abs(value - exact) / exact) for value in (plain, closed)]
+    plain = printed_sum(a, b, cells)
+    closed = _closed_form(float(a), float(b), cells, lambda x: float(digamma(sympy.Float(x, 60))), j)
+    exact = _closed_form(a, b, sympy.Float(cells, 60), digamma, sympy.Integer(j))
+    errors = [float(abs(value - exact) / exact) for value in (plain, closed)]
     return Cancellation(float(exact), plain, closed, *errors)
 
 
