@@ -288,8 +288,8 @@ def cancellation(inputs: int, outputs: int, density: float = 1.0) -> Cancellatio
     cells = p_value * a * b
     real("density", cells, f"more than {j / (a * b)}, so that p m n > min(m, n)", j, float(a * b), open_low=True)
     plain = printed_sum(a, b, cells)
-    closed = _closed_form(float(a), float(b), cells, lambda x: float(digamma(sympy.Float(x, 60))), j)
-    exact = _closed_form(a, b, sympy.Float(cells, 60), digamma, sympy.Integer(j))
+    closed = _closed_form(float(a), float(b), cells, lambda x: float(digamma(sympy.Float(x, 60)).evalf(60)), j)
+    exact = _closed_form(a, b, sympy.Float(cells, 60), digamma, sympy.Integer(j)).evalf(40)
     errors = [float(abs(value - exact) / exact) for value in (plain, closed)]
     return Cancellation(float(exact), plain, closed, *errors)
 
