@@ -120,6 +120,8 @@ def run_imp(
     data = None if plan.data is None else load_dataset(plan.data.name, data_dir, download=download)
     with run.locked():
         _check_same_data(run, data)
+        for finished in run.levels:  # a process that was killed between the two may have left one
+            run.drop_checkpoint(finished.name)
         experiment = _Experiment(run, plan, place, data, model, train_fn, example_input)
         experiment.checkpoint_seconds, experiment.progress = checkpoint_seconds, progress
         with _threads_for(plan, place):

@@ -15,7 +15,7 @@ from torch_bridge.plan import ImpPlan
 PANELS = {
     "test_accuracy": "test accuracy",
     "overlap": "overlap",
-    "neural_persistence": "normalised neural persistence",
+    "neural_persistence": "neural persistence",
 }
 COLUMNS = ("run", "replicate", "level", "density", *PANELS)
 METHODS = {"imp": "IMP", "t-imp": "T-IMP", "random": "random", "shuffled": "shuffled T-IMP"}
@@ -71,7 +71,7 @@ def measure(folders: Sequence[Path]) -> FigureRecord:
 def draw(record: FigureRecord) -> Any:
     """Return the figure: a panel for each quantity that every level has."""
     panels = {column: label for column, label in PANELS.items() if None not in record.column(column)}
-    figure = style.new_figure(2.3)
+    figure = style.new_figure(2.7)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (column, label) in zip(axes, panels.items(), strict=True):
         for run, color in zip(record.distinct("run"), cycle(CATEGORIES), strict=False):
@@ -81,7 +81,7 @@ def draw(record: FigureRecord) -> Any:
             draw_band(ax, densities.mean(axis=0), values, color=color, marker="o", label=run)
         ax.set(xlabel="density", ylabel=label)
         _turn_round(ax, record.column("density"))
-    axes[0].legend(loc="lower left")
+    axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, columnspacing=1.2)
     return figure
 
 

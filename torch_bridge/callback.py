@@ -1,0 +1,136 @@
+"""What training does to the topology, epoch by epoch: a plain function, and a callback for Lightning's trainers.
+
+Lightning is not imported: its ``LambdaCallback`` takes the callback's method.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch_bridge import MissingExtra
+
+try:
+    from torch import nn
+except ModuleNotFoundError as error:
+    raise MissingExtra("torch") from error
+
+from topobounds._arguments import integer
+from torch_bridge.bridge import analyze
+
+QUANTITIES = ("neural_persistence", "overlap", "density")
+
+
+def topology_metrics(model: nn.Module, example_input: Any = None) -> dict[str, float]:
+    """Return neural persistence, overlap and density of every layer of a model, as numbers under flat names.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Any model, left as it was; weights that are zero, or masked by ``torch.nn.utils.prune``, are no edges.
+    example_input : Tensor, or tuple or dict of arguments, optional
+        What the model is called with to learn the geometry of its convolutions; see `torch_bridge.analyze`. Without it
+        they have no persistence and no overlap.
+
+    Returns
+    -------
+    dict of str to float
+        ``topology/neural_persistence`` (normalised, convention ``balwani``, p = 2; summed over the layers that have
+        one) and ``topology/density``, and for every layer ``topology/NAME/neural_persistence``,
+        ``topology/NAME/overlap`` and ``topology/NAME/density``, as far as there is one.
+
+    Raises
+    ------
+    ValueError
+        As `torch_bridge.analyze`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> _ = torch.manual_seed(0)
+    >>> sorted(topology_metrics(nn.Linear(50, 40)))[:3]
+    ['topology/density', 'topology/neural_persistence', 'topology/weight/density']
+    """
+    report = analyze(model, example_input)
+    total = {"topology/neural_persistence": report.total_neural_persistence, "topology/density": report.density}
+    found = {
+        f"topology/{layer.name}/{quantity}": getattr(layer, quantity)
+        for layer in report.layers
+        for quantity in QUANTITIES
+    }
+    return total | {name: value for name, value in found.items() if value is not None}
+
+
+class TopologyLog:
+    """Logs `topology_metrics` at the end of every epoch.
+
+    In a loop of one's own, call it with the model. In Lightning::
+
+        log = TopologyLog()
+        Trainer(callbacks=[LambdaCallback(on_train_epoch_end=log.on_train_epoch_end)])
+
+    Parameters
+    ----------
+    example_input : Tensor, or tuple or dict of arguments, optional
+        As in `topology_metrics`.
+    every : int
+        Epochs from one record to the next, at least 1.
+    sink : callable, optional
+        Called with every record: ``print``, or ``wandb.log``.
+
+    Attributes
+    ----------
+    records : list of dict
+        ``epoch`` and the metrics.
+
+    Raises
+    ------
+    ValueError
+        If `every` is no positive integer.
+
+    Examples
+    --------
+    >>> log = TopologyLog(every=2)
+    >>> for epoch in range(4):
+    ...     _ = log(nn.Linear(50, 40), epoch)
+    >>> [record["epoch"] for record in log.records]
+    [0, 2]
+    """
+
+    def __init__(
+        self, *, example_input: Any = None, every: int = 1, sink: Callable[[dict[str, Any]], Any] | None = None
+    ) -> None:
+        self.example_input = example_input
+        self.every = integer("every", every, 1)
+        self.sink = sink
+        self.records: list[dict[str, Any]] = []
+        self._calls = 0
+
+    def __call__(self, model: nn.Module, epoch: int | None = None) -> dict[str, Any] | None:
+        """Log the model after an epoch.
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            The model as it is now.
+        epoch : int, optional
+            By default the number of earlier calls.
+
+        Returns
+        -------
+        dict or None
+            The record; None in the epochs between.
+        """
+        number = self._calls if epoch is None else epoch
+        self._calls += 1
+        if number % self.every:
+            return None
+        record = {"epoch": number, **topology_metrics(model, self.example_input)}
+        self.records.append(record)
+        if self.sink is not None:
+            self.sink(record)
+        return record
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Log a LightningModule after an epoch, with Lightning's loggers as well."""
+        record = self(pl_module, trainer.current_epoch)
+        if record is not None:
+            pl_module.log_dict({name: value for name, value in record.items() if name != "epoch"})
