@@ -25,11 +25,12 @@ def _root(parent: Integers, vertex: int) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def _in_one_component(parent: Integers, start: int, stop: int) -> bool:
-    root, vertex = _root(parent, start), start + 1
-    while vertex < stop and _root(parent, vertex) == root:
-        vertex += 1
-    return vertex == stop
+def _joined(parent: Integers, start: int, stop: int, known: int) -> int:
+    """Return how many of the first vertices of a block lie in one component, of which `known` are known to."""
+    root = _root(parent, start)
+    while start + known < stop and _root(parent, start + known) == root:
+        known += 1
+    return known
 
 
 @numba.njit(cache=True, nogil=True)
@@ -42,14 +43,15 @@ def join(
     firsts: Integers,
     seconds: Integers,
     parent: Integers,
-    whole: NDArray[np.bool_],
+    joined: Integers,
     limit: int,
     merges: Integers,
 ) -> int:
     """Add all edges of each weight in turn; write to `merges` how many components each merges, and return the sum.
 
-    One entry of `first_blocks`, `second_blocks`, `taps` and `merges` per weight. Two whole blocks take one step. Stops
-    at `limit` merges. `parent`, `whole` and `merges` (zeros at the start) are modified in place.
+    One entry of `first_blocks`, `second_blocks`, `taps` and `merges` per weight. ``joined[b]`` is how many of the first
+    vertices of block b are known to lie in one component, at the start 1. Two whole blocks take one step. Stops at
+    `limit` merges. `parent`, `joined` and `merges` (zeros at the start) are modified in place.
     """
     total = 0
     for weight in range(taps.size):
@@ -57,7 +59,7 @@ def join(
             break
         a, b, tap = first_blocks[weight], second_blocks[weight], taps[weight]
         stop = tap_starts[tap + 1]
-        if whole[a] and whole[b]:
+        if joined[a] == starts[a + 1] - starts[a] and joined[b] == starts[b + 1] - starts[b]:
             stop = min(stop, tap_starts[tap] + 1)
         for edge in range(tap_starts[tap], stop):
             x = _root(parent, starts[a] + firsts[edge])
@@ -66,10 +68,8 @@ def join(
                 parent[x] = y
                 merges[weight] += 1
         total += merges[weight]
-        if not whole[a]:
-            whole[a] = _in_one_component(parent, starts[a], starts[a + 1])
-        if not whole[b]:
-            whole[b] = _in_one_component(parent, starts[b], starts[b + 1])
+        joined[a] = _joined(parent, starts[a], starts[a + 1], joined[a])
+        joined[b] = _joined(parent, starts[b], starts[b + 1], joined[b])
     return total
 
 

@@ -253,7 +253,7 @@ def _merging(sources: NDArray[np.int64], targets: NDArray[np.int64], n_vertices:
         single,
         single,
         np.arange(n_vertices),
-        np.ones(n_vertices, np.bool_),
+        np.ones(n_vertices, np.int64),
         n_vertices,
         merges,
     )

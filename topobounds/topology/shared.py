@@ -119,9 +119,9 @@ def critical_weights(levels: NDArray[Any], graph: SharedGraph, limit: int) -> tu
     """
     vertex = np.int32 if graph.n_vertices < _INT32_VERTICES else np.int64
     parent = np.arange(graph.n_vertices, dtype=vertex)
-    whole = np.diff(graph.block_starts) == 1
+    joined = np.ones(graph.block_starts.size - 1, np.int64)
     weights, merges = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for batch in _batches(levels, graph, parent, whole):
+    for batch in _batches(levels, graph, parent, joined):
         made = np.zeros(batch.size, np.int64)
         pairs, taps = np.divmod(batch, graph.taps_per_pair)
         limit -= join(
@@ -133,7 +133,7 @@ def critical_weights(levels: NDArray[Any], graph: SharedGraph, limit: int) -> tu
             graph.edges.firsts,
             graph.edges.seconds,
             parent,
-            whole,
+            joined,
             limit,
             made,
         )
@@ -145,18 +145,16 @@ def critical_weights(levels: NDArray[Any], graph: SharedGraph, limit: int) -> tu
     return np.concatenate(weights), np.concatenate(merges)
 
 
-def _batches(
-    levels: NDArray[Any], graph: SharedGraph, parent: NDArray[Any], whole: NDArray[np.bool_]
-) -> Iterator[Integers]:
+def _batches(levels: NDArray[Any], graph: SharedGraph, parent: NDArray[Any], joined: Integers) -> Iterator[Integers]:
     """Yield the weights in order, a batch at a time, without those that can merge nothing any more.
 
-    `parent` and `whole` are what the batches before have made of the graph.
+    `parent` and `joined` are what the batches before have made of the graph.
     """
-    size = max(64, int(1.5 * whole.size * math.log(whole.size + 1)))
+    size = max(64, int(1.5 * joined.size * math.log(joined.size + 1)))
     batch, level = _heaviest(levels, size)
     yield from _in_pieces(batch)
     while level > 1:
-        candidates = _candidates(levels, level, graph, parent, whole)
+        candidates = _candidates(levels, level, graph, parent, joined == np.diff(graph.block_starts))
         size *= 4
         batch, level = _heaviest(levels[candidates], size)
         yield from _in_pieces(candidates[batch])
