@@ -81,7 +81,7 @@ def verify(
     seed : int, optional
         Non-negative; drawn and recorded if left out. One seed gives one result.
     progress : callable, optional
-        Called with (samples done, most samples).
+        Called with (samples done, most samples, claim).
 
     Returns
     -------

@@ -14,10 +14,11 @@ from topobounds.verification.claims import CLAIMS, TAIL, Claim, Interval, band
 from topobounds.verification.samples import Matrix, Setting
 from topobounds.verification.sequential import MeanInterval, share_interval
 
-Progress = Callable[[int, int], object]
+Progress = Callable[[int, int, str], object]
 
 MATRIX_CELLS, GUDHI_CELLS = 1_000_000, 500_000  # of all matrices that a claim is put to by default
 MOST_MATRICES = 200
+SLOW = ("diagram_equals_gudhi",)
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,10 @@ class Terms:
     tolerance: float
     progress: Progress | None
 
-    def advance(self, done: int, budget: int) -> None:
-        """Report the samples done of one claim."""
+    def advance(self, done: int, budget: int, claim: str) -> None:
+        """Report the samples done of a claim."""
         if self.progress is not None:
-            self.progress(done, budget)
+            self.progress(done, budget, claim)
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def put_to_overlaps(claims: list[Claim], setting: Setting, terms: Terms) -> dict
     interval = MeanInterval(terms.confidence)
     for batch in _batches(claims[0].sample, setting, budget):
         interval.add(batch)
-        terms.advance(interval.seen.count, budget)
+        terms.advance(interval.seen.count, budget, claims[0].id)
         decided = {name: decide(bound, interval.ends) for name, bound in bounds.items() if name not in found}
         found |= {name: _of_mean(bounds[name], interval, v, terms) for name, v in decided.items() if v != "undecided"}
         if len(found) == len(bounds):
@@ -183,7 +184,7 @@ def put_to_matrices(claim: Claim, setting: Setting, terms: Terms) -> Found:
     size = setting.m * setting.n
     budget = min(MOST_MATRICES, matrix_cells(claim) // size) if terms.trials is None else terms.trials
     for number in range(budget):
-        terms.advance(number, budget)
+        terms.advance(number, budget, claim.id)
         if not bears_out(claim, samples.draw_matrix(setting, setting.stream(claim.id, number)), setting, number):
             return _of_matrices(number + 1, True, terms)
     return _of_matrices(budget, False, terms)
@@ -197,7 +198,7 @@ def bears_out(claim: Claim, weights: Matrix, setting: Setting, number: int) -> b
 
 def matrix_cells(claim: Claim) -> int:
     """Return how many cells the matrices that a claim is put to may have together, by default."""
-    return GUDHI_CELLS if claim.id == "diagram_equals_gudhi" else MATRIX_CELLS
+    return GUDHI_CELLS if claim.id in SLOW else MATRIX_CELLS
 
 
 def _of_matrices(trials: int, failed: bool, terms: Terms) -> Found:
@@ -227,82 +228,78 @@ class GivenLayer:
         assert setting.weights is not None
         self.setting, self.weights = setting, setting.weights
         self.forest: SpanningForest = maximum_spanning_forest(self.weights)
-        magnitudes = np.sort(np.abs(self.weights[self.weights != 0]).astype(np.float64))[::-1]
-        self.n_nonzero = magnitudes.size
-        self._magnitudes = magnitudes
-        self.n_tied = self.n_nonzero - int(np.count_nonzero(_alone(magnitudes)))
+        nonzero = np.abs(self.weights[self.weights != 0]).astype(np.float64)
+        self.magnitudes = np.sort(nonzero)[::-1]
 
     def put(self, claim: Claim, terms: Terms) -> Found:
         """Return what the matrix says of a claim."""
         if claim.sample == "matrix":
-            return self._check(claim, terms)
+            too_large = terms.trials is None and self.weights.size > matrix_cells(claim) and claim.id in SLOW
+            return _of_matrices(*((0, False) if too_large else (1, not self._bears_out(claim))), terms)
         own = claim.sample in ("support", "connected", "shuffles")
         alpha = self.forest.alpha if own else self.setting.alpha
         k = alpha if self.setting.k is None else self.setting.k
-        if k > self.n_nonzero:
-            return _unfit(f"The layer has {self.n_nonzero} weights other than zero, fewer than the {k} to keep.")
+        if k > self.magnitudes.size:
+            return _unfit(f"The layer has {self.magnitudes.size} weights other than zero, fewer than the {k} to keep.")
         if claim.sample == "connected" and self.forest.alpha < self.setting.alpha:
             return _unfit(f"The support has {self.forest.n_components} components; the claim presumes 1.")
         overlap = float(np.searchsorted(self.forest.ranks, k, side="right")) / alpha
         if claim.sample == "shuffles":
             return self._put_to_shuffles(overlap, k, terms)
-        t = self._band(self.n_nonzero if own else self.weights.size, k, alpha, 1 - terms.confidence)
-        return self._of_one(claim, overlap, t, terms)
+        t = band(self.magnitudes.size if own else self.weights.size, k, alpha, 1 - terms.confidence)
+        return self._of_one(claim, overlap, t, k, terms)
 
-    def _check(self, claim: Claim, terms: Terms) -> Found:
-        if terms.trials is None and claim.id == "diagram_equals_gudhi" and self.weights.size > GUDHI_CELLS:
-            return _of_matrices(0, False, terms)
-        return _of_matrices(1, not bears_out(claim, self.weights, self.setting, 0), terms)
+    def _bears_out(self, claim: Claim) -> bool:
+        return bears_out(claim, self.weights, self.setting, 0)
 
-    def _of_one(self, claim: Claim, overlap: float, t: float, terms: Terms) -> Found:
-        """Return the verdict of one overlap, which lies within t of its mean if the weights are exchangeable."""
+    def _of_one(self, claim: Claim, overlap: float, t: float, k: int, terms: Terms) -> Found:
+        """Return the verdict of one overlap, which lies within t of its mean if the hypothesis is met."""
         if claim.sample == "tail":
             low, high = CLAIMS["enclosure"].interval(self.setting)
-            bound, interval = (low - t, high + t), (overlap, overlap)
+            bound, interval = _clipped(low - t, high + t), (overlap, overlap)
         else:
-            bound, interval = claim.interval(self.setting), (max(0.0, overlap - t), min(1.0, overlap + t))
-        verdict = decide(bound, interval, terms.tolerance)
-        reason = f"X = {overlap:.4f}, and if the weights are exchangeable E[X] is within {t:.4f} of it"
-        reason += f" with confidence {terms.confidence:g}.{self._ties()}"
-        return Found(bound, overlap, None, interval, 1, verdict, reason)
+            bound, interval = claim.interval(self.setting), _clipped(overlap - t, overlap + t)
+        reason = f"X = {overlap:.4f}; if the weights are exchangeable and distinct, E[X] is within {t:.4f} of it "
+        reason += f"with confidence {terms.confidence:g}.{self._tie(k)}"
+        return Found(bound, overlap, None, interval, 1, decide(bound, interval, terms.tolerance), reason)
 
     def _put_to_shuffles(self, overlap: float, k: int, terms: Terms) -> Found:
         """Compare X with shuffles of the weights on their support: half the error for their mean, half for the band."""
         error = (1 - terms.confidence) / 2
-        t = self._band(self.n_nonzero, k, self.forest.alpha, error)
-        setting = self.setting if self.n_tied else _orders_of(self.setting)
+        cut = self._tie(k)
+        setting = self.setting if cut else _orders_of(self.setting)
+        t = self._tied_band(k, error) if cut else band(self.magnitudes.size, k, self.forest.alpha, error)
         mean = MeanInterval(1 - error)
         verdict = "undecided"
         budget = setting.budget(terms.trials)
         for batch in samples.support_overlaps(setting, budget):
             mean.add(batch)
-            terms.advance(mean.seen.count, budget)
-            verdict = _within_band(overlap, mean.ends, t)
-            if verdict != "undecided":
+            terms.advance(mean.seen.count, budget, "exchangeable")
+            if (verdict := _within_band(overlap, mean.ends, t)) != "undecided":
                 break
-        low, high = mean.ends
-        seen = mean.seen
+        seen, (low, high) = mean.seen, mean.ends
         deviation = math.sqrt(seen.squares / (seen.count - 1)) if seen.count > 1 else 0.0
         away = f", {(overlap - seen.mean) / deviation:+.1f} standard deviations away" if deviation else ""
-        reason = f"X = {overlap:.4f}; the mean over {seen.count} shuffles is {seen.mean:.4f}{away}.{self._ties()}"
-        return Found((low - t, high + t), overlap, None, (overlap, overlap), seen.count, verdict, reason)
+        reason = f"X = {overlap:.4f}; the mean over {seen.count} shuffles is {seen.mean:.4f}{away}.{cut}"
+        return Found(_clipped(low - t, high + t), overlap, None, (overlap, overlap), seen.count, verdict, reason)
 
-    def _band(self, cells: int, k: int, alpha: int, error: float) -> float:
-        if not self.n_tied or not k:
-            return band(cells, k, alpha, error)
-        # With ties the top k are no random subset. What decides them are the places of all weights not below the k-th,
-        # and a swap of two places changes X by at most 1 / alpha: McDiarmid's inequality, v = their number.
-        places = int(np.count_nonzero(self._magnitudes >= self._magnitudes[k - 1]))
-        return math.sqrt(places / 2 * math.log(2 / error)) / alpha
+    def _tie(self, k: int) -> str:
+        """Return a sentence if a tie decides which weights are the k largest; other ties have no bearing on X_k."""
+        tied = 0 < k < self.magnitudes.size and self.magnitudes[k - 1] == self.magnitudes[k]
+        return f" The weights ranked {k} and {k + 1} tie." if tied else ""
 
-    def _ties(self) -> str:
-        return f" {self.n_tied} of the weights tie, which the hypothesis excludes." if self.n_tied else ""
+    def _tied_band(self, k: int, error: float) -> float:
+        """Return the band where a tie decides which weights are the k largest, so that they are no random subset.
+
+        What decides it are the places of all weights not below the k-th, and a swap of two places changes X by at
+        most 1 / alpha: McDiarmid's inequality for permutations, v = their number.
+        """
+        places = int(np.count_nonzero(self.magnitudes >= self.magnitudes[k - 1]))
+        return math.sqrt(places / 2 * math.log(2 / error)) / self.forest.alpha
 
 
-def _alone(values: Matrix) -> Any:
-    """Return where a value of a sorted array occurs once."""
-    different = np.concatenate([[True], values[1:] != values[:-1], [True]])
-    return different[1:] & different[:-1]
+def _clipped(low: float, high: float) -> Interval:
+    return max(0.0, low), min(1.0, high)
 
 
 def _orders_of(setting: Setting) -> Setting:
