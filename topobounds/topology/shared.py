@@ -79,9 +79,8 @@ def entry_levels(keys: NDArray[Any], mask: NDArray[np.bool_] | None, zeros: str)
     """
     if zeros == "absent" and mask is None:
         return keys
-    levels: NDArray[Any] = keys + keys.dtype.type(
-        zeros == "edge"
-    )  # no overflow: the largest key of a finite weight is not the largest integer
+    lift = keys.dtype.type(zeros == "edge")
+    levels: NDArray[Any] = keys + lift  # does not overflow: keys leave the sign's bit free
     if mask is not None:
         levels[~mask] = 0
     return levels
