@@ -39,7 +39,9 @@ def test_a_short_overlap_loads_no_compiler():
 def test_overlap_784_300():
     report = as_json("overlap", "--m", "784", "--n", "300", "--seed", "7")
     assert {"m", "n", "k", "density", "alpha", "eta_tau", "theorem_3_3", "corollary_3_4", "monte_carlo"} <= set(report)
-    assert {"star_bound", "boruvka_bound", "limit"} <= set(report)
+    assert {"star_bound", "boruvka_bound", "enclosure", "limit", "exact"} <= set(report)
+    assert 0.799621 <= report["enclosure"][0] <= report["enclosure"][1] <= 0.799663  # THEORY 4.4
+    assert report["exact"] is None
     assert (report["alpha"], report["k"], report["corollary_3_4"]) == (1083, 1083, None)
     assert report["eta_tau"] == pytest.approx(235200 / 1083, rel=1e-15)
     assert report["theorem_3_3"]["value"] == pytest.approx(0.1213, abs=5e-5)
@@ -63,6 +65,15 @@ def test_overlap_without_trials_and_at_another_k():
     assert "49" in report["theorem_3_3"]["reason"]
 
 
+def test_exact_and_latex():
+    report = as_json("overlap", "--m", "4", "--n", "4", "--exact", "--latex", "--trials", "0")
+    assert report["exact"] == "346/385"
+    assert report["enclosure"][0] <= 346 / 385 <= report["enclosure"][1]
+    printed = topobounds("overlap", "--m", "4", "--n", "4", "--latex").stdout
+    assert printed.strip() == report["latex"]
+    assert printed.startswith(r"\begin{align*}")
+
+
 def test_one_trial_has_no_standard_error():
     assert as_json("overlap", "--m", "3", "--n", "3", "--trials", "1")["monte_carlo"]["standard_error"] is None
 
@@ -77,8 +88,8 @@ def test_overlap_prints_sentence_line_and_table():
     out = topobounds("overlap", "--m", "784", "--n", "300", "--seed", "1").stdout
     assert out.startswith("A 784 x 300 layer: its 1083 largest weights of 235200 hold")
     line = next(row for row in out.splitlines() if row.startswith("0 |"))
-    places = {mark: line.index(mark) - line.index("|") - 1 for mark in "Tsbo"}
-    expected = {"T": 0.1213, "s": 0.5428, "b": 0.6132, "o": 0.7996}
+    places = {mark: line.index(mark) - line.index("|") - 1 for mark in "Tsbc"}
+    expected = {"T": 0.1213, "s": 0.5428, "b": 0.6132, "c": 0.7996}
     assert all(places[mark] == round(60 * value) for mark, value in expected.items())
 
 
@@ -97,6 +108,7 @@ def test_overlap_prints_sentence_line_and_table():
         (["overlap", "--m", "9", "--n", "9", "--trials", "-1"], "non-negative"),
         (["overlap", "--m", "9", "--n", "9", "--seed", "-1"], "--seed"),
         (["overlap", "--m", "9", "--n", "9", "--colour"], "--colour"),
+        (["overlap", "--m", "784", "--n", "300", "--exact"], "expected_overlap"),
         (["no-such-command"], "no-such-command"),
         (["compression"], "exactly one"),
         (["compression", "--dense", "3", "4", "--recurrent", "5"], "--dense, --recurrent"),

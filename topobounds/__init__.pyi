@@ -1,45 +1,72 @@
+from .analysis import compression_report, layer_report, overlap_report
+from .checkpoint import CheckpointError
 from .layers import Conv, Dense, Recurrent
 from .montecarlo import Estimate, simulate_overlap
+from .pruning import magnitude_mask, network_masks, random_mask, topological_mask
 from .runs import RunError, RunFolder
 from .theory.compression import critical_compression_ratio
-from .theory.overlap import boruvka_bound, overlap_limit, star_bound
+from .theory.counting import exact_expected_overlap
+from .theory.enclosure import Enclosure, expected_overlap, expected_retention
+from .theory.overlap import boruvka_bound, concentration_band, overlap_limit, star_bound
 from .theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
 from .theory.table1 import architecture, table1
 from .topology.convolution import CriticalWeights, critical_kernel_weights
+from .topology.network import NetworkForest, network_forest
 from .topology.persistence import (
     PersistenceDiagram,
     neural_persistence,
     persistence_diagram,
     total_neural_persistence,
 )
+from .topology.recurrent import recurrent_forests, unrolled_forest
 from .topology.spanning import SpanningForest, magnitude_overlap, maximum_spanning_forest
+from .verification import Verdict, verify
 
 __version__: str
 
 __all__ = [
+    "CheckpointError",
     "Conv",
     "CriticalWeights",
     "Dense",
+    "Enclosure",
     "Estimate",
+    "NetworkForest",
     "PersistenceDiagram",
     "PrintedClaim",
     "Recurrent",
     "RunError",
     "RunFolder",
     "SpanningForest",
+    "Verdict",
     "architecture",
     "boruvka_bound",
+    "compression_report",
+    "concentration_band",
     "corollary_3_4",
     "critical_compression_ratio",
     "critical_kernel_weights",
+    "exact_expected_overlap",
+    "expected_overlap",
+    "expected_retention",
+    "layer_report",
+    "magnitude_mask",
     "magnitude_overlap",
     "maximum_spanning_forest",
+    "network_forest",
+    "network_masks",
     "neural_persistence",
     "overlap_limit",
+    "overlap_report",
     "persistence_diagram",
+    "random_mask",
+    "recurrent_forests",
     "simulate_overlap",
     "star_bound",
     "table1",
     "theorem_3_3",
+    "topological_mask",
     "total_neural_persistence",
+    "unrolled_forest",
+    "verify",
 ]

@@ -20,6 +20,8 @@ from topobounds._records import Record
 from topobounds.layers import Conv, Dense, LayerShape, Recurrent
 from topobounds.montecarlo import Estimate, simulate_overlap
 from topobounds.theory.compression import Compression, compression, critical_compression_ratio
+from topobounds.theory.counting import exact_expected_overlap
+from topobounds.theory.enclosure import Enclosure, expected_overlap
 from topobounds.theory.overlap import boruvka_bound, overlap_limit, star_bound
 from topobounds.theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
 
@@ -44,8 +46,12 @@ class OverlapReport(Record):
         The printed bounds; no corollary where no density was given.
     star_bound, boruvka_bound : float
         Proved lower bounds for the complete layer.
+    enclosure : Enclosure
+        A certified interval around the expected overlap of the complete layer.
     limit : float
         The overlap of large layers of this shape.
+    exact : Fraction or None
+        The expected overlap of the complete layer, if it was asked for.
     monte_carlo : Estimate or None
         The simulation, None for no trials.
     """
@@ -60,12 +66,15 @@ class OverlapReport(Record):
     corollary_3_4: PrintedClaim | None
     star_bound: float
     boruvka_bound: float
+    enclosure: Enclosure
     limit: float
+    exact: Fraction | None
     monte_carlo: Estimate | None
 
     def to_dict(self) -> dict[str, object]:
-        """Return the fields as plain Python; `eta_tau` as a number."""
-        return {**super().to_dict(), "eta_tau": float(self.eta_tau)}
+        """Return the fields as plain Python; `eta_tau` as a number, `enclosure` as a pair."""
+        ends = [self.enclosure.lower, self.enclosure.upper]
+        return {**super().to_dict(), "eta_tau": float(self.eta_tau), "enclosure": ends}
 
 
 def overlap_report(
@@ -74,6 +83,7 @@ def overlap_report(
     k: int | None = None,
     *,
     density: float | None = None,
+    exact: bool = False,
     trials: int = 200,
     seed: int | None = None,
     progress: Progress | None = None,
@@ -88,6 +98,8 @@ def overlap_report(
         Weights kept, 0 to m n; alpha by default. The printed bounds are about k = alpha only.
     density : float, optional
         In (0, 1]: ask for Corollary 3.4, and simulate on uniformly random supports of this density.
+    exact : bool
+        Also count graphs, for a layer small or thin enough.
     trials : int
         Trials of the simulation; 0 for none.
     seed : int, optional
@@ -98,12 +110,12 @@ def overlap_report(
     Returns
     -------
     OverlapReport
-        The printed bounds, the proved ones, the limit and the simulation.
+        The printed bounds, the proved ones, the enclosure, the limit and the simulation.
 
     Raises
     ------
     ValueError
-        If an argument is out of range.
+        If an argument is out of range, or the exact value was asked for and is out of reach.
 
     Examples
     --------
@@ -125,7 +137,9 @@ def overlap_report(
         corollary_3_4=None if density is None else _at_alpha(corollary_3_4(m, n, density), kept, alpha),
         star_bound=star_bound(m, n, kept),
         boruvka_bound=boruvka_bound(m, n, kept),
+        enclosure=expected_overlap(m, n, kept),
         limit=overlap_limit(m, n, kept),
+        exact=exact_expected_overlap(m, n, kept) if exact else None,
         monte_carlo=simulate_overlap(m, n, k, density=density or 1.0, trials=trials, seed=seed, progress=progress)
         if trials
         else None,

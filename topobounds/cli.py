@@ -5,10 +5,12 @@ needs is imported inside it, so that ``topobounds --help`` loads no numerical li
 """
 
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -99,21 +101,34 @@ def cli() -> None:
 @click.option("--density", type=Density(), help="Density of a uniformly random support.  [default: all cells]")
 @click.option("--trials", type=Count(0), default=200, show_default=True, help="Simulated layers; 0 for none.")
 @click.option("--seed", type=Count(0), help="Seed of the simulation.  [default: drawn, and shown]")
+@click.option("--exact", is_flag=True, help="Also the exact fraction, for small or thin layers.")
+@click.option("--latex", is_flag=True, help="The paper's formulas for this layer in LaTeX, instead of the table.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def overlap(m: int, n: int, k: int | None, density: float | None, trials: int, seed: int | None, as_json: bool) -> None:
+def overlap(latex: bool, as_json: bool, **asked: Any) -> None:
     """Tell how much of a layer's maximum spanning tree its K largest weights hold.
 
-    For m x n weights with exchangeable magnitudes: the printed bounds, ours, the large-layer limit, and a simulation
-    that draws no weights.
+    For m x n weights with exchangeable magnitudes: the printed bounds, ours, a certified interval, the large-layer
+    limit, and a simulation that draws no weights.
     """
     from topobounds.analysis import overlap_report
 
-    with progress_bar(f"{trials} trials", shown=trials * (m + n) > 2_000_000) as advance:
-        report = overlap_report(m, n, k, density=density, trials=trials, seed=seed, progress=advance)
+    work = asked["trials"] * (asked["m"] + asked["n"])
+    with progress_bar(f"{asked['trials']} trials", shown=work > 2_000_000) as advance:
+        report = overlap_report(**asked, progress=advance).to_dict()
+    if latex:
+        report["latex"] = _latex(asked["m"], asked["n"], asked["density"])
     if as_json:
-        print_json(report.to_dict())
+        print_json(report)
+    elif latex:
+        click.echo(report["latex"])
     else:
-        _print_overlap(report.to_dict())
+        _print_overlap(report)
+
+
+def _latex(m: int, n: int, density: float | None) -> str:
+    from topobounds.theory.symbolic import overlap_latex
+
+    return overlap_latex(m, n, density)
 
 
 def _print_overlap(report: dict[str, Any]) -> None:
@@ -128,6 +143,7 @@ def _print_overlap(report: dict[str, Any]) -> None:
         ("s", report["star_bound"], "star bound"),
         ("b", report["boruvka_bound"], "Boruvka bound"),
         ("o", (report["monte_carlo"] or {}).get("mean"), "simulated"),
+        ("c", sum(report["enclosure"]) / 2, "certified"),
     ]
     for line in _number_line([(mark, value, label) for mark, value, label in marks if value is not None]):
         console.print(Text(line))
@@ -137,12 +153,19 @@ def _print_overlap(report: dict[str, Any]) -> None:
 def _overlap_sentence(report: dict[str, Any]) -> str:
     m, n, k = report["m"], report["n"], report["k"]
     support = f" on a random support of density {report['density']:g}" if report["density"] < 1 else ""
-    simulated = report["monte_carlo"]
-    found = f"{simulated['mean']:.4f}" if simulated else f"about {report['limit']:.4f} (limit of large layers)"
     return (
-        f"A {m} x {n} layer{support}: its {k} largest weights of {round(report['density'] * m * n)} hold {found} "
-        f"of its maximum spanning tree's {report['alpha']} edges on average (eta_tau = {report['eta_tau']:.2f})."
+        f"A {m} x {n} layer{support}: its {k} largest weights of {round(report['density'] * m * n)} hold "
+        f"{_found(report)} of its maximum spanning tree's {report['alpha']} edges on average "
+        f"(eta_tau = {report['eta_tau']:.2f})."
     )
+
+
+def _found(report: dict[str, Any]) -> str:
+    """Return the expected overlap as well as it is known: certified for the complete layer, else simulated."""
+    if report["density"] == 1:
+        lower, upper = (f"{end:.4f}" for end in report["enclosure"])
+        return lower if lower == upper else f"{lower} to {upper}"
+    return _decimals((report["monte_carlo"] or {}).get("mean"))
 
 
 def _overlap_table(report: dict[str, Any]) -> Any:
@@ -156,6 +179,11 @@ def _overlap_table(report: dict[str, Any]) -> Any:
     table.add_row(
         "Boruvka bound", _decimals(report["boruvka_bound"]), "proved", "The first round of Boruvka's algorithm."
     )
+    lower, upper = report["enclosure"]
+    interval = f"[{math.floor(lower * 1e7) / 1e7:.7f}, {math.ceil(upper * 1e7) / 1e7:.7f}]"
+    table.add_row("certified", _decimals((lower + upper) / 2), "proved", f"In {interval}, for the complete layer.")
+    if report["exact"]:
+        table.add_row("exact", _decimals(float(Fraction(report["exact"]))), "proved", report["exact"])
     table.add_row("limit", _decimals(report["limit"]), "asymptotic", "Large layers of this shape.")
     if simulated := report["monte_carlo"]:
         known = f"Standard error {_decimals(simulated['standard_error'], 5)}, {simulated['trials']} trials, seed "
