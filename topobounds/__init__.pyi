@@ -1,8 +1,8 @@
-from .analysis import compression_report, layer_report, overlap_report
+from .analysis import LayerReport, ModelReport, compression_report, layer_report, overlap_report
 from .checkpoint import CheckpointError
 from .layers import Conv, Dense, Recurrent
 from .montecarlo import Estimate, simulate_overlap
-from .pruning import magnitude_mask, network_masks, random_mask, topological_mask
+from .pruning import geometric_schedule, linear_schedule, magnitude_mask, network_masks, random_mask, topological_mask
 from .runs import RunError, RunFolder
 from .theory.compression import critical_compression_ratio
 from .theory.counting import exact_expected_overlap
@@ -31,6 +31,8 @@ __all__ = [
     "Dense",
     "Enclosure",
     "Estimate",
+    "LayerReport",
+    "ModelReport",
     "NetworkForest",
     "PersistenceDiagram",
     "PrintedClaim",
@@ -49,7 +51,9 @@ __all__ = [
     "exact_expected_overlap",
     "expected_overlap",
     "expected_retention",
+    "geometric_schedule",
     "layer_report",
+    "linear_schedule",
     "magnitude_mask",
     "magnitude_overlap",
     "maximum_spanning_forest",
