@@ -88,6 +88,13 @@ def test_theorem_3_3_then_star_then_boruvka_on_a_grid():
         assert boruvka_bound(m, n) > 0.609, (m, n)
 
 
+def test_the_boruvka_bound_is_above_0_609():
+    """For alpha >= 100 proved in docs/theory/overlap.md."""
+    shapes = [(m, n) for m in range(1, 101) for n in range(m, 102 - m)]
+    assert min(boruvka_bound(m, n) for m, n in shapes) > 0.609
+    assert 0.609 < boruvka_bound(193, 807) < 0.6105
+
+
 @given(shapes())
 def test_star_then_boruvka_at_any_k(shape):
     m, n, k = shape
