@@ -92,7 +92,7 @@ def test_the_boruvka_bound_is_above_0_609():
     """For alpha >= 100 proved in docs/theory/overlap.md."""
     shapes = [(m, n) for m in range(1, 101) for n in range(m, 102 - m)]
     assert min(boruvka_bound(m, n) for m, n in shapes) > 0.609
-    assert 0.609 < boruvka_bound(193, 807) < 0.6105
+    assert 0.609 < boruvka_bound(1930, 8070) < 0.6101
 
 
 @given(shapes())
