@@ -63,6 +63,25 @@ def _any_at_least(_typing: Any, array: Any, start: Any, magnitude: Any, bound: A
 
 
 @_intrinsic
+def _any_above(_typing: Any, array: Any, start: Any, magnitude: Any, lift: Any, bounds: Any, first: Any) -> Any:
+    """Whether one of the _BLOCK keys from `start` on, lift included, is above the bound in its place from `first` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind, lanes = signature.args[0], 256 // signature.args[0].dtype.bitwidth
+        mask, lifts = _splat(builder, args[2], lanes), _splat(builder, args[3], lanes)
+        found = ir.Constant(ir.VectorType(ir.IntType(1), lanes), [0] * lanes)
+        for offset in range(0, _BLOCK, lanes):
+            place = [builder.add(begin, ir.Constant(ir.IntType(64), offset)) for begin in (args[1], args[5])]
+            keys = builder.add(builder.and_(_load(context, builder, kind, args[0], place[0], lanes), mask), lifts)
+            bound = _load(context, builder, signature.args[4], args[4], place[1], lanes)
+            found = builder.or_(found, builder.icmp_unsigned(">", keys, bound))
+        bits = builder.bitcast(found, ir.IntType(lanes))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+
+    return types.boolean(array, types.uint64, array.dtype, array.dtype, bounds, types.uint64), generate
+
+
+@_intrinsic
 def _at_least(_typing: Any, array: Any, start: Any, magnitude: Any, bound: Any) -> Any:
     """Bit i of the result: ``array[start + i] & magnitude >= bound``."""
 
@@ -211,15 +230,17 @@ def heaviest_by_entry(
 
     As `heaviest_by_line`, across the lines: `places` receives the line, counted from `first`, the first of equals.
     """
-    width = labels.size - _LANES
-    for line in range(own.size):
-        label, row = own[line], np.uint32(first + line)
-        entries = tile[line * width : (line + 1) * width]
-        for col in range(width):
-            key = (entries[col] & magnitude) + lift
-            better = (key > keys[col]) & (labels[_LANES + col] != label)
-            keys[col] = key if better else keys[col]
-            places[col] = row if better else places[col]
+    n = np.uint64(labels.size) - _U64
+    for line in range(np.uint64(own.size)):
+        base, label, row = line * n, own[line], np.uint32(np.uint64(first) + line)
+        for block in range(_U0, n, _U128):
+            if block + _U128 <= n and not _any_above(tile, base + block, magnitude, lift, keys, block):
+                continue
+            for entry in range(block, min(block + _U128, n)):  # no branches: the compiler does many at once
+                key = (tile[base + entry] & magnitude) + lift
+                better = (key > keys[entry]) & (labels[_U64 + entry] != label)
+                keys[entry] = key if better else keys[entry]
+                places[entry] = row if better else places[entry]
 
 
 @numba.njit(inline="always")

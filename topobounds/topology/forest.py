@@ -30,8 +30,10 @@ THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 
 _CELLS_PER_CHUNK = 2**21
 _CELLS_PER_COPY = 2**17  # a tile that is copied stays in the cache
 _SAMPLED_HITS = 64  # sampled keys above the bound: it lets 1 +- 1/8 of what is wanted through
-_ROOM = 2**13  # entries collected in one call of the kernel, or those of a line if they are more
+_ROOM = 2**13  # entries, and those of one line, collected in one call of the kernel
+_NONE = np.empty(0, np.uint64)
 _PADDING = np.zeros(64, np.uint32)  # labels that kernels may read ahead of the first
+_TOO_MANY = 3  # times what is wanted
 _CROWD = 8  # vertices a component from which on a filter round is likely to join more than a Borůvka round
 
 
@@ -104,7 +106,7 @@ def _filter_round(keys: KeyMatrix, parent: Vertices) -> tuple[Found, NDArray[np.
     m, n = keys.shape
     own, labels = _oriented(keys, parent)
     bound = _sampled_bound(keys, own, labels)
-    values, cells = _collected(keys, own, labels, bound)
+    values, cells = _collected(keys, own, labels, bound) if bound else (_NONE, _NONE)
     if values.size > _limit(keys):
         values, cells, bound = values[:0], cells[:0], keys.infinity
     order, place_bits = _descending(values)
@@ -132,7 +134,7 @@ def _oriented(keys: KeyMatrix, labels: Vertices) -> tuple[Vertices, Vertices]:
 
 
 def _sampled_bound(keys: KeyMatrix, own: Vertices, labels: Vertices) -> int:
-    """Return the key that about the wanted number of cells reach, or the next if too many tie with it; at least 1."""
+    """Return the key that about the wanted number of cells reach; the next if too many tie with it; 0 if none is above."""
     share = _wanted(keys) / keys.size
     if share > 1 / 4:
         return 1
@@ -140,8 +142,10 @@ def _sampled_bound(keys: KeyMatrix, own: Vertices, labels: Vertices) -> int:
     sample *= own[lines, None] != windows(labels[_PADDING.size :], sample.shape[1])[entries]
     place = sample.size - math.ceil(share * sample.size)
     bound = int(np.partition(sample.ravel(), place)[place])
-    too_many = int(np.count_nonzero(sample >= bound)) > 3 * (sample.size - place)
-    return min(max(bound + too_many, 1), keys.infinity)
+    above = np.count_nonzero(sample > bound)
+    if np.count_nonzero(sample >= bound) <= _TOO_MANY * (sample.size - place) or not bound:
+        return min(max(bound, 1), keys.infinity)
+    return min(bound + 1, keys.infinity) if above else 0
 
 
 def _collected(keys: KeyMatrix, own: Vertices, labels: Vertices, bound: int) -> Found:
@@ -153,11 +157,13 @@ def _collected(keys: KeyMatrix, own: Vertices, labels: Vertices, bound: int) -> 
         If there is infinity or NaN among them.
     """
 
+    limit = _limit(keys)
+
     def collect(lines: slice) -> list[Found]:
         tile, magnitude, lift = keys.tile(lines)
         parts, line, total = [], 0, 0
-        while line < lines.stop - lines.start and total <= _limit(keys):
-            values, cells = np.empty((2, max(_ROOM, keys.width)), np.uint64)
+        while line < lines.stop - lines.start and total <= limit:
+            values, cells = np.empty((2, keys.width + _ROOM), np.uint64)
             line, count = kernels.collect(
                 tile, magnitude, lift, own[lines], labels, lines.start, tile.dtype.type(bound), line, values, cells
             )
