@@ -64,7 +64,7 @@ def _any_at_least(_typing: Any, array: Any, start: Any, magnitude: Any, bound: A
 
 @_intrinsic
 def _any_above(_typing: Any, array: Any, start: Any, magnitude: Any, lift: Any, bounds: Any, first: Any) -> Any:
-    """Whether one of the _BLOCK keys from `start` on, lift included, is above the bound in its place from `first` on."""
+    """Whether one of the _BLOCK keys from `start` on, lift included, is above its bound; these begin at `first`."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind, lanes = signature.args[0], 256 // signature.args[0].dtype.bitwidth

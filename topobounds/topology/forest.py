@@ -134,7 +134,7 @@ def _oriented(keys: KeyMatrix, labels: Vertices) -> tuple[Vertices, Vertices]:
 
 
 def _sampled_bound(keys: KeyMatrix, own: Vertices, labels: Vertices) -> int:
-    """Return the key that about the wanted number of cells reach; the next if too many tie with it; 0 if none is above."""
+    """Return the key that about the wanted number of cells reach; if too many tie, the next, or 0 if nothing has it."""
     share = _wanted(keys) / keys.size
     if share > 1 / 4:
         return 1
@@ -156,7 +156,6 @@ def _collected(keys: KeyMatrix, own: Vertices, labels: Vertices, bound: int) -> 
     NotFiniteError
         If there is infinity or NaN among them.
     """
-
     limit = _limit(keys)
 
     def collect(lines: slice) -> list[Found]:
