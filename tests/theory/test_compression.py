@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from topobounds.layers import Conv, Dense, Recurrent
+from topobounds.layers import Conv, Dense, Recurrent, Unrolled
 from topobounds.theory.compression import compression, critical_compression_ratio
 
 
@@ -56,6 +56,20 @@ def test_dense_and_recurrent_are_the_same_in_both_conventions(convention):
     assert critical_compression_ratio(Dense(784, 300), convention) == Fraction(235200, 1083)
     assert critical_compression_ratio(Recurrent(7), convention) == Fraction(49, 13)
     assert critical_compression_ratio((1, 9), convention) == 1
+
+
+@pytest.mark.parametrize("convention", ["paper", "toeplitz"])
+def test_a_transposed_convolution_is_the_convolution_with_its_ends_exchanged(convention):
+    there = Conv(4, 6, (3, 3), (9, 9), stride=2, padding=1)
+    back = Conv(6, 4, (3, 3), (5, 5), stride=2, padding=1, transposed=True)
+    assert back.output_size == there.input_size
+    assert compression(back, convention) == compression(there, convention)
+
+
+@pytest.mark.parametrize("convention", ["paper", "toeplitz"])
+def test_an_unrolled_layer_counts_pairs_of_neurons(convention):
+    assert critical_compression_ratio(Unrolled(7, 1), convention) == Fraction(49, 13)
+    assert critical_compression_ratio(Unrolled(3, 2, 4, 4), convention) == Fraction(2 * 3 * 7, 3 * 3 + 2 * 4 - 1)
 
 
 def test_a_one_by_one_convolution_has_no_compression_ratio_in_the_paper_convention():

@@ -7,7 +7,7 @@ from typing import TypeGuard
 
 from topobounds._arguments import argument_error, choice
 from topobounds._records import Record
-from topobounds.layers import Conv, Dense, LayerShape, Recurrent
+from topobounds.layers import Dense, LayerShape
 from topobounds.theory.paper import printed_counts
 
 CONVENTIONS = ("paper", "toeplitz")
@@ -48,7 +48,7 @@ def compression(layers: LayerLike | Sequence[LayerLike], convention: str = "pape
 
     Parameters
     ----------
-    layers : (m, n) or Dense or Recurrent or Conv, or a sequence of them
+    layers : (m, n) or one of the shapes of `topobounds.layers`, or a sequence of them
         The layers; two integers in a tuple are one dense layer.
     convention : {"paper", "toeplitz"}
         What graph a convolution is; for dense and recurrent layers both are the same.
@@ -74,6 +74,7 @@ def compression(layers: LayerLike | Sequence[LayerLike], convention: str = "pape
     --------
     >>> compression([(784, 300), (300, 100), (100, 10)]).ratio
     Fraction(266200, 1591)
+    >>> from topobounds.layers import Conv
     >>> conv = Conv(16, 16, (3, 3), (8, 8), padding=1)
     >>> compression(conv).ratio, compression(conv, "toeplitz").ratio
     (Fraction(576, 163), Fraction(123904, 2047))
@@ -91,7 +92,7 @@ def critical_compression_ratio(layer: LayerLike, convention: str = "paper") -> F
 
     Parameters
     ----------
-    layer : (m, n) or Dense or Recurrent or Conv
+    layer : (m, n) or one of the shapes of `topobounds.layers`
         The layer.
     convention : {"paper", "toeplitz"}
         See `compression`, which gives the two counts as well, and takes several layers.
@@ -141,11 +142,11 @@ def _as_layers(layers: LayerLike | Sequence[LayerLike]) -> list[LayerShape]:
 
 
 def _as_layer(layer: object) -> LayerShape:
-    if isinstance(layer, Dense | Recurrent | Conv):
+    if isinstance(layer, LayerShape):
         return layer
     if _is_shape(layer):
         return Dense(*layer)
-    raise argument_error("layer", "(m, n), a Dense, a Recurrent or a Conv", layer)
+    raise argument_error("layer", "(m, n) or one of the shapes of topobounds.layers", layer)
 
 
 def _is_shape(layer: object) -> TypeGuard[tuple[int, int]]:

@@ -132,8 +132,10 @@ def printed_counts(layer: LayerShape) -> tuple[int, int]:
 
     Parameters
     ----------
-    layer : Dense or Recurrent or Conv
-        The layer. Channels, stride, dilation and groups of a convolution enter only through the size of its output.
+    layer : Dense or Recurrent or Unrolled or Conv
+        The layer. Channels, stride, dilation and groups of a convolution enter only through the size of its output;
+        a transposed one is counted with inputs and outputs exchanged. An unrolled layer, which the paper does not
+        print, has T l (l + d) edges on (T + 1) l + T d neurons.
 
     Returns
     -------
@@ -147,9 +149,9 @@ def printed_counts(layer: LayerShape) -> tuple[int, int]:
     (235200, 1083)
     """
     if isinstance(layer, Conv):
-        outputs = math.prod(layer.output_size)
-        return outputs * math.prod(layer.kernel_size), math.prod(layer.padded_size) + outputs - 1
-    return layer.n_weights, layer.n_vertices - 1
+        positions = math.prod(layer.kernel_positions)
+        return positions * math.prod(layer.kernel_size), math.prod(layer.padded_size) + positions - 1
+    return layer.n_edges, layer.n_vertices - 1
 
 
 def printed_sum(m: int, n: int, cells: float) -> float:
