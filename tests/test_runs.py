@@ -72,6 +72,7 @@ def test_every_dtype_comes_back(run, dtype):
     assert back["a"].tobytes() == array.tobytes()
     assert back["empty"].shape == (0, 3)
     assert back["scalar"].tobytes() == array[1, 0].tobytes()
+    assert back["scalar"].shape == ()
 
 
 def test_strides_and_byte_order_do_not_matter(run):

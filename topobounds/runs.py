@@ -432,7 +432,7 @@ class LevelWriter:
         """
         file = self.path / f"{_checked('stem', stem)}.safetensors"
         # safetensors reads the raw buffer: strides and byte order must be plain
-        arrays = {name: np.ascontiguousarray(value) for name, value in weights.items()}
+        arrays = {name: np.asarray(value, order="C") for name, value in weights.items()}
         for name, array in arrays.items():
             if array.dtype.newbyteorder("=") not in map(np.dtype, DTYPES.values()):
                 raise argument_error("weights", f"of a dtype that safetensors knows, tensor '{name}' too", array.dtype)

@@ -1,0 +1,643 @@
+"""IMP: exact counts, nothing leaks, and the same bytes however often it is killed."""
+
+import dataclasses
+import itertools
+import multiprocessing
+import os
+import random
+import signal
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from topobounds import runs
+from topobounds.runs import RunError, RunFolder
+from topobounds.topology.persistence import persistence_diagram
+from topobounds.topology.spanning import maximum_spanning_forest
+from torch_bridge.data import load_dataset
+from torch_bridge.imp import layer_tensors, level_name, masked_steps, run_imp
+from torch_bridge.plan import ImpPlan
+from torch_bridge.recipe import generator_seed
+
+TINY = {
+    "model": {"name": "mlp", "hidden": [20, 15]},
+    "data": {"name": "digits"},
+    "recipe": {"epochs": 2, "learning_rate": 0.1, "momentum": 0.9},
+    "pruning": {"rounds": 2, "rate": 0.5},
+}
+CONV = {
+    "model": {"name": "vgg11", "width": 2},
+    "data": {"name": "digits"},
+    "recipe": {
+        "epochs": 1, "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 1e-2, "batch_size": 128,
+        "schedule": "cosine", "warmup": 3, "evaluate_every": 5,
+    },
+    "pruning": {"method": "t-imp", "rounds": 2, "rate": 0.3, "scope": "global", "rewind_step": 4},
+}  # fmt: skip
+
+
+def plan_of(base, **parts):
+    """Return a plan: the tables of `base`, with the keys of `parts` put over theirs."""
+    tables = {name: base[name] | parts.pop(name, {}) for name in base}
+    return ImpPlan.from_dict(tables | parts)
+
+
+def contents(folder):
+    """Return the bytes of all finished levels, and of nothing hidden."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(Path(folder).glob("[!.]*/*"))}
+
+
+def layers_of(level):
+    return [record for record in level.metrics if record["record"] == "layer"]
+
+
+def evaluations(level):
+    return [record for record in level.metrics if record["record"] == "evaluation"]
+
+
+# what is written
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return run_imp(plan_of(TINY, replicates=2), tmp_path_factory.mktemp("tiny"), device="cpu")
+
+
+def test_levels_files_and_records(tiny):
+    assert [level.name for level in tiny.levels] == [level_name(r, n) for r in range(2) for n in range(3)]
+    for level in tiny.levels:
+        level.verify()
+        assert level.weight_files == ["end", "masks", "start"]
+        kinds = [record["record"] for record in level.metrics]
+        assert kinds == ["start", *["evaluation"] * 3, *["layer"] * 3, "level"]
+        assert [record["step"] for record in evaluations(level)] == [0, 25, 50]
+        assert [record["name"] for record in layers_of(level)] == [f"layers.{i}.weight" for i in range(3)]
+        assert set(level.weights("masks")) == {f"layers.{i}.weight" for i in range(3)}
+        assert level.metrics[0]["data"]["name"] == "digits"
+    assert evaluations(tiny.level(level_name(0, 0)))[-1]["validation_accuracy"] > 0.5
+
+
+def test_replicates_differ_and_each_depends_on_its_number_alone(tiny, tmp_path):
+    first, second = (tiny.level(level_name(r, 0)).weights("start")["layers.0.weight"] for r in range(2))
+    assert not np.array_equal(first, second)
+    alone = run_imp(plan_of(TINY), tmp_path, device="cpu")
+    for level in alone.levels:
+        for stem in level.weight_files:
+            for name, array in level.weights(stem).items():
+                np.testing.assert_array_equal(array, tiny.level(level.name).weights(stem)[name])
+
+
+def test_the_start_and_the_order_have_seeds_of_their_own(tiny, tmp_path):
+    starts, ends = [], []
+    for seeds in ({}, {"init": 1}, {"order": 1}):
+        run = run_imp(plan_of(TINY, seeds=seeds, pruning={"rounds": 1}), tmp_path / str(seeds), device="cpu")
+        starts.append(run.levels[0].weights("start")["layers.0.weight"])
+        ends.append(run.levels[0].weights("end")["layers.0.weight"])
+    np.testing.assert_array_equal(starts[0], starts[2])
+    assert not np.array_equal(starts[0], starts[1])
+    assert not np.array_equal(ends[0], ends[2])
+
+
+def test_accuracy_is_taken_at_the_least_validation_loss_and_at_the_end(tmp_path):
+    plan = plan_of(TINY, recipe={"epochs": 6, "learning_rate": 1.5}, pruning={"rounds": 1})
+    level = run_imp(plan, tmp_path, device="cpu").levels[0]
+    found, summary = evaluations(level), level.metrics[-1]
+    best = min(found, key=lambda record: record["validation_loss"])
+    assert best["step"] not in (0, found[-1]["step"])  # else there is nothing to choose
+    assert summary["best_step"] == best["step"]
+    for key in ("validation_loss", "validation_accuracy", "test_accuracy"):
+        assert summary[key] == best[key]
+        assert summary[f"{key}_at_end"] == found[-1][key]
+
+
+def test_test_images_choose_nothing(tmp_path, monkeypatch):
+    plan = plan_of(TINY, pruning={"rounds": 1})
+    run = run_imp(plan, tmp_path / "a", device="cpu")
+    data = load_dataset("digits")
+    scrambled = dataclasses.replace(data, test_labels=(data.test_labels + 1) % 10)
+    monkeypatch.setattr("torch_bridge.imp.load_dataset", lambda *_, **__: scrambled)
+    other = run_imp(plan, tmp_path / "b", device="cpu")
+    for mine, theirs in zip(run.levels, other.levels, strict=True):
+        for stem in mine.weight_files:
+            for name, array in mine.weights(stem).items():
+                np.testing.assert_array_equal(array, theirs.weights(stem)[name])
+        assert mine.metrics[-1]["best_step"] == theirs.metrics[-1]["best_step"]
+        assert mine.metrics[-1]["test_accuracy"] != theirs.metrics[-1]["test_accuracy"]
+
+
+# counts
+
+
+def integer_counts(n_weights, numerator, denominator, rounds):
+    """Return what a geometric schedule leaves, in integers: nearest, halves to even."""
+    counts, left = [], n_weights
+    for _ in range(rounds):
+        whole, rest = divmod(left * numerator, denominator)
+        left = whole + (2 * rest > denominator or (2 * rest == denominator and whole % 2 == 1))
+        counts.append(left)
+    return counts
+
+
+@pytest.mark.parametrize("method", ["imp", "t-imp", "random", "shuffled"])
+@pytest.mark.parametrize("schedule", ["geometric", "linear"])
+def test_every_level_keeps_the_exact_count(tmp_path, method, schedule):
+    change = {"rate": 0.3, "output_factor": 0.5} if schedule == "geometric" else {"schedule": "linear", "density": 0.3}
+    plan = plan_of(TINY, recipe={"steps": 3}, pruning={"method": method, "rounds": 3, "rate": 0.3, **change})
+    run = run_imp(plan, tmp_path, device="cpu")
+    for place, (name, weights) in enumerate({"0": 1280, "1": 300, "2": 150}.items()):
+        if schedule == "geometric":
+            expected = integer_counts(weights, *((85, 100) if place == 2 else (7, 10)), 3)
+        else:
+            expected = [round(weights - weights * Fraction(7, 10) * r / 3) for r in (1, 2, 3)]
+        masks = [level.weights("masks")[f"layers.{name}.weight"] for level in run.levels]
+        assert [int(mask.sum()) for mask in masks] == [weights, *expected]
+        for earlier, later in itertools.pairwise(masks):
+            assert not (later & ~earlier).any()
+
+
+@pytest.mark.parametrize("method", ["imp", "t-imp", "random", "shuffled"])
+def test_global_counts_are_exact_over_the_layers(tmp_path, method):
+    plan = plan_of(TINY, recipe={"steps": 3}, pruning={"method": method, "rate": 0.3, "scope": "global"})
+    run = run_imp(plan, tmp_path, device="cpu")
+    kept = [sum(int(mask.sum()) for mask in level.weights("masks").values()) for level in run.levels]
+    assert kept == [1730, *integer_counts(1730, 7, 10, 2)]
+    assert [level.metrics[-1]["kept"] for level in run.levels] == kept
+
+
+def test_a_factor_of_zero_leaves_a_layer_dense(tmp_path):
+    plan = plan_of(TINY, recipe={"steps": 2}, pruning={"scope": "global", "factors": {"layers.0.weight": 0}})
+    masks = run_imp(plan, tmp_path, device="cpu").levels[-1].weights("masks")
+    assert masks["layers.0.weight"].all()
+    assert masks["layers.1.weight"].sum() + masks["layers.2.weight"].sum() == integer_counts(450, 1, 2, 2)[-1]
+
+
+def test_shuffled_has_the_counts_of_t_imp_at_other_places(tmp_path):
+    masks = {}
+    for method in ("t-imp", "shuffled"):
+        plan = plan_of(TINY, pruning={"method": method, "rounds": 1, "scope": "global"})
+        masks[method] = run_imp(plan, tmp_path / method, device="cpu").levels[-1].weights("masks")
+    for name, mask in masks["t-imp"].items():
+        assert mask.sum() == masks["shuffled"][name].sum()
+        assert not np.array_equal(mask, masks["shuffled"][name])
+
+
+def test_imp_keeps_the_largest(tiny):
+    dense, pruned = tiny.level(level_name(0, 0)), tiny.level(level_name(0, 1))
+    for name, mask in pruned.weights("masks").items():
+        magnitudes = np.abs(dense.weights("end")[name])
+        assert magnitudes[mask].min() > magnitudes[~mask].max()
+
+
+# topology
+
+
+@pytest.mark.parametrize("after", ["rewind", "finetune"])
+def test_t_imp_preserves_every_diagram_at_every_pruning(tmp_path, after):
+    plan = plan_of(TINY, pruning={"method": "t-imp", "rounds": 3, "rate": 0.4, "output_factor": 0.5, "after": after})
+    run = run_imp(plan, tmp_path, device="cpu")
+    for before, level in itertools.pairwise(run.levels):
+        weights, old, new = before.weights("end"), before.weights("masks"), level.weights("masks")
+        for record in layers_of(level):
+            name = record["name"]
+            assert record["kept"] < record["kept"] + record["pruned"]
+            for zeros in ("absent", "edge"):
+                one, other = (
+                    persistence_diagram(np.where(mask[name], weights[name], 0), zeros=zeros) for mask in (old, new)
+                )
+                np.testing.assert_array_equal(one.deaths, other.deaths)
+                assert (one.w_max, one.n_essential) == (other.w_max, other.n_essential)
+            assert record["diagram_preserved"] is True
+            assert record["forest_survived"] == 1.0
+            assert record["neural_persistence_before_pruning"] == record["neural_persistence_after_pruning"]
+
+
+def test_the_audit_is_that_of_the_forests(tiny):
+    before, level = tiny.level(level_name(0, 1)), tiny.level(level_name(0, 2))
+    lost = []
+    for record in layers_of(level):
+        name, old = record["name"], before.weights("masks")
+        forest = maximum_spanning_forest(level.weights("end")[name], level.weights("masks")[name])
+        assert (record["alpha"], record["critical"]) == (forest.alpha, forest.alpha)
+        assert record["components"] == forest.n_components
+        assert record["overlap"] == forest.overlap()
+        earlier = maximum_spanning_forest(before.weights("end")[name], old[name])
+        edges, now = (set(zip(f.rows.tolist(), f.cols.tolist(), strict=True)) for f in (earlier, forest))
+        kept = {edge for edge in edges if level.weights("masks")[name][edge]}
+        assert record["forest_survived"] == len(kept) / len(edges)
+        assert record["forest_persisted"] == len(edges & now) / len(edges)
+        mask = level.weights("masks")[name]
+        assert record["dead_outputs"] == sum(not row.any() for row in mask)
+        assert record["dead_inputs"] == sum(not column.any() for column in mask.T)
+        assert record["density"] == mask.mean()
+        lost.append(record["forest_survived"] < 1)
+    assert any(lost)  # magnitude pruning to a quarter cuts the forest somewhere
+
+
+def test_too_few_weights_for_t_imp_are_refused_before_training_or_clamped(tmp_path):
+    change = {"method": "t-imp", "rounds": 4, "rate": 0.5}
+    with pytest.raises(ValueError, match=r"Round 3 leaves layer 'layers\.2\.weight' 19 weights.*alpha = 24.*clamp"):
+        run_imp(plan_of(TINY, pruning=change), tmp_path / "raise", device="cpu")
+    assert RunFolder.open(tmp_path / "raise").levels == []
+    run = run_imp(
+        plan_of(TINY, recipe={"steps": 2}, pruning={**change, "on_infeasible": "clamp"}),
+        tmp_path / "clamp",
+        device="cpu",
+    )
+    kept = [int(level.weights("masks")["layers.2.weight"].sum()) for level in run.levels]
+    assert kept == [150, 75, 38, 24, 24]
+
+
+# no leaks
+
+
+def test_pruned_weights_stay_exactly_zero(tmp_path):
+    for optimizer in ({"optimizer": "sgd", "momentum": 0.9}, {"optimizer": "adamw"}):
+        recipe = {"momentum": 0.0, **optimizer, "weight_decay": 0.1, "learning_rate": 0.01}
+        run = run_imp(plan_of(TINY, recipe=recipe, pruning={"after": "finetune"}), tmp_path / str(recipe), device="cpu")
+        for level in run.levels:
+            for stem in ("start", "end"):
+                weights = level.weights(stem)
+                for name, mask in level.weights("masks").items():
+                    pruned = weights[name][~mask]
+                    assert pruned.tobytes() == bytes(pruned.nbytes)  # not even -0.0
+                    assert (weights[name][mask] != 0).all()
+
+
+def test_a_rewind_goes_back_to_the_initialisation(tiny):
+    dense = tiny.level(level_name(0, 0)).weights("start")
+    for number in (1, 2):
+        level = tiny.level(level_name(0, number))
+        for name, array in level.weights("start").items():
+            mask = level.weights("masks").get(name, True)
+            np.testing.assert_array_equal(array, np.where(mask, dense[name], 0))
+
+
+def test_a_rewind_takes_batch_norm_and_the_schedule_along(tmp_path):
+    run = run_imp(plan_of(CONV), tmp_path, device="cpu")
+    early, late = run.levels[0].weights("rewind"), run.levels[0].weights("end")
+    for level in run.levels[1:]:
+        start = level.weights("start")
+        for name, array in start.items():
+            np.testing.assert_array_equal(array, np.where(level.weights("masks").get(name, True), early[name], 0))
+        assert int(start["norms.0.num_batches_tracked"]) == 4
+        assert int(level.weights("end")["norms.0.num_batches_tracked"]) == 13
+        assert not np.array_equal(start["norms.0.running_mean"], late["norms.0.running_mean"])
+        assert [record["step"] for record in evaluations(level)] == [4, 5, 10, 13]
+
+
+def test_a_level_is_what_a_plain_pytorch_loop_does_with_a_new_optimiser(tmp_path):
+    recipe = {"epochs": 1, "weight_decay": 1e-2, "schedule": "steps", "milestones": [0.5]}
+    run = run_imp(plan_of(TINY, recipe=recipe, pruning={"after": "lr-rewind"}), tmp_path, device="cpu")
+    start, end, masks = (run.levels[1].weights(stem) for stem in ("start", "end", "masks"))
+    net = nn.Sequential(nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 15), nn.ReLU(), nn.Linear(15, 10), nn.LogSoftmax(1))
+    names = [f"layers.{i}.{kind}" for i in range(3) for kind in ("weight", "bias")]
+    parameters = dict(zip(names, net.parameters(), strict=True))
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(torch.tensor(start[name]))
+    images, labels = training_images()
+    order = np.random.default_rng(generator_seed(0, "order", 0, 1, 0)).permutation(len(labels))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
+    for step, batch in enumerate(np.split(order, range(64, len(order), 64))):
+        optimizer.param_groups[0]["lr"] = 0.1 if step < 12.5 else 0.01
+        optimizer.zero_grad()
+        functional.nll_loss(net(images[batch]), labels[batch]).backward()
+        optimizer.step()
+        for name, mask in masks.items():
+            parameters[name].data[~torch.tensor(mask)] = 0
+    for name, parameter in parameters.items():
+        torch.testing.assert_close(torch.tensor(end[name]), parameter.data, rtol=1e-3, atol=1e-5)
+
+
+def training_images():
+    data = load_dataset("digits")
+    held_out = np.random.default_rng(generator_seed(0, "split")).permutation(1733)[:173]
+    left = np.setdiff1d(np.arange(1733), held_out)
+    return (torch.tensor(data.train_images[left]) / 16 - 0.5) / 0.5, torch.tensor(data.train_labels[left]).long()
+
+
+def test_after_pruning(tmp_path):
+    starts, dense = {}, None
+    for after in ("rewind", "finetune", "lr-rewind", "reinit"):
+        recipe = {"schedule": "steps", "milestones": [0.5], "gamma": 0.5}
+        run = run_imp(
+            plan_of(TINY, recipe=recipe, pruning={"after": after, "rounds": 1}), tmp_path / after, device="cpu"
+        )
+        starts[after], mask = (run.levels[1].weights(stem)["layers.0.weight"] for stem in ("start", "masks"))
+        dense = {stem: run.levels[0].weights(stem)["layers.0.weight"] for stem in ("start", "end")}
+    np.testing.assert_array_equal(starts["rewind"], np.where(mask, dense["start"], 0))
+    np.testing.assert_array_equal(starts["finetune"], np.where(mask, dense["end"], 0))
+    np.testing.assert_array_equal(starts["lr-rewind"], starts["finetune"])
+    assert ((starts["reinit"] != 0) == mask).all()
+    assert not (starts["reinit"] == dense["start"])[mask].any()
+
+
+# killed and resumed
+
+FORKS = multiprocessing.get_context("forkserver")
+
+
+def run_in_child(tables, folder, ready):
+    os.environ["OMP_NUM_THREADS"] = "1"
+    ready.set()
+    run_imp(ImpPlan.from_dict(tables), folder, device="cpu", checkpoint_seconds=0.02)
+
+
+def kill_at_random(tables, folder, longest, moments):
+    """Start the run and kill it -9 at a random moment of up to `longest` seconds; return whether it was too late."""
+    FORKS.set_forkserver_preload(["tests.torch_bridge.test_imp"])
+    ready = FORKS.Event()
+    child = FORKS.Process(target=run_in_child, args=(tables, folder, ready))
+    child.start()
+    assert ready.wait(60)
+    time.sleep(moments.uniform(0, longest))
+    child.kill()
+    child.join()
+    assert child.exitcode in (0, -signal.SIGKILL)
+    return child.exitcode == 0
+
+
+@pytest.mark.parametrize(("kills", "seed"), [(3, 1), pytest.param(20, 2, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_it_ends_in_the_same_bytes(tmp_path, kills, seed):
+    plan, started = plan_of(CONV, replicates=2), time.monotonic()
+    whole = contents(run_imp(plan, tmp_path / "whole", device="cpu").path)
+    longest, moments = (time.monotonic() - started) / 3, random.Random(seed)
+    folder = tmp_path / "killed-0"
+    while kills:
+        if kill_at_random(plan.changed(), folder, longest, moments):
+            assert contents(folder) == whole
+            folder = tmp_path / f"killed-{kills}"
+        else:
+            kills -= 1
+    assert contents(run_imp(plan, folder, device="cpu").path) == whole
+    assert not list(folder.glob(".*.checkpoint"))
+
+
+def test_an_interrupted_level_goes_on_from_its_checkpoint(tmp_path):
+    plan, seen = plan_of(CONV, recipe={"epochs": 2}), []
+
+    def stop(done, total, message):
+        seen.append((done, total, message))
+        if done == 26 + 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_imp(plan, tmp_path / "a", device="cpu", checkpoint_seconds=0, progress=stop)
+    run = RunFolder.open(tmp_path / "a")
+    assert [level.name for level in run.levels] == [level_name(0, 0)]
+    assert run.checkpoint(level_name(0, 1)) is not None
+    before = len(seen)
+    run_imp(plan, tmp_path / "a", device="cpu", progress=lambda *call: seen.append(call))
+    assert seen[before][0] == seen[before - 1][0]  # the step before was the last that was kept
+    assert seen[-1][:2] == (26 + 2 * 22, 26 + 2 * 22)
+    whole = run_imp(plan, tmp_path / "b", device="cpu")
+    assert contents(run.path) == contents(whole.path)
+
+
+def test_a_damaged_checkpoint_costs_the_level_and_nothing_else(tmp_path):
+    plan = plan_of(CONV, pruning={"rounds": 1})
+
+    def stop(done, total, message):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_imp(plan, tmp_path / "a", device="cpu", checkpoint_seconds=0, progress=stop)
+    (checkpoint,) = (tmp_path / "a").glob(".*.checkpoint")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-10])
+    run = run_imp(plan, tmp_path / "a", device="cpu")
+    assert contents(run.path) == contents(run_imp(plan, tmp_path / "b", device="cpu").path)
+
+
+def test_a_finished_run_is_not_touched_and_needs_no_data(tiny, monkeypatch):
+    before = {file: file.stat().st_mtime_ns for file in tiny.path.rglob("*")}
+    monkeypatch.setattr("torch_bridge.imp.load_dataset", None)
+    run_imp(plan_of(TINY, replicates=2), tiny.path, device="cpu")
+    assert {file: file.stat().st_mtime_ns for file in tiny.path.rglob("*")} == before
+
+
+def test_threads_and_global_state_do_not_matter_and_are_left_alone(tiny, tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    try:
+        again = run_imp(plan_of(TINY, replicates=2), tmp_path, device="cpu")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert contents(again.path) == contents(tiny.path)
+    torch.testing.assert_close(torch.get_rng_state(), state, rtol=0, atol=0)
+
+
+# refusals
+
+
+def test_another_plan_is_refused_with_both_values(tiny):
+    before = contents(tiny.path)
+    other = plan_of(TINY, replicates=2, recipe={"epochs": 3, "weight_decay": 0.5})
+    with pytest.raises(RunError) as error:
+        run_imp(other, tiny.path, device="cpu")
+    assert "recipe.epochs is 2 there and 3 here; recipe.weight_decay is 0.0 there and 0.5 here." in str(error.value)
+    assert contents(tiny.path) == before
+
+
+def test_a_truncated_level_is_named_and_the_others_are_intact(tmp_path):
+    plan = plan_of(TINY)
+    run_imp(plan, tmp_path, device="cpu")
+    for number in (2,):
+        (tmp_path / level_name(0, number) / "manifest.json").unlink()
+    end = tmp_path / level_name(0, 1) / "end.safetensors"
+    whole = end.read_bytes()
+    end.write_bytes(whole[:-7])
+    dense = contents(tmp_path / level_name(0, 0))
+    with pytest.raises(
+        RunError, match=r"level-01/end\.safetensors is damaged: it ends at byte \d+ of \d+, inside tensor"
+    ):
+        run_imp(plan, tmp_path, device="cpu")
+    assert contents(tmp_path / level_name(0, 0)) == dense
+    end.write_bytes(whole)
+    assert len(run_imp(plan, tmp_path, device="cpu").levels) == 3
+
+
+def test_a_second_process_is_refused(tmp_path):
+    plan = plan_of(TINY)
+    run = RunFolder.create(tmp_path, plan.changed())
+    assert not run.is_in_use
+    other = RunFolder.open(tmp_path)
+    with other.locked():
+        assert run.is_in_use
+        with pytest.raises(RunError, match=f"in use by another process .process {os.getpid()}."):
+            run_imp(plan, tmp_path, device="cpu")
+    assert not run.is_in_use
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"file/run could not be made: Not a directory"):
+        run_imp(plan_of(TINY), tmp_path / "file" / "run", device="cpu")
+    run = RunFolder.create(tmp_path / "run", plan_of(TINY).changed())
+    (run.path / ".lock").unlink()
+    (run.path / ".lock").mkdir()  # as good as read-only, also for root
+    with pytest.raises(RunError, match=r"\.lock could not be locked"):
+        run_imp(plan_of(TINY), run.path, device="cpu")
+
+
+def test_a_full_disk_leaves_the_levels_before_intact(tmp_path, monkeypatch):
+    plan, writes = plan_of(TINY), []
+    whole = run_imp(plan, tmp_path / "whole", device="cpu")
+    write = runs._write
+
+    def full(file, content):
+        writes.append(file)
+        if len(writes) > 9:
+            raise OSError(28, "No space left on device")
+        write(file, content)
+
+    monkeypatch.setattr(runs, "_write", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        run_imp(plan, tmp_path / "a", device="cpu")
+    monkeypatch.undo()
+    left = RunFolder.open(tmp_path / "a").levels
+    assert left
+    for level in left:
+        level.verify()
+    assert contents(run_imp(plan, tmp_path / "a", device="cpu").path) == contents(whole.path)
+
+
+def test_other_data_is_refused(tmp_path, monkeypatch):
+    plan = plan_of(TINY, pruning={"rounds": 1})
+    run = run_imp(plan, tmp_path, device="cpu")
+    (run.path / level_name(0, 1) / "manifest.json").unlink()
+    monkeypatch.setattr("torch_bridge.data.DIGITS_SEED", 1)
+    with pytest.raises(RunError, match="level-00 was made from other data than the digits given now"):
+        run_imp(plan, tmp_path, device="cpu")
+
+
+def test_training_that_diverged_is_told_with_its_level(tmp_path):
+    plan = plan_of(TINY, recipe={"learning_rate": 1e30})
+    with pytest.raises(ValueError, match=r"^replicate-0\.level-00: .*NaN or infinite"):
+        run_imp(plan, tmp_path, device="cpu")
+
+
+# a net and a training function of the caller's own
+
+
+def build():
+    return nn.Sequential(nn.Linear(64, 30), nn.ReLU(), nn.Dropout(0.2), nn.Linear(30, 10))
+
+
+def plain_training(model, mask, round):
+    """Train as anybody does who has never heard of masks."""
+    data = load_dataset("digits")
+    images = torch.tensor(data.train_images[:512] / 16.0, dtype=torch.float32)
+    labels = torch.tensor(data.train_labels[:512]).long()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
+    for start in torch.randperm(16):
+        batch = slice(32 * start, 32 * start + 32)
+        optimizer.zero_grad()
+        functional.cross_entropy(model(images[batch]), labels[batch]).backward()
+        optimizer.step()
+        for name, parameter in model.named_parameters():
+            if name in mask:
+                assert not parameter[~mask[name]].any()
+    return {"test_accuracy": 0.5 + round / 100, "density": float(mask["0.weight"].float().mean())}
+
+
+def test_a_training_function_of_ones_own(tmp_path):
+    plan = ImpPlan.from_dict({"pruning": {"method": "t-imp", "rounds": 2, "rate": 0.5}})
+    run = run_imp(plan, tmp_path / "a", model=build, train_fn=plain_training)
+    assert [level.metrics[-1]["test_accuracy"] for level in run.levels] == [0.5, 0.51, 0.52]
+    assert [level.metrics[1]["density"] for level in run.levels] == [1, 0.5, 0.25]
+    for level in run.levels[1:]:
+        assert all(record["diagram_preserved"] for record in layers_of(level))
+        for name, mask in level.weights("masks").items():
+            assert not level.weights("end")[name][~mask].any()
+    again = run_imp(plan, tmp_path / "b", model=build, train_fn=plain_training)
+    assert contents(again.path) == contents(run.path)
+
+
+def test_a_module_of_ones_own_starts_from_its_weights_and_is_trained_in_place(tmp_path):
+    net = build()
+    weights = net[0].weight.detach().clone()
+    plan = ImpPlan.from_dict({"pruning": {"rounds": 1, "rate": 0.5}})
+    run = run_imp(plan, tmp_path, model=net, train_fn=plain_training)
+    np.testing.assert_array_equal(run.levels[0].weights("start")["0.weight"], weights)
+    np.testing.assert_array_equal(run.levels[1].weights("end")["0.weight"], net[0].weight.detach())
+    assert int((net[0].weight != 0).sum()) == 960
+
+
+def test_a_net_of_ones_own_in_our_training(tmp_path):
+    def net():
+        layers = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10)
+        return nn.Sequential(*layers, nn.LogSoftmax(dim=1))
+
+    tables = {"data": TINY["data"], "recipe": {"steps": 5}, "pruning": {"method": "t-imp", "rounds": 1, "rate": 0.5}}
+    run = run_imp(ImpPlan.from_dict(tables), tmp_path, model=net, example_input=torch.zeros(1, 1, 8, 8), device="cpu")
+    records = layers_of(run.levels[1])
+    assert [record["graphs"] for record in records] == ["shared", "dense"]
+    assert all(record["diagram_preserved"] for record in records)
+    assert records[0]["alpha"] > records[0]["critical"]
+
+
+@pytest.mark.parametrize(
+    ("tables", "given", "message"),
+    [
+        ({}, {}, "'model' must be given exactly where the plan has no .model., not None"),
+        ({}, {"model": build}, r"'train_fn' must be given exactly where the plan has no \[recipe\], not None"),
+        (TINY, {"model": build}, r"'model' must be given exactly where the plan has no \[model\], not 'build'"),
+        (TINY, {"train_fn": plain_training}, "'train_fn' must be given exactly .*, not 'plain_training'"),
+        ({"replicates": 2}, {"model": build(), "train_fn": plain_training}, "'model' must be a function that returns"),
+        ({}, {"model": nn.ReLU, "train_fn": plain_training}, "'model' must have a layer to prune"),
+        ({}, {"model": build, "train_fn": lambda *_: 3.0}, "'train_fn' must be a function that returns a mapping"),
+        ({"pruning": {"factors": {"x": 0.5}}}, {"model": build, "train_fn": plain_training}, "no layer 'x'"),
+    ],
+)
+def test_what_does_not_go_with_the_plan_is_refused(tmp_path, tables, given, message):
+    with pytest.raises(ValueError, match=message):
+        run_imp(ImpPlan.from_dict(tables), tmp_path / "run", **given)
+
+
+def test_masked_steps_watch_every_optimiser_and_only_inside():
+    net = nn.Linear(4, 3)
+    mask = torch.rand(3, 4) > 0.5
+    for kind in (torch.optim.SGD, torch.optim.Adam, torch.optim.RMSprop):
+        optimizer = kind(net.parameters(), lr=0.1)
+        with masked_steps(net, {"weight": mask}):
+            net(torch.ones(1, 4)).sum().backward()
+            optimizer.step()
+        assert not net.weight[~mask].any()
+        assert (net.weight[mask] != 0).all()
+        optimizer.step()
+        assert net.weight[~mask].any()
+
+
+# what a net's layers are
+
+
+def test_layers_of_a_net():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding(7, 6)
+            self.attention = nn.MultiheadAttention(6, 2)
+            self.conv = nn.Conv1d(6, 4, 3, groups=2)
+            self.gru = nn.GRU(6, 5)
+            self.first = nn.Linear(6, 6)
+            self.second = nn.Linear(6, 6)
+            self.second.weight = self.first.weight
+
+    found = {layer.name: (layer.shape, layer.parts) for layer in layer_tensors(Tied())}
+    assert found == {
+        "attention.in_proj_weight": ((18, 6), 3),
+        "attention.out_proj.weight": ((6, 6), 1),
+        "conv.weight": ((4, 3, 3), 2),
+        "gru.weight_ih_l0": ((15, 6), 3),
+        "gru.weight_hh_l0": ((15, 5), 3),
+        "first.weight": ((6, 6), 1),
+    }
