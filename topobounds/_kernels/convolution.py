@@ -62,10 +62,12 @@ def join(
         if joined[a] == starts[a + 1] - starts[a] and joined[b] == starts[b + 1] - starts[b]:
             stop = min(stop, tap_starts[tap] + 1)
         for edge in range(tap_starts[tap], stop):
-            x = _root(parent, starts[a] + firsts[edge])
-            y = _root(parent, starts[b] + seconds[edge])
+            x, y = starts[a] + firsts[edge], starts[b] + seconds[edge]
+            if parent[x] == parent[y]:
+                continue  # most edges end here: no search for the root
+            x, y = _root(parent, x), _root(parent, y)
             if x != y:
-                parent[x] = y
+                parent[max(x, y)] = min(x, y)  # so the large component seldom gets another root
                 merges[weight] += 1
         total += merges[weight]
         joined[a] = _joined(parent, starts[a], starts[a + 1], joined[a])

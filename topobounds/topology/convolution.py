@@ -222,7 +222,8 @@ def layer_graphs(conv: Conv) -> Iterator[tuple[int, SharedGraph]]:
     group = np.arange(n_first, dtype=np.int32) // (n_first // conv.groups)
     firsts = np.repeat(np.arange(n_first, dtype=np.int32), n_second)
     seconds = n_first + np.add.outer(group * n_second, np.arange(n_second, dtype=np.int32)).ravel()
-    for parts in itertools.product(*map(axis_parts, conv.axes)):
+    of_axis = {axis: axis_parts(axis) for axis in set(conv.axes)}
+    for parts in itertools.product(*(of_axis[axis] for axis in conv.axes)):
         part = reduce(AxisPart.times, (part for _, part in parts))
         sizes = np.repeat([part.n_positions, part.n_cells], [n_first, n_second * conv.groups])
         starts = np.concatenate([[0], np.cumsum(sizes)])
