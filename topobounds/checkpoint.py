@@ -85,10 +85,12 @@ def _read_npy(file: Path, tensor: str | None) -> Iterator[tuple[str, NDArray[Any
 
 def _read_npz(file: Path, tensor: str | None) -> Iterator[tuple[str, NDArray[Any]]]:
     with _explained(file):
-        archive = np.load(file, allow_pickle=False)
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise CheckpointError(f"{file} is damaged: it is no archive of arrays.")
-    with archive:
+        stream = file.open("rb")  # which numpy, given a name, leaves open when the archive is damaged
+    with stream:
+        with _explained(file):
+            archive = np.load(stream, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise CheckpointError(f"{file} is damaged: it is no archive of arrays.")
         for name in archive.files:
             if tensor in (None, name):
                 with _explained(file, name):

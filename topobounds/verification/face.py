@@ -15,9 +15,8 @@ from topobounds.checkpoint import read_arrays
 from topobounds.montecarlo import SUPPORTS, simulate_overlap
 from topobounds.theory.paper import corollary_3_4
 from topobounds.topology.filtration import check_finite, weight_matrix
-from topobounds.verification import samples
 from topobounds.verification.claims import CLAIMS, Claim
-from topobounds.verification.samples import DISTRIBUTIONS, Matrix, Setting
+from topobounds.verification.samples import DISTRIBUTIONS, OVERLAPS, Matrix, Setting, draw_support
 from topobounds.verification.verdicts import (
     Found,
     GivenLayer,
@@ -237,12 +236,12 @@ def _verdicts(setting: Setting, asked: list[Claim] | None, terms: Terms) -> list
     places = {claim.id: place(claim, setting) for claim in claims}
     found: dict[str, Found] = {}
     for claim in claims:
-        if claim.id in found:
-            continue
-        if claim.sample == "matrix":
+        stream = _stream(claim, places[claim.id])
+        if stream == "matrix":
             found[claim.id] = put_to_matrices(claim, places[claim.id], terms)
-        else:
-            found |= put_to_overlaps([c for c in claims if c.sample == claim.sample], places[claim.id], terms)
+        elif claim.id not in found:
+            together = [other for other in claims if _stream(other, places[other.id]) == stream]
+            found |= put_to_overlaps(stream, together, places[claim.id], terms)
     return [_verdict(claim, places[claim.id], found[claim.id], terms) for claim in claims]
 
 
@@ -265,8 +264,13 @@ def place(claim: Claim, setting: Setting) -> Setting:
     if claim.sample in ABOUT_THE_LAYER and (setting.support != "uniform" or setting.kept > setting.cells):
         return replace(setting, density=1.0, support="uniform")
     if claim.sample == "support" and setting.support != "uniform":
-        return replace(setting, mask=samples.draw_support(setting, setting.stream("mask")))
+        return replace(setting, mask=draw_support(setting, setting.stream("mask")))
     return setting
+
+
+def _stream(claim: Claim, setting: Setting) -> str:
+    """Return what is drawn for the claim; on all cells every overlap is that of the layer."""
+    return "layer" if claim.sample in OVERLAPS and setting.density == 1 else claim.sample
 
 
 def _verdict(claim: Claim, setting: Setting, found: Found, terms: Terms) -> Verdict:

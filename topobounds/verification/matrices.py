@@ -1,5 +1,7 @@
 """Claims about every matrix, put to one: each check returns whether the matrix bears the claim out."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
@@ -34,22 +36,22 @@ def component_identity(weights: Matrix, rng: np.random.Generator) -> bool:
 def theorem_3_2(weights: Matrix, rng: np.random.Generator) -> bool:
     """Whether alpha weights suffice for the diagram and fewer never do, be they forest edges, the largest or random."""
     forest = maximum_spanning_forest(weights)
-    support = np.flatnonzero(weights)
     edges = forest.rows * weights.shape[1] + forest.cols
-    if not _same_diagram(weights, edges):
-        return False
-    fewer = int(rng.integers(0, forest.alpha)) if forest.alpha else 0
+    if not forest.alpha:
+        return True
+    fewer = int(rng.integers(0, forest.alpha))
     largest = np.argsort(-np.abs(weights).ravel(), kind="stable")
     too_few = [edges[:-1], rng.choice(edges, fewer, replace=False), largest[: forest.alpha - 1]]
-    too_few.append(rng.choice(support, fewer, replace=False))
-    return not (forest.alpha and any(_same_diagram(weights, cells) for cells in too_few))
+    too_few.append(rng.choice(np.flatnonzero(weights), fewer, replace=False))
+    enough, *changed = _keeps_diagram(weights, [edges, *too_few])
+    return enough and not any(changed)
 
 
 def t_imp_preserves(weights: Matrix, rng: np.random.Generator) -> bool:
     """Whether T-IMP leaves the diagram as it is, bit for bit, at alpha weights and at a random number of them."""
     alpha, nonzero = maximum_spanning_forest(weights).alpha, int(np.count_nonzero(weights))
     masks = (topological_mask(weights, int(keep)) for keep in (alpha, rng.integers(alpha, nonzero + 1)))
-    return all(_same_diagram(weights, np.flatnonzero(mask)) for mask in masks)
+    return all(_keeps_diagram(weights, [np.flatnonzero(mask) for mask in masks]))
 
 
 def diagram_equals_gudhi(weights: Matrix, rng: np.random.Generator) -> bool:
@@ -62,14 +64,18 @@ def diagram_equals_gudhi(weights: Matrix, rng: np.random.Generator) -> bool:
     return True
 
 
-def _same_diagram(weights: Matrix, kept: NDArray[np.int64]) -> bool:
-    """Whether the weights in these cells alone have the diagram, and the largest weight, of all."""
-    pruned = np.zeros_like(weights)
-    pruned.ravel()[kept] = weights.ravel()[kept]
-    for zeros in READINGS:
-        before, after = persistence_diagram(weights, zeros=zeros), persistence_diagram(pruned, zeros=zeros)
-        if (before.n_essential, before.w_max) != (after.n_essential, after.w_max):
-            return False
-        if not np.array_equal(before.deaths, after.deaths):
-            return False
-    return True
+def _keeps_diagram(weights: Matrix, kept: Sequence[NDArray[np.int64]]) -> list[bool]:
+    """Return whether the weights in each of these sets of cells have the diagram, and the largest weight, of all."""
+    before = _diagrams(weights)
+    found = []
+    for cells in kept:
+        pruned = np.zeros_like(weights)
+        pruned.ravel()[cells] = weights.ravel()[cells]
+        pairs = zip(before, _diagrams(pruned), strict=True)
+        found.append(all(a[:2] == b[:2] and np.array_equal(a[2], b[2]) for a, b in pairs))
+    return found
+
+
+def _diagrams(weights: Matrix) -> list[tuple[int, float, NDArray[np.float64]]]:
+    diagrams = [persistence_diagram(weights, zeros=zeros) for zeros in READINGS]
+    return [(diagram.n_essential, diagram.w_max, diagram.deaths) for diagram in diagrams]

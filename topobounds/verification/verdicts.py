@@ -1,7 +1,7 @@
 """From samples to verdicts: claims are put to overlaps, to matrices, or to one given matrix."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,12 +12,12 @@ from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
 from topobounds.verification import samples
 from topobounds.verification.claims import CLAIMS, TAIL, Claim, Interval, band
 from topobounds.verification.samples import Matrix, Setting
-from topobounds.verification.sequential import MeanInterval, share_interval
+from topobounds.verification.sequential import Batch, MeanInterval, share_interval
 
 Progress = Callable[[int, int, str], object]
 
 MATRIX_CELLS, GUDHI_CELLS = 1_000_000, 500_000  # of all matrices that a claim is put to by default
-MOST_MATRICES = 200
+MOST_MATRICES = 100
 SLOW = ("diagram_equals_gudhi",)
 
 
@@ -132,13 +132,13 @@ def decide(bound: Interval, interval: Interval, tolerance: float = 0.0) -> str:
 # -- claims about a mean, put to overlaps ------------------------------------------------------------------------------
 
 
-def put_to_overlaps(claims: list[Claim], setting: Setting, terms: Terms) -> dict[str, Found]:
-    """Put claims that take the same samples to them; each is decided at its own time."""
+def put_to_overlaps(stream: str, claims: list[Claim], setting: Setting, terms: Terms) -> dict[str, Found]:
+    """Put claims to the overlaps of one stream; each is decided at its own time."""
     budget = setting.budget(terms.trials)
     bounds = {claim.id: claim.interval(setting) for claim in claims}
     found: dict[str, Found] = {}
     interval = MeanInterval(terms.confidence)
-    for batch in _batches(claims[0].sample, setting, budget):
+    for batch in _batches(stream, setting, budget):
         interval.add(batch)
         terms.advance(interval.seen.count, budget, claims[0].id)
         decided = {name: decide(bound, interval.ends) for name, bound in bounds.items() if name not in found}
@@ -151,9 +151,9 @@ def put_to_overlaps(claims: list[Claim], setting: Setting, terms: Terms) -> dict
     return found
 
 
-def _batches(sample: str, setting: Setting, budget: int) -> Any:
-    if sample != "tail":
-        return samples.OVERLAPS[sample](setting, budget)
+def _batches(stream: str, setting: Setting, budget: int) -> Iterator[Batch]:
+    if stream != "tail":
+        return samples.OVERLAPS[stream](setting, budget)
     low, high = CLAIMS["enclosure"].interval(setting)
     t = band(setting.m * setting.n, setting.kept, setting.alpha, TAIL)
     return samples.outliers(setting, budget, low - t, high + t)
@@ -275,7 +275,9 @@ class GivenLayer:
         for batch in samples.support_overlaps(setting, budget):
             mean.add(batch)
             terms.advance(mean.seen.count, budget, "exchangeable")
-            if (verdict := _within_band(overlap, mean.ends, t)) != "undecided":
+            last = mean.seen.count == budget
+            verdict = _within_band(overlap, mean.ends, t, terms.tolerance if last else 0.0)
+            if verdict != "undecided":
                 break
         seen, (low, high) = mean.seen, mean.ends
         deviation = math.sqrt(seen.squares / (seen.count - 1)) if seen.count > 1 else 0.0
@@ -309,10 +311,10 @@ def _orders_of(setting: Setting) -> Setting:
     return replace(setting, weights=None, distribution="none")
 
 
-def _within_band(overlap: float, mean: Interval, t: float) -> str:
+def _within_band(overlap: float, mean: Interval, t: float, tolerance: float = 0.0) -> str:
     if not mean[0] - t <= overlap <= mean[1] + t:
         return "violated"
-    return "holds" if mean[1] - t <= overlap <= mean[0] + t else "undecided"
+    return "holds" if mean[1] - t - tolerance <= overlap <= mean[0] + t + tolerance else "undecided"
 
 
 def _unfit(reason: str) -> Found:
