@@ -50,6 +50,13 @@ class LayerTensor:
         """Stored weights."""
         return int(np.prod(self.shape))
 
+    @property
+    def part_names(self) -> list[str]:
+        """The names of its graphs: its own where there is one."""
+        if self.conv is not None or self.parts == 1:
+            return [self.name]
+        return [f"{self.name}[{place}]" for place in range(self.parts)]
+
     def split(self, array: Array) -> list[Array]:
         """Return the graphs' parts of an array of the tensor's shape."""
         if self.conv is not None:
@@ -289,25 +296,27 @@ def _ranked(
     pruning: Pruning,
     seed: int,
 ) -> dict[str, Mask]:
-    owners = [layer for layer in group for _ in layer.split(masks[layer.name])]
+    names = [name for layer in group for name in layer.part_names]
+
+    def parts_of(arrays: Mapping[str, Array]) -> dict[str, Array]:
+        parts = (part for layer in group for part in layer.split(arrays[layer.name]))
+        return dict(zip(names, parts, strict=True))
+
     try:
-        parts = network_masks(
-            [part for layer in group for part in layer.split(weights[layer.name])],
+        found = network_masks(
+            parts_of(weights),
             count,
-            [part for layer in group for part in layer.split(masks[layer.name])],
+            parts_of(masks),
             method=method,
             scope="global",
             on_infeasible=cast(Infeasible, pruning.on_infeasible),
-            convs=[layer.conv for layer in owners],
+            convs={name: layer.conv for layer in group for name in layer.part_names},
             seed=seed if method == "random" else None,
         )
     except ValueError as error:
-        about = f"Layer '{group[0].name}': " if len(group) == 1 else ""
+        about = f"Layer '{group[0].name}': " if len(group) == 1 and len(names) > 1 else ""
         raise ValueError(f"{about}{error}") from None
-    found: dict[str, list[Mask]] = {layer.name: [] for layer in group}
-    for layer, part in zip(owners, parts, strict=True):
-        found[layer.name].append(part)
-    return {layer.name: layer.join(found[layer.name]) for layer in group}
+    return {layer.name: layer.join([found[name] for name in layer.part_names]) for layer in group}
 
 
 def _same(one: PersistenceDiagram, other: PersistenceDiagram) -> bool:

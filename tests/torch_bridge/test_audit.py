@@ -1,0 +1,232 @@
+"""Layers as graphs: counts by integer arithmetic, and an audit that agrees with the parts it is made of."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from topobounds.layers import Conv
+from topobounds.topology.convolution import critical_kernel_weights
+from topobounds.topology.persistence import neural_persistence
+from topobounds.topology.spanning import maximum_spanning_forest
+from torch_bridge.audit import (
+    LayerTensor,
+    check_feasible,
+    dead_units,
+    forest_share,
+    layer_topology,
+    prune,
+    pruning_record,
+    training_record,
+)
+from torch_bridge.plan import METHODS, Pruning
+
+CONV = Conv(4, 6, (3, 3), (5, 5), padding=1)
+LAYERS = [
+    LayerTensor("dense", (12, 9)),
+    LayerTensor("gates", (20, 7), 4),
+    LayerTensor("conv", (6, 4, 3, 3), 1, CONV),
+    LayerTensor("head", (5, 12)),
+]
+
+
+def weights_of(layers, seed):
+    rng = np.random.default_rng(seed)
+    return {layer.name: rng.standard_normal(layer.shape).astype(np.float32) for layer in layers}
+
+
+def full(layers):
+    return {layer.name: np.ones(layer.shape, np.bool_) for layer in layers}
+
+
+def nearest(numerator, denominator):
+    """Return the quotient rounded to the nearest integer, halves to even, in integers."""
+    whole, rest = divmod(numerator, denominator)
+    return whole + (2 * rest > denominator or (2 * rest == denominator and whole % 2))
+
+
+# counts
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 10**7), st.integers(1, 99), st.integers(1, 15))
+def test_geometric_counts_are_integer_arithmetic(n_weights, percent, rounds):
+    left, expected = n_weights, []
+    for _ in range(rounds):
+        left = nearest(left * (100 - percent), 100)
+        expected.append(left)
+    assert list(Pruning(rounds=rounds, rate=percent / 100).counts(n_weights)) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 10**7), st.integers(1, 99), st.integers(1, 15), st.integers(0, 4))
+def test_linear_counts_are_integer_arithmetic(n_weights, percent, rounds, quarters):
+    pruning = Pruning(rounds=rounds, schedule="linear", density=percent / 100)
+    whole = 400 * rounds
+    expected = [nearest(n_weights * (whole - (100 - percent) * quarters * r), whole) for r in range(1, rounds + 1)]
+    assert list(pruning.counts(n_weights, quarters / 4)) == expected
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("schedule", ["geometric", "linear"])
+def test_masks_have_the_counts_of_the_schedule_and_only_shrink(method, scope, schedule):
+    pruning = Pruning(
+        method=method, scope=scope, rounds=3, rate=0.2, schedule=schedule, density=0.6 if schedule == "linear" else None
+    )
+    masks, total = full(LAYERS), sum(layer.n_weights for layer in LAYERS)
+    for number in (1, 2, 3):
+        weights = weights_of(LAYERS, number)
+        new = prune(LAYERS, weights, masks, pruning, number, seed=number)
+        assert not any((new[name] & ~masks[name]).any() for name in new)
+        if scope == "global":
+            assert sum(int(mask.sum()) for mask in new.values()) == pruning.counts(total)[number - 1]
+        else:
+            for layer in LAYERS:
+                assert new[layer.name].sum() == pruning.counts(layer.n_weights)[number - 1]
+        masks = new
+
+
+def test_random_masks_of_equal_layers_differ():
+    twins = [LayerTensor("a", (10, 10)), LayerTensor("b", (10, 10))]
+    for method in ("random", "shuffled"):
+        masks = prune(twins, weights_of(twins, 0), full(twins), Pruning(method=method, rate=0.5), 1, seed=3)
+        assert not np.array_equal(masks["a"], masks["b"])
+
+
+def test_a_layer_that_the_plan_names_and_there_is_not():
+    with pytest.raises(ValueError, match=r"no layer 'tail', which the plan's factors name; it has dense, gates"):
+        prune(LAYERS, {}, full(LAYERS), Pruning(factors={"tail": 0.5}), 1, seed=0)
+
+
+# what T-IMP keeps
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("seed", range(3))
+def test_t_imp_preserves_the_diagrams_of_every_kind_of_layer(scope, seed):
+    """Round after round, with other weights each time, ties and zeros among them."""
+    pruning = Pruning(method="t-imp", scope=scope, rounds=4, rate=0.35, on_infeasible="clamp")
+    masks = full(LAYERS)
+    for number in range(1, 5):
+        weights = {name: np.round(w, seed) for name, w in weights_of(LAYERS, [seed, number]).items()}
+        new = prune(LAYERS, weights, masks, pruning, number, seed=0)
+        for layer in LAYERS:
+            before, after = (layer_topology(layer, weights[layer.name], each[layer.name]) for each in (masks, new))
+            for one, other in zip(before.diagrams, after.diagrams, strict=True):
+                np.testing.assert_array_equal(one.deaths, other.deaths)
+                assert (one.w_max, one.n_essential, one.alpha) == (other.w_max, other.n_essential, other.alpha)
+            record = pruning_record(layer, weights[layer.name], masks[layer.name], new[layer.name])
+            assert record["diagram_preserved"] is True
+            assert record["forest_survived"] == 1.0
+        masks = new
+
+
+def test_a_pruning_that_cuts_the_forest_is_seen():
+    layer, weights = LAYERS[0], weights_of(LAYERS, 1)["dense"]
+    forest = maximum_spanning_forest(weights)
+    mask = np.ones(layer.shape, np.bool_)
+    mask[forest.rows[:3], forest.cols[:3]] = False
+    record = pruning_record(layer, weights, np.ones(layer.shape, np.bool_), mask)
+    assert record["diagram_preserved"] is False
+    assert record["forest_survived"] == (forest.alpha - 3) / forest.alpha
+    assert record["pruned"] == 3
+
+
+# the audit
+
+
+def test_a_dense_layer_is_its_forest():
+    weights, mask = weights_of(LAYERS, 2)["dense"], np.random.default_rng(3).random((12, 9)) < 0.3
+    topology = layer_topology(LAYERS[0], weights, mask)
+    forest = maximum_spanning_forest(weights, mask)
+    assert topology.n_critical == forest.alpha == int(topology.critical[forest.rows, forest.cols].sum())
+    assert topology.overlap == forest.overlap()
+    assert topology.neural_persistence == neural_persistence(np.where(mask, weights, 0), normalized=True)
+
+
+def test_gates_are_graphs_of_their_own():
+    weights = weights_of(LAYERS, 4)["gates"]
+    topology = layer_topology(LAYERS[1], weights, np.ones((20, 7), np.bool_))
+    blocks = [weights[start : start + 5] for start in range(0, 20, 5)]
+    forests = [maximum_spanning_forest(block) for block in blocks]
+    assert topology.n_critical == 4 * 11
+    assert topology.overlap == pytest.approx(np.mean([forest.overlap() for forest in forests]))
+    assert topology.neural_persistence == pytest.approx(sum(neural_persistence(b, normalized=True) for b in blocks))
+
+
+def test_a_kernel_is_its_critical_weights():
+    kernel = weights_of(LAYERS, 5)["conv"]
+    mask = np.random.default_rng(6).random(kernel.shape) < 0.5
+    topology = layer_topology(LAYERS[2], kernel, mask)
+    critical = critical_kernel_weights(np.where(mask, kernel, 0), CONV)
+    np.testing.assert_array_equal(topology.critical, critical.mask)
+    largest = np.argsort(-np.abs(np.where(mask, kernel, 0)), axis=None, kind="stable")[: critical.n_critical]
+    assert topology.overlap == critical.mask.ravel()[largest].mean()
+    record = training_record(LAYERS[2], kernel, mask)
+    assert (record["alpha"], record["critical"]) == (critical.alpha, critical.n_critical)
+    assert record["graphs"] == "shared"
+    assert record["components"] == critical.n_components
+
+
+def test_an_empty_layer_has_an_audit_too():
+    layer, weights = LAYERS[0], np.zeros((12, 9), np.float32)
+    nothing = np.zeros((12, 9), np.bool_)
+    record = training_record(layer, weights, nothing) | pruning_record(layer, weights, nothing, nothing)
+    assert (record["alpha"], record["components"], record["overlap"]) == (0, 21, 1.0)
+    assert (record["dead_outputs"], record["dead_inputs"], record["neural_persistence"]) == (12, 9, 0.0)
+    assert record["forest_survived"] == forest_share(layer, (weights, nothing), (weights, nothing)) == 1.0
+
+
+def naive_dead(layer, mask, n_outputs, n_inputs, joins):
+    used = {(o, i) for o, i in itertools.product(range(n_outputs), range(n_inputs)) if joins(mask, o, i)}
+    return n_outputs - len({o for o, _ in used}), n_inputs - len({i for _, i in used})
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_dead_units_by_brute_force(seed):
+    rng = np.random.default_rng(seed)
+    dense = rng.random((12, 9)) < 0.1
+    assert dead_units(LAYERS[0], dense) == naive_dead(LAYERS[0], dense, 12, 9, lambda mask, o, i: mask[o, i])
+    grouped = LayerTensor("g", (6, 2, 3), 3, None, 3)
+    mask = rng.random(grouped.shape) < 0.15
+
+    def in_group(mask, o, i):
+        return o // 2 == i // 2 and mask[o, i % 2].any()
+
+    assert dead_units(grouped, mask) == naive_dead(grouped, mask, 6, 6, in_group)
+    transposed = LayerTensor("t", (4, 6, 3), 1, Conv(4, 6, (3,), (5,), transposed=True))
+    mask = rng.random(transposed.shape) < 0.1
+    expected = naive_dead(transposed, mask, 6, 4, lambda mask, o, i: mask[i, o].any())
+    assert dead_units(transposed, mask) == expected
+
+
+# what cannot be met
+
+
+def test_the_first_round_that_asks_for_too_little_is_named():
+    layers = [LayerTensor("big", (30, 40)), LayerTensor("head", (10, 30))]
+    with pytest.raises(ValueError, match=r"Round 10 leaves layer 'head' 32 weights, fewer than the alpha = 39"):
+        check_feasible(layers, Pruning(method="t-imp", rounds=11))
+    check_feasible(layers, Pruning(method="t-imp", rounds=9))
+    check_feasible(layers, Pruning(method="imp", rounds=11))
+    check_feasible(layers, Pruning(method="t-imp", rounds=11, on_infeasible="clamp"))
+    check_feasible(layers, Pruning(method="t-imp", rounds=11, scope="global"))
+    with pytest.raises(ValueError, match=r"Round 12 leaves the layers together \d+ weights, .* alpha = 108"):
+        check_feasible(layers, Pruning(method="shuffled", rounds=13, scope="global"))
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (0, r"^Layer 'dense': Argument 'keep' must leave at least alpha = 20 weights, the edges"),
+        (1, r"^Layer 'gates': Argument 'keep' must leave at least alpha = 44 weights, the edges"),
+        (2, r"^Layer 'conv': Argument 'keep' must leave at least alpha = \d+ weights, the critical kernel weights"),
+    ],
+)
+def test_a_layer_too_small_is_named_when_it_is_pruned(place, message):
+    layers = LAYERS[place : place + 1]
+    with pytest.raises(ValueError, match=message):
+        prune(layers, weights_of(layers, 0), full(layers), Pruning(method="t-imp", rounds=9, rate=0.4), 9, seed=0)

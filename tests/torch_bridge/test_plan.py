@@ -1,0 +1,149 @@
+"""Plans: what they say, what they refuse, and a hash that new options do not change."""
+
+import dataclasses
+import json
+
+import pytest
+
+from topobounds.runs import digest
+from torch_bridge.audit import check_feasible
+from torch_bridge.command import CONFIGS
+from torch_bridge.imp import layer_tensors
+from torch_bridge.models import build_model
+from torch_bridge.plan import DataPlan, ImpPlan, ModelPlan, Pruning, Recipe, Seeds
+
+MINIMAL = """
+[model]
+name = "lenet-300-100"
+[data]
+name = "mnist"
+[recipe]
+"""
+
+OTHER = {  # for every key another value that goes with the rest
+    "recipe": {
+        "epochs": 3, "steps": 7, "batch_size": 32, "optimizer": "adam", "learning_rate": 0.5, "momentum": 0.5,
+        "weight_decay": 0.1, "schedule": "cosine", "gamma": 0.5, "warmup": 2, "evaluate_every": 3,
+        "precision": "bfloat16",
+    },
+    "pruning": {
+        "method": "t-imp", "rounds": 3, "rate": 0.1, "scope": "global", "output_factor": 0.5,
+        "factors": {"layers.0.weight": 0.5}, "on_infeasible": "clamp", "after": "finetune", "rewind_step": 5,
+    },
+    "data": {"name": "digits", "validation": 100, "normalization": "standard", "image_size": 32},
+    "model": {"name": "lenet-5", "initialization": "glorot"},
+    "seeds": {"init": 1, "order": 1, "split": 1, "pruning": 1},
+}  # fmt: skip
+
+
+def tables(**parts):
+    base = {"model": {"name": "lenet-300-100"}, "data": {"name": "mnist"}, "recipe": {}}
+    return base | {name: base.get(name, {}) | part if isinstance(part, dict) else part for name, part in parts.items()}
+
+
+def test_defaults_are_left_out_of_the_plan_and_its_hash():
+    plan = ImpPlan.from_toml(MINIMAL)
+    spelt_out = ImpPlan.from_dict(plan.complete())
+    assert spelt_out == plan
+    assert plan.changed() == {"model": {"name": "lenet-300-100"}, "data": {"name": "mnist"}, "recipe": {}}
+    assert plan.sha256 == spelt_out.sha256 == digest(plan.changed())
+    # the hash of the text above for good: new options with defaults must not change it
+    assert plan.sha256.startswith("da909b0e6632")
+
+
+def test_a_plan_goes_through_json_and_back():
+    plan = ImpPlan.from_dict(tables(pruning={"factors": {"layers.0.weight": 0.25}}, replicates=3, seeds={"order": 4}))
+    assert ImpPlan.from_dict(json.loads(json.dumps(plan.changed()))) == plan
+    assert plan.complete()["pruning"]["rate"] == 0.2
+    assert ImpPlan.from_dict({}).changed() == {}
+
+
+@pytest.mark.parametrize(("table", "key"), [(table, key) for table, keys in OTHER.items() for key in keys])
+def test_every_key_counts(table, key):
+    plan = ImpPlan.from_dict(tables(**{table: {key: OTHER[table][key]}}))
+    assert plan.sha256 != ImpPlan.from_dict(tables()).sha256
+    assert plan.changed()[table][key] == OTHER[table][key]
+
+
+def test_every_key_is_tested():
+    left_out = {  # each needs another key to go with it
+        Recipe: {"milestones"},
+        Pruning: {"schedule", "density", "finetune_epochs"},
+        ModelPlan: {"hidden", "width"},
+        DataPlan: set(),
+        Seeds: set(),
+    }
+    for name, kind in ImpPlan.PARTS.items():
+        assert {field.name for field in dataclasses.fields(kind)} == set(OTHER[name]) | left_out[kind]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prune": {}}, r"'a key' must be one of .*'pruning'.* not 'prune'"),
+        ({"recipe": {"epoch": 3}}, r"'a key of \[recipe\]' must be one of 'epochs', .* not 'epoch'"),
+        ({"recipe": 3}, r"'recipe' must be a table, not 3"),
+        ({"model": {"name": "alexnet"}}, r"\[model\] Argument 'name' must be one of 'mlp', .* not 'alexnet'"),
+        ({"model": {"name": "mlp"}}, "'hidden' goes with the model 'mlp', which needs it"),
+        ({"model": {"hidden": [3]}}, "'hidden' goes with the model 'mlp', .* is 'lenet-300-100'"),
+        ({"model": {"name": "mlp", "hidden": 3}}, "'hidden' must be a sequence of positive integers, not 3"),
+        ({"model": {"name": "mlp", "hidden": [0]}}, "'hidden' must be a positive integer, not 0"),
+        ({"model": {"width": 3}}, "'width' goes with vgg11, resnet-20, lstm, not with lenet-300-100"),
+        ({"data": {"name": "auto"}}, "'name' must be one of 'mnist', 'fashion-mnist', 'digits'"),
+        ({"data": {"validation": 0}}, "'validation' must be a positive integer"),
+        ({"data": {"validation": 1.0}}, "'validation' must be a number of images or a share"),
+        ({"recipe": {"epochs": 0}}, "'epochs' must be a positive integer, not 0"),
+        ({"recipe": {"optimizer": "lion"}}, "'optimizer' must be one of 'sgd', 'adam', 'adamw'"),
+        ({"recipe": {"momentum": 0.9, "optimizer": "adam"}}, "'momentum' goes with the optimizer 'sgd'"),
+        ({"recipe": {"schedule": "steps"}}, "'milestones' goes with the schedule 'steps', which needs it"),
+        ({"recipe": {"milestones": [0.5]}}, "'milestones' goes with the schedule 'steps', .* it is 'constant'"),
+        ({"recipe": {"schedule": "steps", "milestones": [1.5]}}, r"'milestones' must be numbers in \(0, 1\), not 1.5"),
+        ({"recipe": {"learning_rate": 0}}, "'learning_rate' must be a positive number, not 0"),
+        ({"pruning": {"method": "timp"}}, "'method' must be one of 'imp', 't-imp', 'random', 'shuffled'"),
+        ({"pruning": {"rate": 1}}, r"'rate' must be a number in \(0, 1\), not 1"),
+        ({"pruning": {"schedule": "linear"}}, "'density' goes with the schedule 'linear', which needs it"),
+        ({"pruning": {"density": 0.1}}, "'density' goes with the schedule 'linear'"),
+        ({"pruning": {"rewind_step": 5, "after": "finetune"}}, "'rewind_step' goes with after='rewind'"),
+        ({"pruning": {"finetune_epochs": 5}}, "'finetune_epochs' goes with after='finetune'"),
+        ({"pruning": {"output_factor": 2}}, r"'output_factor' must be a number in \[0, 1\], not 2"),
+        ({"pruning": {"scope": "global", "output_factor": 0.5}}, "'output_factor' must be 0 or 1 where all layers"),
+        ({"pruning": {"factors": [1]}}, "'factors' must be a mapping"),
+        ({"replicates": 0}, "'replicates' must be a positive integer, not 0"),
+        ({"seeds": {"init": -1}}, r"\[seeds\] Argument 'init' must be a non-negative integer"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        ImpPlan.from_dict(tables(**change))
+
+
+def test_parts_that_need_others():
+    with pytest.raises(ValueError, match=r"needs \[data\]"):
+        ImpPlan.from_dict({"model": {"name": "lenet-5"}})
+    with pytest.raises(ValueError, match=r"Key 'name' of \[data\] must be given"):
+        ImpPlan.from_dict({"data": {}})
+    with pytest.raises(ValueError, match=r"'rewind_step' needs a \[recipe\]"):
+        ImpPlan.from_dict({"pruning": {"rewind_step": 3}})
+    with pytest.raises(ValueError, match="'pruning' must be a Pruning, not 'dict'"):
+        ImpPlan(pruning={})
+
+
+def test_files_are_named(tmp_path):
+    file = tmp_path / "plan.toml"
+    with pytest.raises(ValueError, match=r"plan\.toml could not be read: No such file"):
+        ImpPlan.read(file)
+    file.write_text("[model\n")
+    with pytest.raises(ValueError, match=r"plan\.toml: .*line 1"):
+        ImpPlan.read(file)
+    file.write_text(MINIMAL + "epochs = 0\n")
+    with pytest.raises(ValueError, match=r"plan\.toml: \[recipe\] Argument 'epochs'"):
+        ImpPlan.read(file)
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.toml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("method", ["imp", "t-imp"])
+def test_the_plans_of_the_package_can_be_met(file, method):
+    plan = ImpPlan.read(file)
+    side = plan.data.image_size or {"digits": 8}.get(plan.data.name, 28)
+    pruning = dataclasses.replace(plan.pruning, method=method)
+    check_feasible(layer_tensors(build_model(plan.model, side)), pruning)
