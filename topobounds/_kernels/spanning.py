@@ -125,6 +125,16 @@ def _highest(_typing: Any, bits: Any) -> Any:
     return types.uint64(types.uint64), generate
 
 
+@_intrinsic
+def _number(_typing: Any, bits: Any) -> Any:
+    """How many bits are set."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.uint64(types.uint64), generate
+
+
 @numba.njit(inline="always")
 def _heavy(tile: Keys, start: Any, lanes: Any, magnitude: Any, bound: Any) -> Any:
     """Bit i of the result, i < lanes: the key at ``start + i``, less its lift, is at least `bound`."""
@@ -325,11 +335,16 @@ def count_between(
     The edges are in order. ``starts[d]`` is the number of edges whose key, shifted right by `shift`, exceeds d; among
     edges that share that prefix the place is searched by halving. `counts` is modified in place.
     """
-    n, lightest = np.uint64(width), edge_keys[-1] - np.uint64(lift)
+    n, lightest, heaviest = np.uint64(width), edge_keys[-1] - np.uint64(lift), edge_keys[0] - np.uint64(lift)
     for line in range(np.uint64(tile.size) // n):
         row = np.uint64(first) + line
         for start in range(_U0, n, _U64):
-            bits = _heavy(tile, line * n + start, min(_U64, n - start), magnitude, lightest)
+            lanes = min(_U64, n - start)
+            bits = _heavy(tile, line * n + start, lanes, magnitude, lightest)
+            if bits:
+                above = _heavy(tile, line * n + start, lanes, magnitude, heaviest + _U1)
+                counts[0] += np.int64(_number(above))
+                bits ^= above
             while bits:
                 col = start + _lowest(bits)
                 bits &= bits - _U1
