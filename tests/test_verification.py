@@ -362,6 +362,14 @@ def test_weights_that_are_not_exchangeable_are_told():
     assert set(shuffled.values()) == {"holds"}
 
 
+def test_false_alarms_are_no_more_than_allowed():
+    rng = np.random.default_rng(4)
+    options = {"claims": ["concentration", "boruvka_bound", "exchangeable"], "confidence": 0.8, "trials": 64}
+    runs = [said(weights=rng.standard_cauchy((15, 10)), **options) for _ in range(60)]
+    for name in options["claims"]:
+        assert sum(run[name] == "violated" for run in runs) <= 0.2 * 60
+
+
 def test_a_pruned_layer_has_its_own_support():
     weights = exchangeable()
     weights[np.random.default_rng(1).random(weights.shape) > 0.12] = 0

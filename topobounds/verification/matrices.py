@@ -16,7 +16,7 @@ READINGS: tuple[Zeros, Zeros] = ("absent", "edge")
 
 
 def component_identity(weights: Matrix, rng: np.random.Generator) -> bool:
-    """Whether |forest ∩ top-k| = m + n - kappa(F_k) at k = alpha and at eight random k.
+    """Whether |forest ∩ top-k| = m + n - kappa(F_k) at k = alpha, at random k up to 8 alpha, and at any other one.
 
     The forest is Kruskal's on the whole matrix; the components of F_k are counted by scipy, the top k found by numpy.
     """
@@ -24,7 +24,8 @@ def component_identity(weights: Matrix, rng: np.random.Generator) -> bool:
     forest = maximum_spanning_forest(weights)
     magnitudes = np.abs(weights).ravel()
     order = np.argsort(-magnitudes, kind="stable")[: np.count_nonzero(magnitudes)]
-    for k in (forest.alpha, *rng.integers(0, order.size + 1, 8)):
+    near = rng.integers(0, min(order.size, 8 * forest.alpha) + 1, 7)
+    for k in (forest.alpha, *near, rng.integers(0, order.size + 1)):
         rows, cols = np.divmod(order[:k], n)
         graph = coo_array((np.ones(rows.size), (rows, m + cols)), shape=(m + n, m + n))
         kappa = connected_components(graph, directed=False, return_labels=False)

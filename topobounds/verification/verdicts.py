@@ -182,7 +182,8 @@ def _of_mean(bound: Interval, interval: MeanInterval, verdict: str, terms: Terms
 def put_to_matrices(claim: Claim, setting: Setting, terms: Terms) -> Found:
     """Put a claim to one matrix after another, until one contradicts it."""
     size = setting.m * setting.n
-    budget = min(MOST_MATRICES, matrix_cells(claim) // size) if terms.trials is None else terms.trials
+    most = GUDHI_CELLS if claim.id in SLOW else MATRIX_CELLS
+    budget = min(MOST_MATRICES, most // size) if terms.trials is None else terms.trials
     for number in range(budget):
         terms.advance(number, budget, claim.id)
         if not bears_out(claim, samples.draw_matrix(setting, setting.stream(claim.id, number)), setting, number):
@@ -194,11 +195,6 @@ def bears_out(claim: Claim, weights: Matrix, setting: Setting, number: int) -> b
     """Whether a matrix bears the claim out; what the check draws follows from the seed and the matrix's number."""
     assert claim.check is not None
     return claim.check(weights, setting.stream(claim.id, number, 1))
-
-
-def matrix_cells(claim: Claim) -> int:
-    """Return how many cells the matrices that a claim is put to may have together, by default."""
-    return GUDHI_CELLS if claim.id in SLOW else MATRIX_CELLS
 
 
 def _of_matrices(trials: int, failed: bool, terms: Terms) -> Found:
@@ -228,14 +224,15 @@ class GivenLayer:
         assert setting.weights is not None
         self.setting, self.weights = setting, setting.weights
         self.forest: SpanningForest = maximum_spanning_forest(self.weights)
-        nonzero = np.abs(self.weights[self.weights != 0]).astype(np.float64)
-        self.magnitudes = np.sort(nonzero)[::-1]
+        self.magnitudes = np.abs(self.weights[self.weights != 0]).astype(np.float64)
 
     def put(self, claim: Claim, terms: Terms) -> Found:
         """Return what the matrix says of a claim."""
         if claim.sample == "matrix":
-            too_large = terms.trials is None and self.weights.size > matrix_cells(claim) and claim.id in SLOW
-            return _of_matrices(*((0, False) if too_large else (1, not self._bears_out(claim))), terms)
+            most = GUDHI_CELLS if claim.id in SLOW else samples.CELLS
+            if terms.trials is None and self.weights.size > most:
+                return _of_matrices(0, False, terms)
+            return _of_matrices(1, not bears_out(claim, self.weights, self.setting, 0), terms)
         own = claim.sample in ("support", "connected", "shuffles")
         alpha = self.forest.alpha if own else self.setting.alpha
         k = alpha if self.setting.k is None else self.setting.k
@@ -248,9 +245,6 @@ class GivenLayer:
             return self._put_to_shuffles(overlap, k, terms)
         t = band(self.magnitudes.size if own else self.weights.size, k, alpha, 1 - terms.confidence)
         return self._of_one(claim, overlap, t, k, terms)
-
-    def _bears_out(self, claim: Claim) -> bool:
-        return bears_out(claim, self.weights, self.setting, 0)
 
     def _of_one(self, claim: Claim, overlap: float, t: float, k: int, terms: Terms) -> Found:
         """Return the verdict of one overlap, which lies within t of its mean if the hypothesis is met."""
@@ -287,8 +281,13 @@ class GivenLayer:
 
     def _tie(self, k: int) -> str:
         """Return a sentence if a tie decides which weights are the k largest; other ties have no bearing on X_k."""
-        tied = 0 < k < self.magnitudes.size and self.magnitudes[k - 1] == self.magnitudes[k]
+        tied = 0 < k < self.magnitudes.size and self._places(k) > k
         return f" The weights ranked {k} and {k + 1} tie." if tied else ""
+
+    def _places(self, k: int) -> int:
+        """Return the number of weights not below the k-th largest."""
+        least = np.partition(self.magnitudes, self.magnitudes.size - k)[self.magnitudes.size - k]
+        return int(np.count_nonzero(self.magnitudes >= least))
 
     def _tied_band(self, k: int, error: float) -> float:
         """Return the band where a tie decides which weights are the k largest, so that they are no random subset.
@@ -296,8 +295,7 @@ class GivenLayer:
         What decides it are the places of all weights not below the k-th, and a swap of two places changes X by at
         most 1 / alpha: McDiarmid's inequality for permutations, v = their number.
         """
-        places = int(np.count_nonzero(self.magnitudes >= self.magnitudes[k - 1]))
-        return math.sqrt(places / 2 * math.log(2 / error)) / self.forest.alpha
+        return math.sqrt(self._places(k) / 2 * math.log(2 / error)) / self.forest.alpha
 
 
 def _clipped(low: float, high: float) -> Interval:
