@@ -108,7 +108,7 @@ def test_from_records_needs_no_torch(tmp_path):
     assert run.returncode == 0, run.stderr
     assert "4.3914" in run.stdout
     assert "Misprint" in run.stdout
-    assert f"{tmp_path}/figure3.pdf" in run.stdout.splitlines()
+    assert f"{tmp_path}/figure3.csv .json .pdf .png .txt" in run.stdout.splitlines()
     assert {file.stem for file in tmp_path.glob("*.png")} == set(FIGURES) - {"table1"}
     assert not (tmp_path / "runs").exists()
 
