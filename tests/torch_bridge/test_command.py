@@ -1,0 +1,259 @@
+"""`topobounds imp` from the outside."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from topobounds.cli import main
+from topobounds.runs import RunFolder
+from torch_bridge import history, picture
+from torch_bridge.imp import level_name, run_imp
+from torch_bridge.models import mlp
+from torch_bridge.plan import ImpPlan
+
+PLAN = """
+replicates = 2
+[model]
+name = "mlp"
+hidden = [20, 15]
+[data]
+name = "digits"
+[recipe]
+epochs = 1
+learning_rate = 0.1
+[pruning]
+rounds = 2
+rate = 0.4
+"""
+
+
+def call(capsys, *arguments):
+    """Run the command line in this process; return its status, stdout and stderr."""
+    with pytest.raises(SystemExit) as left:
+        main(["imp", *map(str, arguments)])
+    return left.value.code, *capsys.readouterr()
+
+
+def refused(capsys, *arguments):
+    """Return the one line on stderr of a command that fails."""
+    status, out, err = call(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def table(file):
+    return list(csv.DictReader(file.read_text().splitlines()))
+
+
+@pytest.fixture(scope="module")
+def plan_file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("plan") / "plan.toml"
+    file.write_text(PLAN)
+    return file
+
+
+@pytest.fixture(scope="module")
+def made(plan_file, tmp_path_factory):
+    """Return the run folders of IMP and T-IMP."""
+    folders = {method: tmp_path_factory.mktemp(method) / "run" for method in ("imp", "t-imp")}
+    for method, folder in folders.items():
+        with pytest.raises(SystemExit) as left:
+            main(["imp", "run", str(plan_file), "--method", method, "--out", str(folder), "--device", "cpu"])
+        assert left.value.code == 0
+    return folders
+
+
+# run, resume, status
+
+
+def test_a_run_is_told_as_json_and_as_a_table(made, plan_file, capsys):
+    status, out, err = call(
+        capsys, "run", plan_file, "--method", "imp", "--out", made["imp"], "--device", "cpu", "--json"
+    )
+    assert (status, err) == (0, "")
+    found = json.loads(out)
+    assert found["finished"] is True
+    assert found["in_use"] is False
+    assert (found["levels_done"], found["levels_planned"]) == (6, 6)
+    assert found["plan"]["pruning"]["rate"] == 0.4
+    assert [level["kept"] for level in found["levels"]] == [1730, 1038, 623] * 2
+    assert found["seconds"] < 60
+    status, out, _ = call(capsys, "status", made["imp"])
+    assert status == 0
+    assert "imp of mlp, 6 of 6 levels, finished" in " ".join(out.split())
+    assert "0.6000" in out
+
+
+def test_the_command_makes_what_the_function_makes(made, plan_file, tmp_path):
+    plan = ImpPlan.from_toml(PLAN)
+    run_imp(plan, tmp_path, device="cpu")
+    for file in sorted(tmp_path.glob("replicate*/*")):
+        assert file.read_bytes() == (made["imp"] / file.relative_to(tmp_path)).read_bytes()
+
+
+def test_a_seed_stands_for_all_seeds(plan_file, tmp_path, capsys):
+    assert call(capsys, "run", plan_file, "--seed", 7, "--out", tmp_path / "run", "--device", "cpu")[0] == 0
+    assert RunFolder.open(tmp_path / "run").plan["seeds"] == dict.fromkeys(("init", "order", "split", "pruning"), 7)
+
+
+def test_resume_makes_what_is_missing(made, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(made["t-imp"], folder)
+    for level in (level_name(0, 2), level_name(1, 2)):
+        shutil.rmtree(folder / level)
+    _, out, _ = call(capsys, "status", folder, "--json")
+    assert json.loads(out)["levels_done"] == 4
+    assert json.loads(out)["finished"] is False
+    status, out, _ = call(capsys, "resume", folder, "--device", "cpu", "--json")
+    assert status == 0
+    assert json.loads(out)["finished"] is True
+    for file in sorted(folder.glob("replicate*/*")):
+        assert file.read_bytes() == (made["t-imp"] / file.relative_to(folder)).read_bytes()
+
+
+def test_ctrl_c_leaves_the_finished_levels_and_the_checkpoint(tmp_path):
+    folder = tmp_path / "run"
+    plan_file = tmp_path / "long.toml"
+    plan_file.write_text(PLAN.replace("epochs = 1", "epochs = 400"))
+    (tmp_path / "start.py").write_text("from topobounds.cli import main; main()")
+    command = [sys.executable, str(tmp_path / "start.py"), "imp", "run", str(plan_file), "--out", str(folder)]
+    options = ["--device", "cpu", "--checkpoint-seconds", "0"]
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not list(folder.glob(".*.checkpoint")):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err.strip()) == (130, "", "Interrupted.")
+    run = RunFolder.open(folder)
+    assert run.checkpoint(level_name(0, 0)) is not None
+    assert not run.is_in_use
+
+
+def test_importing_the_command_loads_click_and_no_numbers():
+    code = "import sys, torch_bridge.command; print(sorted({'torch', 'numpy', 'rich', 'numba'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_help_names_the_plans(capsys):
+    status, out, _ = call(capsys, "run", "--help")
+    assert status == 0
+    assert "digits, lenet-300-100, paper, resnet-20" in " ".join(out.split())
+
+
+# plot, export
+
+
+def test_plot_draws_several_runs(made, tmp_path, capsys):
+    out = tmp_path / "figures"
+    status, printed, _ = call(capsys, "plot", made["imp"], made["t-imp"], "--out", out, "--json")
+    assert status == 0
+    names = [f"imp.{kind}" for kind in ("csv", "json", "pdf", "png", "txt")]
+    assert sorted(json.loads(printed)["files"]) == [str(out / name) for name in names]
+    rows = table(out / "imp.csv")
+    assert len(rows) == 2 * 2 * 3
+    assert {row["run"] for row in rows} == {"IMP", "T-IMP"}
+    assert "mlp 20-15, scikit-learn digits, rewind, 2 replicates" in (out / "imp.txt").read_text()
+    before = (out / "imp.pdf").read_bytes()
+    call(capsys, "plot", made["imp"], made["t-imp"], "--out", out)
+    assert (out / "imp.pdf").read_bytes() == before
+
+
+def test_the_picture_shows_the_numbers(made):
+    record = picture.measure([made["imp"]])
+    figure = picture.draw(record)
+    axes = figure.axes
+    assert [ax.get_ylabel() for ax in axes] == list(picture.PANELS.values())
+    levels = history.level_records(RunFolder.open(made["imp"]))
+    for ax, quantity in zip(axes, picture.PANELS, strict=True):
+        (line,) = ax.lines
+        np.testing.assert_allclose(line.get_xdata(), [1, 0.6, 623 / 1730], atol=1e-3)
+        means = [np.mean([level[quantity] for level in levels if level["level"] == n]) for n in range(3)]
+        np.testing.assert_allclose(line.get_ydata(), means)
+        assert ax.xaxis_inverted()
+
+
+def test_only_whole_replicates_are_drawn_together(made, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(made["imp"], folder)
+    shutil.rmtree(folder / level_name(1, 2))
+    assert picture.measure([folder]).distinct("replicate") == [0]
+    shutil.rmtree(folder / level_name(0, 2))
+    assert picture.measure([folder]).column("level") == [0, 1]
+    assert picture.measure([folder, made["imp"]]).distinct("run") == ["IMP", "IMP (run)"]
+
+
+def test_export_writes_records_and_plain_weights(made, tmp_path, capsys):
+    out = tmp_path / "out"
+    status, printed, _ = call(capsys, "export", made["t-imp"], "--out", out)
+    assert status == 0
+    assert printed.split() == [str(file) for file in (
+        out / "levels.csv", out / "layers.csv", *(
+            out / f"replicate-{r}.{kind}" for r in range(2) for kind in ("safetensors", "masks.safetensors")
+        )
+    )]  # fmt: skip
+    layers = table(out / "layers.csv")
+    assert len(layers) == 6 * 3
+    assert list(layers[0])[:4] == ["replicate", "level", "method", "name"]
+    assert (layers[0]["name"], layers[0]["shape"], layers[0]["forest_survived"]) == ("layers.0.weight", "20x64", "")
+    assert {row["forest_survived"] for row in layers if row["level"] != "0"} == {"1.0"}
+    assert len(table(out / "levels.csv")) == 6
+    net = mlp((64, 20, 15, 10))
+    net.load_state_dict(load_file(out / "replicate-1.safetensors"))
+    masks = load_file(out / "replicate-1.masks.safetensors")
+    for name, parameter in net.named_parameters():
+        if name in masks:
+            assert ((parameter != 0) == masks[name]).all()
+
+
+# refusals
+
+
+def test_errors_are_one_line(made, plan_file, tmp_path, capsys):
+    assert "'PLAN' must be a TOML file or one of digits, " in refused(capsys, "run", "nothing", "--out", tmp_path / "x")
+    assert "Missing option '--out'" in refused(capsys, "run", plan_file)
+    assert "'method' must be one of 'imp'" in refused(
+        capsys, "run", plan_file, "--method", "magic", "--out", tmp_path / "x"
+    )
+    message = refused(capsys, "run", plan_file, "--seed", 1, "--out", made["imp"], "--device", "cpu")
+    assert "seeds.init is 0 there and 1 here" in message
+    assert "could not be read" in refused(capsys, "status", tmp_path / "nothing")
+    assert "could not be read" in refused(capsys, "plot", tmp_path / "nothing", "--out", tmp_path)
+    own = run_imp(ImpPlan(), tmp_path / "own", model=lambda: mlp((4, 3)), train_fn=lambda *_: {})
+    assert "a net of the caller's own" in refused(capsys, "resume", own.path)
+    bare = tmp_path / "bare.toml"
+    bare.write_text("replicates = 2\n")
+    assert "needs [model], [data] and [recipe]" in refused(capsys, "run", bare, "--out", tmp_path / "x")
+
+
+def test_folders_that_hold_something_else(tmp_path, capsys):
+    run = RunFolder.create(tmp_path / "other", {"epochs": 3})
+    assert "holds no IMP experiment" in refused(capsys, "status", run.path)
+    empty = RunFolder.create(tmp_path / "empty", ImpPlan.from_toml(PLAN).changed())
+    assert "no finished level to draw" in refused(capsys, "plot", empty.path, "--out", tmp_path)
+    assert "no finished level to export" in refused(capsys, "export", empty.path, "--out", tmp_path)
+    with empty.writing("replicate-0.level-00") as level:
+        level.append_metrics({"epoch": 1})
+    assert "do not end in a summary" in refused(capsys, "status", empty.path)
+
+
+def test_a_run_of_ones_own_has_a_status_and_a_picture_too(tmp_path, capsys):
+    run_imp(ImpPlan(), tmp_path / "own", model=lambda: mlp((30, 20, 10)), train_fn=lambda *_: {"loss": 1.0})
+    _, out, _ = call(capsys, "status", tmp_path / "own")
+    assert "imp of own net, 6 of 6 levels, finished" in " ".join(out.split())
+    figure = picture.draw(picture.measure([tmp_path / "own"]))
+    assert [ax.get_ylabel() for ax in figure.axes] == ["overlap", "neural persistence"]
+    assert "own net, own data" in picture.caption(picture.measure([tmp_path / "own"]))
