@@ -1,6 +1,6 @@
 from .analysis import LayerReport, ModelReport, compression_report, layer_report, overlap_report
 from .checkpoint import CheckpointError
-from .layers import Conv, Dense, Recurrent
+from .layers import Conv, Dense, Network, Recurrent, Unrolled
 from .montecarlo import Estimate, simulate_overlap
 from .pruning import geometric_schedule, linear_schedule, magnitude_mask, network_masks, random_mask, topological_mask
 from .runs import RunError, RunFolder
@@ -11,14 +11,20 @@ from .theory.overlap import boruvka_bound, concentration_band, overlap_limit, st
 from .theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
 from .theory.table1 import architecture, table1
 from .topology.convolution import CriticalWeights, critical_kernel_weights
-from .topology.network import NetworkForest, network_forest
+from .topology.network import NetworkForest, chain, network_forest
 from .topology.persistence import (
     PersistenceDiagram,
     neural_persistence,
     persistence_diagram,
     total_neural_persistence,
 )
-from .topology.recurrent import recurrent_forests, unrolled_forest
+from .topology.recurrent import (
+    UnrolledForest,
+    recurrent_diagrams,
+    recurrent_forests,
+    recurrent_matrices,
+    unrolled_forest,
+)
 from .topology.spanning import SpanningForest, magnitude_overlap, maximum_spanning_forest
 from .verification import Verdict, verify
 
@@ -33,6 +39,7 @@ __all__ = [
     "Estimate",
     "LayerReport",
     "ModelReport",
+    "Network",
     "NetworkForest",
     "PersistenceDiagram",
     "PrintedClaim",
@@ -40,9 +47,12 @@ __all__ = [
     "RunError",
     "RunFolder",
     "SpanningForest",
+    "Unrolled",
+    "UnrolledForest",
     "Verdict",
     "architecture",
     "boruvka_bound",
+    "chain",
     "compression_report",
     "concentration_band",
     "corollary_3_4",
@@ -64,7 +74,9 @@ __all__ = [
     "overlap_report",
     "persistence_diagram",
     "random_mask",
+    "recurrent_diagrams",
     "recurrent_forests",
+    "recurrent_matrices",
     "simulate_overlap",
     "star_bound",
     "table1",
