@@ -133,8 +133,11 @@ def test_bad_input_gets_one_line(arguments, named, json_flag):
     assert named in run.stderr
 
 
-def test_nothing_asked_is_help():
-    assert topobounds().stdout.startswith("Usage: topobounds")
+@pytest.mark.parametrize("group", [[], ["imp"]])
+def test_nothing_asked_is_help(group):
+    run = topobounds(*group)
+    assert run.returncode == 0
+    assert run.stdout.startswith(" ".join(["Usage: topobounds", *group]))
 
 
 @pytest.mark.parametrize(

@@ -453,6 +453,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         status = cli.main(asked, prog_name="topobounds", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit()
     except (click.Abort, KeyboardInterrupt):
         _leave("Interrupted.", INTERRUPTED)
     except click.ClickException as error:
