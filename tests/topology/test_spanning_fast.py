@@ -230,12 +230,18 @@ def test_ranks_are_counted_only_where_they_have_to_be(monkeypatch):
         _ = forest.critical_rank  # the lightest edge comes long after what was sorted
 
 
-def test_weights_that_changed_are_noticed_when_ranks_are_counted():
+@pytest.mark.parametrize("change", ["trained", "pruned to its forest"])
+def test_weights_that_changed_are_noticed_when_ranks_are_counted(change):
     weights = np.random.default_rng(9).standard_normal((400, 300)) * np.logspace(0, 4, 400)[:, None]
     forest = maximum_spanning_forest(weights)
-    weights += 1
+    kept = weights[forest.rows, forest.cols]
+    weights *= 1.001 if change == "trained" else 0
+    if change != "trained":
+        weights[forest.rows, forest.cols] = kept
     with pytest.raises(RuntimeError, match="changed since the forest was made"):
         _ = forest.ranks
+    assert forest.alpha == 699
+    assert "alpha=699" in repr(forest)
 
 
 def test_numpy_alone_finds_the_same(monkeypatch):

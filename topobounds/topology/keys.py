@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from topobounds.topology.filtration import MAGNITUDE_BITS, order_keys
@@ -111,7 +111,8 @@ class KeyMatrix:
 
 def windows(array: NDArray[Any], run: int) -> NDArray[Any]:
     """Return a view of every `run` neighbours along the last axis."""
-    return sliding_window_view(array, run, axis=-1)
+    shape = *array.shape[:-1], array.shape[-1] - run + 1, run
+    return as_strided(array, shape, (*array.strides, array.strides[-1]))
 
 
 def _spread(count: int, size: int) -> NDArray[np.int64]:

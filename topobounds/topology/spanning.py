@@ -17,6 +17,7 @@ from topobounds.topology.keys import Edges, KeyMatrix
 Zeros = Literal["absent", "edge"]
 _NUMPY_CELLS = 2**22
 _numpy_cells = [0]  # treated in numpy so far
+_SAMPLE = 2**13
 _PLAIN_STEP = 2**14  # cells made Python integers at a time
 
 
@@ -43,7 +44,8 @@ class SpanningForest(Record):
     Notes
     -----
     `ranks`, and what needs them, are read off the forest's computation where it went through all heavier weights, as
-    it does for all but a few edges of most layers; else the weights are read once more when they are asked for.
+    it does for all but a few edges of most layers; else the weights, which must still be what they were, are read
+    once more when they are asked for.
     ``rows`` and ``cols`` index the matrix that was given, so ``W[forest.rows, forest.cols]`` are the signed weights.
     """
 
@@ -130,16 +132,20 @@ class SpanningForest(Record):
     def __repr__(self) -> str:
         return (
             f"SpanningForest(shape={self.shape}, alpha={self.alpha}, n_components={self.n_components}, "
-            f"critical_rank={self.critical_rank}, zeros={self.zeros!r})"
+            f"zeros={self.zeros!r})"
         )
 
 
 @dataclass(frozen=True, eq=False)
 class _Ranks:
-    """The ranks of a forest's edges, known from the start or counted when they are asked for."""
+    """The ranks of a forest's edges, known from the start or counted when they are asked for.
+
+    `sample` are keys as they were when the forest was made, by which weights that changed since are noticed.
+    """
 
     edges: Edges
     keys: KeyMatrix
+    sample: NDArray[Any]
 
     @cached_property
     def all(self) -> NDArray[np.int64]:
@@ -157,7 +163,8 @@ class _Ranks:
         from topobounds.topology.forest import ranks_of  # noqa: PLC0415 (loads numba)
 
         edge_keys, edge_cells = self.edges.keys[first:last], self.edges.cells[first:last]
-        if not np.array_equal(self.keys.at(edge_cells), edge_keys):
+        same = np.array_equal(self.keys.at(edge_cells), edge_keys)
+        if not same or not np.array_equal(self.keys.sample(_SAMPLE)[0], self.sample):
             raise RuntimeError("The weights have changed since the forest was made, so ranks cannot be counted.")
         return ranks_of(self.keys, edge_keys, edge_cells)
 
@@ -223,12 +230,12 @@ def maximum_spanning_forest(
         zeros=zeros,
         alpha=int(np.count_nonzero(values)),
         n_components=sum(keys.shape) - rows.size,
-        _ranks=_Ranks(edges, keys),
+        _ranks=_Ranks(edges, keys, keys.sample(_SAMPLE)[0] if edges.ranks.size < rows.size else keys.bits[:0]),
     )
 
 
 def magnitude_overlap(weights: ArrayLike, k: int | None = None, mask: ArrayLike | None = None) -> float:
-    """Return |forest ∩ top-k| / alpha without the forest: by the components of the graph of the k largest weights.
+    """Return |forest ∩ top-k| / alpha, the share of a layer's spanning forest that its k largest weights hold.
 
     Kruskal's algorithm is greedy, so the forest edges among the first k edges are a spanning forest of the graph
     F_k that these k make: ``|forest ∩ top-k| = m + n - kappa(F_k)``, for every matrix.
