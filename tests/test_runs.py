@@ -155,6 +155,17 @@ def test_another_plan_is_refused_key_by_key(run):
     assert (run.path / "plan.json").read_bytes() == before
 
 
+def test_keys_that_a_plan_leaves_out_stand_for_their_defaults_in_a_refusal(tmp_path):
+    defaults = {"epochs": 10, "optimizer": {"rate": 0.1, "momentum": 0.0}}
+    RunFolder.create(tmp_path, {"optimizer": {"momentum": 0.9}}, defaults=defaults)
+    RunFolder.create(tmp_path, {"optimizer": {"momentum": 0.9}}, defaults=defaults | {"new": 1})
+    with pytest.raises(RunError) as error:
+        RunFolder.create(tmp_path, {"epochs": 3}, defaults=defaults)
+    assert str(error.value).endswith(
+        "another plan: epochs is 10 there and 3 here; optimizer.momentum is 0.9 there and 0.0 here."
+    )
+
+
 def test_an_altered_plan_is_refused(run):
     file = run.path / "plan.json"
     file.write_text(file.read_text().replace("0.01", "0.02"))
@@ -359,3 +370,73 @@ def test_a_file_in_the_place_of_the_folder_is_one_clear_error(tmp_path):
 def test_a_level_can_be_read_by_its_path_alone(run):
     path = write_level(run).path
     assert Level(path).weights("epoch-0").keys() == WEIGHTS.keys()
+
+
+def test_a_file_of_a_level_as_it_is(run):
+    level = write_level(run)
+    assert level.read("metrics.jsonl").count(b"\n") == 4
+    assert level.read("epoch-0.safetensors") == (level.path / "epoch-0.safetensors").read_bytes()
+    with pytest.raises(RunError, match="trial-0 has no file 'manifest'"):
+        level.read("manifest")
+    (level.path / "metrics.jsonl").write_bytes(b"{}")
+    with pytest.raises(RunError, match="damaged: it ends at byte 2"):
+        level.read("metrics.jsonl")
+
+
+# checkpoints
+
+
+def test_a_checkpoint_is_the_last_that_was_saved(run):
+    assert run.checkpoint("trial-0") is None
+    for content in (b"first", b"second" * 1000):
+        run.save_checkpoint("trial-0", content)
+        assert run.checkpoint("trial-0") == content
+    assert run.checkpoint("trial-1") is None
+    assert run.levels == []
+    run.drop_checkpoint("trial-0")
+    run.drop_checkpoint("trial-0")
+    assert run.checkpoint("trial-0") is None
+    assert [file.name for file in run.path.iterdir() if "trial" in file.name] == []
+
+
+@pytest.mark.parametrize("damage", [lambda c: c[:-1], lambda c: c[:20], lambda c: b"", lambda c: c[:-1] + b"x"])
+def test_a_damaged_checkpoint_is_none(run, damage):
+    run.save_checkpoint("trial-0", b"content")
+    file = run.path / ".trial-0.checkpoint"
+    file.write_bytes(damage(file.read_bytes()))
+    assert run.checkpoint("trial-0") is None
+
+
+def test_a_checkpoint_on_a_full_disk_leaves_the_one_before(run):
+    script = """
+import resource
+run = RunFolder.open(sys.argv[1])
+run.save_checkpoint("trial-0", b"before")
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    run.save_checkpoint("trial-0", bytes(10000))
+except RunError as error:
+    print(error)
+"""
+    with start(script, run.path) as writer:
+        message, _ = writer.communicate()
+    assert message == f"{run.path}/.trial-0.checkpoint could not be written: File too large.\n"
+    assert run.checkpoint("trial-0") == b"before"
+    run.save_checkpoint("trial-0", b"after")  # what is left of the failed one is no obstacle
+    assert run.checkpoint("trial-0") == b"after"
+
+
+def test_whether_somebody_is_at_it_can_be_asked(tmp_path):
+    run = RunFolder.create(tmp_path, PLAN)
+    script = """
+with RunFolder.open(sys.argv[1]).locked():
+    print("locked", flush=True)
+    sys.stdin.readline()
+"""
+    with start(script, run.path) as other:
+        assert other.stdout.readline() == "locked\n"
+        assert run.is_in_use
+        other.communicate("\n")
+    assert not run.is_in_use
+    (run.path / ".lock").unlink()
+    assert not run.is_in_use

@@ -1,4 +1,4 @@
-"""Where topobounds meets PyTorch: data, nets and training.
+"""Where topobounds meets PyTorch: any model's layers, T-IMP as a pruning method, IMP experiments, data, training.
 
 Importing this package is cheap; torch, scikit-learn and pooch come with the first function that needs them. They are
 brought by ``pip install 'topobounds[torch]'``.
@@ -11,31 +11,39 @@ from typing import Any
 __all__ = [
     "DataError",
     "Dataset",
+    "ImpPlan",
     "MissingExtra",
     "PruningReport",
     "TopologicalUnstructured",
+    "TopologyLog",
     "TrainingPlan",
     "analyze",
     "load_dataset",
     "mlp",
     "require",
     "resolve_dataset",
+    "run_imp",
     "topological_",
     "topological_unstructured",
+    "topology_metrics",
 ]
 
 _HOMES = {
     "DataError": "torch_bridge.data",
     "Dataset": "torch_bridge.data",
+    "ImpPlan": "torch_bridge.plan",
     "PruningReport": "torch_bridge.prune",
     "TopologicalUnstructured": "torch_bridge.prune",
+    "TopologyLog": "torch_bridge.callback",
     "TrainingPlan": "torch_bridge.train",
     "analyze": "torch_bridge.bridge",
     "load_dataset": "torch_bridge.data",
     "mlp": "torch_bridge.models",
     "resolve_dataset": "torch_bridge.data",
+    "run_imp": "torch_bridge.imp",
     "topological_": "torch_bridge.prune",
     "topological_unstructured": "torch_bridge.prune",
+    "topology_metrics": "torch_bridge.callback",
 }
 
 

@@ -86,7 +86,8 @@ def run_imp(
         ``train_fn(model, mask, round) -> metrics``, exactly where the plan has no ``recipe``: trains `model` in place.
         `mask` holds a bool tensor for every pruned parameter by name; every ``torch.optim`` optimiser leaves what is
         False at zero, whether the function knows of it or not. `round` is the level. The metrics, a mapping of names
-        to numbers, are recorded; ``test_accuracy``, if it is there, is what ``topobounds imp status`` shows.
+        to numbers, are recorded; ``test_accuracy``, if it is there, is what ``topobounds imp status`` shows. Torch's
+        generators are seeded by replicate and level.
     example_input : Tensor, or tuple or dict of arguments, optional
         What the caller's own net is called with, to learn the geometry of its convolutions. Without it their kernels
         are pruned as matrices.
@@ -365,8 +366,9 @@ class _LevelMaker:
             self.files["rewind"] = {name: _as_numpy(value) for name, value in training.snapshot.items()}
 
     def _train_by_caller(self, train_fn: TrainFunction, net: nn.Module, masks: dict[str, Tensor]) -> None:
+        places = {name: parameter.device for name, parameter in net.named_parameters()}
         with masked_steps(net, masks):
-            metrics = train_fn(net, masks, self.level)
+            metrics = train_fn(net, {name: mask.to(places[name]) for name, mask in masks.items()}, self.level)
         if metrics is not None and not isinstance(metrics, Mapping):
             raise argument_error("train_fn", "a function that returns a mapping of metrics", type(metrics).__name__)
         self.trained = [{"record": "training", **(metrics or {})}]
@@ -430,15 +432,15 @@ def masked_steps(net: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
         By parameter name, of the parameters' shapes.
     """
     parameters = dict(net.named_parameters())
-    watched = {id(parameters[name]): (parameters[name], mask) for name, mask in masks.items()}
+    factors = {parameters[name]: mask for name, mask in masks.items()}
 
     @torch.no_grad()
     def apply_masks(optimizer: torch.optim.Optimizer, *_: Any) -> None:
         for group in optimizer.param_groups:
-            for each in group["params"]:
-                if id(each) in watched:
-                    parameter, mask = watched[id(each)]
-                    parameter.mul_(mask.to(parameter))
+            for parameter in group["params"]:
+                if parameter in factors:
+                    factors[parameter] = factors[parameter].to(parameter)  # nothing to do but where the net has moved
+                    parameter.mul_(factors[parameter])
 
     handle = register_optimizer_step_post_hook(apply_masks)
     try:

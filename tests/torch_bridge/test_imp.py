@@ -525,6 +525,42 @@ def test_training_that_diverged_is_told_with_its_level(tmp_path):
         run_imp(plan, tmp_path, device="cpu")
 
 
+# another device
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_cuda_starts_alike_prunes_alike_and_learns_alike(tiny, tmp_path):
+    again = run_imp(plan_of(TINY, replicates=2), tmp_path, device="cuda")
+    for mine, theirs in zip(again.levels, tiny.levels, strict=True):
+        if mine.name.endswith("00"):
+            for name, array in mine.weights("start").items():
+                np.testing.assert_array_equal(array, theirs.weights("start")[name])
+        assert mine.metrics[-1]["kept"] == theirs.metrics[-1]["kept"]
+        assert abs(mine.metrics[-1]["test_accuracy"] - theirs.metrics[-1]["test_accuracy"]) < 0.2
+        assert mine.metrics[0]["device"] != "cpu"
+        weights, masks = mine.weights("end"), mine.weights("masks")
+        assert not any(weights[name][~mask].any() for name, mask in masks.items())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_cuda_goes_on_from_a_checkpoint_in_half_precision(tmp_path):
+    plan = plan_of(CONV, recipe={"precision": "bfloat16"})
+
+    def stop(done, total, message):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_imp(plan, tmp_path, device="cuda", checkpoint_seconds=0, progress=stop)
+    assert len(run_imp(plan, tmp_path, device="cuda").levels) == 3
+
+
+def test_half_precision_trains_too(tmp_path):
+    level = run_imp(plan_of(CONV, recipe={"precision": "bfloat16"}), tmp_path, device="cpu").levels[-1]
+    assert {array.dtype for name, array in level.weights("end").items() if "conv" in name} == {np.dtype(np.float32)}
+    losses = [record["train_loss"] for record in evaluations(level) if record["train_loss"]]
+    assert losses[-1] < losses[0]
+
+
 # a net and a training function of the caller's own
 
 
