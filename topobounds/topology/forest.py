@@ -60,13 +60,14 @@ def spanning_edges(keys: KeyMatrix) -> Edges:
         active = _active(keys, parent, finished)
         if not active.any():
             break
-        if stuck or np.count_nonzero(active) < _CROWD * np.unique(parent[active]).size:
+        n_components = np.unique(parent[active]).size
+        if stuck or np.count_nonzero(active) < _CROWD * n_components:
             late.append(_boruvka_round(keys, parent, active, finished))
             stuck = False
         else:
             found, _, _, complete = _filter_round(keys, parent)
             late.append(found)
-            stuck = not found[0].size
+            stuck = 2 * found[0].size < n_components  # a Borůvka round always joins as many as that
     if not late:
         return Edges(early[1], early[0], ranks, n_sorted)
     late_keys, late_cells = _in_order(*(np.concatenate(arrays) for arrays in zip(*late, strict=True)))
