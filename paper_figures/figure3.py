@@ -4,10 +4,12 @@ Two kinds of support: the authors' star (all of row 0 and column 0, the rest uni
 construction, and the uniform one, which need not be.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -19,6 +21,8 @@ from paper_figures.training import layer_weights, net_name, run_provenance, sour
 from topobounds.plotting import CATEGORIES, draw_band, layer_colors
 from topobounds.theory.paper import corollary_3_4
 from topobounds.topology.spanning import magnitude_overlap
+
+Panel = Callable[[Axes, FigureRecord, dict[int, Any]], None]
 
 TRAINS = True
 
@@ -78,6 +82,21 @@ def support_mask(m: int, n: int, density: float, support: str, rng: np.random.Ge
 
 def draw(record: FigureRecord) -> Figure:
     """Return the figure: a row for each shape of layer, a column for each support."""
+    return draw_panels(record, draw_overlaps, _bound_handles())
+
+
+def draw_panels(record: FigureRecord, draw_panel: Panel, handles: Sequence[Artist]) -> Figure:
+    """Return a figure with a row for each shape of layer, a column for each support, and a legend above.
+
+    Parameters
+    ----------
+    record : FigureRecord
+        With columns layer, m, n and support.
+    draw_panel : callable
+        Draws a part of the record into axes, layers in the colours it is handed.
+    handles : sequence of Artist
+        What the legend shows besides the layers.
+    """
     shapes = list(dict.fromkeys(zip(record.column("m"), record.column("n"), strict=True)))
     layers = record.distinct("layer")
     colors = dict(zip(layers, layer_colors(len(layers)), strict=True))
@@ -86,13 +105,13 @@ def draw(record: FigureRecord) -> Figure:
     for axes, (m, n) in zip(grid, shapes, strict=True):
         for ax, support in zip(axes, SUPPORTS, strict=True):
             part = record.where(m=m, n=n, support=support)
-            draw_overlaps(ax, part, colors)
+            draw_panel(ax, part, colors)
             ax.set_title(f"{m} × {n}, {support} support")
         axes[0].set_ylabel("overlap")
     for ax in grid[-1]:
         ax.set_xlabel("density")
-    handles = [Line2D([], [], color=color, marker="o", label=f"layer {layer}") for layer, color in colors.items()]
-    figure.legend(handles=handles + _bound_handles(), loc="outside upper center", ncols=4)
+    known = [Line2D([], [], color=color, marker="o", label=f"layer {layer}") for layer, color in colors.items()]
+    figure.legend(handles=[*known, *handles], loc="outside upper center", ncols=4)
     return figure
 
 

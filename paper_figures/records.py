@@ -180,6 +180,24 @@ def provenance(command: str, **more: Any) -> dict[str, Any]:
     return {"command": command, **more, "versions": {name: metadata.version(name) for name in ("topobounds", "numpy")}}
 
 
+def point_seed(seed: int, *place: int) -> int:
+    """Return a seed for one point of a figure, so that no two points share their draws.
+
+    Parameters
+    ----------
+    seed : int
+        The figure's.
+    *place : int
+        What tells the point from the others; non-negative.
+
+    Returns
+    -------
+    int
+        From 0 to 2^32 - 1.
+    """
+    return int(np.random.SeedSequence([seed, *place]).generate_state(1)[0])
+
+
 def save(path: Path, content: str | bytes) -> Path:
     """Write a file whole or not at all: beside its place first, then renamed.
 

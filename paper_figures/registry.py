@@ -16,6 +16,11 @@ FIGURES = {
     "figure1": "paper_figures.figure1",
     "figure2": "paper_figures.figure2",
     "figure3": "paper_figures.figure3",
+    "figure3_expected": "paper_figures.figure3_expected",
+    "bounds": "paper_figures.bounds",
+    "retention": "paper_figures.retention",
+    "corollary_3_4": "paper_figures.corollary_3_4",
+    "compression": "paper_figures.compression",
 }
 
 

@@ -11,6 +11,7 @@ from topobounds.plotting import (
     draw_band,
     draw_betti_curve,
     draw_filtration,
+    draw_interval,
     draw_persistence_diagram,
     layer_colors,
 )
@@ -156,3 +157,16 @@ def shown_components(drawn):
         assert (shown == {"#ffffff"}) == (len(part) == 1), "hollow exactly if alone"
     assert len({colors[next(iter(part))] for part in parts if len(part) > 1}) == sum(len(part) > 1 for part in parts)
     return len(parts)
+
+
+def test_interval_is_middles_and_ends(ax):
+    middle, band = draw_interval(ax, [0, 1], [0.2, 0.4], [0.4, 0.8], color="k")
+    assert middle.get_ydata() == pytest.approx([0.3, 0.6])
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (0.2, 0.8)
+
+
+@pytest.mark.parametrize(("lower", "upper"), [([0.2], [0.4]), ([0.2, 0.5], [0.4, 0.4])])
+def test_interval_wants_ends_in_order(ax, lower, upper):
+    with pytest.raises(ValueError, match="'upper' must be 2 numbers, none below its lower end"):
+        draw_interval(ax, [0, 1], lower, upper)

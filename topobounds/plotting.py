@@ -66,6 +66,13 @@ class BandArtists(NamedTuple):
     band: FillBetweenPolyCollection
 
 
+class IntervalArtists(NamedTuple):
+    """What `draw_interval` added to the axes: the line of middles, and the interval around it."""
+
+    middle: Line2D
+    band: FillBetweenPolyCollection
+
+
 def layer_colors(count: int) -> list[tuple[float, float, float, float]]:
     """Return `count` colours in the order of the layers, dark to light, evenly spaced to the eye.
 
@@ -126,6 +133,37 @@ def draw_band(ax: Axes, x: ArrayLike, samples: ArrayLike, **line: Any) -> BandAr
     (drawn,) = ax.plot(abscissae, mean, **line)
     band = ax.fill_between(abscissae, mean - spread, mean + spread, color=drawn.get_color(), alpha=0.2, linewidth=0)
     return BandArtists(drawn, band)
+
+
+def draw_interval(ax: Axes, x: ArrayLike, lower: ArrayLike, upper: ArrayLike, **line: Any) -> IntervalArtists:
+    """Draw a curve that is known to lie in an interval: a line through the middles, and the interval around it.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    x, lower, upper : array_like of shape (points,)
+        Abscissae, and the ends of the interval at each: of an `Enclosure`, a `RetentionCurve`, a confidence interval.
+    **line
+        Passed to ``ax.plot`` for the line (``color``, ``label``, ``marker``...).
+
+    Returns
+    -------
+    IntervalArtists
+        The line and the interval.
+
+    Raises
+    ------
+    ValueError
+        If the three are not of one length, or an upper end lies below its lower end.
+    """
+    abscissae, low, high = np.asarray(x, float), np.asarray(lower, float), np.asarray(upper, float)
+    if low.shape != abscissae.shape or high.shape != abscissae.shape or (high < low).any():
+        rule = f"{abscissae.size} numbers, none below its lower end"
+        raise argument_error("upper", rule, f"{high.tolist()} above {low.tolist()}")
+    (drawn,) = ax.plot(abscissae, (low + high) / 2, **line)
+    band = ax.fill_between(abscissae, low, high, color=drawn.get_color(), alpha=0.25, linewidth=0)
+    return IntervalArtists(drawn, band)
 
 
 def draw_persistence_diagram(ax: Axes, diagram: PersistenceDiagram, **points: Any) -> DiagramArtists:

@@ -1,0 +1,119 @@
+"""Beyond the paper: every bound on the expected overlap beside the truth, over the shape of the layer.
+
+The layers have `VERTICES` neurons in all, so that alpha is the same for all of them, and run from flat to square.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from paper_figures import style
+from paper_figures.records import FigureRecord, Settings, point_seed, provenance
+from topobounds.analysis import overlap_report
+from topobounds.plotting import CATEGORIES, draw_interval
+
+TRAINS = False
+
+COLUMNS = (
+    "m",
+    "n",
+    "theorem_3_3",
+    "star_bound",
+    "boruvka_bound",
+    "lower",
+    "upper",
+    "limit",
+    "simulated",
+    "standard_error",
+)
+VERTICES = 1000
+SHAPES = 26
+SIMULATED = 4000
+LINES = {
+    "theorem_3_3": ("Theorem 3.3, as printed", CATEGORIES[1], "--"),
+    "star_bound": ("star bound", CATEGORIES[4], "-."),
+    "boruvka_bound": ("Borůvka bound", CATEGORIES[2], "-"),
+}
+TRUTH, LIMIT = CATEGORIES[6], CATEGORIES[3]
+
+
+def measure(settings: Settings) -> FigureRecord:
+    """Return bounds, certified interval, limit and simulation of E[X_alpha] for each shape with m + n = VERTICES."""
+    sizes, rows = row_counts(VERTICES, SHAPES), []
+    for done, m in enumerate(sizes, 1):
+        rows.append(_row(m, VERTICES - m, settings.seed))
+        settings.progress(done, len(sizes), "bounds")
+    command = f"topobounds figures bounds --seed {settings.seed}"
+    made = provenance(command, seed=settings.seed, simulated_layers=SIMULATED)
+    return FigureRecord("bounds", made, COLUMNS, tuple(rows))
+
+
+def render(record: FigureRecord, folder: Path) -> list[Path]:
+    """Write PDF, PNG and caption."""
+    return style.publish(draw, caption(record), record, folder)
+
+
+def row_counts(vertices: int, count: int) -> list[int]:
+    """Return at most `count` values of m from 2 to half the vertices, as evenly spaced in log m as integers are."""
+    return sorted({round(m) for m in np.geomspace(2, vertices // 2, count).tolist()})
+
+
+def draw(record: FigureRecord) -> Figure:
+    """Return the figure: values above, what little they differ from the certified interval beneath."""
+    figure = style.new_figure(4.3)
+    above, beneath = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
+    shapes = np.array(record.column("m"), float) / record.column("n")
+    draw_values(above, record, shapes)
+    draw_differences(beneath, record, shapes)
+    above.set(xscale="log", ylabel="expected overlap", ylim=(0, 1.03))
+    beneath.set(xlabel="$m/n$", ylabel="difference × 1000", ylim=(-3, 3), xlim=(shapes[0] * 0.9, 1.1))
+    figure.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def draw_values(ax: Axes, record: FigureRecord, shapes: NDArray[np.float64]) -> None:
+    """Draw the bounds, the certified interval, the limit and the simulation."""
+    draw_interval(ax, shapes, record.column("lower"), record.column("upper"), color=TRUTH, label="certified interval")
+    ax.plot(shapes, record.column("limit"), color=LIMIT, linestyle=":", label="limit for large layers")
+    error = 5 * np.array(record.column("standard_error"))
+    ax.errorbar(
+        shapes, record.column("simulated"), error, fmt="o", color=CATEGORIES[0], markersize=3.5, label="simulation"
+    )
+    for column, (label, color, line) in LINES.items():
+        ax.plot(shapes, record.column(column), color=color, linestyle=line, label=label)
+
+
+def draw_differences(ax: Axes, record: FigureRecord, shapes: NDArray[np.float64]) -> None:
+    """Draw interval, limit and simulation less the middle of the interval, in thousandths."""
+    lower, upper, limit, simulated, error = (
+        1000 * np.array(record.column(name)) for name in ("lower", "upper", "limit", "simulated", "standard_error")
+    )
+    middle = (lower + upper) / 2
+    draw_interval(ax, shapes, lower - middle, upper - middle, color=TRUTH)
+    ax.plot(shapes, limit - middle, color=LIMIT, linestyle=":")
+    ax.errorbar(shapes, simulated - middle, 5 * error, fmt="o", color=CATEGORIES[0], elinewidth=0.8)
+
+
+def caption(record: FigureRecord) -> str:
+    """Return the caption."""
+    made = record.provenance
+    vertices = record.column("m")[0] + record.column("n")[0]
+    lower, upper = (np.array(record.column(name)) for name in ("lower", "upper"))
+    return (
+        "Bounds and truth. Expected share of the maximum spanning tree that the m + n - 1 largest weights hold, of "
+        f"m×n layers with m + n = {vertices}, for exchangeable weights without ties. The certified interval is at "
+        f"most {(upper - lower).max():.1g} wide. Simulation: mean of {made['simulated_layers']} random layers, five "
+        "standard errors to either side. Below: limit and simulation less the middle of the interval. "
+        f"No data, no training; seed {made['seed']}."
+    )
+
+
+def _row(m: int, n: int, seed: int) -> tuple[int | float | None, ...]:
+    report = overlap_report(m, n, trials=SIMULATED, seed=point_seed(seed, m, n))
+    truth, simulation = report.enclosure, report.monte_carlo
+    assert simulation is not None
+    bounds = (report.theorem_3_3.value, report.star_bound, report.boruvka_bound)
+    return m, n, *bounds, truth.lower, truth.upper, report.limit, simulation.mean, simulation.standard_error
