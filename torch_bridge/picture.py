@@ -18,6 +18,8 @@ PANELS = {
     "neural_persistence": "neural persistence",
 }
 COLUMNS = ("run", "replicate", "level", "density", *PANELS)
+DASHES = ("-", "--", ":", "-.")
+"""Runs are the same until one of them loses topology; of curves that coincide both are to be seen."""
 METHODS = {"imp": "IMP", "t-imp": "T-IMP", "random": "random", "shuffled": "shuffled T-IMP"}
 
 
@@ -74,11 +76,11 @@ def draw(record: FigureRecord) -> Any:
     figure = style.new_figure(2.7)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (column, label) in zip(axes, panels.items(), strict=True):
-        for run, color in zip(record.distinct("run"), cycle(CATEGORIES), strict=False):
+        for run, color, dashes in zip(record.distinct("run"), cycle(CATEGORIES), cycle(DASHES), strict=False):
             part = record.where(run=run)
             _, densities = part.pivot("density", across="level", down="replicate")
             _, values = part.pivot(column, across="level", down="replicate")
-            draw_band(ax, densities.mean(axis=0), values, color=color, marker="o", label=run)
+            draw_band(ax, densities.mean(axis=0), values, color=color, linestyle=dashes, marker="o", label=run)
         ax.set(xlabel="density", ylabel=label)
         _turn_round(ax, record.column("density"))
     axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, columnspacing=1.2)

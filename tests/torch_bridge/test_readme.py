@@ -1,0 +1,45 @@
+"""What the bridge's README shows runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import torch_bridge
+from topobounds.runs import RunFolder
+from torch_bridge.command import CONFIGS, imp
+from torch_bridge.plan import ImpPlan
+
+README = Path(torch_bridge.__file__).with_name("README.md").read_text()
+
+
+def block(language):
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    return found
+
+
+def test_the_training_function_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(block("python"), {})
+    levels = RunFolder.open("runs/mine").levels
+    assert len(levels) == 4
+    for level in levels[1:]:
+        layers = [record for record in level.metrics if record["record"] == "layer"]
+        assert [layer["diagram_preserved"] for layer in layers] == [True, True]
+
+
+def test_the_plan_is_one():
+    plan = ImpPlan.from_toml(block("toml"))
+    assert plan.pruning.counts(1000)[-1] == 100
+
+
+@pytest.mark.parametrize("line", block("console").splitlines())
+def test_the_commands_are_there(line):
+    program, group, command, *arguments = line.removeprefix("$ ").split()
+    assert (program, group) == ("topobounds", "imp")
+    options = [word for word in arguments if word.startswith("--")]
+    told = CliRunner().invoke(imp, [command, "--help"]).output
+    assert all(option in told for option in options)
+    if command == "run":
+        assert (CONFIGS / f"{arguments[0]}.toml").exists()
