@@ -148,6 +148,20 @@ def test_importing_the_command_loads_click_and_no_numbers():
     assert done.stdout == "[]\n"
 
 
+def test_levels_are_read_and_drawn_without_torch(made, tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from torch_bridge import history, picture
+folder = Path(sys.argv[1])
+weights = history.open_run(folder)[0].levels[-1].weights("end")
+picture.publish([folder], Path(sys.argv[2]))
+print(history.status(folder)["levels_done"], len(weights), "torch" in sys.modules)
+"""
+    command = [sys.executable, "-c", code, str(made["imp"]), str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "6 6 False\n"
+
+
 def test_help_names_the_plans(capsys):
     status, out, _ = call(capsys, "run", "--help")
     assert status == 0
