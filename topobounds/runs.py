@@ -26,7 +26,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Self
 
-import ml_dtypes
 import numpy as np
 import safetensors
 from numpy.typing import ArrayLike, NDArray
@@ -34,29 +33,12 @@ from safetensors.numpy import save
 
 from topobounds._arguments import argument_error
 from topobounds._records import plain
+from topobounds.checkpoint import DTYPES
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 PLAN = "plan.json"
 FORMAT_VERSION = 1
-
-DTYPES: dict[str, Any] = {
-    "BOOL": np.bool_,
-    "U8": np.uint8,
-    "I8": np.int8,
-    "U16": np.uint16,
-    "I16": np.int16,
-    "U32": np.uint32,
-    "I32": np.int32,
-    "U64": np.uint64,
-    "I64": np.int64,
-    "F16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "F32": np.float32,
-    "F64": np.float64,
-    "F8_E4M3": ml_dtypes.float8_e4m3fn,
-    "F8_E5M2": ml_dtypes.float8_e5m2,
-}
 
 
 class RunError(OSError):

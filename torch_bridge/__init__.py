@@ -6,45 +6,23 @@ brought by ``pip install 'topobounds[torch]'``.
 
 import importlib
 from types import ModuleType
-from typing import Any
 
-__all__ = [
-    "DataError",
-    "Dataset",
-    "ImpPlan",
-    "MissingExtra",
-    "PruningReport",
-    "TopologicalUnstructured",
-    "TopologyLog",
-    "TrainingPlan",
-    "analyze",
-    "load_dataset",
-    "mlp",
-    "require",
-    "resolve_dataset",
-    "run_imp",
-    "topological_",
-    "topological_unstructured",
-    "topology_metrics",
-]
+import lazy_loader
 
-_HOMES = {
-    "DataError": "torch_bridge.data",
-    "Dataset": "torch_bridge.data",
-    "ImpPlan": "torch_bridge.plan",
-    "PruningReport": "torch_bridge.prune",
-    "TopologicalUnstructured": "torch_bridge.prune",
-    "TopologyLog": "torch_bridge.callback",
-    "TrainingPlan": "torch_bridge.train",
-    "analyze": "torch_bridge.bridge",
-    "load_dataset": "torch_bridge.data",
-    "mlp": "torch_bridge.models",
-    "resolve_dataset": "torch_bridge.data",
-    "run_imp": "torch_bridge.imp",
-    "topological_": "torch_bridge.prune",
-    "topological_unstructured": "torch_bridge.prune",
-    "topology_metrics": "torch_bridge.callback",
-}
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "bridge": ["analyze"],
+        "callback": ["TopologyLog", "topology_metrics"],
+        "data": ["DataError", "Dataset", "load_dataset", "resolve_dataset"],
+        "imp": ["run_imp"],
+        "models": ["mlp"],
+        "plan": ["ImpPlan"],
+        "prune": ["PruningReport", "TopologicalUnstructured", "topological_", "topological_unstructured"],
+        "train": ["TrainingPlan"],
+    },
+)
+__all__ += ["MissingExtra", "require"]
 
 
 class MissingExtra(ImportError):
@@ -88,9 +66,3 @@ def require(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise MissingExtra(module.split(".", maxsplit=1)[0]) from error
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'torch_bridge' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)

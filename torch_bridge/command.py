@@ -116,7 +116,7 @@ def _plan(name: str) -> "ImpPlan":
     from torch_bridge.plan import ImpPlan
 
     file = Path(name)
-    if not file.exists() and name in _names():
+    if not file.is_file() and name in _names():
         file = CONFIGS / f"{name}.toml"
     if not file.exists():
         raise argument_error("PLAN", f"a TOML file or one of {', '.join(_names())}", name)

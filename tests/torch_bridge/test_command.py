@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from topobounds.cli import main
 from topobounds.runs import RunFolder
 from torch_bridge import history, picture
+from torch_bridge.command import _plan
 from torch_bridge.imp import level_name, run_imp
 from torch_bridge.models import mlp
 from torch_bridge.plan import ImpPlan
@@ -153,6 +154,7 @@ def test_levels_are_read_and_drawn_without_torch(made, tmp_path):
 import sys
 from pathlib import Path
 from torch_bridge import history, picture
+from torch_bridge.command import _plan
 folder = Path(sys.argv[1])
 weights = history.open_run(folder)[0].levels[-1].weights("end")
 picture.publish([folder], Path(sys.argv[2]))
@@ -160,6 +162,12 @@ print(history.status(folder)["levels_done"], len(weights), "torch" in sys.module
 """
     command = [sys.executable, "-c", code, str(made["imp"]), str(tmp_path)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "6 6 False\n"
+
+
+def test_a_folder_of_the_name_does_not_hide_a_plan_of_the_package(tmp_path, monkeypatch):
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert _plan("digits").data.name == "digits"
 
 
 def test_help_names_the_plans(capsys):
