@@ -10,6 +10,7 @@ left alone, dead rows, scales and heavy ties end here.
 Every round is exact whatever the sample was, and the order is total: any number of threads finds the same forest.
 """
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -284,9 +285,24 @@ def _chunks(keys: KeyMatrix, lines: NDArray[np.int64] | None = None) -> list[Any
 
 
 def _each(function: Callable[[Any], Result], chunks: Sequence[Any]) -> list[Result]:
-    """Apply a function whose kernels release the lock to every chunk, on all cores if there are several."""
-    threads = min(THREADS, len(chunks))
-    if threads == 1:
-        return [function(chunk) for chunk in chunks]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, chunks))
+    """Apply a function whose kernels release the lock to every chunk, on all cores if there are several chunks.
+
+    The caller takes chunks too: where the other cores are busy it does nearly all of them, and loses little.
+    """
+    results: dict[int, Result] = {}
+    turn = itertools.count()
+
+    def work() -> None:
+        while (index := next(turn)) < len(chunks):
+            results[index] = function(chunks[index])
+
+    helpers = min(THREADS, len(chunks)) - 1
+    if not helpers:
+        work()
+    else:
+        with ThreadPoolExecutor(helpers) as pool:
+            working = [pool.submit(work) for _ in range(helpers)]
+            work()
+        for helper in working:
+            helper.result()
+    return [results[index] for index in range(len(chunks))]
