@@ -3,8 +3,8 @@
 python benchmarks/spanning.py [--quick] [--huge]
 
 Prints Markdown. Each figure is the median over repeated rounds; a round runs every contestant once, one after the
-other, so that a ratio compares neighbours in time. Peers, which would leave cold caches behind and take seconds on large
-layers, are timed on their own, five times, or once where that takes more than two seconds. Contestants:
+other, so that a ratio compares neighbours in time. Peers, which would leave cold caches behind and take seconds on
+large layers, are timed on their own, five times, or once where that takes more than two seconds. Contestants:
 
 read      the weights read once by one thread, in words of 64 bits: the limit
 ours      maximum_spanning_forest, checks included, on all cores; "1 thread" on one
