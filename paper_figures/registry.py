@@ -21,7 +21,11 @@ FIGURES = {
     "retention": "paper_figures.retention",
     "corollary_3_4": "paper_figures.corollary_3_4",
     "compression": "paper_figures.compression",
+    "t_imp": "paper_figures.t_imp",
 }
+
+ONLY_NAMED = frozenset({"t_imp"})
+"""Figures that train for minutes more: made when they are named, not with all the others."""
 
 
 class FigureModule(Protocol):

@@ -62,8 +62,8 @@ def source_line(made: dict[str, Any]) -> str:
     passes = made["plan"]["passes_per_epoch"]
     each = f" (an epoch is {passes} passes)" if passes > 1 else ""
     return (
-        f"Data: {DATASETS[made['data']['name']]}; {_counted(made['trials'], 'trial')} of "
-        f"{_counted(made['epochs'], 'epoch')}{each}; seed {made['seed']}."
+        f"Data: {DATASETS[made['data']['name']]}; {counted(made['trials'], 'trial')} of "
+        f"{counted(made['epochs'], 'epoch')}{each}; seed {made['seed']}."
     )
 
 
@@ -72,10 +72,11 @@ def net_name(made: dict[str, Any]) -> str:
     return "-".join(map(str, made["widths"]))
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, ``1 trial``, ``5 trials``."""
+    return f"{count} {noun}" + ("s" if count != 1 else "")
+
+
 def _widths(level: Level) -> list[int]:
     shapes = [weights.shape for weights in layer_weights(level, 0)]
     return [shapes[0][0], *(n for _, n in shapes)]
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("s" if count != 1 else "")

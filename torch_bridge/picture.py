@@ -7,6 +7,7 @@ from typing import Any
 
 from paper_figures import style
 from paper_figures.records import DATASETS, FigureRecord, provenance, save
+from paper_figures.training import counted
 from topobounds.plotting import CATEGORIES, draw_band
 from topobounds.runs import RunError
 from torch_bridge.history import level_records, open_run
@@ -20,6 +21,12 @@ PANELS = {
 COLUMNS = ("run", "replicate", "level", "density", *PANELS)
 DASHES = ("-", "--", ":", "-.")
 """Runs are the same until one of them loses topology; of curves that coincide both are to be seen."""
+QUANTITIES = (
+    "Test accuracy at the least validation loss; the share of the maximum spanning forests that is among equally many "
+    "largest weights; normalised neural persistence (convention balwani, p = 2), summed over the layers; each after "
+    "training."
+)
+"""What is drawn, for a caption."""
 METHODS = {"imp": "IMP", "t-imp": "T-IMP", "random": "random", "shuffled": "shuffled T-IMP"}
 
 
@@ -93,11 +100,16 @@ def caption(record: FigureRecord) -> str:
     counts = {run: len(record.where(run=run).distinct("replicate")) for run in made}
     described = "; ".join(f"{run}: {_described(facts, counts[run])}" for run, facts in made.items())
     return (
-        "Iterative pruning, level by level. Test accuracy at the least validation loss; the share of the maximum "
-        "spanning forests that is among equally many largest weights; normalised neural persistence (convention "
-        "balwani, p = 2), summed over the layers; each after training. Means over the replicates, and one sample "
-        f"standard deviation to either side. {described}."
+        f"Iterative pruning, level by level. {QUANTITIES} Means over the replicates, and one sample standard deviation "
+        f"to either side. {described}."
     )
+
+
+def net_name(plan: dict[str, Any]) -> str:
+    """Return the net of a complete plan as it is printed, with the widths of an mlp."""
+    if not plan["model"]:
+        return "own net"
+    return " ".join([plan["model"]["name"], "-".join(map(str, plan["model"]["hidden"]))]).strip()
 
 
 def _comparable(levels: list[dict[str, Any]], plan: ImpPlan) -> list[dict[str, Any]]:
@@ -116,12 +128,8 @@ def _unused_name(name: str, folder: Path, used: dict[str, Any]) -> str:
 
 def _described(facts: dict[str, Any], replicates: int) -> str:
     plan = facts["plan"]
-    net = plan["model"]["name"] if plan["model"] else "own net"
-    if plan["model"] and plan["model"]["hidden"]:
-        net += " " + "-".join(map(str, plan["model"]["hidden"]))
     data = DATASETS[facts["data"]["name"]] if facts["data"] else "own data"
-    times = f"{replicates} replicate" + ("s" if replicates != 1 else "")
-    return f"{net}, {data}, {plan['pruning']['after']}, {times}"
+    return f"{net_name(plan)}, {data}, {plan['pruning']['after']}, {counted(replicates, 'replicate')}"
 
 
 def _turn_round(ax: Any, densities: list[float]) -> None:

@@ -31,6 +31,7 @@ COLUMNS = {
     "retention": "curve,layer,trial,m,n,k,density,lower,upper,connected",
     "corollary_3_4": ("m,n,density,corollary_3_4,lower,upper,uniform,connected,connected_by,connection_density"),
     "compression": "architecture,dataset,part,convention,weights,kept,ratio,standard_error",
+    "t_imp": "run,replicate,level,density,test_accuracy,overlap,neural_persistence",
 }
 
 
