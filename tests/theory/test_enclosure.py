@@ -181,6 +181,13 @@ def test_a_retention_curve_of_a_small_layer_is_exact():
         assert low <= mean_overlap(4, 3, k) <= high < low + 1e-15
 
 
+@pytest.mark.parametrize(("n", "ks"), [(773, (651, 715)), (961, (427, 444, 564, 838)), (1869, (1111, 1651, 1862))])
+def test_a_retention_curve_is_rounded_outwards(n, ks):
+    curve = expected_retention(1, n, ks)
+    for k, low, high in zip(curve.ks, curve.lower, curve.upper, strict=True):
+        assert Fraction(low) <= Fraction(k, n) <= Fraction(high)
+
+
 # The parts, each against the truth.
 
 

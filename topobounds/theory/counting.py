@@ -69,7 +69,9 @@ def exact_expected_overlap(m: int, n: int, k: int | None = None) -> Fraction:
 def counting_steps(m: int, n: int, k: int) -> int:
     """Return about how many steps `exact_expected_overlap` takes: partitions of up to n, times n k, times words."""
     short, long = sorted((m, n))
-    words = 1 + min(k, m * n - k) * math.log2(4 * m * n / (k + 1)) // 2000
+    words = (
+        1 + min(k, m * n // 2) * math.log2(4 * m * n / (k + 1)) // 2000
+    )  # at the largest coefficient on the way to k
     return int(sum(_partition_counts(min(short, 64))) * short * k / 2 * words) if long > 1 else 0
 
 

@@ -152,11 +152,11 @@ def expected_retention(m: int, n: int, ks: Iterable[int]) -> RetentionCurve:
     before = 0
     for k, point in points.items():
         below[k] = max(point.lower, below[before])
-        above[k] = min(point.upper, math.nextafter(above[before] / before * k, 1) if before else 1.0)
+        above[k] = min(point.upper, _rounded_outwards(Fraction(above[before]) * k / before).upper if before else 1.0)
         before = k
     after = before
     for k in reversed(points):
-        below[k] = max(below[k], math.nextafter(below[after] / after * k, 0) if after else 0.0)
+        below[k] = max(below[k], _rounded_outwards(Fraction(below[after]) * k / after).lower if after else 0.0)
         above[k] = min(above[k], above[after])
         after = k
     return RetentionCurve(m, n, tuple(points), tuple(below[k] for k in points), tuple(above[k] for k in points))

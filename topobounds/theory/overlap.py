@@ -216,11 +216,9 @@ def minimum_overlap(m: int, n: int, k: int | None = None) -> int:
     65
     """
     m, n, k = checked_shape(m, n, k)
-    short = min(m, n)
-    # a + ceil(k / a) falls up to sqrt(k) and rises after it, up to rounding: the squarest block that fits is best.
-    side = min(short, math.isqrt(k))
-    sides = range(max(1, -(-k // max(m, n))), side + 2)
-    return min(a + -(-k // a) - 1 for a in sides if a <= short) if k else 0
+    # a + ceil(k / a) does not rise up to a = floor(sqrt(k)), nor fall from there on: the squarest block is best.
+    side = min(m, n, math.isqrt(k))
+    return side + -(-k // side) - 1 if k else 0
 
 
 def concentration_band(m: int, n: int, k: int | None = None, *, confidence: float = 0.999) -> float:
@@ -265,7 +263,7 @@ def concentration_band(m: int, n: int, k: int | None = None, *, confidence: floa
 def spread(cells: int, k: int) -> float:
     """Return v in P(f - E f >= t) <= exp(-2 t^2 / v), f a function of k random cells that a swap changes by <= 1."""
     left = cells - k
-    return min(k, left**2 * k / ((left - 0.5) * (cells - 0.5)))
+    return min(k, left**2 * k / ((left - 0.5) * (cells - 0.5))) if left else 0.0
 
 
 def checked_shape(m: int, n: int, k: int | None) -> tuple[int, int, int]:
