@@ -3,7 +3,9 @@
 import copy
 import json
 import math
+import re
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from topobounds import critical_kernel_weights, persistence_diagram
 from topobounds.pruning import network_masks, topological_mask
 from torch_bridge import TopologicalUnstructured, topological_, topological_unstructured
 from torch_bridge.geometry import conv_geometry, weight_tensors
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture(autouse=True)
@@ -460,3 +464,16 @@ def test_what_cannot_be_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(layer)
     assert isinstance(layer.weight, nn.Parameter)
+
+
+def test_the_script_of_the_readme_prunes_a_resnet_18(capsys):
+    (script,) = re.findall(r"^```python\n(.*?)^```$", README.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert len(script.splitlines()) <= 15
+    names = {"ResNet18": ResNet18}
+    exec(script, names)
+    model = names["model"]
+    assert not any(name.endswith(("_mask", "_orig")) for name in model.state_dict())
+    matrices = [p for name, p in model.named_parameters() if p.ndim > 1]
+    pruned = sum(int((p == 0).sum()) for p in matrices)
+    assert capsys.readouterr().out == f"{pruned} weights pruned, diagrams kept: True\n"
+    assert pruned == pytest.approx(0.9 * sum(p.numel() for p in matrices), abs=len(matrices))
