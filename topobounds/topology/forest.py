@@ -159,17 +159,18 @@ def _collected(keys: KeyMatrix, own: Vertices, labels: Vertices, bound: int) -> 
         If there is infinity or NaN among them.
     """
     limit = _limit(keys)
+    spare: list[Cells] = []  # buffers between two uses: fresh memory costs more than what is written to it
 
     def collect(lines: slice) -> list[Found]:
         tile, magnitude, lift = keys.tile(lines)
+        buffer = spare.pop() if spare else np.empty((2, keys.width + _ROOM), np.uint64)
+        what = tile, magnitude, lift, own[lines], labels, lines.start, tile.dtype.type(bound)
         parts, line, total = [], 0, 0
         while line < lines.stop - lines.start and total <= limit:
-            values, cells = np.empty((2, keys.width + _ROOM), np.uint64)
-            line, count = kernels.collect(
-                tile, magnitude, lift, own[lines], labels, lines.start, tile.dtype.type(bound), line, values, cells
-            )
-            parts.append((values[:count].copy(), cells[:count].copy()))
+            line, count = kernels.collect(*what, line, buffer[0], buffer[1])
+            parts.append((buffer[0, :count].copy(), buffer[1, :count].copy()))
             total += count
+        spare.append(buffer)
         return parts
 
     parts = [part for chunk in _each(collect, _chunks(keys)) for part in chunk]

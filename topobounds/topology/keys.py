@@ -96,6 +96,10 @@ class KeyMatrix:
         keys: Cells = (self.bits[index] & self.bits.dtype.type(MAGNITUDE_BITS[self.bits.itemsize])).astype(np.uint64)
         return keys + np.uint64(self.lift)
 
+    def magnitudes(self, keys: Cells, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return |w| of keys, in the type of the weights."""
+        return (keys - np.uint64(self.lift)).astype(self.bits.dtype).view(dtype)
+
     def sample(self, size: int) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
         """Return about `size` keys from everywhere, in rows of neighbours, and the line and first entry of each row."""
         run = min(_RUN, self.width)

@@ -221,7 +221,7 @@ def maximum_spanning_forest(
     rows, cols = (
         index.astype(np.int64) for index in (edges.cells >> np.uint64(32), edges.cells & np.uint64(2**32 - 1))
     )
-    values = np.abs(matrix[rows, cols])
+    values = keys.magnitudes(edges.keys, matrix.dtype)
     return SpanningForest(
         rows=rows,
         cols=cols,
