@@ -4,8 +4,8 @@ A kernel sees the matrix as a tile: some of its rows (or columns), one after the
 integers, whose order is that of |w| once `magnitude` has masked the sign away. `lift` is added to every key: 0 where a
 zero weight is no edge, 1 where it is one, so that key 0 always means no edge.
 
-An edge is a cell, ``row << 32 | column``, which sorts as the flat row-major index and never overflows. Vertices are
-numbered 0 .. m-1 for rows and m .. m+n-1 for columns.
+An edge is a cell, ``row << 32 | column``, which sorts as the flat row-major index and never overflows; or, packed with
+its key, a code that sorts as the total order. Vertices are numbered 0 .. m-1 for rows and m .. m+n-1 for columns.
 """
 
 from typing import Any
@@ -162,21 +162,24 @@ def collect(
     labels: Vertices,
     first: int,
     bound: Any,
+    layout: Cells,
     line: int,
-    keys: Keys,
-    cells: Cells,
+    codes: Cells,
 ) -> tuple[Any, Any]:
-    """Write the keys of `tile` that are at least `bound` to `keys`, and ``line << 32 | entry`` for each to `cells`.
+    """Write the codes of the keys of `tile` that are at least `bound` to `codes`, modified in place.
 
     Entries whose label is their line's are left out: `own` holds the label of each line, `labels` those of the entries
     of a line, after 64 labels of padding. Lines count from `first`. It begins at line `line` of the tile and stops
-    before one that `keys` and `cells`, modified in place, might not hold. Returns the line to go on from, and how many
-    entries were written.
+    before one that `codes` might not hold. Returns the line to go on from, and how many codes were written.
+
+    `layout` is (top, dropped, cell_bits, line_shift, entry_shift), and a code
+    ``(top - key) >> dropped << cell_bits | line << line_shift | entry << entry_shift``.
     """
-    n, room, raw_bound = np.uint64(labels.size) - _U64, np.uint64(keys.size), bound - lift
+    top, dropped, cell_bits, line_shift, entry_shift = layout[0], layout[1], layout[2], layout[3], layout[4]
+    n, room, raw_bound = np.uint64(labels.size) - _U64, np.uint64(codes.size), bound - lift
     count, row = _U0, np.uint64(line)
     while row < np.uint64(own.size) and count + n <= room:
-        base, code = row * n, (np.uint64(first) + row) << _U32
+        base, cell = row * n, (np.uint64(first) + row) << line_shift
         for block in range(_U0, n, _U128):
             if block + _U128 <= n and not _any_at_least(tile, base + block, magnitude, raw_bound):
                 continue
@@ -188,8 +191,8 @@ def collect(
                 while bits:
                     entry = start + _lowest(bits)
                     bits &= bits - _U1
-                    keys[count] = np.uint64(tile[base + entry] & magnitude) + np.uint64(lift)
-                    cells[count] = code | entry
+                    key = np.uint64(tile[base + entry] & magnitude) + np.uint64(lift)
+                    codes[count] = (top - key) >> dropped << cell_bits | cell | entry << entry_shift
                     count += _U1
         row += _U1
     return row, count
@@ -262,19 +265,19 @@ def _root(parent: Vertices, vertex: Any) -> Any:
 
 
 @numba.njit(cache=True, nogil=True)
-def kruskal(order: Cells, place_bits: Any, cells: Cells, m: int, parent: Vertices, positions: NDArray[np.int64]) -> int:
-    """Take `cells` in `order`; write to `positions` the place in it of each that merges two components, and count them.
+def kruskal(codes: Cells, row_bits: Any, col_bits: Any, m: int, parent: Vertices, positions: NDArray[np.int64]) -> int:
+    """Take `codes` in order; write to `positions` the place of each that merges two components, and count them.
 
-    An entry of `order`, masked by `place_bits`, is an index of `cells`. `parent` and `positions` are modified in
-    place; `positions` needs room for min(m + n - 1, cells.size) entries.
+    The lowest `col_bits` of a code are its column, the `row_bits` above them its row. `parent` and `positions` are
+    modified in place; `positions` needs room for min(m + n - 1, codes.size) entries.
     """
     merged, tree = 0, parent.size - 1
-    for place in range(cells.size):
+    row_mask, col_mask = (_U1 << row_bits) - _U1, (_U1 << col_bits) - _U1
+    for place in range(codes.size):
         if merged == tree:
             break
-        cell = cells[order[place] & place_bits]
-        a = _root(parent, np.uint32(cell >> _U32))
-        b = _root(parent, np.uint32(np.uint64(m) + (cell & _LOW)))
+        a = _root(parent, np.uint32(codes[place] >> col_bits & row_mask))
+        b = _root(parent, np.uint32(np.uint64(m) + (codes[place] & col_mask)))
         if a != b:
             parent[max(a, b)] = min(a, b)
             positions[merged] = place

@@ -15,6 +15,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from topobounds._kernels import spanning as kernels
 from topobounds.topology.keys import Cells, Edges, KeyMatrix, windows
 
 Vertices = NDArray[np.uint32]
+Codes = NDArray[np.uint64]  # see Coding
 Found = tuple[Cells, Cells]  # keys and cells of edges
 Result = TypeVar("Result")
 
@@ -36,6 +38,57 @@ _NONE = np.empty(0, np.uint64)
 _PADDING = np.zeros(64, np.uint32)  # labels that kernels may read ahead of the first
 _TOO_MANY = 3  # times what is wanted
 _CROWD = 8  # vertices a component from which on a filter round is likely to join more than a Borůvka round
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How an edge is packed into 64 bits that sort as the total order: its key, inverted, then its row and column.
+
+    Where these do not fit, the lowest bits of the inverted key are dropped.
+    """
+
+    key_bits: int
+    row_bits: int
+    col_bits: int
+
+    @classmethod
+    def of(cls, keys: KeyMatrix) -> "Coding":
+        """Choose the widths for a layer."""
+        m, n = keys.shape
+        return cls(8 * keys.bits.itemsize, (m - 1).bit_length(), (n - 1).bit_length())
+
+    @property
+    def cell_bits(self) -> int:
+        """Bits of row and column."""
+        return self.row_bits + self.col_bits
+
+    @property
+    def dropped(self) -> int:
+        """Bits of the key that find no room."""
+        return max(self.key_bits + self.cell_bits - 64, 0)
+
+    @property
+    def top(self) -> int:
+        """The key that is inverted to 0: no key is larger, lift included."""
+        return 1 << (self.key_bits - 1)
+
+    def layout(self, keys: KeyMatrix) -> Codes:
+        """Return what `collect` needs to know."""
+        shifts = (0, self.col_bits) if keys.transposed else (self.col_bits, 0)
+        return np.array([self.top, self.dropped, self.cell_bits, *shifts], np.uint64)
+
+    def last(self, key: int) -> np.uint64:
+        """Return the last code that a key as large as this may have."""
+        return np.uint64((((self.top - key) >> self.dropped) + 1 << self.cell_bits) - 1)
+
+    def cells(self, codes: Codes) -> Cells:
+        """Return the cells of codes."""
+        rows = codes >> np.uint64(self.col_bits) & np.uint64((1 << self.row_bits) - 1)
+        return rows << np.uint64(32) | codes & np.uint64((1 << self.col_bits) - 1)
+
+    def keys(self, codes: Codes, keys: KeyMatrix, cells: Cells) -> Cells:
+        """Return the keys of codes, whose cells are given."""
+        return keys.at(cells) if self.dropped else np.uint64(self.top) - (codes >> np.uint64(self.cell_bits))
 
 
 class NotFiniteError(Exception):
@@ -107,15 +160,20 @@ def _filter_round(keys: KeyMatrix, parent: Vertices) -> tuple[Found, NDArray[np.
     """
     m, n = keys.shape
     own, labels = _oriented(keys, parent)
-    bound = _sampled_bound(keys, own, labels)
-    values, cells = _collected(keys, own, labels, bound) if bound else (_NONE, _NONE)
-    if values.size > _limit(keys):
-        values, cells, bound = values[:0], cells[:0], keys.infinity
-    order, place_bits = _descending(values)
-    positions = np.empty(min(m + n - 1, cells.size), np.int64)
-    positions = positions[: kernels.kruskal(order, place_bits, cells, m, parent, positions)]
-    places = order[positions] & place_bits
-    return (values[places], cells[places]), positions + 1, cells.size, bound == 1 or positions.size == m + n - 1
+    bound, coding = _sampled_bound(keys, own, labels), Coding.of(keys)
+    codes = _collected(keys, own, labels, bound, coding) if bound else _NONE
+    if codes.size > _limit(keys):
+        codes, bound = _NONE, keys.infinity
+    codes.sort()
+    if coding.dropped:
+        _settle(keys, codes, coding)
+    positions = np.empty(min(m + n - 1, codes.size), np.int64)
+    bits = np.uint64(coding.row_bits), np.uint64(coding.col_bits)
+    positions = positions[: kernels.kruskal(codes, *bits, m, parent, positions)]
+    found = codes[positions]
+    cells = coding.cells(found)
+    complete = bound == 1 or positions.size == m + n - 1
+    return (coding.keys(found, keys, cells), cells), positions + 1, codes.size, complete
 
 
 def _wanted(keys: KeyMatrix) -> int:
@@ -150,56 +208,44 @@ def _sampled_bound(keys: KeyMatrix, own: Vertices, labels: Vertices) -> int:
     return min(bound + 1, keys.infinity) if above else 0
 
 
-def _collected(keys: KeyMatrix, own: Vertices, labels: Vertices, bound: int) -> Found:
-    """Return the keys of at least `bound` and their cells, by cell; some of them if they are beyond the limit.
+def _collected(keys: KeyMatrix, own: Vertices, labels: Vertices, bound: int, coding: Coding) -> Codes:
+    """Return the codes of all keys of at least `bound` between components; some of them if they are beyond the limit.
 
     Raises
     ------
     NotFiniteError
         If there is infinity or NaN among them.
     """
-    limit = _limit(keys)
-    spare: list[Cells] = []  # buffers between two uses: fresh memory costs more than what is written to it
+    limit, layout = _limit(keys), coding.layout(keys)
+    spare: list[Codes] = []  # buffers between two uses: fresh memory costs more than what is written to it
 
-    def collect(lines: slice) -> list[Found]:
+    def collect(lines: slice) -> list[Codes]:
         tile, magnitude, lift = keys.tile(lines)
-        buffer = spare.pop() if spare else np.empty((2, keys.width + _ROOM), np.uint64)
-        what = tile, magnitude, lift, own[lines], labels, lines.start, tile.dtype.type(bound)
+        buffer = spare.pop() if spare else np.empty(keys.width + _ROOM, np.uint64)
+        what = tile, magnitude, lift, own[lines], labels, lines.start, tile.dtype.type(bound), layout
         parts, line, total = [], 0, 0
         while line < lines.stop - lines.start and total <= limit:
-            line, count = kernels.collect(*what, line, buffer[0], buffer[1])
-            parts.append((buffer[0, :count].copy(), buffer[1, :count].copy()))
+            line, count = kernels.collect(*what, line, buffer)
+            parts.append(buffer[:count].copy())
             total += count
         spare.append(buffer)
         return parts
 
-    parts = [part for chunk in _each(collect, _chunks(keys)) for part in chunk]
-    values, cells = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    if values.max(initial=0) >= keys.infinity:
+    codes = np.concatenate([part for chunk in _each(collect, _chunks(keys)) for part in chunk])
+    suspects = codes[codes <= coding.last(keys.infinity)] if codes.size else codes
+    if keys.at(coding.cells(suspects)).max(initial=0) >= keys.infinity:
         raise NotFiniteError
-    if keys.transposed:
-        cells = cells << np.uint64(32) | cells >> np.uint64(32)
-        order = np.argsort(cells)
-        values, cells = values[order], cells[order]
-    return values, cells
+    return codes
 
 
-def _descending(values: Cells) -> tuple[Cells, np.uint64]:
-    """Return the stable order from the largest value down: places, under bits to be masked away, and the mask.
-
-    Numbers sort several times faster than places, so each value is packed with its place into 64 bits. If it does not
-    fit, its lowest bits are left out, which is of use as long as no two values agree in what is left.
-    """
-    place_bits = max(values.size - 1, 1).bit_length()
-    packed = values.max(initial=0) - values
-    dropped = max(int(packed.max(initial=0)).bit_length() + place_bits - 64, 0)
-    packed >>= np.uint64(dropped)
-    packed <<= np.uint64(place_bits)
-    packed |= np.arange(values.size, dtype=np.uint64)
-    packed.sort()
-    if dropped and not np.diff(packed >> np.uint64(place_bits)).all():
-        packed = np.argsort(~values, kind="stable").astype(np.uint64)
-    return packed, np.uint64((1 << place_bits) - 1)
+def _settle(keys: KeyMatrix, codes: Codes, coding: Coding) -> None:
+    """Put codes that agree in what was left of their keys in the order of the whole keys; modified in place."""
+    prefixes = codes >> np.uint64(coding.cell_bits)
+    same = prefixes[1:] == prefixes[:-1]
+    tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
+    if tied.size:
+        exact = keys.at(coding.cells(codes[tied]))
+        codes[tied] = codes[tied][np.lexsort((codes[tied], ~exact, prefixes[tied]))]
 
 
 def _in_order(values: Cells, cells: Cells) -> Found:
