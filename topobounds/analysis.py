@@ -318,6 +318,11 @@ class LayerReport(Record):
         How often the model called the layer, where it was traced.
     reason : str or None
         Why something is None, or what is to be known about it.
+    neurons : tuple of (int, int)
+        Of each call that was traced, the group of neurons read and the group fed, numbered from 0 through the model in
+        the order of its calls. Layers that name one group share its neurons, as in `topobounds.layers.Network`:
+        ``(W, *ends)`` for each of these pairs, W being inputs by outputs, is what `network_forest` takes. A layer
+        called twice has two pairs. Empty where nothing was traced.
     """
 
     name: str
@@ -337,6 +342,7 @@ class LayerReport(Record):
     neural_persistence: float | None
     calls: int | None = None
     reason: str | None = None
+    neurons: tuple[tuple[int, int], ...] = ()
 
     @property
     def density(self) -> float:
@@ -380,18 +386,31 @@ class ModelReport(Record):
         """Sum of the normalised neural persistence over the layers that have one."""
         return math.fsum(layer.neural_persistence or 0.0 for layer in self.layers)
 
+    @property
+    def sources(self) -> dict[str, tuple[str, ...]]:
+        """For each layer the layers that feed the neurons it reads, in the model's order; itself where it adds to them.
+
+        Of what was traced: see `LayerReport.neurons`.
+        """
+        fed = [(layer.name, {target for _, target in layer.neurons}) for layer in self.layers]
+        read = [(layer.name, {source for source, _ in layer.neurons}) for layer in self.layers]
+        return {reader: tuple(name for name, groups in fed if groups & sources) for reader, sources in read}
+
     def to_dict(self) -> dict[str, object]:
-        """Return the fields as plain Python, with `density` and `total_neural_persistence`."""
+        """Return the fields as plain Python, with `density`, `total_neural_persistence` and `sources`."""
         layers = [layer.to_dict() for layer in self.layers]
         totals = {"density": self.density, "total_neural_persistence": self.total_neural_persistence}
-        return {**super().to_dict(), "layers": layers, **totals}
+        sources = {name: list(feeding) for name, feeding in self.sources.items()}
+        return {**super().to_dict(), "layers": layers, **totals, "sources": sources}
 
     def _repr_html_(self) -> str:
         columns = (
             "name kind shape m n weights density alpha components critical eta_tau eta_tau_toeplitz safe_density "
             "overlap neural_persistence reason"
         )
-        return html_table({c: [getattr(layer, c) for layer in self.layers] for c in columns.split()})
+        shown = {c: [getattr(layer, c) for layer in self.layers] for c in columns.split()}
+        neurons = [", ".join(f"{source} → {target}" for source, target in layer.neurons) for layer in self.layers]
+        return html_table({**shown, "neurons": neurons})
 
 
 def layer_report(
@@ -402,12 +421,13 @@ def layer_report(
     kind: str = "dense",
     calls: int | None = None,
     reason: str | None = None,
+    neurons: tuple[tuple[int, int], ...] = (),
 ) -> LayerReport:
     """Return what the weights of one layer say.
 
     Parameters
     ----------
-    name, kind, calls, reason
+    name, kind, calls, reason, neurons
         As in `LayerReport`.
     weights : array_like
         A matrix for a dense or recurrent layer, (inputs, outputs) or as torch stores it, which changes nothing but the
@@ -438,7 +458,9 @@ def layer_report(
     array = as_array("weights", weights)
     if layer is not None and array.size != layer.n_weights:
         raise argument_error("weights", f"the {layer.n_weights} weights of {layer}", array.shape)
-    measured = dict.fromkeys(("alpha", "components", "critical", "critical_rank", "overlap", "neural_persistence"))
+    measured: dict[str, Any] = dict.fromkeys(
+        ("alpha", "components", "critical", "critical_rank", "overlap", "neural_persistence")
+    )
     if layer is not None:
         measured = _measured_kernel(array, layer) if isinstance(layer, Conv) else _measured_matrix(array)
     implied = [compression(layer, convention) for convention in ("paper", "toeplitz")] if layer else []
@@ -456,6 +478,7 @@ def layer_report(
         eta_tau_toeplitz=eta_tau_toeplitz,
         calls=calls,
         reason=" ".join(r for r in (reason, *(c.reason for c in implied)) if r) or None,
+        neurons=neurons,
         **measured,
     )
 

@@ -16,6 +16,7 @@ except ModuleNotFoundError as error:
 
 from topobounds._arguments import argument_error, integer
 from topobounds.layers import Conv
+from torch_bridge.neurons import Neurons
 
 Sizes = tuple[tuple[int, ...], tuple[int, ...]]
 Kind = Literal["dense", "recurrent", "conv", "embedding"]
@@ -182,9 +183,13 @@ class Trace:
     calls : dict of module to list
         For every module with layers, the spatial sizes of input and output in each of its calls, in order; empty sizes
         where it is no convolution.
+    neurons : dict of (module, int) to list
+        For every layer graph, by its place in its module, the groups of neurons that each call read and fed: see
+        `topobounds.analysis.LayerReport`. Recurrent modules have none.
     """
 
     calls: dict[nn.Module, list[Sizes]]
+    neurons: dict[tuple[nn.Module, int], list[tuple[int, int]]]
 
     def convs(self, module: nn.Module) -> list[Conv]:
         """Return the geometries a convolution was called with, each once, in order; empty if it never was."""
@@ -216,6 +221,7 @@ def trace(model: nn.Module, example_input: Any) -> Trace:
     (3, 3)
     """
     calls: dict[nn.Module, list[Sizes]] = {module: [] for module in model.modules() if weight_tensors(module)}
+    neurons, ends = Neurons(), list[tuple[nn.Module, int, tuple[int, int]]]()
 
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         sizes: Sizes = ((), ())
@@ -226,14 +232,19 @@ def trace(model: nn.Module, example_input: Any) -> Trace:
         calls[module].append(sizes)
         if isinstance(module, nn.MultiheadAttention):
             calls[module.out_proj].append(sizes)
+        ends.extend(neurons.ends(module, args, kwargs, output))
 
     args, kwargs = _arguments(example_input)
     with ExitStack() as stack:
         for module in calls:
             stack.callback(module.register_forward_hook(record, with_kwargs=True).remove)
         stack.enter_context(_evaluating(model))
+        stack.enter_context(neurons)
         model(*args, **kwargs)
-    return Trace(calls)
+    found: dict[tuple[nn.Module, int], list[tuple[int, int]]] = {}
+    for (layer, place, _), groups in zip(ends, neurons.numbered(groups for _, _, groups in ends), strict=True):
+        found.setdefault((layer, place), []).append(groups)
+    return Trace(calls, found)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,7 +12,13 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from tests import naive_convolution
-from topobounds import critical_compression_ratio, magnitude_overlap, maximum_spanning_forest, persistence_diagram
+from topobounds import (
+    critical_compression_ratio,
+    magnitude_overlap,
+    maximum_spanning_forest,
+    network_forest,
+    persistence_diagram,
+)
 from topobounds.layers import Conv, Dense, Recurrent
 from topobounds.pruning import magnitude_mask
 from torch_bridge import analyze, topological_unstructured
@@ -269,3 +276,175 @@ def test_a_bad_input_size_is_refused(size):
         conv_geometry(nn.Conv2d(1, 1, 3), size)
     with pytest.raises(ValueError, match="'module' must be a convolution, not 'Linear'"):
         conv_geometry(nn.Linear(2, 2), (8, 8))
+
+
+class Calls(nn.Module):
+    """Linear layers 4 x 4, and what to do with them."""
+
+    def __init__(self, forward, **layers):
+        super().__init__()
+        self.a, self.b, self.c, self.d = (nn.Linear(4, 4) for _ in range(4))
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+        self._forward = forward
+
+    def forward(self, *inputs):
+        return self._forward(self, *inputs)
+
+
+def neurons(forward, *inputs, **layers):
+    """Return the groups of each layer that was called, the layer's letter first."""
+    inputs = inputs or (torch.zeros(3, 4),)
+    report = analyze(Calls(forward, **layers), inputs)
+    return {layer.name[:-7]: layer.neurons for layer in report.layers if layer.calls}
+
+
+def eta(model, example):
+    layers = analyze(model, example).layers
+    weights = [model.get_parameter(layer.name).detach().numpy().T for layer in layers]
+    return network_forest(
+        [(w, *ends) for w, layer in zip(weights, layers, strict=True) for ends in layer.neurons]
+    ).ratio
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        nn.ReLU(),
+        nn.ReLU(inplace=True),
+        nn.Sequential(nn.BatchNorm1d(300), nn.GELU(), nn.Dropout(), nn.LayerNorm(300), nn.PReLU(300), nn.Tanh()),
+        nn.Sequential(nn.Unflatten(1, (3, 100)), nn.LeakyReLU(inplace=True), nn.Flatten()),
+    ],
+)
+def test_a_chain_of_dense_layers_is_one_network(between):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 300), between, nn.Linear(300, 10))
+    example = torch.zeros(2, 1, 28, 28)
+    report = analyze(model, example)
+    assert [layer.neurons for layer in report.layers] == [((0, 1),), ((1, 2),)]
+    assert report.sources == {"1.weight": (), "3.weight": ("1.weight",)}
+    assert report.to_dict()["sources"] == {"1.weight": [], "3.weight": ["1.weight"]}
+    assert report.to_dict()["layers"][1]["neurons"] == [[1, 2]]
+    assert "<td>1 → 2</td>" in report._repr_html_()
+    assert eta(model, example) == Fraction(784 * 300 + 300 * 10, 784 + 300 + 10 - 1)
+
+
+def test_a_residual_block_adds_to_the_neurons_it_reads():
+    def residual(m, x):
+        x = m.a(x)
+        x = x + m.c(torch.relu(m.b(x)))
+        return m.d(x)
+
+    def in_place(m, x):
+        x = m.a(x)
+        x += m.c(m.b(x).relu_())
+        return m.d(x)
+
+    expected = {"a": ((0, 1),), "b": ((1, 2),), "c": ((2, 1),), "d": ((1, 3),)}
+    assert neurons(residual) == neurons(in_place) == expected
+    assert analyze(Calls(residual), torch.zeros(1, 4)).sources["d.weight"] == ("a.weight", "c.weight")
+    assert eta(Calls(residual), torch.zeros(1, 4)) == Fraction(4 * 16, 4 * 4 - 1)
+
+
+def test_branches_read_one_group_and_what_mixes_neurons_makes_new_ones():
+    assert neurons(lambda m, x: m.a(x) * m.b(x.relu())) == {"a": ((0, 1),), "b": ((0, 2),)}
+    for mixing in (
+        lambda x, y: x * y,
+        lambda x, y: torch.cat([x, y], 1)[:, ::2],
+        lambda x, y: x.softmax(1),
+        lambda x, y: x.flip(1),
+        lambda x, y: nn.functional.avg_pool1d(x, 3, 1, 1),
+        lambda x, y: x[:, :1] + y[:, :1].expand(3, 4),
+    ):
+        found = neurons(lambda m, x, mixing=mixing: m.c(mixing(m.a(x), m.b(x))))
+        assert found == {"a": ((0, 1),), "b": ((0, 2),), "c": ((3, 4),)}
+    swish = neurons(lambda m, x: m.b(m.a(x) * torch.sigmoid(m.a(x) * 2)))
+    assert swish == {"a": ((0, 1), (0, 2)), "b": ((3, 4),)}
+
+
+def test_scales_that_no_layer_made_keep_neurons():
+    for scaling in (
+        lambda x: 1 - 2 * x / torch.ones(3, 4),
+        lambda x: x * torch.sigmoid(torch.zeros(4)),
+        lambda x: x * torch.ones(3, 4).abs(),
+        lambda x: torch.zeros(4).tanh() + x,
+    ):
+        assert neurons(lambda m, x, scaling=scaling: m.b(scaling(m.a(x)))) == {"a": ((0, 1),), "b": ((1, 2),)}
+
+
+def test_a_tensor_changed_in_place_holds_its_neurons_no_longer():
+    def forward(m, x):
+        x = m.a(x)
+        x[:, 0] = x[:, 1]
+        return m.c(m.b(x).cumsum_(1))
+
+    assert neurons(forward) == {"a": ((0, 1),), "b": ((2, 3),), "c": ((4, 5),)}
+
+
+def test_a_layer_called_twice_has_two_pairs():
+    assert neurons(lambda m, x: m.b(m.a(m.a(x).tanh()))) == {"a": ((0, 1), (1, 2)), "b": ((2, 3),)}
+    chained = Calls(lambda m, x: m.a(m.a(x)))
+    report = analyze(chained, torch.zeros(1, 4))
+    assert (report.sources["a.weight"], report.sources["b.weight"]) == (("a.weight",), ())
+
+
+def test_neurons_of_convolutions_pass_to_what_reads_all_their_cells():
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU(inplace=True),
+        nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 8), nn.Unflatten(1, (2, 2, 2)),
+        nn.ConvTranspose2d(2, 1, 2), nn.MaxPool2d(2), nn.Conv2d(1, 1, 1),
+    )  # fmt: skip
+    report = analyze(model, torch.zeros(2, 1, 8, 8))
+    assert [layer.neurons for layer in report.layers] == [((0, 1),), ((1, 2),), ((2, 3),), ((3, 4),), ((5, 6),)]
+    sizes = {}
+    for layer in report.layers:
+        for source, target in layer.neurons:
+            assert (sizes.setdefault(source, layer.m), sizes.setdefault(target, layer.n)) == (layer.m, layer.n)
+
+
+def test_a_group_has_one_size():
+    def tokens(m, x):
+        x = m.a(x)  # 3 tokens of 4 neurons
+        return m.b(x), m.c(x.flatten()), m.d(x.flatten())
+
+    wide = {"c": nn.Linear(12, 2), "d": nn.Linear(12, 2)}
+    expected = {"a": ((0, 1),), "b": ((1, 2),), "c": ((3, 4),), "d": ((3, 5),)}
+    assert neurons(tokens, torch.zeros(3, 4), **wide) == expected
+    conv = {"b": nn.Conv1d(3, 3, 1), "c": nn.Linear(4, 1)}
+    found = neurons(lambda m, x: m.c(m.a(x) + m.b(x)), torch.zeros(2, 3, 4), **conv)
+    assert found == {"a": ((0, 1),), "b": ((2, 3),), "c": ((4, 5),)}
+
+
+def test_a_transformer_has_a_stream_of_neurons():
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 1)
+    query, key, value, out, wide, narrow = (layer.neurons[0] for layer in analyze(model, torch.zeros(2, 5, 16)).layers)
+    assert query[0] == key[0] == value[0] == 0
+    assert len({query[1], key[1], value[1], out[0], wide[1]} - {0}) == 5
+    assert out[1] == wide[0] == narrow[1]
+    assert narrow[0] == wide[1]
+    separate = nn.MultiheadAttention(8, 2, kdim=6, vdim=4)
+    given = {"query": torch.zeros(5, 8), "value": torch.zeros(5, 4), "key": torch.zeros(5, 6)}
+    assert [layer.neurons for layer in analyze(separate, given).layers] == [((0, 1),), ((2, 3),), ((4, 5),), ((6, 7),)]
+
+
+def test_embeddings_of_the_same_tokens_share_them_and_recurrent_layers_say_nothing():
+    layers = {"a": nn.Embedding(11, 4), "b": nn.Embedding(11, 6), "c": nn.GRU(4, 4)}
+    report = analyze(Calls(lambda m, x: (m.c(m.a(x)), m.b(x)), **layers), torch.arange(11))
+    assert {layer.name: layer.neurons for layer in report.layers if layer.neurons} == {
+        "a.weight": ((0, 1),),
+        "b.weight": ((0, 2),),
+    }
+
+
+def test_tracing_neurons_leaves_nothing_behind():
+    model, example = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2)), torch.zeros(1, 3)
+    analyze(model, example)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        analyze(model, torch.zeros(1, 2))
+    assert torch.overrides._get_current_function_mode_stack() == []
+    assert [vars(tensor) for tensor in (example, *model.parameters())] == [{}] * 5
+
+
+def test_without_an_example_no_neurons_are_known():
+    report = analyze(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)))
+    assert [layer.neurons for layer in report.layers] == [(), ()]
+    assert report.sources == {"0.weight": (), "1.weight": ()}

@@ -1,0 +1,147 @@
+"""Which layers of a PyTorch model share neurons: groups of neurons, followed from tensor to tensor through one call."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from torch_bridge import MissingExtra
+
+try:
+    from torch import Tensor, nn
+    from torch.nn.modules.conv import _ConvNd
+    from torch.overrides import TorchFunctionMode
+    from torch.utils.weak import WeakTensorKeyDictionary
+except ModuleNotFoundError as error:
+    raise MissingExtra("torch") from error
+
+ADDITIONS = {"add", "iadd", "radd", "sub", "isub", "rsub"}
+PRODUCTS = {"mul", "imul", "rmul", "div", "truediv", "itruediv"}
+RESHAPING = {"flatten", "unflatten", "reshape", "view", "ravel", "squeeze", "unsqueeze"}
+ELEMENTWISE = {
+    *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus"),
+    *("softsign", "hardtanh", "hardswish", "hardsigmoid", "sigmoid", "log_sigmoid", "logsigmoid", "tanh", "tanhshrink"),
+    *("hardshrink", "softshrink", "threshold", "clamp", "abs", "neg"),
+    *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"),
+    *("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"),
+    *("contiguous", "clone", "detach", "to", "float", "double", "half", "bfloat16"),
+}
+
+
+class Neurons(TorchFunctionMode):
+    """While it is entered, follow groups of neurons through torch's functions.
+
+    A group of n neurons lies in a tensor in row-major order: neuron i at all flat places that are i modulo n. Reshaping
+    keeps that, and so does what acts on each element; sums make two groups one. All other functions, pooling,
+    transposing, concatenating and products of two groups among them, make new neurons.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tags = WeakTensorKeyDictionary()
+        self._joined: list[int] = []  # the group that a group became part of; itself if none
+        self._sizes: list[int | None] = []
+        self._resized: dict[tuple[int, int], int] = {}  # what a group is to a layer that reads another number
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call the function, and say which neurons its result holds."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        name = getattr(func, "__name__", "").strip("_")
+        changed = args[0] if name == "setitem" else result
+        if isinstance(changed, Tensor):
+            group = self._kept(name, [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)], changed)
+            if group is not None:
+                self._tags[changed] = group
+            elif changed in self._tags:
+                del self._tags[changed]
+        return result
+
+    def _kept(self, name: str, given: list[Tensor], result: Tensor) -> int | None:
+        """Return the group of a function's result, None for new neurons."""
+        if name in RESHAPING:
+            return self._of(given[0]) if given[0].numel() == result.numel() else None
+        if name in ELEMENTWISE:
+            return self._of(given[0]) if given[0].shape == result.shape else None
+        if name not in ADDITIONS | PRODUCTS:
+            return None
+        aligned = [t for t in given if t.shape == result.shape and (t in self._tags or name in ADDITIONS)]
+        groups = {self._root(self._of(t)) for t in aligned}
+        spread = {self._root(self._of(t)) for t in given if t.shape != result.shape and t in self._tags}
+        if not groups or self._layers(spread):
+            return None
+        if name in ADDITIONS:
+            return self._merged(groups)
+        factors = self._layers(groups) or groups  # a mask or a gate that no layer made only scales
+        return next(iter(factors)) if len(factors) == 1 else None
+
+    def _layers(self, groups: set[int]) -> set[int]:
+        """Return the groups that layers have read or fed."""
+        return {group for group in groups if self._sizes[group] is not None}
+
+    def _of(self, tensor: Tensor) -> int:
+        if tensor not in self._tags:
+            self._tags[tensor] = self.new(None)
+        return int(self._tags[tensor])
+
+    def _root(self, group: int) -> int:
+        while self._joined[group] != group:
+            group = self._joined[group]
+        return group
+
+    def _merged(self, groups: set[int]) -> int | None:
+        sizes = {self._sizes[group] for group in self._layers(groups)}
+        if len(sizes) > 1:
+            return None
+        first = min(groups)
+        for group in groups:
+            self._joined[group] = first
+        self._sizes[first] = next(iter(sizes), None)
+        return first
+
+    def new(self, size: int | None) -> int:
+        """Return a group that no tensor holds yet."""
+        self._joined.append(len(self._joined))
+        self._sizes.append(size)
+        return len(self._joined) - 1
+
+    def held(self, tensor: Any, size: int) -> int:
+        """Return the group of `size` neurons that a tensor holds, a new one if it holds none of that size."""
+        if not isinstance(tensor, Tensor):
+            return self.new(size)
+        group = self._root(self._of(tensor))
+        if self._sizes[group] not in (None, size):
+            return self._resized.setdefault((group, size), self.new(size))
+        self._sizes[group] = size
+        return group
+
+    def ends(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> Iterator[tuple[nn.Module, int, tuple[int, int]]]:
+        """Yield the groups that a call of a layer read and fed: module, place of the graph in the module, groups."""
+        given: Any = (args or tuple(kwargs.values()))[0]
+        sizes: tuple[int, ...] = ()
+        if isinstance(module, nn.MultiheadAttention):
+            named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+            width = module.embed_dim
+            for place, (name, size) in enumerate({"query": width, "key": module.kdim, "value": module.vdim}.items()):
+                yield module, place, (self.held(named[name], size), self.new(width))
+            module, given, output, sizes = module.out_proj, None, output[0], (width, width)
+        elif isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            sizes = module.num_embeddings, module.embedding_dim
+        elif isinstance(module, nn.Linear):
+            sizes = module.in_features, module.out_features
+        elif isinstance(module, _ConvNd):
+            axes = 1 + len(module.kernel_size)
+            sizes = math.prod(given.shape[-axes:]), math.prod(output.shape[-axes:])
+        if sizes:
+            yield module, 0, (self.held(given, sizes[0]), self.held(output, sizes[1]))
+
+    def numbered(self, ends: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return the groups numbered from 0 in the order in which they are first read or fed."""
+        numbers: dict[int, int] = {}
+        return [
+            (numbers.setdefault(self._root(a), len(numbers)), numbers.setdefault(self._root(b), len(numbers)))
+            for a, b in ends
+        ]
