@@ -8,7 +8,7 @@ import click
 
 from paper_figures.registry import FIGURES, ONLY_NAMED, figure_module
 from topobounds._arguments import argument_error, choice
-from topobounds.cli import Count, print_json, progress_bar
+from topobounds.cli import Count, console_on_stdout, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from paper_figures.records import FigureRecord
@@ -131,10 +131,12 @@ def _summary(records: "list[FigureRecord]", files: dict[str, list[Path]], second
 
 
 def _print(records: "list[FigureRecord]", files: dict[str, list[Path]]) -> None:
-    from rich.console import Console
-
     for record in records:
         if show := getattr(figure_module(record.name), "show", None):
-            Console(highlight=False).print(show(record))
+            table, footnotes = show(record)
+            console = console_on_stdout()
+            print_table(console, table)
+            for footnote in footnotes:
+                console.print(footnote)
     for made in files.values():
         click.echo(" ".join([str(made[0]), *(file.suffix for file in made[1:])]))

@@ -3,7 +3,6 @@
 import string
 from pathlib import Path
 
-from rich.console import Group
 from rich.table import Table
 
 from paper_figures.records import FigureRecord, Settings, provenance, save
@@ -42,15 +41,15 @@ def render(record: FigureRecord, folder: Path) -> list[Path]:
     return [save(folder / "table1.md", markdown(record)), save(folder / "table1.tex", latex(record))]
 
 
-def show(record: FigureRecord) -> Group:
-    """Return the table for the terminal."""
+def show(record: FigureRecord) -> tuple[Table, list[str]]:
+    """Return the table for the terminal, and its footnotes."""
     rows, footnotes = printed_rows(record)
     table = Table(*HEADER, "", box=None, pad_edge=False, header_style="bold", title="Table 1", title_justify="left")
     for column in table.columns[3:6]:
         column.justify = "right"
     for row in rows:
         table.add_row(*row)
-    return Group(table, *(f"{mark} {note}" for mark, note in zip(MARKS, footnotes, strict=False)))
+    return table, [f"{mark} {note}" for mark, note in zip(MARKS, footnotes, strict=False)]
 
 
 def printed_rows(record: FigureRecord) -> tuple[list[tuple[str, ...]], list[str]]:

@@ -2,15 +2,18 @@
 
 import json
 import math
+import os
+import shlex
 import subprocess
 import sys
 
 import pytest
 
 
-def topobounds(*arguments, options=()):
+def topobounds(*arguments, options=(), **environment):
     command = [sys.executable, *options, "-m", "topobounds", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    variables = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=variables)
 
 
 def as_json(*arguments):
@@ -91,6 +94,36 @@ def test_overlap_prints_sentence_line_and_table():
     places = {mark: line.index(mark) - line.index("|") - 1 for mark in "Tsbc"}
     expected = {"T": 0.1213, "s": 0.5428, "b": 0.6132, "c": 0.7996}
     assert all(places[mark] == round(60 * value) for mark, value in expected.items())
+
+
+def test_fewer_weights_than_neurons_are_called_what_they_are():
+    out = topobounds("overlap", "--m", "784", "--n", "300", "--density", "0.001", "--seed", "1").stdout
+    sentence = " ".join(out.split("0 |")[0].split())
+    assert "its 235 largest weights of 235 hold" in sentence
+    assert "1083" not in sentence  # a support of 235 cells has no spanning tree
+
+
+def test_a_narrow_terminal_cuts_no_number():
+    wide = topobounds("compression", "--dense", "1" + "0" * 12, "1" + "0" * 12, COLUMNS="400").stdout
+    narrow = topobounds("compression", "--dense", "1" + "0" * 12, "1" + "0" * 12, COLUMNS="40").stdout
+    assert "…" not in narrow
+    assert set(wide.split()) == set(narrow.split())
+    overlap = [topobounds("overlap", "--m", "9", "--n", "9", "--seed", "1", COLUMNS=width) for width in ("400", "30")]
+    words = [set(run.stdout.replace("-" * 10, " ").split()) for run in overlap]
+    assert "certified" in words[1]
+    assert {word for word in words[0] if word[-1].isalnum()} <= words[1]
+
+
+def test_the_legend_breaks_between_its_entries():
+    rows = topobounds("overlap", "--m", "784", "--n", "300", "--seed", "1", COLUMNS="80").stdout.splitlines()
+    assert "    c certified" in rows
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_closed_stream_is_no_failure(closed):
+    command = f"{shlex.quote(sys.executable)} -m topobounds verify --m 7 --n 3 --trials 2 {closed}"
+    run = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

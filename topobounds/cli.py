@@ -8,6 +8,7 @@ import json
 import math
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -20,6 +21,9 @@ from topobounds._arguments import argument_error, choice, density_fraction, inte
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+    from rich.console import Console
+    from rich.table import Table
 
     from topobounds.layers import LayerShape
     from topobounds.verification import Verdict
@@ -132,10 +136,9 @@ def _latex(m: int, n: int, density: float | None) -> str:
 
 
 def _print_overlap(report: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = console_on_stdout()
     console.print(Text(_overlap_sentence(report)))
     marks = [
         ("T", report["theorem_3_3"]["value"], "Theorem 3.3 (printed)"),
@@ -145,18 +148,22 @@ def _print_overlap(report: dict[str, Any]) -> None:
         ("o", (report["monte_carlo"] or {}).get("mean"), "simulated"),
         ("c", sum(report["enclosure"]) / 2, "certified"),
     ]
-    for line in _number_line([(mark, value, label) for mark, value, label in marks if value is not None]):
+    for line in _number_line(
+        [(mark, value, label) for mark, value, label in marks if value is not None], console.width
+    ):
         console.print(Text(line))
-    console.print(_overlap_table(report))
+    print_table(console, _overlap_table(report))
 
 
 def _overlap_sentence(report: dict[str, Any]) -> str:
     m, n, k = report["m"], report["n"], report["k"]
-    support = f" on a random support of density {report['density']:g}" if report["density"] < 1 else ""
+    support, cells, edges = "", m * n, f"maximum spanning tree's {report['alpha']} edges"
+    if report["density"] < 1:  # the support may be disconnected, and the edges of its forest are random too
+        support = f" on a random support of density {report['density']:g}"
+        cells, edges = round(report["density"] * cells), "maximum spanning forest's edges"
     return (
-        f"A {m} x {n} layer{support}: its {k} largest weights of {round(report['density'] * m * n)} hold "
-        f"{_found(report)} of its maximum spanning tree's {report['alpha']} edges on average "
-        f"(eta_tau = {report['eta_tau']:.2f})."
+        f"A {m} x {n} layer{support}: its {min(k, cells)} largest weights of {cells} hold {_found(report)} of its "
+        f"{edges} on average (eta_tau = {report['eta_tau']:.2f})."
     )
 
 
@@ -168,7 +175,7 @@ def _found(report: dict[str, Any]) -> str:
     return _decimals((report["monte_carlo"] or {}).get("mean"))
 
 
-def _overlap_table(report: dict[str, Any]) -> Any:
+def _overlap_table(report: dict[str, Any]) -> "Table":
     from rich.table import Table
 
     table = Table("", "value", "status", "", box=None, pad_edge=False, header_style="bold")
@@ -191,13 +198,15 @@ def _overlap_table(report: dict[str, Any]) -> Any:
     return table
 
 
-def _number_line(marks: Sequence[tuple[str, float, str]]) -> Iterator[str]:
+def _number_line(marks: Sequence[tuple[str, float, str]], width: int) -> Iterator[str]:
     """Yield a line from 0 to 1 with a letter at each value (the last one wins a shared place), and its legend."""
     line = ["-"] * LINE_WIDTH
     for mark, value, _ in marks:
         line[round(value * (LINE_WIDTH - 1))] = mark
     yield f"0 |{''.join(line)}| 1"
-    yield "    " + "   ".join(f"{mark} {label}" for mark, _, label in marks)
+    legend = "   ".join(f"{mark} {label}".replace(" ", "\0") for mark, _, label in marks)
+    for row in textwrap.wrap(legend, width, initial_indent=" " * 4, subsequent_indent=" " * 4, break_long_words=False):
+        yield row.replace("\0", " ")
 
 
 @cli.command()
@@ -288,7 +297,6 @@ def _spelt(name: str) -> str:
 
 
 def _print_compression(report: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("convention", "weights", "kept", "ratio", "remark", box=None, pad_edge=False, header_style="bold")
@@ -300,7 +308,7 @@ def _print_compression(report: dict[str, Any]) -> None:
             remarks.append(f"standard error {error}, {row['trials']} random kernels, seed {row['seed']}")
         numbers = [f"{row[key]:,}" if row.get(key) is not None else "-" for key in ("weights", "kept")]
         table.add_row(name, *numbers, _decimals(row["ratio"]), "; ".join(filter(None, remarks)))
-    Console(highlight=False).print(table)
+    print_table(console_on_stdout(), table)
 
 
 @cli.command()
@@ -372,12 +380,28 @@ def _verdicts_asked_for(what: dict[str, Any], advance: Callable[..., None]) -> "
     return verify(progress=advance, **given)
 
 
-def _print_checks(checks: list[dict[str, Any]]) -> None:
+def console_on_stdout(width: int | None = None) -> "Console":
+    """Return a console on stdout; `width` is that of an output that is no terminal, whose own is a guess."""
     from rich.console import Console
+
+    console = Console(highlight=False)
+    if width is not None and not console.is_terminal:
+        console.width = width
+    return console
+
+
+def print_table(console: "Console", table: "Table") -> None:
+    """Print a table that cuts no word: where the console is too narrow for that, its rows are longer than a line."""
+    for column in table.columns:
+        column.min_width = max(map(len, f"{column.header} {' '.join(map(str, column.cells))}".split()), default=0)
+    console.print(table, crop=False)
+
+
+def _print_checks(checks: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else TABLE_WIDTH)
+    console = console_on_stdout(TABLE_WIDTH)
     for _, rows in groupby(checks, key=lambda check: check["tensor"]):
         group = list(rows)
         console.print(Text(_checks_sentence(group[0])))
@@ -388,7 +412,7 @@ def _print_checks(checks: list[dict[str, Any]]) -> None:
             bound = f"{check['direction']} {_interval(check['bound'])}"
             found = _decimals(check["estimate"]), _interval(check["confidence_interval"]), str(check["trials"])
             table.add_row(check["claim"], place, bound, *found, check["verdict"])
-        console.print(table)
+        print_table(console, table)
         for line in _remarks(group):
             console.print(Text(line))
 
@@ -431,7 +455,7 @@ def _interval(value: float | list[float] | None) -> str:
 @contextmanager
 def progress_bar(label: str, *, shown: bool = True) -> Iterator[Callable[..., None]]:
     """Yield a function (done, total, label) that moves a bar on stderr; without a terminal there it does nothing."""
-    if not shown or not sys.stderr.isatty():
+    if not shown or sys.stderr is None or not sys.stderr.isatty():
         yield lambda done, total, message=label: None
         return
     from rich.console import Console
