@@ -199,6 +199,8 @@ def test_the_input_is_left_as_it_was():
         ([["a", "b"]], "real numbers"),
         ([[1.0, 2.0], [3.0]], "array of numbers"),
         (np.array([[2**53 + 1]]), r"2\*\*53"),
+        (np.ma.masked_less(np.eye(3), 1), "an array that hides no entries"),  # not to be read as if it hid none
+        (coo_array(np.eye(3)), "not 'coo_array'"),
     ],
 )
 def test_bad_weights_are_refused(weights, message):

@@ -131,16 +131,25 @@ def as_array(name: str, values: Any) -> NDArray[Any]:
     Raises
     ------
     ValueError
-        If it is no array of numbers; `name` is the argument to blame.
+        If it is no array of numbers, or a masked array of numpy that hides some; `name` is the argument to blame.
     """
+    if np.ma.is_masked(values):
+        raise argument_error(name, "an array that hides no entries (a support goes into 'mask')", "a masked array")
+    try:
+        array = np.asarray(_on_cpu(values))
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(f"Argument '{name}' must be an array of numbers, and this is none: {error}.") from None
+    if array.ndim == 0 and array.dtype == object:
+        raise argument_error(name, "an array of numbers", type(values).__name__)
+    return array
+
+
+def _on_cpu(values: Any) -> Any:
     if hasattr(values, "detach"):  # a torch tensor that requires a gradient or lies on a GPU refuses __array__
         values = values.detach().cpu()
         if "bfloat16" in str(values.dtype) or "float8" in str(values.dtype):
             values = values.float()  # exact; torch cannot hand these types to numpy
-    try:
-        return np.asarray(values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"Argument '{name}' must be an array of numbers, and this is none: {error}.") from None
+    return values
 
 
 def mask_matrix(mask: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
