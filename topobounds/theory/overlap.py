@@ -283,7 +283,7 @@ def _hit(cells: int, k: int, c: int) -> float:
     if c + k > cells:
         return 1.0
     few, many = sorted((c, k))
-    return -math.expm1(math.fsum(_log_complement(many, cells - i) for i in range(few)))
+    return 0.0 - math.expm1(math.fsum(_log_complement(many, cells - i) for i in range(few)))  # never -0.0
 
 
 def _log_complement(part: int, whole: int) -> float:
