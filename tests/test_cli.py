@@ -142,6 +142,7 @@ def test_a_closed_stream_is_no_failure(closed):
         (["overlap", "--m", "9", "--n", "9", "--seed", "-1"], "--seed"),
         (["overlap", "--m", "9", "--n", "9", "--colour"], "--colour"),
         (["overlap", "--m", "784", "--n", "300", "--exact"], "expected_overlap"),
+        (["overlap", "--m", "99999999999999999999", "--n", "3"], "add up to at most 16777216"),
         (["no-such-command"], "no-such-command"),
         (["compression"], "exactly one"),
         (["compression", "--dense", "3", "4", "--recurrent", "5"], "--dense, --recurrent"),

@@ -584,7 +584,7 @@ def test_the_command_on_files(tmp_path):
     ]
     found = checks(tmp_path / "layers.npz", "--tensor", "unfair", "--distribution", "shuffled", "--claim", "star_bound")
     assert [(c["tensor"], c["verdict"]) for c in found] == [("unfair", "holds")]
-    printed = topobounds("verify", tmp_path / "layers.npz", "--tensor", "unfair", "--seed", 2).stdout
+    printed = " ".join(topobounds("verify", tmp_path / "layers.npz", "--tensor", "unfair", "--seed", 2).stdout.split())
     assert "unfair: 200 x 100, distribution given, seed 2" in printed
     assert "--tensor unfair" in printed
 

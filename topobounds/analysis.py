@@ -26,6 +26,7 @@ from topobounds.theory.overlap import boruvka_bound, overlap_limit, star_bound
 from topobounds.theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
 
 Progress = Callable[[int, int], None]
+MOST_NEURONS = 2**24  # the bounds take time in proportion to m + n: some ten seconds here
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def overlap_report(
     Parameters
     ----------
     m, n : int
-        Inputs and outputs, at least 1.
+        Inputs and outputs, at least 1, together at most 2**24.
     k : int, optional
         Weights kept, 0 to m n; alpha by default. The printed bounds are about k = alpha only.
     density : float, optional
@@ -124,6 +125,8 @@ def overlap_report(
     (1083, 0.1213, 0.6132)
     """
     m, n, trials = integer("m", m, 1), integer("n", n, 1), integer("trials", trials, 0)
+    if m + n > MOST_NEURONS:
+        raise ValueError(f"Arguments 'm' and 'n' must add up to at most {MOST_NEURONS}, not {m + n}.")
     alpha = m + n - 1
     kept = alpha if k is None else integer("k", k, 0, m * n)
     return OverlapReport(

@@ -146,6 +146,7 @@ def _explained(file: Path, tensor: str | None = None) -> Iterator[None]:
     try:
         yield
     except (ValueError, EOFError, zipfile.BadZipFile, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{where} is damaged: {str(error).rstrip('.')}.") from error
+        reason = "it holds no plain array of numbers" if "pickle" in str(error) else str(error).rstrip(".")
+        raise CheckpointError(f"{where} is damaged, or of another kind: {reason}.") from error
     except OSError as error:
         raise CheckpointError(f"{where} could not be read: {error.strerror or 'no such file'}.") from error

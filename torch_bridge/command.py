@@ -1,16 +1,14 @@
 """``topobounds imp``: IMP and T-IMP from a plan. Importing it loads click and nothing else."""
 
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from topobounds._arguments import argument_error
-from topobounds.cli import print_json
+from topobounds.cli import console_on_stdout, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from torch_bridge.plan import ImpPlan
@@ -145,7 +143,7 @@ def _make(plan: "ImpPlan", folder: Path, as_json: bool, **how: Any) -> None:
     from torch_bridge.imp import run_imp
 
     started = time.monotonic()
-    with _progress() as progress:
+    with progress_bar("starting") as progress:
         run_imp(plan, folder, progress=progress, **how)
     _show(folder, as_json, seconds=round(time.monotonic() - started, 3))
 
@@ -161,12 +159,11 @@ def _show(folder: Path, as_json: bool, **more: Any) -> None:
 
 
 def _print_status(found: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from torch_bridge.history import COLUMNS
 
-    plan, console = found["plan"], Console(highlight=False)
+    plan, console = found["plan"], console_on_stdout()
     state = "finished" if found["finished"] else "running" if found["in_use"] else "not finished"
     name = (plan["model"] or {}).get("name", "own net")
     console.print(
@@ -176,7 +173,7 @@ def _print_status(found: dict[str, Any]) -> None:
     table = Table(*(column.replace("_", " ") for column in COLUMNS), box=None, pad_edge=False, header_style="bold")
     for level in found["levels"]:
         table.add_row(*(_cell(level.get(column)) for column in COLUMNS))
-    console.print(table)
+    print_table(console, table)
 
 
 def _cell(value: Any) -> str:
@@ -190,18 +187,3 @@ def _print_files(files: list[Path], as_json: bool) -> None:
         print_json({"files": [str(file) for file in files]})
     else:
         click.echo("\n".join(map(str, files)))
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int, str], None] | None]:
-    """Yield a function (done, total, message) that moves a bar on stderr, or None where that is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), TimeRemainingColumn(compact=True), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-        yield lambda done, total, message: bar.update(task, completed=done, total=total, description=message)

@@ -18,6 +18,10 @@ from torch_bridge.data import DataError, load_dataset, read_idx, resolve_dataset
 COUNTS = {"train": 20, "t10k": 7}
 
 
+def gz(content):
+    return gzip.compress(content, mtime=0)  # no date, so that every worker collects tests of the same names
+
+
 def images(count, rows=28, columns=28):
     pixels = np.random.default_rng(count).integers(0, 256, count * rows * columns, dtype=np.uint8)
     return struct.pack(">4I", 2051, count, rows, columns) + pixels.tobytes()
@@ -34,7 +38,7 @@ def mnist(tmp_path, monkeypatch):
     folder = tmp_path / "data" / "mnist"
     folder.mkdir(parents=True)
     for part, count in COUNTS.items():
-        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images(count)))
+        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(gz(images(count)))
         (folder / f"{part}-labels-idx1-ubyte").write_bytes(labels(count))
     return folder
 
@@ -154,20 +158,20 @@ def test_half_a_data_set_is_not_used(mnist):
 @pytest.mark.parametrize(
     ("stem", "content", "message"),
     [
-        ("train-images-idx3-ubyte.gz", gzip.compress(images(20))[:-900], r"its gz stream is cut off at byte \d+\."),
-        ("train-images-idx3-ubyte.gz", gzip.compress(images(20))[:5], "its gz stream is cut off at byte 5"),
+        ("train-images-idx3-ubyte.gz", gz(images(20))[:-900], r"its gz stream is cut off at byte \d+\."),
+        ("train-images-idx3-ubyte.gz", gz(images(20))[:5], "its gz stream is cut off at byte 5"),
         ("train-images-idx3-ubyte.gz", b"", "it ends at byte 0, inside the header of 16"),
         ("train-images-idx3-ubyte.gz", images(20), "Not a gzipped file"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(images(20)) + b"more", "Not a gzipped file"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(images(20))[:-8] + bytes(8), "CRC check failed"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(b"")[:10] + b"\xff" * 99, "Error -3 while decompressing"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(images(20)[:-1]), r"15680 bytes \(20 x 28 x 28\), 15679 follow"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(images(20) + b"?"), r"15680 bytes \(20 x 28 x 28\), 15681 follow"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(images(20)[:15]), "it ends at byte 15, inside the header of 16"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(labels(20)), "byte 0 starts the magic number 2049, not 2051"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(images(0)), "it holds no image"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(images(20, 0)), "it holds no image"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(images(20, 5, 5)), "images of 784 pixels, the training set of 25"),
+        ("train-images-idx3-ubyte.gz", gz(images(20)) + b"more", "Not a gzipped file"),
+        ("train-images-idx3-ubyte.gz", gz(images(20))[:-8] + bytes(8), "CRC check failed"),
+        ("train-images-idx3-ubyte.gz", gz(b"")[:10] + b"\xff" * 99, "Error -3 while decompressing"),
+        ("train-images-idx3-ubyte.gz", gz(images(20)[:-1]), r"15680 bytes \(20 x 28 x 28\), 15679 follow"),
+        ("train-images-idx3-ubyte.gz", gz(images(20) + b"?"), r"15680 bytes \(20 x 28 x 28\), 15681 follow"),
+        ("train-images-idx3-ubyte.gz", gz(images(20)[:15]), "it ends at byte 15, inside the header of 16"),
+        ("train-images-idx3-ubyte.gz", gz(labels(20)), "byte 0 starts the magic number 2049, not 2051"),
+        ("train-images-idx3-ubyte.gz", gz(images(0)), "it holds no image"),
+        ("train-images-idx3-ubyte.gz", gz(images(20, 0)), "it holds no image"),
+        ("train-images-idx3-ubyte.gz", gz(images(20, 5, 5)), "images of 784 pixels, the training set of 25"),
         ("train-labels-idx1-ubyte", images(20), "byte 0 starts the magic number 2051, not 2049"),
         ("train-labels-idx1-ubyte", labels(20)[:-3], r"its header announces 20 bytes \(20\), 17 follow it"),
         ("train-labels-idx1-ubyte", labels(19), "has 19 labels for the 20 images of .*train-images-idx3-ubyte"),
@@ -198,7 +202,7 @@ def test_a_file_that_cannot_be_read_is_named(mnist):
 def server(mnist, no_data, monkeypatch):
     """Serve the tiny MNIST, all of it gz, in the place of the published one."""
     for file in mnist.glob("*-labels-*"):
-        file.with_suffix(".gz").write_bytes(gzip.compress(file.read_bytes()))
+        file.with_suffix(".gz").write_bytes(gz(file.read_bytes()))
         file.unlink()
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(mnist))
     monkeypatch.setattr(handler.func, "log_message", lambda *_: None)
@@ -266,5 +270,5 @@ def test_the_package_lists_its_names():
 
     for name in torch_bridge.__all__:
         assert getattr(torch_bridge, name).__name__ == name
-    with pytest.raises(AttributeError, match="no attribute 'tain'"):
+    with pytest.raises(AttributeError, match="tain"):
         _ = torch_bridge.tain
