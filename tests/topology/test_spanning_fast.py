@@ -217,6 +217,19 @@ def test_what_is_not_finite_is_counted_and_located(size, dtype, bad):
     assert maximum_spanning_forest(weights, mask).alpha == (0 if bad == "all" else m + n - 1)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("place", [(0, 0), (127, 63)])
+def test_infinity_in_the_corners_and_the_largest_finite_weight(dtype, place):
+    weights = np.random.default_rng(12).standard_normal((128, 64)).astype(dtype)
+    weights[place] = ml_dtypes.finfo(dtype).max
+    for zeros in ("absent", "edge"):
+        _agree(weights, None, zeros)
+    weights[place] = -np.inf
+    for zeros, mask in itertools.product(("absent", "edge"), (None, np.ones((128, 64), bool))):
+        with pytest.raises(ValueError, match=rf"1 of its 8192 .* at row {place[0]}, column {place[1]}: -inf"):
+            maximum_spanning_forest(weights, mask, zeros=zeros)
+
+
 def test_ranks_are_counted_only_where_they_have_to_be(monkeypatch):
     rng = np.random.default_rng(8)
     normal = rng.standard_normal((400, 300)).astype(np.float32)

@@ -106,7 +106,7 @@ def spanning_edges(keys: KeyMatrix) -> Edges:
     m, n = keys.shape
     parent = np.arange(m + n, dtype=np.uint32)
     finished = np.zeros(m + n, np.bool_)
-    early, ranks, n_sorted, complete = _filter_round(keys, parent)
+    early, ranks, n_sorted, complete = _filter_round(keys, parent, first=True)
     late: list[Found] = []
     stuck = not n_sorted
     while not complete:
@@ -152,15 +152,18 @@ def _active(keys: KeyMatrix, labels: Vertices, finished: NDArray[np.bool_]) -> N
     return active
 
 
-def _filter_round(keys: KeyMatrix, parent: Vertices) -> tuple[Found, NDArray[np.int64], int, bool]:
+def _filter_round(
+    keys: KeyMatrix, parent: Vertices, *, first: bool = False
+) -> tuple[Found, NDArray[np.int64], int, bool]:
     """Join the components that `parent` labels by all edges whose key reaches a bound; `parent` is modified in place.
 
     Returns the edges, their ranks among the edges between components, the number of those that reached the bound,
-    and whether these were all there are. If they were many more than wanted, it does nothing.
+    and whether these were all there are. If they were many more than wanted, it does nothing. In the `first` round
+    every vertex is a component.
     """
     m, n = keys.shape
     own, labels = _oriented(keys, parent)
-    bound, coding = _sampled_bound(keys, own, labels), Coding.of(keys)
+    bound, coding = _sampled_bound(keys, None if first else own, labels), Coding.of(keys)
     codes = _collected(keys, own, labels, bound, coding) if bound else _NONE
     if codes.size > _limit(keys):
         codes, bound = _NONE, keys.infinity
@@ -193,13 +196,14 @@ def _oriented(keys: KeyMatrix, labels: Vertices) -> tuple[Vertices, Vertices]:
     return own, np.concatenate([_PADDING, others])
 
 
-def _sampled_bound(keys: KeyMatrix, own: Vertices, labels: Vertices) -> int:
+def _sampled_bound(keys: KeyMatrix, own: Vertices | None, labels: Vertices) -> int:
     """Return the key that about the wanted number of cells reach; if too many tie, the next, or 0 if nothing has it."""
     share = _wanted(keys) / keys.size
     if share > 1 / 4:
         return 1
     sample, lines, entries = keys.sample(math.ceil(_SAMPLED_HITS / share))
-    sample *= own[lines, None] != windows(labels[_PADDING.size :], sample.shape[1])[entries]
+    if own is not None:
+        sample *= own[lines, None] != windows(labels[_PADDING.size :], sample.shape[1])[entries]
     place = sample.size - math.ceil(share * sample.size)
     bound = int(np.partition(sample.ravel(), place)[place])
     above = np.count_nonzero(sample > bound)
@@ -232,8 +236,8 @@ def _collected(keys: KeyMatrix, own: Vertices, labels: Vertices, bound: int, cod
         return parts
 
     codes = np.concatenate([part for chunk in _each(collect, _chunks(keys)) for part in chunk])
-    suspects = codes[codes <= coding.last(keys.infinity)] if codes.size else codes
-    if keys.at(coding.cells(suspects)).max(initial=0) >= keys.infinity:
+    last = coding.last(keys.infinity)
+    if codes.size and codes.min() <= last and keys.at(coding.cells(codes[codes <= last])).max() >= keys.infinity:
         raise NotFiniteError
     return codes
 

@@ -1,5 +1,6 @@
 """The order keys of a dense layer, read tile by tile: the weights are never copied as a whole."""
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,8 +45,8 @@ class KeyMatrix:
     def of(cls, matrix: NDArray[Any], support: NDArray[np.bool_] | None, *, zero_edges: bool) -> "KeyMatrix":
         """Read a floating-point matrix of 16, 32 or 64 bits, with any strides."""
         lift = int(zero_edges)
-        infinity = int(order_keys(np.array([[np.inf]], matrix.dtype))[0, 0]) + lift
-        keys = cls(matrix.view(f"u{matrix.itemsize}"), support, transposed=False, lift=lift, infinity=infinity)
+        bits = matrix.view(f"u{matrix.itemsize}")
+        keys = cls(bits, support, transposed=False, lift=lift, infinity=_infinity(matrix.dtype) + lift)
         return keys.across() if abs(matrix.strides[0]) < abs(matrix.strides[1]) else keys
 
     @property
@@ -111,6 +112,11 @@ class KeyMatrix:
         if self.support is not None:
             keys *= windows(self.support, run)[index]
         return keys, lines, blocks * run
+
+
+@functools.cache
+def _infinity(dtype: np.dtype[Any]) -> int:
+    return int(order_keys(np.array([[np.inf]], dtype))[0, 0])
 
 
 def windows(array: NDArray[Any], run: int) -> NDArray[Any]:
