@@ -270,5 +270,5 @@ def test_the_package_lists_its_names():
 
     for name in torch_bridge.__all__:
         assert getattr(torch_bridge, name).__name__ == name
-    with pytest.raises(AttributeError, match="tain"):
+    with pytest.raises(AttributeError, match="No torch_bridge attribute tain"):
         _ = torch_bridge.tain

@@ -45,7 +45,7 @@ def exact_expected_overlap(m: int, n: int, k: int | None = None) -> Fraction:
 
     See Also
     --------
-    expected_overlap : A certified interval at any size.
+    expected_overlap : A certified interval, up to m n = 2^52.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def exact_expected_overlap(m: int, n: int, k: int | None = None) -> Fraction:
     if steps > MAX_STEPS:
         raise ValueError(
             f"Arguments m={m}, n={n}, k={k} are too large to count exactly: about {steps:.0e} steps, more than "
-            f"{MAX_STEPS:.0e}. expected_overlap encloses the value at any size, simulate_overlap estimates it."
+            f"{MAX_STEPS:.0e}. expected_overlap encloses the value up to m n = 2^52, simulate_overlap estimates it."
         )
     components = m * math.comb(m * n - n, k) + sum(_components_with_columns(m, n, k, b) for b in range(1, n + 1))
     return (m + n - Fraction(components, math.comb(m * n, k))) / (m + n - 1)

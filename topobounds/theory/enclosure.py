@@ -1,4 +1,4 @@
-"""A certified interval around the expected overlap, at any size.
+"""A certified interval around the expected overlap, up to m n = 2^52.
 
 The components of the random bipartite graph G(m, n; k) with m rows, n columns and k edges are counted by size: those
 with few vertices nearly exactly, the giant one as one, those in between by first moments. Every step is a bound on
@@ -90,7 +90,7 @@ def expected_overlap(m: int, n: int, k: int | None = None) -> Enclosure:
     Enclosure
         Within [0, 1], for exchangeable |w| with almost surely distinct magnitudes. At k = alpha it is widest, some
         thousandths, between 20 x 20 and 40 x 40, and narrower than 2e-6 from 200 x 200 on; at a given size it is
-        widest for k just above criticality, k^2 = m n.
+        widest for k just above criticality, 1.2 to 1.5 times sqrt(m n).
 
     Raises
     ------
