@@ -321,14 +321,15 @@ class Training:
 
     def restore(self, content: bytes) -> None:
         """Go back to a `state`."""
-        state = torch.load(io.BytesIO(content), map_location=self.device, weights_only=True)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
+        self.progress.losses = [loss.to(self.device) for loss in self.progress.losses]
         self.snapshot = state["snapshot"]
-        torch.set_rng_state(state["generator"].cpu())
+        torch.set_rng_state(state["generator"])
         if state["cuda_generators"]:
-            torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda_generators"]])
+            torch.cuda.set_rng_state_all(state["cuda_generators"])
 
 
 def _optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
