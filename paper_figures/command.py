@@ -36,6 +36,7 @@ FIXED = ("dataset", "trials", "epochs", "seed")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder with mnist/ and fashion-mnist/.")
 @click.option("--download", is_flag=True, help="Download missing data into the user's cache.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--jobs", type=Count(1), help="Nets trained at the same time.  [default: one a processor]")
 @click.option("--from-records", is_flag=True, help="Draw the numbers that come with the package; trains nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.pass_context

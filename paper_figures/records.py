@@ -48,6 +48,8 @@ class Settings:
         Whether missing data may be downloaded.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
+    jobs : int or None
+        Nets trained at the same time; None for one on each processor.
     progress : callable
         Told ``(done, total, message)`` as work goes on.
     """
@@ -60,6 +62,7 @@ class Settings:
     data_dir: Path | None
     download: bool
     device: str
+    jobs: int | None
     progress: Callable[[float, float, str], None]
 
 

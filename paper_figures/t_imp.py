@@ -61,6 +61,7 @@ def made(plan: ImpPlan, settings: Settings) -> RunFolder:
         data_dir=settings.data_dir,
         download=settings.download,
         device=settings.device,
+        jobs=settings.jobs,
         progress=progress,
     )
 

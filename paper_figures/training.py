@@ -23,6 +23,7 @@ def trained(settings: Settings) -> RunFolder:
         data_dir=settings.data_dir,
         download=settings.download,
         device=settings.device,
+        jobs=settings.jobs,
         progress=settings.progress,
     )
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import ml_dtypes
@@ -164,6 +165,30 @@ def test_keys_that_a_plan_leaves_out_stand_for_their_defaults_in_a_refusal(tmp_p
     assert str(error.value).endswith(
         "another plan: epochs is 10 there and 3 here; optimizer.momentum is 0.9 there and 0.0 here."
     )
+
+
+def test_the_extent_grows_and_is_no_part_of_the_plan(tmp_path):
+    first = RunFolder.create(tmp_path, PLAN, extent={"trials": 2})
+    write_level(first)
+    for asked, kept in (({"trials": 5}, {"trials": 5}), ({"trials": 3}, {"trials": 5}), ({}, {"trials": 5})):
+        again = RunFolder.create(tmp_path, PLAN, extent=asked)
+        assert again.extent == RunFolder.open(tmp_path).extent == kept
+        assert again.sha256 == first.sha256
+        assert [level.name for level in again.levels] == ["trial-0"]
+    with first.locked(), pytest.raises(RunError, match=rf"in use by another process \(process {os.getpid()}\)"):
+        RunFolder.create(tmp_path, PLAN, extent={"trials": 6})
+    assert RunFolder.create(tmp_path, PLAN, extent={"folds": 2}).extent == {"trials": 5, "folds": 2}
+    with pytest.raises(RunError, match="epochs is 2 there and 3 here"):
+        RunFolder.create(tmp_path, PLAN | {"epochs": 3}, extent={"trials": 9})
+    assert RunFolder.open(tmp_path).extent == {"trials": 5, "folds": 2}
+
+
+@pytest.mark.parametrize("extent", ['"many"', '{"trials": "5"}', '{"trials": true}', "[1]"])
+def test_a_damaged_extent_is_refused(run, extent):
+    file = run.path / "plan.json"
+    file.write_text(file.read_text().replace('"extent": {}', f'"extent": {extent}'))
+    with pytest.raises(RunError, match=r"plan\.json is damaged: 'extent' must be a mapping of names to integers"):
+        RunFolder.open(run.path)
 
 
 def test_an_altered_plan_is_refused(run):
@@ -330,6 +355,26 @@ def test_a_second_opening_in_the_same_process_is_refused_too(run):
         with pytest.raises(RunError, match=f"in use by another process .process {os.getpid()}."):
             write_level(RunFolder.open(run.path), "trial-1")
     write_level(RunFolder.open(run.path), "trial-1")
+
+
+def test_processes_share_a_run_part_by_part(run):
+    workers = [RunFolder.open(run.path) for _ in range(2)]
+    with run.locked(), workers[0].locked("a"), workers[1].locked("b"):
+        write_level(workers[0], "a-0")
+        write_level(workers[1], "b-0")
+        for part in ("", "a", "b"):
+            with pytest.raises(RunError, match="in use by another process"), RunFolder.open(run.path).locked(part):
+                pass
+    with RunFolder.open(run.path).locked("a"):
+        pass
+    holder = RunFolder.open(run.path).locked("a")
+    holder.__enter__()
+    threading.Timer(0.2, holder.__exit__, (None, None, None)).start()
+    with RunFolder.open(run.path).locked("a", patience=30):
+        pass
+    with pytest.raises(ValueError, match="Argument 'part' must be a file name"), run.locked("a/b"):
+        pass
+    assert [level.name for level in run.levels] == ["a-0", "b-0"]
 
 
 def test_a_full_disk_is_one_clear_error_and_earlier_levels_stay(run):

@@ -10,7 +10,6 @@ the compiled kernels count.
 """
 
 import math
-import os
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, choice, density_fraction, integer
+from topobounds._processors import processors
 from topobounds._records import Record
 
 Integers = NDArray[np.int64]
@@ -160,7 +160,7 @@ def simulate_overlap(
     limit = _limit(layer, k, choice("alpha_of", alpha_of, ("support", "complete")))
     trials = integer("trials", trials, 1)
     seed = secrets.randbits(32) if seed is None else integer("seed", seed, 0, _MASK_64)
-    workers = _processors() if threads is None else integer("threads", threads, 1)
+    workers = processors() if threads is None else integer("threads", threads, 1)
     law: Counter[tuple[int, int]] = Counter()
     for alphas, retained in _batches(layer, limit, seed, trials, workers):
         codes, counts = np.unique(retained << 32 | alphas, return_counts=True)
@@ -311,10 +311,6 @@ def _work(layer: _Support, limit: int | None) -> int:
     if layer.name != "mask":
         top = min(top, 16 * vertices)
     return 1 + top + (min(layer.cells, 8 * vertices) if layer.alpha is None else 0)
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _in_threads(

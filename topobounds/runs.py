@@ -3,7 +3,7 @@
 ::
 
     run/
-      plan.json                 what the run is to do, and the SHA-256 of its canonical JSON
+      plan.json                 what the run is to do, the SHA-256 of its canonical JSON, and how much of it so far
       trial-0/                  a level
         epoch-00.safetensors    weights
         metrics.jsonl           one JSON object a line
@@ -20,8 +20,9 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Self
@@ -39,6 +40,7 @@ MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 PLAN = "plan.json"
 FORMAT_VERSION = 1
+POLL_SECONDS = 0.02
 
 
 class RunError(OSError):
@@ -56,6 +58,8 @@ class RunFolder:
         The folder.
     plan : dict
         What the run is to do, as plain Python.
+    extent : dict of str to int
+        How much of it, where that may grow without making another run of it: ``{"replicates": 5}``.
 
     Examples
     --------
@@ -72,14 +76,20 @@ class RunFolder:
     >>> folder.cleanup()
     """
 
-    def __init__(self, path: Path, plan: dict[str, Any]) -> None:
+    def __init__(self, path: Path, plan: dict[str, Any], extent: dict[str, int] | None = None) -> None:
         self.path = path
         self.plan = plan
-        self._lock: IO[str] | None = None
+        self.extent = extent or {}
+        self._locks: set[str] = set()
 
     @classmethod
     def create(
-        cls, path: str | os.PathLike[str], plan: Mapping[str, Any] | Any, *, defaults: Mapping[str, Any] | None = None
+        cls,
+        path: str | os.PathLike[str],
+        plan: Mapping[str, Any] | Any,
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        extent: Mapping[str, int] | None = None,
     ) -> Self:
         """Make a run folder, or reopen one that was made with the same plan.
 
@@ -91,6 +101,8 @@ class RunFolder:
             What the run is to do, in what JSON can hold.
         defaults : mapping, optional
             What the keys stand for that a plan leaves out; so that a refusal can tell the values that differ.
+        extent : mapping of str to int, optional
+            How much of it to make. The folder keeps the largest that was ever asked for.
 
         Returns
         -------
@@ -103,13 +115,18 @@ class RunFolder:
             If the folder holds another plan (the differing keys are named), is no run folder but not empty either,
             or cannot be written.
         """
-        run = cls(Path(path), plain(plan))
+        run = cls(Path(path), plain(plan), dict(extent or {}))
         with _explained(run.path, "made"):
             run.path.mkdir(parents=True, exist_ok=True)
         if not (run.path / PLAN).exists():
             with run.locked():
                 run._write_plan()
-        _check_same_plan(run.path, cls.open(path).plan, run.plan, plain(dict(defaults or {})))
+        stored = cls.open(path)
+        _check_same_plan(run.path, stored.plan, run.plan, plain(dict(defaults or {})))
+        if _larger(run.extent, stored.extent) == stored.extent:
+            return stored
+        with run.locked():
+            run._write_plan()
         return run
 
     @classmethod
@@ -127,7 +144,10 @@ class RunFolder:
             raise RunError(f"{file} is damaged: the plan in it does not have the SHA-256 that stands beside it.")
         if stored.get("version") != FORMAT_VERSION:
             raise RunError(f"{file} is of format {stored.get('version')}; this topobounds reads {FORMAT_VERSION}.")
-        return cls(Path(path), stored["plan"])
+        extent = stored.get("extent", {})
+        if not isinstance(extent, dict) or any(type(count) is not int for count in extent.values()):
+            raise RunError(f"{file} is damaged: 'extent' must be a mapping of names to integers, not {extent!r}.")
+        return cls(Path(path), stored["plan"], extent)
 
     @property
     def sha256(self) -> str:
@@ -160,29 +180,37 @@ class RunFolder:
         return level
 
     @contextmanager
-    def locked(self) -> Iterator[Self]:
+    def locked(self, part: str = "", patience: float = 0.0) -> Iterator[Self]:
         """Keep every other process from writing here, for the length of a ``with`` block.
 
         The operating system lets the lock go when the process ends, however it ends.
+
+        Parameters
+        ----------
+        part : str, optional
+            Keep them from this part only, by any name: for processes that share the run between them. By default, from
+            the whole.
+        patience : float
+            Seconds to wait for another process to let go.
 
         Raises
         ------
         RunError
             If another process has the lock, or the folder is not writable.
         """
-        if self._lock is not None:
+        if part in self._locks:
             yield self
             return
-        path = self.path / ".lock"
+        path = self.path / (f".{_checked('part', part)}.lock" if part else ".lock")
         with _explained(path, "locked"):
             lock = path.open("a+", encoding="ascii")
         with lock:
-            _acquire(lock, self.path)
-            self._lock = lock
+            _acquire(lock, self.path, patience)
+            self._locks.add(part)
             try:
                 yield self
             finally:
-                self._lock = None
+                self._locks.remove(part)
 
     @property
     def is_in_use(self) -> bool:
@@ -217,7 +245,7 @@ class RunFolder:
         if self.is_finished(name):
             raise RunError(f"{self.path / name} is finished already.")
         partial = self.path / f".{name}.partial"
-        with self.locked():
+        with nullcontext() if self._locks else self.locked():
             with _explained(partial, "made"):
                 for leftover in (partial, self.path / name):
                     if leftover.exists():
@@ -277,14 +305,19 @@ class RunFolder:
             _sync(self.path)
 
     def _write_plan(self) -> None:
+        """Write the plan, or, where it is there, the larger of its extent and ours."""
         file, temporary = self.path / PLAN, self.path / f".{PLAN}.partial"
         with _explained(file, "written"):
             if file.exists():
-                return
-            if any(not each.name.startswith(".") for each in self.path.iterdir()):
+                stored = type(self).open(self.path)
+                if stored.sha256 != self.sha256:  # another process was first; `create` compares the plans
+                    return
+                self.extent = _larger(self.extent, stored.extent)
+            elif any(not each.name.startswith(".") for each in self.path.iterdir()):
                 raise RunError(f"{self.path} is not empty and has no {PLAN}: it is not a run folder.")
             temporary.unlink(missing_ok=True)
-            _write(temporary, _pretty({"version": FORMAT_VERSION, "plan": self.plan, "sha256": self.sha256}))
+            content = {"version": FORMAT_VERSION, "plan": self.plan, "sha256": self.sha256, "extent": self.extent}
+            _write(temporary, _pretty(content))
             temporary.rename(file)
 
 
@@ -475,6 +508,10 @@ def _check_same_plan(path: Path, stored: dict[str, Any], asked: dict[str, Any], 
         raise RunError(f"{path} holds a run with another plan: {'; '.join(changes)}.")
 
 
+def _larger(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    return {name: max(each.get(name, 0) for each in (one, other)) for name in one | other}
+
+
 def _leaves(value: Any, prefix: str = "") -> dict[str, str]:
     if not isinstance(value, dict) or not value:
         return {prefix: _canonical(value).decode()}
@@ -488,13 +525,19 @@ def _checked(argument: str, name: str) -> str:
     return name
 
 
-def _acquire(lock: IO[str], path: Path) -> None:
+def _acquire(lock: IO[str], path: Path, patience: float) -> None:
+    until = time.monotonic() + patience
     with _explained(path, "locked"):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            raise RunError(f"{path} is in use by another process ({lock.read().strip() or 'starting'}).") from error
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= until:
+                    lock.seek(0)
+                    holder = lock.read().strip() or "starting"
+                    raise RunError(f"{path} is in use by another process ({holder}).") from error
+                time.sleep(POLL_SECONDS)
         lock.truncate(0)
         lock.write(f"process {os.getpid()}")
         lock.flush()

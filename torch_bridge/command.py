@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds._arguments import argument_error
-from topobounds.cli import console_on_stdout, print_json, print_table, progress_bar
+from topobounds.cli import Count, console_on_stdout, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from torch_bridge.plan import ImpPlan
@@ -29,6 +29,7 @@ def _training_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--data-dir", type=click.Path(path_type=Path), help="Folder with mnist/ and fashion-mnist/."),
         click.option("--download", is_flag=True, help="Download missing data into the user's cache."),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+        click.option("--jobs", type=Count(1), help="Replicates made at the same time.  [default: one a processor]"),
         click.option(
             "--checkpoint-seconds",
             type=click.FloatRange(min=0),
@@ -56,11 +57,12 @@ def imp() -> None:
 @click.argument("plan")
 @click.option("--out", required=True, type=Run, help="Run folder; made where missing, resumed if it is this plan's.")
 @click.option("--seed", type=click.IntRange(min=0), help="In place of all seeds of the plan.")
+@click.option("--replicates", type=Count(1), help="In place of the plan's; a finished run may be given more.")
 @click.option("--method", help="In place of the plan's: imp, t-imp, random or shuffled.")
 @_training_options
-def run(plan: str, out: Path, seed: int | None, method: str | None, **how: Any) -> None:
+def run(plan: str, out: Path, seed: int | None, replicates: int | None, method: str | None, **how: Any) -> None:
     """Run PLAN, a TOML file or the name of a plan that comes with the package."""
-    _make(_changed(_plan(plan), seed, method), out, **how)
+    _make(_changed(_plan(plan), seed, replicates, method), out, **how)
 
 
 @imp.command()
@@ -121,13 +123,15 @@ def _plan(name: str) -> "ImpPlan":
     return ImpPlan.read(file)
 
 
-def _changed(plan: "ImpPlan", seed: int | None, method: str | None) -> "ImpPlan":
+def _changed(plan: "ImpPlan", seed: int | None, replicates: int | None, method: str | None) -> "ImpPlan":
     from dataclasses import replace
 
     from torch_bridge.plan import Seeds
 
     if seed is not None:
         plan = replace(plan, seeds=Seeds(init=seed, order=seed, split=seed, pruning=seed))
+    if replicates is not None:
+        plan = replace(plan, replicates=replicates)
     return plan if method is None else replace(plan, pruning=replace(plan.pruning, method=method))
 
 

@@ -24,7 +24,7 @@ def open_run(folder: str | os.PathLike[str]) -> tuple[RunFolder, ImpPlan]:
     """
     run = RunFolder.open(folder)
     try:
-        return run, ImpPlan.from_dict(run.plan)
+        return run, ImpPlan.from_dict(run.plan | run.extent)
     except ValueError as error:
         raise RunError(f"{run.path} holds no IMP experiment: {error}") from None
 

@@ -6,9 +6,12 @@ rewinds to a later step) as safetensors, and its records as JSON lines: one of t
 evaluation, one for every layer, and last a summary.
 """
 
+import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from os import PathLike
+from pathlib import Path
 from typing import Any, cast
 
 import ml_dtypes
@@ -30,6 +33,7 @@ from torch_bridge.audit import LayerTensor, check_feasible, forest_share, prune,
 from torch_bridge.data import Dataset, load_dataset
 from torch_bridge.geometry import Trace, WeightTensor, trace, weight_tensors
 from torch_bridge.models import build_model
+from torch_bridge.parallel import PATIENCE, Report, each, how_many
 from torch_bridge.plan import ImpPlan
 from torch_bridge.recipe import (
     Clock,
@@ -65,6 +69,7 @@ def run_imp(
     data_dir: str | PathLike[str] | None = None,
     download: bool = False,
     device: str = "auto",
+    jobs: int | None = 1,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     progress: Progress | None = None,
 ) -> RunFolder:
@@ -95,6 +100,10 @@ def run_imp(
         As in `torch_bridge.data.resolve_dataset`.
     device : str
         ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where there is one. A `train_fn` minds its own device.
+    jobs : int, optional
+        Replicates that are made at the same time, each in a process of its own, to the same end; at least 1. None: one
+        on each processor, one on a GPU. A script that asks for more than one needs ``if __name__ == "__main__":``
+        around what it does, and a `model` and a `train_fn` that other processes can import.
     checkpoint_seconds : float
         Time between checkpoints inside a level.
     progress : callable, optional
@@ -114,8 +123,12 @@ def run_imp(
         If the folder holds another plan, was made from other data, is in use, is damaged or cannot be written.
     """
     _check_arguments(plan, model, train_fn)
-    place = pick_device(device)
-    run = RunFolder.create(folder, plan.changed(), defaults=plan.defaults())
+    place, own = pick_device(device), (model, train_fn, example_input)
+    at_once = min(how_many(jobs, place.type), plan.replicates)
+    if at_once > 1:
+        _check_can_travel(own, at_once)
+    extent = {"replicates": plan.replicates}
+    run = RunFolder.create(folder, plan.of_each_replicate, defaults=plan.defaults(), extent=extent)
     if not missing_levels(run, plan):
         return run
     data = None if plan.data is None else load_dataset(plan.data.name, data_dir, download=download)
@@ -123,12 +136,37 @@ def run_imp(
         _check_same_data(run, data)
         for finished in run.levels:  # a process that was killed between the two may have left one
             run.drop_checkpoint(finished.name)
-        experiment = _Experiment(run, plan, place, data, model, train_fn, example_input)
-        experiment.checkpoint_seconds, experiment.progress = checkpoint_seconds, progress
-        with _threads_for(plan, place):
-            for replicate, level in missing_levels(run, plan):
-                experiment.make_level(replicate, level)
+        experiment = _Experiment(run, plan, place, data, *own)
+        experiment.checkpoint_seconds = checkpoint_seconds
+        left = list(dict.fromkeys(replicate for replicate, _ in missing_levels(run, plan)))
+        steps = sum(map(experiment.steps, plan.levels))
+
+        def report(done: int, message: str) -> None:
+            if progress is not None:
+                progress((plan.replicates - len(left)) * steps + done, plan.replicates * steps, message)
+
+        work = experiment.make_replicate
+        if min(at_once, len(left)) > 1:
+            work = partial(_make_elsewhere, plan, run.path, own, data_dir, device, checkpoint_seconds)
+        each(work, left, at_once, report)
     return run
+
+
+def _make_elsewhere(
+    plan: ImpPlan,
+    path: Path,
+    own: tuple[Any, ...],
+    data_dir: str | PathLike[str] | None,
+    device: str,
+    checkpoint_seconds: float,
+    replicate: int,
+    report: Report,
+) -> None:
+    """Make the levels of one replicate in a process other than the one that has locked the run."""
+    data = None if plan.data is None else load_dataset(plan.data.name, data_dir)
+    experiment = _Experiment(RunFolder.open(path), plan, pick_device(device), data, *own)
+    experiment.checkpoint_seconds = checkpoint_seconds
+    experiment.make_replicate(replicate, report)
 
 
 def level_name(replicate: int, level: int) -> str:
@@ -208,7 +246,6 @@ class _Experiment:
     ) -> None:
         self.run, self.plan, self.device, self.train_fn = run, plan, device, train_fn
         self.checkpoint_seconds = CHECKPOINT_SECONDS
-        self.progress: Progress | None = None
         self.data = data
         self.split: Split | None = None
         if data is not None and plan.data is not None:
@@ -235,27 +272,28 @@ class _Experiment:
         channels, _, side = self.split.image_shape
         return build_model(self.plan.model, side, channels=channels)
 
-    def make_level(self, replicate: int, level: int) -> None:
+    def make_replicate(self, replicate: int, report: Report) -> None:
+        """Make the levels of a replicate that are missing."""
+        name = f"replicate {replicate + 1} of {self.plan.replicates}, " if self.plan.replicates > 1 else ""
+        done = 0
+        with self.run.locked(f"replicate-{replicate}", PATIENCE), _threads_for(self.plan, self.device):
+            for level in self.plan.levels:
+                if not self.run.is_finished(level_name(replicate, level)):
+                    where = f"{name}level {level} of {self.plan.pruning.rounds}: "
+                    self._make_level(replicate, level, partial(_report_from, report, done, where))
+                done += self.steps(level)
+
+    def _make_level(self, replicate: int, level: int, report: Report) -> None:
         """Prune, train, measure and write one level."""
         maker = _LevelMaker(self, replicate, level)
         maker.prune()
-        maker.train()
+        maker.train(report)
         with self.run.writing(maker.name) as writer:
             for stem, arrays in maker.files.items():
                 writer.save_weights(stem, arrays)
             for record in maker.records():
                 writer.append_metrics(record)
         self.run.drop_checkpoint(maker.name)
-
-    def report(self, replicate: int, level: int, within: int, message: str) -> None:
-        """Tell how far the whole run is; `within` counts the steps of the level."""
-        if self.progress is None:
-            return
-        sizes = [self.steps(each) for each in self.plan.levels]
-        done = replicate * sum(sizes) + sum(sizes[:level]) + within
-        where = f"replicate {replicate + 1} of {self.plan.replicates}, " if self.plan.replicates > 1 else ""
-        where += f"level {level} of {self.plan.pruning.rounds}: "
-        self.progress(done, self.plan.replicates * sum(sizes), where + message)
 
     def steps(self, level: int) -> int:
         """Return how many steps a level takes; 1 where the caller trains."""
@@ -327,19 +365,20 @@ class _LevelMaker:
             return dense.weights("rewind" if self.plan.pruning.rewind_step else "start")
         return self.previous.weights("end")
 
-    def train(self) -> None:
-        """Train the level, by the recipe or by the caller's function."""
+    def train(self, report: Report) -> None:
+        """Train the level, by the recipe or by the caller's function; `report` takes the steps of the level."""
         net = self.experiment.new_net(self.replicate)
         _load(net, self.files["start"])
         masks = {name: torch.from_numpy(mask) for name, mask in self.files["masks"].items()}
         with seeded(torch_seed(self.plan.seeds.order, "torch", self.replicate, self.level)):
             if self.experiment.train_fn is None:
-                self._train_by_recipe(net, masks)
+                self._train_by_recipe(net, masks, report)
             else:
                 self._train_by_caller(self.experiment.train_fn, net, masks)
+                report(1, "trained")
         self.files["end"] = self._masked(_state(net))
 
-    def _train_by_recipe(self, net: nn.Module, masks: dict[str, Tensor]) -> None:
+    def _train_by_recipe(self, net: nn.Module, masks: dict[str, Tensor], report: Report) -> None:
         experiment, recipe, split = self.experiment, self.plan.recipe, self.experiment.split
         stretch = experiment.stretch(self.level)
         assert recipe is not None
@@ -356,11 +395,10 @@ class _LevelMaker:
             if clock.strikes():
                 experiment.run.save_checkpoint(self.name, state())
 
-        def report(step: int, record: dict[str, Any]) -> None:
-            message = f"validation accuracy {record['validation_accuracy']:.4f}"
-            experiment.report(self.replicate, self.level, step - stretch.first, message)
+        def evaluated(step: int, record: dict[str, Any]) -> None:
+            report(step - stretch.first, f"validation accuracy {record['validation_accuracy']:.4f}")
 
-        training.run(save, report)
+        training.run(save, evaluated)
         self.trained = training.progress.records
         if snapshot and training.snapshot is not None:
             self.files["rewind"] = {name: _as_numpy(value) for name, value in training.snapshot.items()}
@@ -372,7 +410,6 @@ class _LevelMaker:
         if metrics is not None and not isinstance(metrics, Mapping):
             raise argument_error("train_fn", "a function that returns a mapping of metrics", type(metrics).__name__)
         self.trained = [{"record": "training", **(metrics or {})}]
-        self.experiment.report(self.replicate, self.level, 1, "trained")
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield the records of the finished level."""
@@ -484,6 +521,19 @@ def _check_arguments(plan: ImpPlan, model: object, train_fn: object) -> None:
         raise argument_error(
             "model", "a function that returns a new net, for replicates and reinit", type(model).__name__
         )
+
+
+def _check_can_travel(own: tuple[Any, ...], jobs: int) -> None:
+    try:
+        pickle.dumps(own)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise argument_error(
+            "jobs", f"1 where other processes cannot import the model or train_fn ({error})", jobs
+        ) from error
+
+
+def _report_from(report: Report, done: int, where: str, steps: int, message: str) -> None:
+    report(done + steps, where + message)
 
 
 def _check_same_data(run: RunFolder, data: Dataset | None) -> None:

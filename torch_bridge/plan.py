@@ -402,7 +402,8 @@ class ImpPlan(Part):
     recipe : Recipe, optional
         None stands for the caller's own training function.
     replicates : int
-        Independent repetitions, at least 1; each depends on the seeds and its number alone.
+        Independent repetitions, at least 1; each depends on the seeds and its number alone, so that more can be added
+        to a run later.
     seeds : Seeds
         By default all 0.
 
@@ -478,9 +479,14 @@ class ImpPlan(Part):
             raise ValueError(f"{file}: {error}") from None
 
     @property
+    def of_each_replicate(self) -> dict[str, Any]:
+        """What differs from the defaults, without the number of replicates: all that a replicate depends on."""
+        return {key: value for key, value in self.changed().items() if key != "replicates"}
+
+    @property
     def sha256(self) -> str:
-        """SHA-256 of the canonical JSON of what differs from the defaults."""
-        return digest(self.changed())
+        """SHA-256 of the canonical JSON of `of_each_replicate`."""
+        return digest(self.of_each_replicate)
 
     @property
     def levels(self) -> range:

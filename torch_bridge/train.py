@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -22,6 +24,7 @@ from topobounds._records import Record
 from topobounds.runs import LevelWriter, RunError, RunFolder, digest
 from torch_bridge.data import DATASETS, Dataset, load_dataset
 from torch_bridge.models import mlp
+from torch_bridge.parallel import PATIENCE, Report, each, how_many
 
 Progress = Callable[[int, int, str], None]
 
@@ -102,6 +105,7 @@ def train(
     data_dir: str | PathLike[str] | None = None,
     download: bool = False,
     device: str = "auto",
+    jobs: int | None = 1,
     progress: Progress | None = None,
 ) -> RunFolder:
     """Train the trials that are missing in a run folder.
@@ -120,6 +124,10 @@ def train(
         As in `torch_bridge.data.resolve_dataset`.
     device : str
         ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where there is one.
+    jobs : int, optional
+        Trials that are trained at the same time, each in a process of its own; at least 1. None: one on each
+        processor, one on a GPU. A script that asks for more than one needs ``if __name__ == "__main__":`` around what
+        it does.
     progress : callable, optional
         Called as ``progress(done, total, message)`` after every epoch, in epochs of all trials.
 
@@ -139,18 +147,32 @@ def train(
         If the folder holds another plan, was trained on other data, is in use, or cannot be written.
     """
     place = pick_device(device)
+    at_once = how_many(jobs, place.type)
     run = RunFolder.create(folder, plan.of_each_trial)
     if not _missing(run, plan):
         return run
     data = load_dataset(plan.dataset, data_dir, download=download)
-    with run.locked(), one_thread():
+    with run.locked():
         _check_same_data(run, data)
-        missing = _missing(run, plan)
-        session = _Session(plan, data, place, progress, (plan.trials - len(missing)) * plan.epochs)
-        for trial in missing:
-            with run.writing(f"trial-{trial}") as level:
-                session.train_trial(trial, level)
+        left = _missing(run, plan)
+
+        def report(done: int, message: str) -> None:
+            if progress is not None:
+                progress((plan.trials - len(left)) * plan.epochs + done, plan.trials * plan.epochs, message)
+
+        work = _Session(run, plan, data, place).train_trial
+        if min(at_once, len(left)) > 1:
+            work = partial(_train_elsewhere, plan, run.path, data_dir, device)
+        each(work, left, at_once, report)
     return run
+
+
+def _train_elsewhere(
+    plan: TrainingPlan, path: Path, data_dir: str | PathLike[str] | None, device: str, trial: int, report: Report
+) -> None:
+    """Train one trial in a process other than the one that has locked the run."""
+    data = load_dataset(plan.dataset, data_dir)
+    _Session(RunFolder.open(path), plan, data, pick_device(device)).train_trial(trial, report)
 
 
 def pick_device(device: str) -> torch.device:
@@ -168,31 +190,33 @@ def pick_device(device: str) -> torch.device:
 
 
 class _Session:
-    """What the trials of one call share: plan, data on the device, and the epochs done of all trials."""
+    """What the trials of one process share: plan, and data on the device."""
 
-    def __init__(
-        self, plan: TrainingPlan, data: Dataset, device: torch.device, progress: Progress | None, done: int
-    ) -> None:
+    def __init__(self, run: RunFolder, plan: TrainingPlan, data: Dataset, device: torch.device) -> None:
+        self.run = run
         self.plan = plan
         self.passes = cast(int, plan.passes_per_epoch)
         self.data = data
         self.device = device
-        self.progress = progress
-        self.done = done
         self.train_set = self._tensors(data.train_images, data.train_labels)
         self.test_set = self._tensors(data.test_images, data.test_labels)
         self.widths = (data.n_features, *plan.hidden, data.n_classes)
 
-    def train_trial(self, trial: int, level: LevelWriter) -> None:
+    def train_trial(self, trial: int, report: Report) -> None:
+        """Train one trial and write it as a level; `report` takes its epochs."""
         init_seed, order_seed = np.random.SeedSequence([self.plan.seed, trial]).spawn(2)
         order = np.random.default_rng(order_seed)
         net = self._net(int(init_seed.generate_state(1, np.uint64)[0]))
         optimizer = torch.optim.SGD(net.parameters(), lr=self.plan.learning_rate, momentum=self.plan.momentum)
         facts = {"device": self._device_name(), "torch": torch.__version__, "data": self._data_facts()}
-        self._record(level, trial, 0, net, {"train_loss": None, **facts})
-        for epoch in range(1, self.plan.epochs + 1):
-            loss = self._train_epoch(net, optimizer, order)
-            self._record(level, trial, epoch, net, {"train_loss": loss})
+        name = f"trial-{trial}"
+        with self.run.locked(name, PATIENCE), one_thread(), self.run.writing(name) as level:
+            self._record(level, 0, net, {"train_loss": None, **facts})
+            for epoch in range(1, self.plan.epochs + 1):
+                loss = self._train_epoch(net, optimizer, order)
+                accuracy = self._record(level, epoch, net, {"train_loss": loss})
+                where = f"trial {trial + 1} of {self.plan.trials}, epoch {epoch}"
+                report(epoch, f"{where}: test accuracy {accuracy:.4f}")
 
     def _train_epoch(self, net: nn.Module, optimizer: torch.optim.SGD, order: np.random.Generator) -> float:
         images, labels = self.train_set
@@ -207,7 +231,8 @@ class _Session:
                 losses.append(loss.detach())
         return float(torch.stack(losses).mean())
 
-    def _record(self, level: LevelWriter, trial: int, epoch: int, net: nn.Module, facts: dict[str, Any]) -> None:
+    def _record(self, level: LevelWriter, epoch: int, net: nn.Module, facts: dict[str, Any]) -> float:
+        """Save the weights and the metrics of an epoch, and return the test accuracy."""
         images, labels = self.test_set
         with torch.no_grad():
             scores = net(images)
@@ -215,10 +240,7 @@ class _Session:
         test = {"test_loss": float(functional.nll_loss(scores, labels)), "test_accuracy": accuracy}
         level.save_weights(f"epoch-{epoch:02d}", {name: p.cpu().numpy() for name, p in net.state_dict().items()})
         level.append_metrics({"epoch": epoch, **facts, **test})
-        if self.progress is not None and epoch:
-            self.done += 1
-            message = f"trial {trial + 1} of {self.plan.trials}, epoch {epoch}: test accuracy {accuracy:.4f}"
-            self.progress(self.done, self.plan.trials * self.plan.epochs, message)
+        return accuracy
 
     def _net(self, seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):

@@ -45,6 +45,7 @@ def settings(tmp_path, seed=0):
         data_dir=None,
         download=False,
         device="cpu",
+        jobs=1,
         progress=lambda done, total, message: None,
     )
 

@@ -52,7 +52,7 @@ def test_the_committed_record_is_of_the_plans_that_come_with_the_package(tmp_pat
     record = committed_record("t_imp")
     made = record.provenance
     dataset, seed = made["data"]["name"], made["seed"]
-    settings = Settings(tmp_path, dataset, 5, 20, seed, None, False, "cpu", lambda done, total, message: None)
+    settings = Settings(tmp_path, dataset, 5, 20, seed, None, False, "cpu", 1, lambda done, total, message: None)
     plans = {picture.METHODS[method]: t_imp.method_plan(settings, method) for method in t_imp.METHODS}
     assert {run: facts["plan"] for run, facts in made["runs"].items()} == {
         run: plan.complete() for run, plan in plans.items()

@@ -126,7 +126,7 @@ def test_ctrl_c_leaves_the_finished_levels_and_the_checkpoint(tmp_path):
     folder = tmp_path / "run"
     plan_file = tmp_path / "long.toml"
     plan_file.write_text(PLAN.replace("epochs = 1", "epochs = 400"))
-    (tmp_path / "start.py").write_text("from topobounds.cli import main; main()")
+    (tmp_path / "start.py").write_text("from topobounds.cli import main\nif __name__ == '__main__':\n    main()")
     command = [sys.executable, str(tmp_path / "start.py"), "imp", "run", str(plan_file), "--out", str(folder)]
     options = ["--device", "cpu", "--checkpoint-seconds", "0"]
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -264,7 +264,7 @@ def test_errors_are_one_line(made, plan_file, tmp_path, capsys):
 def test_folders_that_hold_something_else(tmp_path, capsys):
     run = RunFolder.create(tmp_path / "other", {"epochs": 3})
     assert "holds no IMP experiment" in refused(capsys, "status", run.path)
-    empty = RunFolder.create(tmp_path / "empty", ImpPlan.from_toml(PLAN).changed())
+    empty = RunFolder.create(tmp_path / "empty", ImpPlan.from_toml(PLAN).of_each_replicate)
     assert "no finished level to draw" in refused(capsys, "plot", empty.path, "--out", tmp_path)
     assert "no finished level to export" in refused(capsys, "export", empty.path, "--out", tmp_path)
     with empty.writing("replicate-0.level-00") as level:

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -91,6 +93,26 @@ def test_replicates_differ_and_each_depends_on_its_number_alone(tiny, tmp_path):
         for stem in level.weight_files:
             for name, array in level.weights(stem).items():
                 np.testing.assert_array_equal(array, tiny.level(level.name).weights(stem)[name])
+
+
+def test_replicates_in_processes_are_the_same_bytes(tiny, tmp_path):
+    heard = []
+    plan = plan_of(TINY, replicates=2)
+    run = run_imp(plan, tmp_path, device="cpu", jobs=2, progress=lambda *call: heard.append(call))
+    assert contents(run.path) == contents(tiny.path)
+    assert heard[-1][:2] == (300, 300)
+    assert {message.split(",")[0] for *_, message in heard} == {"replicate 1 of 2", "replicate 2 of 2"}
+
+
+def test_more_replicates_can_be_added_to_a_finished_run(tiny, tmp_path):
+    run_imp(plan_of(TINY), tmp_path, device="cpu")
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.glob("replicate*/*")}
+    heard = []
+    run = run_imp(plan_of(TINY, replicates=2), tmp_path, device="cpu", progress=lambda *call: heard.append(call))
+    assert contents(run.path) == contents(tiny.path)
+    assert all(file.stat().st_mtime_ns == changed for file, changed in before.items())
+    assert (heard[0][:2], heard[-1][:2]) == ((175, 300), (300, 300))
+    assert run_imp(plan_of(TINY), tmp_path, device="cpu").extent == {"replicates": 2}
 
 
 def test_the_start_and_the_order_have_seeds_of_their_own(tiny, tmp_path):
@@ -363,6 +385,32 @@ def kill_at_random(tables, folder, longest, moments):
     return child.exitcode == 0
 
 
+def test_killed_with_its_processes_it_ends_in_the_same_bytes(tiny, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "topobounds",
+        "imp",
+        "run",
+        str(tmp_path / "plan.toml"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    (tmp_path / "plan.toml").write_text(
+        "replicates = 2\n[model]\nname = 'mlp'\nhidden = [20, 15]\n[data]\nname = 'digits'\n"
+        "[recipe]\nepochs = 2\nlearning_rate = 0.1\nmomentum = 0.9\n[pruning]\nrounds = 2\nrate = 0.5\n"
+    )
+    with subprocess.Popen([*command, "--device", "cpu", "--jobs", "2", "--checkpoint-seconds", "0"]) as caller:
+        while len(list((tmp_path / "run").glob("replicate-?.level-00"))) < 2:
+            assert caller.poll() is None
+            time.sleep(0.01)
+        caller.kill()
+    again = [*command, "--device", "cpu", "--jobs", "2", "--json"]
+    found = subprocess.run(again, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert contents(tmp_path / "run") == contents(tiny.path)
+
+
 @pytest.mark.parametrize(("kills", "seed"), [(3, 1), pytest.param(20, 2, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_it_ends_in_the_same_bytes(tmp_path, kills, seed):
     plan, started = plan_of(CONV, replicates=2), time.monotonic()
@@ -467,7 +515,7 @@ def test_a_truncated_level_is_named_and_the_others_are_intact(tmp_path):
 
 def test_a_second_process_is_refused(tmp_path):
     plan = plan_of(TINY)
-    run = RunFolder.create(tmp_path, plan.changed())
+    run = RunFolder.create(tmp_path, plan.of_each_replicate)
     assert not run.is_in_use
     other = RunFolder.open(tmp_path)
     with other.locked():
@@ -481,7 +529,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"file/run could not be made: Not a directory"):
         run_imp(plan_of(TINY), tmp_path / "file" / "run", device="cpu")
-    run = RunFolder.create(tmp_path / "run", plan_of(TINY).changed())
+    run = RunFolder.create(tmp_path / "run", plan_of(TINY).of_each_replicate)
     (run.path / ".lock").unlink()
     (run.path / ".lock").mkdir()  # as good as read-only, also for root
     with pytest.raises(RunError, match=r"\.lock could not be locked"):
@@ -632,6 +680,12 @@ def test_a_net_of_ones_own_in_our_training(tmp_path):
         ({}, {"model": nn.ReLU, "train_fn": plain_training}, "'model' must have a layer to prune"),
         ({}, {"model": build, "train_fn": lambda *_: 3.0}, "'train_fn' must be a function that returns a mapping"),
         ({"pruning": {"factors": {"x": 0.5}}}, {"model": build, "train_fn": plain_training}, "no layer 'x'"),
+        (TINY, {"jobs": 0}, "'jobs' must be a positive integer, not 0"),
+        (
+            {"replicates": 2},
+            {"model": lambda: nn.Linear(64, 10), "train_fn": plain_training, "jobs": 2},
+            r"'jobs' must be 1 where other processes cannot import the model or train_fn \(.*lambda.*, not 2",
+        ),
     ],
 )
 def test_what_does_not_go_with_the_plan_is_refused(tmp_path, tables, given, message):

@@ -47,6 +47,7 @@ def test_defaults_are_left_out_of_the_plan_and_its_hash():
     assert spelt_out == plan
     assert plan.changed() == {"model": {"name": "lenet-300-100"}, "data": {"name": "mnist"}, "recipe": {}}
     assert plan.sha256 == spelt_out.sha256 == digest(plan.changed())
+    assert dataclasses.replace(plan, replicates=7).sha256 == plan.sha256
     # the hash of the text above for good: new options with defaults must not change it
     assert plan.sha256.startswith("da909b0e6632")
 

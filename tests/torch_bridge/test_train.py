@@ -129,6 +129,18 @@ def test_mnist(data_dir, tmp_path):
 # the same numbers
 
 
+def test_trials_in_processes_are_the_same_bytes(tmp_path):
+    plan, heard = TrainingPlan(dataset="digits", trials=2, epochs=2, hidden=(5,), passes_per_epoch=1), []
+    whole = train(plan, tmp_path / "a", device="cpu")
+    run = train(plan, tmp_path / "b", device="cpu", jobs=2, progress=lambda *call: heard.append(call))
+    for mine, theirs in zip(run.levels, whole.levels, strict=True):
+        assert mine.manifest == theirs.manifest
+    assert heard[-1][:2] == (4, 4)
+    with pytest.raises(ValueError, match="Argument 'jobs' must be a positive integer, not 0"):
+        train(plan, tmp_path / "c", device="cpu", jobs=0)
+    assert not (tmp_path / "c").exists()
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_and_global_state_do_not_matter_and_are_left_alone(run, tmp_path, threads):
     before = torch.get_num_threads()

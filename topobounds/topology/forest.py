@@ -12,7 +12,6 @@ Every round is exact whatever the sample was, and the order is total: any number
 
 import itertools
 import math
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._kernels import spanning as kernels
+from topobounds._processors import processors
 from topobounds.topology.keys import Cells, Edges, KeyMatrix, windows
 
 Vertices = NDArray[np.uint32]
@@ -29,7 +29,7 @@ Codes = NDArray[np.uint64]  # see Coding
 Found = tuple[Cells, Cells]  # keys and cells of edges
 Result = TypeVar("Result")
 
-THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+THREADS = processors()
 _CELLS_PER_CHUNK = 2**21
 _CELLS_PER_COPY = 2**17  # a tile that is copied stays in the cache
 _SAMPLED_HITS = 64  # sampled keys above the bound: it lets 1 +- 1/8 of what is wanted through

@@ -1,0 +1,130 @@
+"""Pieces of work that do not depend on one another, one after the other or in processes of their own. No torch here."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from typing import Any, TypeVar
+
+from topobounds._arguments import integer
+from topobounds._processors import processors
+
+Report = Callable[[int, str], None]
+"""``report(done, message)``: how many steps of a piece are done."""
+Piece = TypeVar("Piece", bound=Hashable)
+
+POLL_SECONDS = 0.1
+PATIENCE = 10.0
+"""Seconds within which the processes of a caller that was killed have ended, too."""
+
+
+def how_many(jobs: int | None, device: str) -> int:
+    """Return how many processes `jobs` stands for: None for one on each processor, but one on a GPU, which all share.
+
+    Raises
+    ------
+    ValueError
+        If it is neither None nor a positive integer.
+
+    Examples
+    --------
+    >>> how_many(None, "cuda"), how_many(3, "cuda")
+    (1, 3)
+    """
+    if jobs is None:
+        return processors() if device == "cpu" else 1
+    return integer("jobs", jobs, 1)
+
+
+def each(work: Callable[[Piece, Report], Any], pieces: Sequence[Piece], jobs: int, report: Report) -> None:
+    """Do all pieces of a work.
+
+    Parameters
+    ----------
+    work : callable
+        Called as ``work(piece, report)``. For processes it must be a function of a module, or a ``functools.partial``
+        of one, and must not rely on what other pieces did.
+    pieces : sequence
+        What is to be done; hashable.
+    jobs : int
+        Processes at the same time, at least 1. Where one would do, there are none: the caller does the work.
+    report : callable
+        Called in the caller with the steps done of all pieces together.
+
+    Raises
+    ------
+    Exception
+        The first one that a piece raised. What other processes were doing is broken off then, and on Ctrl-C.
+    ChildProcessError
+        If a process ended without a word: killed, for want of memory as a rule.
+
+    Notes
+    -----
+    Processes are spawned, so a script that asks for them needs ``if __name__ == "__main__":``. They end when the
+    caller's process ends, however it ends.
+    """
+    done = dict.fromkeys(pieces, 0)
+
+    def heard(piece: Piece, steps: int, message: str) -> None:
+        done[piece] = steps
+        report(sum(done.values()), message)
+
+    if min(jobs, len(pieces)) > 1:
+        _in_processes(work, pieces, min(jobs, len(pieces)), heard)
+        return
+    for piece in pieces:
+        work(piece, partial(heard, piece))
+
+
+def _in_processes(
+    work: Callable[[Piece, Report], Any],
+    pieces: Sequence[Piece],
+    jobs: int,
+    heard: Callable[[Piece, int, str], None],
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    before, reports = set(multiprocessing.active_children()), context.SimpleQueue()
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(reports,))
+    try:
+        left = {pool.submit(_do, work, piece) for piece in pieces}
+        while left:
+            ended, left = wait(left, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+            while not reports.empty():
+                heard(*reports.get())
+            for future in ended:
+                future.result()
+    except BaseException as error:
+        for child in set(multiprocessing.active_children()) - before:
+            child.terminate()
+        if isinstance(error, BrokenProcessPool):
+            message = "A worker process was killed, perhaps for want of memory: ask for fewer jobs."
+            raise ChildProcessError(message) from error
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_reports: Any = None
+
+
+def _begin(reports: Any) -> None:
+    """Make a process ready: Ctrl-C is the parent's to answer, and without a parent there is nothing to do."""
+    global _reports  # noqa: PLW0603 -- how a process of the pool is handed what cannot be pickled with its work
+    _reports = reports
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _do(work: Callable[[Piece, Report], Any], piece: Piece) -> None:
+    work(piece, lambda steps, message: _reports.put((piece, steps, message)))
