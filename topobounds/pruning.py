@@ -261,6 +261,45 @@ def network_masks(
     return dict(zip(names, found, strict=True)) if isinstance(layers, Mapping) else found
 
 
+def masks_around(
+    required: Sequence[Mask], weights: Sequence[NDArray[Any]], masks: Sequence[Mask], keep: int
+) -> list[Mask]:
+    """Return the masks of arrays that are ranked together: what is required, then the largest of their other survivors.
+
+    What `network_masks` ends with, for those who know what carries the topology already.
+
+    Parameters
+    ----------
+    required : sequence of ndarray of bool
+        For each array, what is kept in any case; survivors.
+    weights : sequence of ndarray of two or more dimensions
+        Finite where they survive; ties by array and flat index.
+    masks : sequence of ndarray of bool
+        The survivors.
+    keep : int
+        Weights to keep of all arrays together, from the number of those required to that of the survivors.
+
+    Returns
+    -------
+    list of ndarray of bool
+        A mask of the shape of each array.
+
+    Examples
+    --------
+    >>> weights = np.array([[3.0, 9.0], [5.0, 1.0]])
+    >>> required = np.array([[False, False], [False, True]])
+    >>> masks_around([required], [weights], [np.ones((2, 2), np.bool_)], 2)[0].tolist()
+    [[False, True], [False, True]]
+    """
+    group = [
+        _Layer(
+            None, weight_matrix(array.reshape(len(array), -1)).ravel(), array.shape, mask.ravel(), kept.ravel(), False
+        )
+        for array, mask, kept in zip(weights, masks, required, strict=True)
+    ]
+    return _select(group, keep, None)
+
+
 def linear_schedule(n_weights: int, density: float | Fraction, rounds: int) -> tuple[int, ...]:
     """Return the paper's schedule: the same share of all weights is pruned in every round.
 

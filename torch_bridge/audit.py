@@ -37,6 +37,8 @@ class LayerTensor:
         dimension and the rest.
     groups : int
         Groups of a kernel.
+    inputs_first : bool
+        Whether the first dimension is the inputs: of a transposed convolution, and of GPT-2's linear layers.
     """
 
     name: str
@@ -44,6 +46,7 @@ class LayerTensor:
     parts: int = 1
     conv: Conv | None = None
     groups: int = 1
+    inputs_first: bool = False
 
     @property
     def n_weights(self) -> int:
@@ -78,14 +81,10 @@ class Topology:
         The weights that carry it: edges of the spanning forests, or critical kernel weights.
     diagrams : list of PersistenceDiagram
         One for each graph.
-    overlap : float
-        Share of the critical weights that is among the equally many largest weights of its graph; for a dense layer
-        the paper's X. 1.0 where there is none.
     """
 
     critical: Mask
     diagrams: list[PersistenceDiagram]
-    overlap: float
 
     @property
     def neural_persistence(self) -> float:
@@ -96,6 +95,10 @@ class Topology:
     def n_critical(self) -> int:
         """Number of critical weights: alpha where the layer is dense; fewer for a kernel, whose weights share edges."""
         return int(self.critical.sum())
+
+    def is_kept_by(self, other: "Topology") -> bool:
+        """Whether another topology of the same layer has the same diagrams, bit for bit."""
+        return all(map(_same, self.diagrams, other.diagrams))
 
 
 def layer_topology(layer: LayerTensor, weights: Array, mask: Mask) -> Topology:
@@ -116,11 +119,10 @@ def layer_topology(layer: LayerTensor, weights: Array, mask: Mask) -> Topology:
     Examples
     --------
     >>> layer = LayerTensor("a", (3, 2))
-    >>> topology = layer_topology(layer, np.array([[3.0, 2.0], [2.5, 1.0], [0.5, 0.1]]), np.ones((3, 2), np.bool_))
-    >>> topology.n_critical, topology.overlap
-    (4, 0.75)
+    >>> layer_topology(layer, np.array([[3.0, 2.0], [2.5, 1.0], [0.5, 0.1]]), np.ones((3, 2), np.bool_)).n_critical
+    4
     """
-    critical, diagrams, held = [], [], 0
+    critical, diagrams = [], []
     for part, support in zip(layer.split(weights), layer.split(mask), strict=True):
         if layer.conv is not None:
             found = critical_kernel_weights(part, layer.conv, support)
@@ -128,11 +130,28 @@ def layer_topology(layer: LayerTensor, weights: Array, mask: Mask) -> Topology:
         else:
             diagram, carries = persistence_diagram(part, support), np.zeros(part.shape, np.bool_)
             carries[tuple(diagram.edges.T)] = True
-        held += int((magnitude_mask(part, int(carries.sum()), support) & carries).sum())
         critical.append(carries)
         diagrams.append(diagram)
-    whole = layer.join(critical)
-    return Topology(whole, diagrams, held / int(whole.sum()) if whole.any() else 1.0)
+    return Topology(layer.join(critical), diagrams)
+
+
+def layer_overlap(layer: LayerTensor, weights: Array, mask: Mask, topology: Topology) -> float:
+    """Return the share of the critical weights that are among the equally many largest weights of their graphs.
+
+    For a dense layer the paper's X. 1.0 where there is none.
+
+    Examples
+    --------
+    >>> layer, weights = LayerTensor("a", (3, 2)), np.array([[3.0, 2.0], [2.5, 1.0], [0.5, 0.1]])
+    >>> mask = np.ones((3, 2), np.bool_)
+    >>> layer_overlap(layer, weights, mask, layer_topology(layer, weights, mask))
+    0.75
+    """
+    held = sum(
+        int((magnitude_mask(part, int(carries.sum()), support) & carries).sum())
+        for part, support, carries in zip(*map(layer.split, (weights, mask, topology.critical)), strict=True)
+    )
+    return held / topology.n_critical if topology.n_critical else 1.0
 
 
 def pruning_record(layer: LayerTensor, weights: Array, old: Mask, new: Mask) -> dict[str, Any]:
@@ -143,7 +162,7 @@ def pruning_record(layer: LayerTensor, weights: Array, old: Mask, new: Mask) -> 
         "pruned": int(old.sum()) - int(new.sum()),
         "neural_persistence_before_pruning": before.neural_persistence,
         "neural_persistence_after_pruning": after.neural_persistence,
-        "diagram_preserved": all(map(_same, before.diagrams, after.diagrams)),
+        "diagram_preserved": before.is_kept_by(after),
         "forest_survived": survived / before.n_critical if before.n_critical else 1.0,
     }
 
@@ -164,7 +183,7 @@ def training_record(layer: LayerTensor, weights: Array, mask: Mask) -> dict[str,
         "critical": topology.n_critical,
         "alpha": sum(diagram.alpha for diagram in topology.diagrams),
         "components": sum(diagram.n_essential for diagram in topology.diagrams),
-        "overlap": topology.overlap,
+        "overlap": layer_overlap(layer, weights, mask, topology),
         "neural_persistence": topology.neural_persistence,
         "dead_outputs": dead_outputs,
         "dead_inputs": dead_inputs,
@@ -181,7 +200,7 @@ def dead_units(layer: LayerTensor, mask: Mask) -> tuple[int, int]:
     """Return how many outputs and how many inputs (units, channels) have no weight left."""
     blocks = mask.reshape(layer.groups, layer.shape[0] // layer.groups, layer.shape[1], -1)
     firsts, seconds = (int((~blocks.any(axis=axes)).sum()) for axes in ((2, 3), (1, 3)))
-    return (seconds, firsts) if layer.conv is not None and layer.conv.transposed else (firsts, seconds)
+    return (seconds, firsts) if layer.inputs_first else (firsts, seconds)
 
 
 def prune(

@@ -7,27 +7,38 @@ from torch_bridge import MissingExtra
 
 try:
     from torch import nn
-    from torch.nn.utils.parametrize import ParametrizationList
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
 from topobounds.analysis import LayerReport, ModelReport, layer_report
 from topobounds.layers import Conv, Dense, Recurrent
 from topobounds.topology.filtration import as_array
-from torch_bridge.geometry import Trace, WeightTensor, about, current_weight, stored_weight, trace, weight_tensors
+from torch_bridge.geometry import (
+    Trace,
+    WeightTensor,
+    about,
+    check_module,
+    current_weight,
+    joined,
+    stored_weight,
+    trace,
+    undisturbed,
+    unread_weights,
+    weight_tensors,
+)
 
 
 def analyze(model: nn.Module, example_input: Any = None) -> ModelReport:
     """Return what the weights of a model's layers say, and what their shapes imply.
 
     Linear, convolutional (transposed too) and recurrent layers, attention and embeddings are read wherever they are in
-    the model. Each gate of a recurrent layer and each projection of attention is a layer of its own; weights that
-    pruning has masked, or that are zero, are no edges.
+    the model, the linear layers of GPT-2 in the package transformers too. Each gate of a recurrent layer and each
+    projection of attention is a layer of its own; weights that pruning has masked, or that are zero, are no edges.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Any model. It is left as it was.
+        Any model. It is left as it was: its modes, buffers and gradients, and the state of the random generators.
     example_input : Tensor, or tuple or dict of arguments, optional
         What the model is called with, once, in evaluation mode and without gradients, to learn the input sizes of its
         convolutions and which layers are called; a tuple holds positional, a dict keyword arguments. Without it
@@ -46,7 +57,8 @@ def analyze(model: nn.Module, example_input: Any = None) -> ModelReport:
     Raises
     ------
     ValueError
-        If a weight is NaN or infinite, naming the layer. What the model itself raises is not caught.
+        If `model` is no module, or a weight is NaN or infinite, naming the layer. What the model itself raises is not
+        caught.
 
     Examples
     --------
@@ -77,27 +89,30 @@ def analyze(model: nn.Module, example_input: Any = None) -> ModelReport:
     >>> network_forest([(w, *ends) for w, layer in zip(weights, layers) for ends in layer.neurons]).ratio
     Fraction(54, 13)
     """
+    check_module("model", model)
     traced = None if example_input is None else trace(model, example_input)
     seen: dict[nn.Parameter, str] = {}
     layers: list[LayerReport] = []
-    for path, module in model.named_modules():
-        place = 0
-        for tensor in weight_tensors(module):
-            name = _joined(path, tensor.name)
-            parameter = stored_weight(module, tensor.name)
-            owner = name if parameter is None else seen.setdefault(parameter, name)
-            reason = "" if owner == name else f"The same weights as '{owner}'."
-            layers += _layer_reports(name, module, tensor, traced, reason, place)
-            place += len(tensor.parts)
-    return ModelReport(tuple(layers), dict(_unread(model)))
+    with undisturbed(model):  # computed weights are read in evaluation mode, in which reading changes nothing
+        for path, module in model.named_modules():
+            place = 0
+            for tensor in weight_tensors(module):
+                name = joined(path, tensor.name)
+                parameter = stored_weight(module, tensor.name)
+                owner = name if parameter is None else seen.setdefault(parameter, name)
+                reason = "" if owner == name else f"The same weights as '{owner}'."
+                layers += _layer_reports(name, module, tensor, traced, reason, place)
+                place += len(tensor.parts)
+    return ModelReport(tuple(layers), dict(unread_weights(model)))
 
 
 def _layer_reports(
     name: str, module: nn.Module, tensor: WeightTensor, traced: Trace | None, reason: str, first: int
 ) -> Iterator[LayerReport]:
-    weights = as_array("weights", current_weight(module, tensor.name))
-    convs = traced.convs(module) if traced and tensor.kind == "conv" else []
-    calls = len(traced.calls[module]) if traced else None
+    with about(name):
+        weights = as_array("weights", current_weight(module, tensor.name))
+        convs = traced.convs(module) if traced and tensor.kind == "conv" else []
+    calls = len(traced.calls.get(module, [])) if traced else None
     notes = " ".join(note for note in (reason, _note(tensor, calls, convs)) if note)
     rows = len(weights) // len(tensor.parts)
     for place, part in enumerate(tensor.parts):
@@ -116,7 +131,7 @@ def _shape(tensor: WeightTensor, stored: tuple[int, ...], convs: list[Conv]) -> 
         return convs[0] if convs else None
     if tensor.kind == "recurrent":
         return Recurrent(stored[0])
-    return Dense(*stored) if tensor.kind == "embedding" else Dense(stored[1], stored[0])
+    return Dense(*stored) if tensor.inputs_first else Dense(stored[1], stored[0])
 
 
 def _note(tensor: WeightTensor, calls: int | None, convs: list[Conv]) -> str:
@@ -124,20 +139,8 @@ def _note(tensor: WeightTensor, calls: int | None, convs: list[Conv]) -> str:
         return "Not called with this example."
     if len(convs) > 1:
         return f"Called on inputs of {len(convs)} sizes; this is the first, {convs[0].input_size}."
+    if tensor.kind == "conv" and calls and not convs:
+        return "Its outputs are not of the size of its geometry, so it pads or crops by itself, and has no known graph."
     if tensor.kind == "conv" and not convs:
         return "No example input, so no input size and no graph."
     return ""
-
-
-def _unread(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """Yield the weights of modules that are no layer here."""
-    for path, module in model.named_modules():
-        if weight_tensors(module) or isinstance(module, ParametrizationList):
-            continue
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.ndim > 1:
-                yield _joined(path, name), f"{type(module).__name__} is no layer that topobounds knows."
-
-
-def _joined(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name

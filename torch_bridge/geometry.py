@@ -1,9 +1,12 @@
 """What the weights of PyTorch's modules are to a graph: which tensors are layers, of which parts, of what geometry."""
 
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast
+
+import numpy as np
 
 from torch_bridge import MissingExtra
 
@@ -11,12 +14,15 @@ try:
     import torch
     from torch import Tensor, nn
     from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+    from torch.nn.utils.parametrize import ParametrizationList
+    from torch.nn.utils.spectral_norm import SpectralNorm
+    from torch.nn.utils.weight_norm import WeightNorm
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
 from topobounds._arguments import argument_error, integer
 from topobounds.layers import Conv
-from torch_bridge.neurons import Neurons
+from torch_bridge.neurons import Neurons, is_transposed_linear
 
 Sizes = tuple[tuple[int, ...], tuple[int, ...]]
 Kind = Literal["dense", "recurrent", "conv", "embedding"]
@@ -46,11 +52,14 @@ class WeightTensor:
     parts : tuple of str
         The graphs it stacks along its first dimension, in equal blocks of rows: the gates of a recurrent layer, the
         query, key and value projections of attention. ``("",)`` for one.
+    inputs_first : bool
+        Whether its rows are the inputs; torch's layers have their outputs there.
     """
 
     name: str
     kind: Kind
     parts: tuple[str, ...] = ("",)
+    inputs_first: bool = False
 
 
 def weight_tensors(module: nn.Module) -> tuple[WeightTensor, ...]:
@@ -59,7 +68,8 @@ def weight_tensors(module: nn.Module) -> tuple[WeightTensor, ...]:
     Parameters
     ----------
     module : torch.nn.Module
-        Linear, embedding, convolution (transposed too), RNN, LSTM, GRU, their cells, MultiheadAttention, or a subclass.
+        Linear, embedding, convolution (transposed too), RNN, LSTM, GRU, their cells, MultiheadAttention, or a subclass;
+        and the linear layer of GPT-2 in the package transformers, which is called Conv1D.
 
     Returns
     -------
@@ -72,8 +82,11 @@ def weight_tensors(module: nn.Module) -> tuple[WeightTensor, ...]:
     [('weight_ih_l0', 'dense', 4), ('weight_hh_l0', 'recurrent', 4)]
     """
     for types, kind in _PLAIN.items():
-        if isinstance(module, types):
-            return (WeightTensor("weight", kind),)
+        if isinstance(module, types) and module._parameters.get("weight", module) is not None:
+            inputs_first = kind == "embedding" or isinstance(module, _ConvTransposeNd)
+            return (WeightTensor("weight", kind, inputs_first=inputs_first),)
+    if is_transposed_linear(module):
+        return (WeightTensor("weight", "dense", inputs_first=True),)
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return tuple(_recurrent_tensors(module))
     if isinstance(module, nn.MultiheadAttention):
@@ -101,13 +114,48 @@ def _recurrent_tensors(module: nn.RNNBase | nn.RNNCellBase) -> list[WeightTensor
     ]
 
 
+def check_module(name: str, module: object) -> None:
+    """Refuse what is no module of torch.
+
+    Raises
+    ------
+    ValueError
+        If it is none; `name` is the argument to blame.
+    """
+    if not isinstance(module, nn.Module):
+        raise argument_error(name, "a torch.nn.Module", module if isinstance(module, type) else type(module).__name__)
+
+
+def joined(path: str, name: str) -> str:
+    """Return the name in the model of a tensor of the module at `path`."""
+    return f"{path}.{name}" if path else name
+
+
+def unread_weights(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield the weights of modules that are no layer here, and why."""
+    for path, module in model.named_modules():
+        if weight_tensors(module) or isinstance(module, ParametrizationList):
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim > 1:
+                yield joined(path, name), f"{type(module).__name__} is no layer that topobounds knows."
+        if hasattr(module, "_packed_params"):
+            yield joined(path, "weight"), f"{type(module).__name__} is quantized: its packed weights are not read."
+
+
 def current_weight(module: nn.Module, name: str) -> Tensor:
     """Return a weight as the module uses it now, detached; pruned entries are zero.
 
-    ``module.weight`` of a pruned module dates from its last call; ``weight_orig * weight_mask`` is what it is now.
+    ``module.weight`` of a pruned module dates from its last call; ``weight_orig * weight_mask`` is what it is now. So
+    it is with the older ``weight_norm`` and ``spectral_norm``.
     """
     parameter, mask = stored_weight(module, name), module._buffers.get(f"{name}_mask")
     if parameter is None:
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, WeightNorm) and hook.name == name:
+                return cast(Tensor, hook.compute_weight(module)).detach()
+            if isinstance(hook, SpectralNorm) and hook.name == name:
+                return hook.compute_weight(module, do_power_iteration=False).detach()
         return cast(Tensor, getattr(module, name)).detach()
     return parameter.detach() if mask is None else parameter.detach() * mask.to(parameter.dtype)
 
@@ -192,15 +240,22 @@ class Trace:
     neurons: dict[tuple[nn.Module, int], list[tuple[int, int]]]
 
     def convs(self, module: nn.Module) -> list[Conv]:
-        """Return the geometries a convolution was called with, each once, in order; empty if it never was."""
-        return list(dict.fromkeys(conv_geometry(module, *sizes) for sizes in self.calls.get(module, [])))
+        """Return the geometries a convolution was called with, each once, in order.
+
+        Empty if it never was called, or gave an output that is not of its geometry's size: that of a subclass that
+        pads or crops by itself, whose graph is not known.
+        """
+        sizes = self.calls.get(module, [])
+        found = [conv_geometry(module, *each) for each in sizes]
+        if any(conv.output_size != output for conv, (_, output) in zip(found, sizes, strict=True)):
+            return []
+        return list(dict.fromkeys(found))
 
 
 def trace(model: nn.Module, example_input: Any) -> Trace:
     """Call a model once, and return which layers were called and on what sizes.
 
-    The model is called in evaluation mode without gradients and is left as it was: modes, batch-norm statistics and
-    the state of the random generators.
+    The model is called in evaluation mode without gradients and is left as it was; see `undisturbed`.
 
     Parameters
     ----------
@@ -238,7 +293,7 @@ def trace(model: nn.Module, example_input: Any) -> Trace:
     with ExitStack() as stack:
         for module in calls:
             stack.callback(module.register_forward_hook(record, with_kwargs=True).remove)
-        stack.enter_context(_evaluating(model))
+        stack.enter_context(undisturbed(model))
         stack.enter_context(neurons)
         model(*args, **kwargs)
     found: dict[tuple[nn.Module, int], list[tuple[int, int]]] = {}
@@ -263,13 +318,45 @@ def _arguments(example_input: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode for the length of a ``with`` block, without gradients, and leave it as it was.
+
+    Put back are the modes, buffers and gradients of its modules, the tensors among their attributes, and the state of
+    the random generators of torch, numpy and Python.
+    """
+    modules = list(model.modules())
+    modes = [(module, module.training) for module in modules]
+    attributes = [(vars(module), name, value) for module in modules for name, value in vars(module).items()]
+    tensors = [each for each in attributes if isinstance(each[2], Tensor)]
+    buffers = [(m._buffers, name, b, b.detach().clone()) for m in modules for name, b in _changeable_buffers(m)]
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 -- the model's, to be put back
     try:
         model.eval()
+        for parameter, _ in gradients:
+            parameter.grad = None
         with torch.no_grad(), torch.random.fork_rng(list(devices)):
             yield
     finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
         for module, mode in modes:
             module.training = mode
+        for place, name, tensor in tensors:
+            place[name] = tensor
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        with torch.no_grad():
+            for place, name, buffer, before in buffers:
+                place[name] = buffer
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
+
+
+def _changeable_buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the buffers that a call may change: no masks of pruning, which are as large as the weights."""
+    for name, buffer in module._buffers.items():
+        mask = f"{name.removesuffix('_mask')}_orig" in module._parameters
+        if buffer is not None and not buffer.is_meta and not mask:
+            yield name, buffer

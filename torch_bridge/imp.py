@@ -225,10 +225,10 @@ def _layer_tensor(
 ) -> LayerTensor:
     shape = tuple(parameter.shape)
     if tensor.kind != "conv":
-        return LayerTensor(name, shape, len(tensor.parts))
+        return LayerTensor(name, shape, len(tensor.parts), inputs_first=tensor.inputs_first)
     groups = cast(int, module.groups)
     convs = traced.convs(module) if traced else []
-    return LayerTensor(name, shape, groups, convs[0] if convs else None, groups)
+    return LayerTensor(name, shape, groups, convs[0] if convs else None, groups, tensor.inputs_first)
 
 
 class _Experiment:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from torch_bridge import MissingExtra
 
@@ -14,6 +14,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
+TRANSPOSED_LINEAR = "transformers.pytorch_utils.Conv1D"
 ADDITIONS = {"add", "iadd", "radd", "sub", "isub", "rsub"}
 PRODUCTS = {"mul", "imul", "rmul", "div", "truediv", "itruediv"}
 RESHAPING = {"flatten", "unflatten", "reshape", "view", "ravel", "squeeze", "unsqueeze"}
@@ -25,6 +26,19 @@ ELEMENTWISE = {
     *("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"),
     *("contiguous", "clone", "detach", "to", "float", "double", "half", "bfloat16"),
 }
+
+
+def is_transposed_linear(module: nn.Module) -> bool:
+    """Return whether a module is the linear layer of GPT-2 in the package transformers, which stores inputs first."""
+    return any(f"{each.__module__}.{each.__name__}" == TRANSPOSED_LINEAR for each in type(module).__mro__)
+
+
+def _spans(tensor: Tensor, result: Tensor) -> bool:
+    """Return whether a tensor has the shape of a result, or is repeated along the first dimensions only."""
+    own = tensor.shape
+    while own and own[0] == 1:
+        own = own[1:]
+    return result.shape[result.ndim - len(own) :] == own
 
 
 class Neurons(TorchFunctionMode):
@@ -66,9 +80,10 @@ class Neurons(TorchFunctionMode):
             return self._of(given[0]) if given[0].shape == result.shape else None
         if name not in ADDITIONS | PRODUCTS:
             return None
-        aligned = [t for t in given if t.shape == result.shape and (t in self._tags or name in ADDITIONS)]
+        new = [t for t in given if t.shape == result.shape] if name in ADDITIONS else []
+        aligned = [t for t in given if t in self._tags and _spans(t, result)] + new
         groups = {self._root(self._of(t)) for t in aligned}
-        spread = {self._root(self._of(t)) for t in given if t.shape != result.shape and t in self._tags}
+        spread = {self._root(self._of(t)) for t in given if t in self._tags and not _spans(t, result)}
         if not groups or self._layers(spread):
             return None
         if name in ADDITIONS:
@@ -132,6 +147,8 @@ class Neurons(TorchFunctionMode):
             sizes = module.num_embeddings, module.embedding_dim
         elif isinstance(module, nn.Linear):
             sizes = module.in_features, module.out_features
+        elif is_transposed_linear(module):
+            sizes = cast(int, module.nx), cast(int, module.nf)
         elif isinstance(module, _ConvNd):
             axes = 1 + len(module.kernel_size)
             sizes = math.prod(given.shape[-axes:]), math.prod(output.shape[-axes:])

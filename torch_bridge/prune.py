@@ -5,13 +5,13 @@ so ``prune.remove``, ``prune.is_pruned`` and the state_dict work as they do for 
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Literal, cast
+from numbers import Rational
+from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from torch_bridge import MissingExtra
 
@@ -26,26 +26,30 @@ from topobounds._arguments import argument_error, choice, integer, real
 from topobounds._records import Record
 from topobounds.analysis import html_table
 from topobounds.layers import Conv
-from topobounds.pruning import Infeasible, Scope, network_masks
-from topobounds.topology.convolution import critical_kernel_weights
+from topobounds.pruning import Infeasible, Mask, Scope, masks_around
 from topobounds.topology.filtration import as_array
-from topobounds.topology.persistence import PersistenceDiagram, persistence_diagram, total_neural_persistence
+from torch_bridge.audit import LayerTensor, Topology, layer_topology
 from torch_bridge.geometry import (
-    Trace,
     WeightTensor,
     about,
+    check_module,
     conv_geometry,
     current_weight,
+    joined,
     stored_weight,
-    trace,
     weight_tensors,
 )
-
-Amount = int | float | Fraction
-Convention = Literal["flattened", "shared"]
-Array = NDArray[Any]
-
-CONVENTIONS = ("flattened", "shared")
+from torch_bridge.targets import (
+    CONVENTIONS,
+    Amount,
+    Amounts,
+    Convention,
+    Place,
+    Target,
+    alive,
+    find_targets,
+    layer_of,
+)
 
 
 class TopologicalUnstructured(prune.BasePruningMethod):  # type: ignore[misc,unused-ignore]
@@ -83,14 +87,25 @@ class TopologicalUnstructured(prune.BasePruningMethod):  # type: ignore[misc,unu
     ) -> None:
         self.amount = _checked_amount(amount)
         self.parts = integer("parts", parts, 1)
+        if conv is not None and not isinstance(conv, Conv):
+            raise argument_error("conv", "a Conv or None", conv)
         self.conv = conv
         self.on_infeasible = choice("on_infeasible", on_infeasible, ("raise", "clamp"))
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Return the mask of T-IMP within `default_mask`, for importance scores `t`."""
-        graphs = _graphs(as_array("weights", t), _alive(default_mask), self.parts, self.conv)
-        masks = _topological_masks({"": graphs}, {"": self.amount}, "local", cast(Infeasible, self.on_infeasible))
-        return default_mask * torch.from_numpy(masks[""]).reshape(t.shape).to(default_mask)
+        scores, survivors = as_array("weights", t), alive(default_mask)
+        if scores.ndim < 2:
+            raise ValueError(
+                f"Argument 'name' must name a weight of two or more dimensions, not one of {scores.shape}."
+            )
+        if len(scores) % self.parts:
+            raise argument_error("parts", f"a divisor of the {len(scores)} rows", self.parts)
+        layer = LayerTensor("", scores.shape, self.parts, self.conv)
+        before = layer_topology(layer, scores, survivors)
+        keep = _left(self.amount, [survivors], before.n_critical, self.conv is not None, self.on_infeasible)
+        (mask,) = masks_around([before.critical], [scores], [survivors], keep)
+        return default_mask * torch.from_numpy(mask).to(default_mask)
 
     @classmethod
     def apply(  # type: ignore[override,unused-ignore]
@@ -111,9 +126,13 @@ class TopologicalUnstructured(prune.BasePruningMethod):  # type: ignore[misc,unu
         TopologicalUnstructured or torch.nn.utils.prune.PruningContainer
             The hook that now masks the parameter.
         """
+        parameter = _parameter(module, name)
         if importance_scores is None:
             importance_scores = current_weight(module, name)
-        with _unchanged_on_error(module, name):
+        if not isinstance(importance_scores, Tensor) or importance_scores.shape != parameter.shape:
+            given = getattr(importance_scores, "shape", type(importance_scores).__name__)
+            raise argument_error("importance_scores", f"a tensor of the shape {tuple(parameter.shape)}", given)
+        with _unchanged_on_error(module):
             options = {"parts": parts, "conv": conv, "on_infeasible": on_infeasible}
             return super().apply(module, name, amount, importance_scores=importance_scores, **options)  # type: ignore[no-untyped-call]
 
@@ -175,11 +194,12 @@ def topological_unstructured(
     >>> int(layer.weight_mask.sum())
     1200
     """
-    tensor = _tensor(module, name)
+    shape = tuple(_parameter(module, name).shape)
+    tensor = next((t for t in weight_tensors(module) if t.name == name), WeightTensor(name, "dense"))
     conv = _conv(module, convention, input_size) if tensor.kind == "conv" else None
     if tensor.kind != "conv" and (convention, input_size) != (None, None):
         raise ValueError(f"Arguments 'convention' and 'input_size' are for convolutions, not {type(module).__name__}.")
-    parts = _n_parts(module, tensor, conv)
+    parts = layer_of(module, tensor, shape, conv).parts
     TopologicalUnstructured.apply(
         module, name, amount, importance_scores=importance_scores, parts=parts, conv=conv, on_infeasible=on_infeasible
     )
@@ -278,7 +298,7 @@ class PruningReport(Record):
 
 def topological_(
     model: nn.Module,
-    amount: Amount | Mapping[str, Amount],
+    amount: Amounts,
     *,
     scope: Scope = "local",
     convention: Convention | None = None,
@@ -291,11 +311,13 @@ def topological_(
     Parameters
     ----------
     model : torch.nn.Module
-        The model. Linear, convolutional and recurrent layers and attention are pruned, in each of its weight tensors;
-        biases, embeddings and tensors that are no parameters (parametrized, for example) are left alone.
+        The model. Linear, convolutional and recurrent layers and attention are pruned, in each of its weight tensors,
+        and the linear layers of GPT-2 in the package transformers; biases, embeddings, tensors that are no parameters
+        (parametrized, for example) and modules that are none of these are left alone.
     amount : int or float, or a mapping of parameter name to them
         Weights to prune, or the share of the survivors; see `TopologicalUnstructured`. Locally it is about every
-        tensor, globally about all together. With a mapping, which is local, only what it names is pruned.
+        tensor, globally about all together. With a mapping, which is local, only what it names is pruned, and layers
+        that have the same weights.
     scope : {"local", "global"}
         ``global`` ranks the weights of all tensors together, once each has kept what carries its own topology.
     convention : {"flattened", "shared"}, optional
@@ -321,8 +343,9 @@ def topological_(
 
     Notes
     -----
-    Weights that two layers share are pruned once, and get one mask. Where ``out_proj`` of attention is pruned, a hook
-    on the attention refreshes it before every call; it does nothing after ``prune.remove``.
+    Weights that layers share are pruned once, in all of them, and get one mask; if one of these layers is left alone,
+    all are. Where ``out_proj`` of attention is pruned, a hook on the attention refreshes it before every call; it goes
+    with the first call after ``prune.remove``.
 
     Examples
     --------
@@ -331,121 +354,95 @@ def topological_(
     >>> [(layer.name, layer.alpha, layer.kept) for layer in report.layers], report.preserved
     ([('0.weight', 89, 400), ('2.weight', 49, 80)], True)
     """
-    targets, left_alone = _targets(model, amount, skip, _geometry(model, convention, example_input))
-    amounts = amount if isinstance(amount, Mapping) else dict.fromkeys(targets, amount)
-    if not targets:
-        raise ValueError("Argument 'model' must have a layer to prune, and this has none.")
+    check_module("model", model)
     choice("scope", scope, ("local", "global"))
+    choice("on_infeasible", on_infeasible, ("raise", "clamp"))
     if isinstance(amount, Mapping) and scope == "global":
         raise argument_error("amount", "one number where the scope is 'global'", amount)
-    firsts = {t.owner: t for t in reversed(targets.values())}
-    graphs = {name: t.graphs for name, t in targets.items() if firsts[t.owner] is t}
-    masks = _topological_masks(graphs, amounts, scope, on_infeasible)
-    layers = []
-    for target in targets.values():
-        first = firsts[target.owner]
-        layers.append(_pruned_layer(target, masks[first.name], None if first is target else first.name))
-    for target in targets.values():
-        _apply(target, masks[firsts[target.owner].name])
-    return PruningReport(tuple(layers), left_alone)
+    for each in amount.values() if isinstance(amount, Mapping) else [amount]:
+        _checked_amount(each)
+    targets, left_alone = find_targets(model, amount, skip, convention, example_input)
+    if not targets:
+        raise ValueError("Argument 'model' must have a layer to prune, and this has none.")
+    befores = [_topology(target, target.alive) for target in targets]
+    pairs = list(zip(targets, befores, strict=True))
+    masks = []
+    for group in [pairs] if scope == "global" else [[pair] for pair in pairs]:
+        masks += _masks(group, amount, on_infeasible)
+    found = {
+        place.name: _pruned_layer(place, target, before, mask)
+        for (target, before), mask in zip(pairs, masks, strict=True)
+        for place in target.places
+    }
+    with ExitStack() as stack:
+        for target in targets:
+            for place in target.places:
+                stack.enter_context(_unchanged_on_error(place.module, place.attention))
+        for target, mask in zip(targets, masks, strict=True):
+            for place in target.places:
+                _apply(place, mask)
+    order = [joined(path, tensor.name) for path, module in model.named_modules() for tensor in weight_tensors(module)]
+    return PruningReport(tuple(found[name] for name in order if name in found), left_alone)
 
 
-@dataclass(frozen=True, eq=False)
-class _Graph:
-    """One layer graph of a tensor: its weights, which of them are left, and, of a kernel, its geometry."""
-
-    weights: Array
-    alive: NDArray[np.bool_]
-    conv: Conv | None
-
-    def measured(self, mask: NDArray[np.bool_]) -> tuple[int, PersistenceDiagram]:
-        """Return how many of the weights under `mask` carry the topology, and the diagram they make."""
-        if self.conv is None:
-            diagram = persistence_diagram(self.weights, mask)
-            return diagram.alpha, diagram
-        critical = critical_kernel_weights(self.weights, self.conv, mask)
-        return critical.n_critical, critical.diagram
+def _topology(target: Target, mask: Mask) -> Topology:
+    with about(target.layer.name):
+        return layer_topology(target.layer, target.weights, mask)
 
 
-@dataclass(frozen=True, eq=False)
-class _Target:
-    """A tensor of the model that is to be pruned."""
-
-    name: str
-    module: nn.Module
-    tensor: WeightTensor
-    owner: nn.Parameter | None
-    graphs: list[_Graph]
-    convention: Convention | None
-    parent: nn.MultiheadAttention | None
-
-
-def _graphs(weights: Array, alive: NDArray[np.bool_], parts: int, conv: Conv | None) -> list[_Graph]:
-    if weights.ndim < 2:
-        raise ValueError(f"Argument 'name' must name a weight of two or more dimensions, not one of {weights.shape}.")
-    if conv is not None:
-        return [_Graph(weights, alive, conv)]
-    if len(weights) % parts:
-        raise argument_error("parts", f"a divisor of the {len(weights)} rows", parts)
-    matrix, support = weights.reshape(len(weights), -1), alive.reshape(len(weights), -1)
-    blocks = zip(np.split(matrix, parts), np.split(support, parts), strict=True)
-    return [_Graph(block, kept, None) for block, kept in blocks]
-
-
-def _topological_masks(
-    tensors: Mapping[str, list[_Graph]], amounts: Mapping[str, Amount], scope: str, on_infeasible: Infeasible
-) -> dict[str, NDArray[np.bool_]]:
-    """Return the flat mask of each tensor; its graphs are always ranked together."""
-    if scope == "global":
-        return _ranked_together(tensors, next(iter(amounts.values())), on_infeasible)
-    masks: dict[str, NDArray[np.bool_]] = {}
-    for name, graphs in tensors.items():
-        with about(name):
-            masks |= _ranked_together({name: graphs}, amounts[name], on_infeasible)
-    return masks
-
-
-def _ranked_together(
-    tensors: Mapping[str, list[_Graph]], amount: Amount, on_infeasible: Infeasible
-) -> dict[str, NDArray[np.bool_]]:
-    graphs = [graph for parts in tensors.values() for graph in parts]
-    keep = _left(amount, sum(int(graph.alive.sum()) for graph in graphs))
-    masks = iter(
-        network_masks(
-            [graph.weights for graph in graphs],
-            keep,
-            [graph.alive for graph in graphs],
-            scope="global",
-            convs=[graph.conv for graph in graphs],
-            on_infeasible=on_infeasible,
-        )
+def _masks(group: list[tuple[Target, Topology]], amount: Amounts, on_infeasible: str) -> list[Mask]:
+    """Return the masks of tensors that are ranked together."""
+    targets, befores = zip(*group, strict=True)
+    own = amount if targets[0].amount is None else targets[0].amount
+    survivors = [target.alive for target in targets]
+    convs = {target.layer.conv is not None for target in targets}
+    critical = sum(before.n_critical for before in befores)
+    with about(targets[0].layer.name if len(group) == 1 else ""):
+        keep = _left(own, survivors, critical, convs.pop() if len(convs) == 1 else None, on_infeasible)
+    return masks_around(
+        [before.critical for before in befores], [target.weights for target in targets], survivors, keep
     )
-    return {name: np.concatenate([next(masks).ravel() for _ in parts]) for name, parts in tensors.items()}
 
 
-def _checked_amount(amount: Amount) -> Amount:
-    if not isinstance(amount, bool) and hasattr(amount, "__index__"):
+def _checked_amount(amount: Any) -> Amount:
+    rule = "a number of weights or a share of them in [0, 1]"
+    if isinstance(amount, bool | np.bool_) or not isinstance(amount, Rational | float | np.integer | np.floating):
+        raise argument_error("amount", rule, amount)
+    if hasattr(amount, "__index__"):
         return integer("amount", amount, 0)
-    real("amount", amount, "a number of weights or a share of them in [0, 1]", 0.0, 1.0)
-    return amount
+    real("amount", amount, rule, 0.0, 1.0)
+    return cast(Amount, amount)
 
 
-def _left(amount: Amount, survivors: int) -> int:
-    """Return how many weights are left once `amount` of the survivors is pruned."""
-    if hasattr(_checked_amount(amount), "__index__"):
-        return survivors - integer("amount", amount, 0, survivors)
-    return survivors - round(Fraction(str(amount)) * survivors)
+def _left(amount: Any, masks: Sequence[Mask], critical: int, shared: bool | None, on_infeasible: str) -> int:
+    """Return how many weights are left once `amount` of the survivors is pruned, and no fewer than are critical.
+
+    `shared` says whether what is critical are kernel weights, edges of forests, or, None, some of either.
+    """
+    survivors = sum(int(mask.sum()) for mask in masks)
+    if hasattr(amount, "__index__"):
+        keep = survivors - integer("amount", amount, 0, survivors)
+    else:
+        keep = survivors - round(Fraction(str(amount)) * survivors)
+    if keep < critical and on_infeasible == "raise":
+        edges, kernels = "the edges of the spanning forests", "the critical kernel weights"
+        what = {True: kernels, False: edges, None: f"{edges} and {kernels}"}[shared]
+        raise ValueError(
+            f"Argument 'amount' must leave at least alpha = {critical} weights, {what}, or the persistence diagram "
+            f"would change; {amount!r} leaves {keep} of {survivors}. on_infeasible='clamp' stops at alpha."
+        )
+    return max(keep, critical)
 
 
-def _alive(mask: Tensor) -> NDArray[np.bool_]:
-    return cast(NDArray[np.bool_], (mask != 0).cpu().numpy())
-
-
-def _tensor(module: nn.Module, name: str) -> WeightTensor:
-    """Return what the parameter `name` is; an unknown one is taken for a dense layer."""
-    if stored_weight(module, name) is None:
+def _parameter(module: nn.Module, name: str) -> nn.Parameter:
+    """Return the parameter that holds the weights `name`."""
+    check_module("module", module)
+    if isinstance(module, torch.jit.ScriptModule):
+        raise argument_error("module", "one that is not scripted: torch cannot prune it", type(module).__name__)
+    parameter = stored_weight(module, name) if isinstance(name, str) else None
+    if parameter is None:
         raise argument_error("name", f"a parameter of {type(module).__name__}", name)
-    return next((t for t in weight_tensors(module) if t.name == name), WeightTensor(name, "dense"))
+    return parameter
 
 
 def _conv(module: nn.Module, convention: Convention | None, input_size: Sequence[int] | None) -> Conv | None:
@@ -456,131 +453,78 @@ def _conv(module: nn.Module, convention: Convention | None, input_size: Sequence
     return None if input_size is None else conv_geometry(module, input_size)
 
 
-def _n_parts(module: nn.Module, tensor: WeightTensor, conv: Conv | None) -> int:
-    if tensor.kind == "conv":
-        return 1 if conv else cast(int, module.groups)
-    return len(tensor.parts)
-
-
-def _geometry(model: nn.Module, convention: Convention | None, example_input: Any) -> Trace | None:
-    if convention is not None and choice("convention", convention, CONVENTIONS) == "flattened":
-        return None
-    if example_input is None and convention == "shared":
-        raise argument_error("example_input", "given where convention is 'shared'", example_input)
-    return None if example_input is None else trace(model, example_input)
-
-
-def _targets(
-    model: nn.Module, amount: Amount | Mapping[str, Amount], skip: Collection[str], geometry: Trace | None
-) -> tuple[dict[str, _Target], dict[str, str]]:
-    """Return what to prune and, with the reason, what not."""
-    targets: dict[str, _Target] = {}
-    left_alone: dict[str, str] = {}
-    for name, module, tensor, parent in _weights_of(model):
-        reason = _why_not(module, tensor, name, amount, skip)
-        if reason is None:
-            targets[name] = _target(name, module, tensor, parent, geometry)
-        else:
-            left_alone[name] = reason
-    asked = {*skip, *(amount if isinstance(amount, Mapping) else ())}
-    for name in sorted(asked - targets.keys() - left_alone.keys()):
-        raise ValueError(f"The model has no layer '{name}'; its layers are: {', '.join([*targets, *left_alone])}.")
-    return targets, left_alone
-
-
-def _weights_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, WeightTensor, nn.MultiheadAttention | None]]:
-    """Yield name, module and tensor of every layer, and the attention it is the output projection of."""
-    attention = {module.out_proj: module for module in model.modules() if isinstance(module, nn.MultiheadAttention)}
-    for path, module in model.named_modules():
-        for tensor in weight_tensors(module):
-            yield f"{path}.{tensor.name}" if path else tensor.name, module, tensor, attention.get(module)
-
-
-def _why_not(
-    module: nn.Module, tensor: WeightTensor, name: str, amount: Amount | Mapping[str, Amount], skip: Collection[str]
-) -> str | None:
-    if isinstance(amount, Mapping):
-        return None if name in amount and name not in skip else "not asked for"
-    if name in skip:
-        return "skipped"
-    if tensor.kind == "embedding":
-        return "embeddings are pruned where 'amount' names them"
-    return "it is computed from other parameters" if stored_weight(module, tensor.name) is None else None
-
-
-def _target(
-    name: str, module: nn.Module, tensor: WeightTensor, parent: nn.MultiheadAttention | None, geometry: Trace | None
-) -> _Target:
-    conv = _traced_conv(name, module, geometry) if tensor.kind == "conv" and geometry is not None else None
-    weights = as_array("weights", current_weight(module, tensor.name))
-    mask = getattr(module, f"{tensor.name}_mask", None)
-    alive = np.ones(weights.shape, np.bool_) if mask is None else _alive(mask)
-    graphs = _graphs(weights, alive, _n_parts(module, tensor, conv), conv)
-    convention: Convention | None = ("shared" if conv else "flattened") if tensor.kind == "conv" else None
-    return _Target(name, module, tensor, stored_weight(module, tensor.name), graphs, convention, parent)
-
-
-def _traced_conv(name: str, module: nn.Module, geometry: Trace) -> Conv:
-    convs = geometry.convs(module)
-    if len(convs) == 1:
-        return convs[0]
-    what = "was called with inputs of several sizes" if convs else "was not called with this example"
-    raise ValueError(f"Layer '{name}' {what}, so it has no one graph on neurons; convention='flattened' needs none.")
-
-
-def _pruned_layer(target: _Target, mask: NDArray[np.bool_], shared_with: str | None) -> PrunedLayer:
-    sizes = np.cumsum([graph.alive.size for graph in target.graphs])[:-1]
-    parts = [part.reshape(g.alive.shape) for part, g in zip(np.split(mask, sizes), target.graphs, strict=True)]
-    alphas, before = zip(*(graph.measured(graph.alive) for graph in target.graphs), strict=True)
-    _, after = zip(*(graph.measured(part) for graph, part in zip(target.graphs, parts, strict=True)), strict=True)
+def _pruned_layer(place: Place, target: Target, before: Topology, mask: Mask) -> PrunedLayer:
+    after = _topology(target, mask)
+    first = target.places[0]
     return PrunedLayer(
-        name=target.name,
-        kind=target.tensor.kind,
+        name=place.name,
+        kind=place.tensor.kind,
         convention=target.convention,
-        shape=tuple(current_weight(target.module, target.tensor.name).shape),
+        shape=target.layer.shape,
         weights=mask.size,
-        survivors=sum(int(graph.alive.sum()) for graph in target.graphs),
+        survivors=int(target.alive.sum()),
         kept=int(mask.sum()),
-        alpha=sum(alphas),
-        neural_persistence_before=total_neural_persistence(before, normalized=True),
-        neural_persistence_after=total_neural_persistence(after, normalized=True),
-        preserved=all(_same(*pair) for pair in zip(before, after, strict=True)),
-        reason=None if shared_with is None else f"the same weights as '{shared_with}'",
+        alpha=before.n_critical,
+        neural_persistence_before=before.neural_persistence,
+        neural_persistence_after=after.neural_persistence,
+        preserved=before.is_kept_by(after),
+        reason=None if place is first else f"the same weights as '{first.name}'",
     )
 
 
-def _same(one: PersistenceDiagram, other: PersistenceDiagram) -> bool:
-    return (
-        np.array_equal(one.deaths, other.deaths) and one.n_essential == other.n_essential and one.w_max == other.w_max
-    )
-
-
-def _apply(target: _Target, mask: NDArray[np.bool_]) -> None:
-    weight = current_weight(target.module, target.tensor.name)
-    tensor = torch.from_numpy(mask).reshape(weight.shape).to(weight)
-    prune.custom_from_mask(target.module, target.tensor.name, tensor)  # type: ignore[no-untyped-call]
-    if target.parent is not None and _refresh_out_proj not in target.parent._forward_pre_hooks.values():
-        target.parent.register_forward_pre_hook(_refresh_out_proj)
+def _apply(place: Place, mask: Mask) -> None:
+    name, parameter = place.tensor.name, cast(Tensor, place.parameter)
+    tensor = torch.from_numpy(mask).to(parameter.device)
+    method = prune.CustomFromMask.apply(place.module, name, tensor)  # type: ignore[no-untyped-call]
+    last = method[-1] if isinstance(method, prune.PruningContainer) else method
+    last.mask = None  # torch keeps it in the module from now on, and asks this method for none again
+    attention = place.attention
+    if attention is not None and _refresh_out_proj not in attention._forward_pre_hooks.values():
+        attention.register_forward_pre_hook(_refresh_out_proj)
 
 
 def _refresh_out_proj(attention: nn.MultiheadAttention, inputs: tuple[Any, ...]) -> None:
     """Mask the output projection of attention, whose own hooks do not run: attention reads it without calling it."""
-    for hook in attention.out_proj._forward_pre_hooks.values():
-        if isinstance(hook, prune.BasePruningMethod):
-            hook(attention.out_proj, inputs)
+    hooks = [
+        each for each in attention.out_proj._forward_pre_hooks.values() if isinstance(each, prune.BasePruningMethod)
+    ]
+    for hook in hooks:
+        hook(attention.out_proj, inputs)
+    if not hooks:  # it is pruned no more
+        own = attention._forward_pre_hooks
+        for key in [key for key, hook in own.items() if hook is _refresh_out_proj]:
+            del own[key]
 
 
 @contextmanager
-def _unchanged_on_error(module: nn.Module, name: str) -> Iterator[None]:
-    """Put the hooks back that torch drops before it asks for a second mask, which may be refused."""
-    hooks = dict(module._forward_pre_hooks)
-    mine = [hook for hook in hooks.values() if getattr(hook, "_tensor_name", None) == name]
-    methods = {hook: hook._pruning_methods for hook in mine if isinstance(hook, prune.PruningContainer)}
+def _unchanged_on_error(*modules: nn.Module | None) -> Iterator[None]:
+    """Put modules back as they were if something is refused: torch drops hooks and moves parameters before it asks."""
+    saved = [_Saved(module) for module in modules if module is not None]
     try:
         yield
-    except Exception:
-        module._forward_pre_hooks.clear()
-        module._forward_pre_hooks.update(hooks)
-        for hook, earlier in methods.items():
-            hook._pruning_methods = earlier
+    except BaseException:
+        for each in saved:
+            each.put_back()
         raise
+
+
+class _Saved:
+    """What pruning changes of a module, in its order."""
+
+    def __init__(self, module: nn.Module) -> None:
+        places: list[dict[Any, Any]] = [module._parameters, module._buffers, module._forward_pre_hooks, vars(module)]
+        self.dictionaries = [(place, dict(place)) for place in places]
+        containers = [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, prune.PruningContainer)]
+        self.methods = [(container, container._pruning_methods) for container in containers]
+        flat = getattr(module, "_flat_weights", None)  # of recurrent modules
+        self.flat = (flat, list(flat)) if isinstance(flat, list) else None
+
+    def put_back(self) -> None:
+        """Make the module what it was."""
+        for place, before in reversed(self.dictionaries):  # vars first: it holds the others
+            place.clear()
+            place.update(before)
+        for container, methods in self.methods:
+            container._pruning_methods = methods
+        if self.flat is not None:
+            self.flat[0][:] = self.flat[1]

@@ -16,6 +16,7 @@ from torch_bridge.audit import (
     check_feasible,
     dead_units,
     forest_share,
+    layer_overlap,
     layer_topology,
     prune,
     pruning_record,
@@ -143,17 +144,19 @@ def test_a_dense_layer_is_its_forest():
     topology = layer_topology(LAYERS[0], weights, mask)
     forest = maximum_spanning_forest(weights, mask)
     assert topology.n_critical == forest.alpha == int(topology.critical[forest.rows, forest.cols].sum())
-    assert topology.overlap == forest.overlap()
+    assert layer_overlap(LAYERS[0], weights, mask, topology) == forest.overlap()
     assert topology.neural_persistence == neural_persistence(np.where(mask, weights, 0), normalized=True)
 
 
 def test_gates_are_graphs_of_their_own():
     weights = weights_of(LAYERS, 4)["gates"]
-    topology = layer_topology(LAYERS[1], weights, np.ones((20, 7), np.bool_))
+    mask = np.ones((20, 7), np.bool_)
+    topology = layer_topology(LAYERS[1], weights, mask)
     blocks = [weights[start : start + 5] for start in range(0, 20, 5)]
     forests = [maximum_spanning_forest(block) for block in blocks]
     assert topology.n_critical == 4 * 11
-    assert topology.overlap == pytest.approx(np.mean([forest.overlap() for forest in forests]))
+    overlap = layer_overlap(LAYERS[1], weights, mask, topology)
+    assert overlap == pytest.approx(np.mean([forest.overlap() for forest in forests]))
     assert topology.neural_persistence == pytest.approx(sum(neural_persistence(b, normalized=True) for b in blocks))
 
 
@@ -164,7 +167,7 @@ def test_a_kernel_is_its_critical_weights():
     critical = critical_kernel_weights(np.where(mask, kernel, 0), CONV)
     np.testing.assert_array_equal(topology.critical, critical.mask)
     largest = np.argsort(-np.abs(np.where(mask, kernel, 0)), axis=None, kind="stable")[: critical.n_critical]
-    assert topology.overlap == critical.mask.ravel()[largest].mean()
+    assert layer_overlap(LAYERS[2], kernel, mask, topology) == critical.mask.ravel()[largest].mean()
     record = training_record(LAYERS[2], kernel, mask)
     assert (record["alpha"], record["critical"]) == (critical.alpha, critical.n_critical)
     assert record["graphs"] == "shared"
@@ -197,7 +200,7 @@ def test_dead_units_by_brute_force(seed):
         return o // 2 == i // 2 and mask[o, i % 2].any()
 
     assert dead_units(grouped, mask) == naive_dead(grouped, mask, 6, 6, in_group)
-    transposed = LayerTensor("t", (4, 6, 3), 1, Conv(4, 6, (3,), (5,), transposed=True))
+    transposed = LayerTensor("t", (4, 6, 3), 1, Conv(4, 6, (3,), (5,), transposed=True), inputs_first=True)
     mask = rng.random(transposed.shape) < 0.1
     expected = naive_dead(transposed, mask, 6, 4, lambda mask, o, i: mask[i, o].any())
     assert dead_units(transposed, mask) == expected

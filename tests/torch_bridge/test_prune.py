@@ -4,7 +4,6 @@ import copy
 import json
 import math
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -354,7 +353,8 @@ def test_amounts_by_layer_and_layers_left_alone():
     report = topological_(model, {"0.weight": 0.25, "1.weight": 100})
     assert [(layer.name, layer.kept) for layer in report.layers] == [("0.weight", 750), ("1.weight", 200)]
     with pytest.raises(
-        ValueError, match=r"no layer '4\.weight'; its layers are: 1\.weight, 0\.weight, 2\.weight, 3\.weight"
+        ValueError,
+        match=r"'skip' names '4\.weight'; the model has no such layer, only: 0\.weight, 1\.weight, 2\.weight",
     ):
         topological_(model, 0.1, skip=["4.weight"])
 
@@ -388,7 +388,10 @@ def test_the_report_becomes_json_and_html():
 
 
 def test_the_report_measures_what_it_says(monkeypatch):
-    monkeypatch.setattr("torch_bridge.prune.network_masks", partial(network_masks, method="magnitude"))
+    def by_magnitude(required, weights, masks, keep):
+        return network_masks(weights, keep, masks, method="magnitude", scope="global")
+
+    monkeypatch.setattr("torch_bridge.prune.masks_around", by_magnitude)
     report = topological_(
         nn.Sequential(nn.Linear(30, 20), nn.Conv1d(20, 20, 1)), 0.88, example_input=(torch.zeros(20, 30),)
     )

@@ -1,0 +1,256 @@
+"""Which tensors of a model are pruned, and which are left alone and why; weights that layers share are one target."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torch_bridge import MissingExtra
+
+try:
+    from torch import Tensor, nn
+    from torch.nn.modules.conv import _ConvNd
+except ModuleNotFoundError as error:
+    raise MissingExtra("torch") from error
+
+from topobounds._arguments import argument_error, choice
+from topobounds.layers import Conv
+from topobounds.pruning import Mask
+from topobounds.topology.filtration import as_array
+from torch_bridge.audit import LayerTensor
+from torch_bridge.geometry import (
+    Trace,
+    WeightTensor,
+    about,
+    current_weight,
+    joined,
+    stored_weight,
+    trace,
+    unread_weights,
+    weight_tensors,
+)
+
+Amount = int | float | Fraction
+Amounts = Amount | Mapping[str, Amount]
+Convention = Literal["flattened", "shared"]
+Array = NDArray[Any]
+
+CONVENTIONS = ("flattened", "shared")
+NAMES_SHOWN = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a model has a weight tensor.
+
+    Attributes
+    ----------
+    name : str
+        The parameter in the model, as it is spelt before pruning.
+    module : torch.nn.Module
+        Its module.
+    tensor : WeightTensor
+        What it holds.
+    attention : torch.nn.MultiheadAttention or None
+        What it is the output projection of.
+    """
+
+    name: str
+    module: nn.Module
+    tensor: WeightTensor
+    attention: nn.MultiheadAttention | None
+
+    @property
+    def parameter(self) -> nn.Parameter | None:
+        """The parameter that holds the weights; None if they are computed."""
+        return stored_weight(self.module, self.tensor.name)
+
+    @property
+    def alive(self) -> Mask:
+        """What earlier rounds have left."""
+        mask = self.module._buffers.get(f"{self.tensor.name}_mask")
+        return alive(mask) if mask is not None else np.ones(tuple(cast(Tensor, self.parameter).shape), np.bool_)
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A tensor that is to be pruned, in all its places.
+
+    Attributes
+    ----------
+    places : list of Place
+        The first is the one it is named by.
+    layer : LayerTensor
+        The graphs it holds.
+    weights : ndarray
+        As they are now; pruned ones are zero.
+    alive : ndarray of bool
+        What earlier rounds have left.
+    convention : {"flattened", "shared"} or None
+        What graph a convolution is taken for.
+    amount : int or float or None
+        Its own amount, where each has one.
+    """
+
+    places: list[Place]
+    layer: LayerTensor
+    weights: Array
+    alive: Mask
+    convention: Convention | None
+    amount: Amount | None
+
+
+def find_targets(
+    model: nn.Module,
+    amount: Amounts,
+    skip: Collection[str],
+    convention: Convention | None,
+    example_input: Any,
+) -> tuple[list[Target], dict[str, str]]:
+    """Return what to prune of a model, in the order of its modules, and by name what is left alone, and why.
+
+    Parameters
+    ----------
+    model, amount, skip, convention, example_input
+        As in `torch_bridge.prune.topological_`.
+
+    Raises
+    ------
+    ValueError
+        If a name is not that of a layer, or is that of a weight that is computed from others; if layers that share
+        their weights have different masks or amounts; if a convolution has no one graph; or as `as_array`.
+    """
+    places = list(_places(model))
+    _check_names(places, amount, skip)
+    groups: dict[object, list[Place]] = {}
+    for place in places:
+        groups.setdefault(place.parameter if place.parameter is not None else place.name, []).append(place)
+    left_alone: dict[str, str] = {}
+    chosen = []
+    for group in groups.values():
+        reasons = _why_not(group, amount, skip)
+        left_alone |= reasons
+        if not reasons:
+            chosen.append(group)
+    traced = _traced(chosen, model, convention, example_input)
+    targets = [_target(group, amount, traced) for group in chosen]
+    order = {place.name: number for number, place in enumerate(places)}
+    left_alone = dict(sorted(left_alone.items(), key=lambda item: order[item[0]]))
+    return targets, left_alone | {name: reason for name, reason in unread_weights(model) if name not in left_alone}
+
+
+def alive(mask: Tensor) -> Mask:
+    """Return a mask of torch as an array."""
+    return cast(Mask, (mask != 0).cpu().numpy())
+
+
+def _places(model: nn.Module) -> Iterator[Place]:
+    attention = {module.out_proj: module for module in model.modules() if isinstance(module, nn.MultiheadAttention)}
+    for path, module in model.named_modules():
+        for tensor in weight_tensors(module):
+            yield Place(joined(path, tensor.name), module, tensor, attention.get(cast(Any, module)))
+
+
+def _check_names(places: list[Place], amount: Amounts, skip: Collection[str]) -> None:
+    if isinstance(skip, str) or not isinstance(skip, Collection):
+        raise argument_error("skip", "a collection of parameter names", skip)
+    names = [place.name for place in places]
+    for argument, given in (("skip", skip), ("amount", amount if isinstance(amount, Mapping) else ())):
+        for name in given:
+            if name not in names:
+                shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
+                raise ValueError(f"Argument '{argument}' names '{name}'; the model has no such layer, only: {shown}.")
+
+
+def _why_not(group: list[Place], amount: Amounts, skip: Collection[str]) -> dict[str, str]:
+    """Return the reasons to leave a tensor alone, by place; empty if it is to be pruned."""
+    reasons = {place.name: "skipped" for place in group if place.name in skip}
+    if isinstance(amount, Mapping):
+        if not reasons and any(place.name in amount for place in group):
+            if group[0].parameter is None:
+                rule = "a mapping of parameters, not of weights that are computed from others"
+                raise argument_error("amount", rule, group[0].name)
+            return {}
+        reasons = reasons or {place.name: "not asked for" for place in group}
+    else:
+        for place in group:
+            if place.parameter is None:
+                reasons.setdefault(place.name, "it is computed from other parameters")
+            if place.tensor.kind == "embedding":
+                reasons.setdefault(place.name, "embeddings are pruned where 'amount' names them")
+    if not reasons:
+        return {}
+    first = next(iter(reasons))
+    return {each.name: reasons.get(each.name, f"the same weights as '{first}', which is left alone") for each in group}
+
+
+def _traced(
+    chosen: list[list[Place]], model: nn.Module, convention: Convention | None, example_input: Any
+) -> Trace | None:
+    """Return what a call of the model tells of its convolutions, if there is any to be pruned by its geometry."""
+    if convention is not None and choice("convention", convention, CONVENTIONS) == "flattened":
+        return None
+    if example_input is None and convention == "shared":
+        raise argument_error("example_input", "given where convention is 'shared'", example_input)
+    if example_input is None or not any(isinstance(group[0].module, _ConvNd) for group in chosen):
+        return None
+    return trace(model, example_input)
+
+
+def _target(group: list[Place], amount: Amounts, traced: Trace | None) -> Target:
+    first = group[0]
+    conv = _traced_conv(first, traced) if first.tensor.kind == "conv" and traced is not None else None
+    with about(first.name):
+        weights = as_array("weights", current_weight(first.module, first.tensor.name))
+        layer = layer_of(first.module, first.tensor, weights.shape, conv, first.name)
+    convention: Convention | None = ("shared" if conv else "flattened") if first.tensor.kind == "conv" else None
+    return Target(group, layer, weights, _one_mask(group), convention, _one_amount(group, amount))
+
+
+def layer_of(
+    module: nn.Module, tensor: WeightTensor, shape: tuple[int, ...], conv: Conv | None, name: str = ""
+) -> LayerTensor:
+    """Return the graphs that a tensor of a module holds."""
+    groups = cast(int, module.groups) if tensor.kind == "conv" else 1
+    parts = len(tensor.parts) if tensor.kind != "conv" else 1 if conv else groups
+    return LayerTensor(name, shape, parts, conv, groups, tensor.inputs_first)
+
+
+def _traced_conv(place: Place, traced: Trace) -> Conv:
+    with about(place.name):
+        convs = traced.convs(place.module)
+    if len(convs) == 1:
+        return convs[0]
+    what = "was not called with this example"
+    if convs:
+        what = "was called with inputs of several sizes"
+    elif traced.calls.get(place.module):
+        what = "gives outputs that are not of the size of its geometry (it pads or crops by itself)"
+    raise ValueError(
+        f"Layer '{place.name}' {what}, so it has no one graph on neurons; convention='flattened' needs none."
+    )
+
+
+def _one_mask(group: list[Place]) -> Mask:
+    masks = [place.alive for place in group]
+    for place, mask in zip(group[1:], masks[1:], strict=True):
+        if not np.array_equal(mask, masks[0]):
+            raise ValueError(
+                f"Layers '{group[0].name}' and '{place.name}' share their weights but have different masks: prune them "
+                "alike, or skip them."
+            )
+    return masks[0]
+
+
+def _one_amount(group: list[Place], amount: Amounts) -> Amount | None:
+    if not isinstance(amount, Mapping):
+        return None
+    asked = {place.name: amount[place.name] for place in group if place.name in amount}
+    first = next(iter(asked))
+    for name, other in asked.items():
+        if other != asked[first]:
+            raise argument_error("amount", f"the same for '{first}' and '{name}', which share their weights", other)
+    return asked[first]
