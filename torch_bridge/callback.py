@@ -9,11 +9,11 @@ from typing import Any
 from torch_bridge import MissingExtra
 
 try:
-    from torch import nn
+    from torch import Tensor, nn
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
-from topobounds._arguments import integer
+from topobounds._arguments import argument_error, integer
 from torch_bridge.bridge import analyze
 
 QUANTITIES = ("neural_persistence", "overlap", "density")
@@ -70,7 +70,7 @@ class TopologyLog:
     Parameters
     ----------
     example_input : Tensor, or tuple or dict of arguments, optional
-        As in `topology_metrics`.
+        As in `topology_metrics`. It follows the model to its device and, if it is of floating point, its type.
     every : int
         Epochs from one record to the next, at least 1.
     sink : callable, optional
@@ -84,7 +84,7 @@ class TopologyLog:
     Raises
     ------
     ValueError
-        If `every` is no positive integer.
+        If `every` is no positive integer, or `sink` cannot be called.
 
     Examples
     --------
@@ -100,6 +100,8 @@ class TopologyLog:
     ) -> None:
         self.example_input = example_input
         self.every = integer("every", every, 1)
+        if sink is not None and not callable(sink):
+            raise argument_error("sink", "a function or None", sink)
         self.sink = sink
         self.records: list[dict[str, Any]] = []
         self._calls = 0
@@ -119,11 +121,13 @@ class TopologyLog:
         dict or None
             The record; None in the epochs between.
         """
-        number = self._calls if epoch is None else epoch
+        number = self._calls if epoch is None else integer("epoch", epoch, 0)
         self._calls += 1
         if number % self.every:
             return None
-        record = {"epoch": number, **topology_metrics(model, self.example_input)}
+        like = next(model.parameters(), None)
+        example = self.example_input if like is None else _moved(self.example_input, like)
+        record = {"epoch": number, **topology_metrics(model, example)}
         self.records.append(record)
         if self.sink is not None:
             self.sink(record)
@@ -134,3 +138,12 @@ class TopologyLog:
         record = self(pl_module, trainer.current_epoch)
         if record is not None:
             pl_module.log_dict({name: value for name, value in record.items() if name != "epoch"})
+
+
+def _moved(example: Any, like: Tensor) -> Any:
+    """Return an example input on the device of a parameter and, where it is of floating point, in its type."""
+    if isinstance(example, Tensor):
+        return example.to(like.device, like.dtype if example.is_floating_point() else example.dtype)
+    if isinstance(example, dict):
+        return {name: _moved(value, like) for name, value in example.items()}
+    return type(example)(_moved(value, like) for value in example) if type(example) in (tuple, list) else example

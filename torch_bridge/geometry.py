@@ -14,6 +14,7 @@ try:
     import torch
     from torch import Tensor, nn
     from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+    from torch.nn.parameter import is_lazy
     from torch.nn.utils.parametrize import ParametrizationList
     from torch.nn.utils.spectral_norm import SpectralNorm
     from torch.nn.utils.weight_norm import WeightNorm
@@ -148,8 +149,15 @@ def current_weight(module: nn.Module, name: str) -> Tensor:
 
     ``module.weight`` of a pruned module dates from its last call; ``weight_orig * weight_mask`` is what it is now. So
     it is with the older ``weight_norm`` and ``spectral_norm``.
+
+    Raises
+    ------
+    ValueError
+        If there are none: of a lazy module, or on the device ``meta``.
     """
     parameter, mask = stored_weight(module, name), module._buffers.get(f"{name}_mask")
+    if parameter is not None and (is_lazy(parameter) or parameter.is_meta):
+        raise ValueError("It has no weights yet: they are made when the model is first called, or moved from 'meta'.")
     if parameter is None:
         for hook in module._forward_pre_hooks.values():
             if isinstance(hook, WeightNorm) and hook.name == name:

@@ -3,12 +3,14 @@
 import copy
 import json
 import math
+import random
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 
 from tests import naive_convolution
@@ -17,6 +19,7 @@ from topobounds import (
     magnitude_overlap,
     maximum_spanning_forest,
     network_forest,
+    neural_persistence,
     persistence_diagram,
 )
 from topobounds.layers import Conv, Dense, Recurrent
@@ -28,6 +31,20 @@ from torch_bridge.geometry import conv_geometry, trace
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+class Conv1D(nn.Module):
+    """The linear layer of GPT-2 as the package transformers has it: inputs first."""
+
+    __module__ = "transformers.pytorch_utils"
+
+    def __init__(self, nf, nx):
+        super().__init__()
+        self.nf, self.nx = nf, nx
+        self.weight, self.bias = nn.Parameter(torch.randn(nx, nf)), nn.Parameter(torch.zeros(nf))
+
+    def forward(self, x):
+        return functional.linear(x, self.weight.T, self.bias)
 
 
 def by_name(report):
@@ -401,6 +418,18 @@ def test_neurons_of_convolutions_pass_to_what_reads_all_their_cells():
             assert (sizes.setdefault(source, layer.m), sizes.setdefault(target, layer.n)) == (layer.m, layer.n)
 
 
+def test_neurons_do_not_depend_on_the_size_of_the_batch():
+    def stream(m, words):
+        x = m.a(words) + m.b(torch.arange(words.shape[1])[None])  # positions are added to every sentence
+        return m.d(x + m.c(x))
+
+    layers = {"a": nn.Embedding(11, 4), "b": nn.Embedding(5, 4)}
+    found = [neurons(stream, torch.zeros(batch, 5, dtype=torch.int64), **layers) for batch in (1, 3)]
+    assert found[0] == found[1] == {"a": ((0, 1),), "b": ((2, 1),), "c": ((1, 1),), "d": ((1, 3),)}
+    gate = {"c": nn.Linear(4, 1)}
+    assert neurons(lambda m, x: m.d(m.a(x) * m.c(x)), **gate) == {"a": ((0, 1),), "c": ((0, 2),), "d": ((3, 4),)}
+
+
 def test_a_group_has_one_size():
     def tokens(m, x):
         x = m.a(x)  # 3 tokens of 4 neurons
@@ -448,3 +477,124 @@ def test_without_an_example_no_neurons_are_known():
     report = analyze(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)))
     assert [layer.neurons for layer in report.layers] == [(), ()]
     assert report.sources == {"0.weight": (), "1.weight": ()}
+
+
+# the model is left as it was
+
+
+class Busy(nn.Module):
+    """Changes all that a call can change."""
+
+    def __init__(self):
+        super().__init__()
+        self.normed = parametrizations.spectral_norm(nn.Linear(6, 5))
+        self.norm, self.head, self.seen = nn.BatchNorm1d(5), nn.Linear(5, 2), torch.zeros(1)
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x):
+        self.calls += 1
+        self.seen = self.seen + 1
+        random.random(), np.random.rand(), torch.rand(1)  # noqa: NPY002 -- what the model does
+        self.norm.train()
+        with torch.enable_grad():
+            self.head.weight.square().sum().backward()
+        return self.head(self.norm(self.normed(x)))
+
+
+@pytest.mark.parametrize("example", [None, torch.randn(4, 6)])
+def test_a_model_is_left_as_it_was(example):
+    model = Busy()
+    model.head.weight.grad = torch.ones(2, 5)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    identities = {name: id(buffer) for name, buffer in model.named_buffers()}
+    modes = [module.training for module in model.modules()]
+    generators = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
+    analyze(model, example)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert {name: id(buffer) for name, buffer in model.named_buffers()} == identities
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(model.head.weight.grad, torch.ones(2, 5))
+    assert model.normed.parametrizations.weight.original.grad is None
+    assert torch.equal(model.seen, torch.zeros(1))
+    assert random.getstate() == generators[0]
+    assert np.random.get_state()[1].tolist() == generators[1]  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), generators[2])
+
+
+def test_a_pruned_model_can_be_trained_on_after_it_was_analyzed():
+    model = nn.Sequential(nn.Linear(6, 5))
+    prune.l1_unstructured(model[0], "weight", 10)
+    analyze(model, torch.zeros(1, 6))
+    model[0].weight.abs().sum().backward()
+    assert int((model[0].weight_orig.grad != 0).sum()) == 20
+
+
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.spectral_norm])
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_older_norms_are_read_as_they_are_now(norm):
+    model = nn.Sequential(norm(nn.Linear(6, 5)))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.rand_like(parameter))
+    stale = analyze(model)
+    assert stale.to_dict()["layers"][0]["neural_persistence"] == pytest.approx(
+        analyze(model.eval(), torch.zeros(1, 6)).layers[0].neural_persistence, rel=1e-6
+    )
+
+
+# what is no layer, or has no known graph
+
+
+class Padded(nn.Conv2d):
+    """Pads by itself, as some image models do."""
+
+    def forward(self, x):
+        return functional.conv2d(functional.pad(x, (0, 1, 0, 1)), self.weight, self.bias, self.stride)
+
+
+def test_a_convolution_that_pads_by_itself_has_no_known_graph():
+    model = nn.Sequential(Padded(2, 2, 3, stride=2), nn.Conv2d(2, 3, 1))
+    first, second = analyze(model, torch.zeros(1, 2, 4, 4)).layers
+    assert (first.m, first.alpha, first.critical_rank, first.eta_tau) == (None, None, None, None)
+    assert first.reason == (
+        "Its outputs are not of the size of its geometry, so it pads or crops by itself, and has no known graph."
+    )
+    assert (second.m, second.n) == (8, 12)
+
+
+def test_the_linear_layer_of_gpt_2_has_its_inputs_first():
+    layer = Conv1D(20, 30)
+    model = nn.Sequential(layer, nn.ReLU(), nn.Linear(20, 10))
+    first, second = analyze(model, torch.zeros(3, 30)).layers
+    same = analyze(nn.Linear(30, 20)).layers[0]
+    assert (first.kind, first.m, first.n, first.eta_tau) == ("dense", 30, 20, same.eta_tau)
+    assert (first.neurons, second.neurons) == (((0, 1),), ((1, 2),))
+    assert first.neural_persistence == pytest.approx(neural_persistence(layer.weight.detach().numpy(), normalized=True))
+
+
+def test_layers_of_no_kind_that_is_known_are_listed():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Bilinear(4, 4, 4))
+    assert analyze(model).unread == {"1.weight": "Bilinear is no layer that topobounds knows."}
+
+
+def test_a_layer_that_is_made_in_the_first_call():
+    class Late(nn.Module):
+        def forward(self, x):
+            if not hasattr(self, "late"):
+                self.late = nn.Linear(4, 2)
+            return self.late(x)
+
+    (layer,) = analyze(Late(), torch.zeros(1, 4)).layers
+    assert (layer.name, layer.m, layer.n, layer.calls) == ("late.weight", 4, 2, 0)
+
+
+@pytest.mark.parametrize("model", [3, {"a": 1}, nn.Linear, None])
+def test_what_is_no_module_is_refused(model):
+    with pytest.raises(ValueError, match=r"Argument 'model' must be a torch\.nn\.Module, not "):
+        analyze(model)
+
+
+@pytest.mark.parametrize("model", [nn.LazyLinear(4), nn.Linear(4, 3, device="meta")])
+def test_weights_that_are_not_there_name_the_layer(model):
+    with pytest.raises(ValueError, match=r"^Layer '0\.weight': It has no weights yet"):
+        analyze(nn.Sequential(model))

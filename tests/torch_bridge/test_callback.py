@@ -61,6 +61,22 @@ def test_a_loop_of_ones_own(net):
         TopologyLog(every=0)
 
 
+@pytest.mark.parametrize(
+    ("sink", "epoch", "message"), [(3, 0, "'sink' must be a function or None, not 3"), (None, "a", "'epoch' must be")]
+)
+def test_what_cannot_be_is_refused(net, sink, epoch, message):
+    with pytest.raises(ValueError, match=message):
+        TopologyLog(sink=sink)(net, epoch)
+
+
+def test_the_example_follows_the_model():
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10)).bfloat16()
+    log = TopologyLog(example_input=(torch.zeros(1, 1, 8, 8),))
+    assert log(net) == {"epoch": 0, **topology_metrics(net, torch.zeros(1, 1, 8, 8, dtype=torch.bfloat16))}
+    words = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2)).double()
+    assert TopologyLog(example_input={"input": torch.tensor([1, 2])})(words)["topology/density"] == 1
+
+
 def test_as_lightning_calls_it(net):
     logged = []
     net.log_dict = logged.append

@@ -1,6 +1,7 @@
 """T-IMP in torch: the counts of torch's own methods, the topology of the layer, and nothing lost on the way."""
 
 import copy
+import io
 import json
 import math
 import re
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
+from tests.torch_bridge.test_analyze import Conv1D, Padded
 from topobounds import critical_kernel_weights, persistence_diagram
 from topobounds.pruning import network_masks, topological_mask
 from torch_bridge import TopologicalUnstructured, topological_, topological_unstructured
@@ -369,6 +371,208 @@ def test_tied_weights_get_one_mask():
     assert model[0].weight_orig is model[2].weight_orig
 
 
+class Language(nn.Module):
+    """A head that has the weights of the embedding, as language models have."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.inner, self.head = nn.Embedding(50, 20), nn.Linear(20, 20), nn.Linear(20, 50, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, tokens):
+        return self.head(self.inner(self.words(tokens)))
+
+
+def remove_all(model):
+    for module in model.modules():
+        for hook in [h for h in module._forward_pre_hooks.values() if isinstance(h, prune.BasePruningMethod)]:
+            prune.remove(module, hook._tensor_name)
+
+
+def test_weights_of_an_embedding_and_a_head_are_left_alone_or_pruned_in_both():
+    model, tokens = Language(), torch.arange(10)
+    report = topological_(model, 0.5)
+    assert [layer.name for layer in report.layers] == ["inner.weight"]
+    assert report.left_alone == {
+        "words.weight": "embeddings are pruned where 'amount' names them",
+        "head.weight": "the same weights as 'words.weight', which is left alone",
+    }
+    for named in ("words.weight", "head.weight"):
+        model = Language()
+        report = topological_(model, {named: 0.5})
+        assert [(layer.name, layer.kept, layer.reason) for layer in report.layers] == [
+            ("words.weight", 500, None),
+            ("head.weight", 500, "the same weights as 'words.weight'"),
+        ]
+        before = model(tokens)
+        remove_all(model)
+        assert torch.equal(model(tokens), before)
+        assert model.head.weight is model.words.weight
+        assert int((model.words.weight != 0).sum()) == 500
+
+
+def tied():
+    model = nn.Sequential(nn.Linear(20, 20), nn.ReLU(), nn.Linear(20, 20), nn.Linear(20, 10))
+    model[2].weight = model[0].weight
+    return model
+
+
+def test_layers_with_the_same_weights_are_skipped_together():
+    model = tied()
+    report = topological_(model, 0.5, skip=["2.weight"])
+    assert [layer.name for layer in report.layers] == ["3.weight"]
+    assert report.left_alone == {
+        "0.weight": "the same weights as '2.weight', which is left alone",
+        "2.weight": "skipped",
+    }
+    assert (
+        topological_(model, {"0.weight": 0.1, "3.weight": 0.1}, skip=["2.weight"]).left_alone["2.weight"] == "skipped"
+    )
+
+
+def test_layers_with_the_same_weights_have_one_amount_and_one_mask():
+    with pytest.raises(ValueError, match=r"'amount' must be the same for '0\.weight' and '2\.weight', which share"):
+        topological_(tied(), {"0.weight": 0.5, "2.weight": 0.25})
+    assert [layer.kept for layer in topological_(tied(), {"0.weight": 0.5, "2.weight": 0.5}).layers] == [200, 200]
+    model = tied()
+    prune.l1_unstructured(model[2], "weight", 0.5)
+    with pytest.raises(
+        ValueError, match=r"Layers '0\.weight' and '2\.weight' share their weights but have different m"
+    ):
+        topological_(model, 0.1)
+    assert not hasattr(model[0], "weight_mask")
+
+
+def test_layers_that_it_does_not_know_are_listed():
+    model = nn.Sequential(nn.Linear(20, 20), nn.Bilinear(20, 20, 5))
+    assert topological_(model, 0.5).left_alone == {"1.weight": "Bilinear is no layer that topobounds knows."}
+
+
+def test_the_linear_layer_of_gpt_2():
+    model = nn.Sequential(Conv1D(60, 20), nn.Linear(60, 10))
+    before = array(model[0].weight)
+    report = topological_(model, 0.5)
+    assert [(layer.name, layer.kind, layer.alpha, layer.kept) for layer in report.layers] == [
+        ("0.weight", "dense", 79, 600),
+        ("1.weight", "dense", 69, 300),
+    ]
+    np.testing.assert_array_equal(array(model[0].weight_mask) > 0, topological_mask(before, 600))
+
+
+def test_rounds_do_not_add_up_masks():
+    model, bare = nn.Sequential(nn.Linear(100, 80)), nn.Sequential(nn.Linear(100, 80))
+    prune.l1_unstructured(bare[0], "weight", 0.5)
+    sizes = []
+    for _ in range(4):
+        topological_(model, 0.2)
+        (hook,) = model[0]._forward_pre_hooks.values()
+        assert all(method.mask is None for method in getattr(hook, "_pruning_methods", (hook,)))
+        content = io.BytesIO()
+        torch.save(model, content)
+        sizes.append(content.tell())
+    plain = io.BytesIO()
+    torch.save(bare, plain)
+    assert max(sizes) < plain.tell() + 4000
+    prune.l1_unstructured(model[0], "weight", 100)
+    topological_unstructured(model[0], "weight", 100)
+    assert model[0].weight_mask.sum() == 3277 - 200
+
+
+def state_of(model):
+    """Return what pruning may change, in its order."""
+    return [
+        (list(m._parameters), list(m._buffers), list(m._forward_pre_hooks.values()), list(vars(m)), [*m.parameters()])
+        for m in model.modules()
+    ]
+
+
+def test_a_refusal_keeps_the_order_of_the_parameters():
+    layer = nn.Linear(4, 4)
+    optimizer = torch.optim.Adam(layer.parameters())
+    layer(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    before = state_of(layer)
+    with pytest.raises(ValueError, match="at least alpha = 7"):
+        topological_unstructured(layer, "weight", 1.0)
+    assert [list(map(str, each)) for each in state_of(layer)[0]] == [list(map(str, each)) for each in before[0]]
+    again = torch.optim.Adam(layer.parameters())
+    again.load_state_dict(optimizer.state_dict())
+    assert all(again.state[p]["exp_avg"].shape == p.shape for p in layer.parameters())
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_what_fails_half_way_changes_nothing(monkeypatch, rounds):
+    model = nn.Sequential(nn.Linear(30, 20), nn.LSTM(20, 10), nn.Linear(10, 8), nn.MultiheadAttention(20, 2))
+    for _ in range(rounds):
+        topological_(model, 0.1)
+    before, flat = state_of(model), list(model[1]._flat_weights)
+    masks = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    apply, calls = prune.CustomFromMask.apply, []
+
+    def fail_at_the_fourth(*args):
+        calls.append(args)
+        if len(calls) == 4:
+            raise RuntimeError("no more memory")
+        return apply(*args)
+
+    monkeypatch.setattr(prune.CustomFromMask, "apply", fail_at_the_fourth)
+    with pytest.raises(RuntimeError, match="no more memory"):
+        topological_(model, 0.1)
+    after = state_of(model)
+    for mine, theirs in zip(after, before, strict=True):
+        assert mine[:4] == theirs[:4]
+        assert all(a is b for a, b in zip(mine[4], theirs[4], strict=True))
+    assert all(a is b for a, b in zip(model[1]._flat_weights, flat, strict=True))
+    assert all(torch.equal(buffer, masks[name]) for name, buffer in model.named_buffers())
+    monkeypatch.undo()
+    assert topological_(model, 0.1).preserved
+
+
+@pytest.mark.parametrize("norm", [parametrizations.spectral_norm, nn.utils.spectral_norm, nn.utils.weight_norm])
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_computed_weights_cannot_be_asked_for(norm):
+    model = nn.Sequential(nn.Linear(8, 8), norm(nn.Linear(8, 8)))
+    with pytest.raises(
+        ValueError, match=r"'amount' must be a mapping of parameters, not of .* computed .*, not '1\.weight'"
+    ):
+        topological_(model, {"0.weight": 0.5, "1.weight": 0.5})
+    assert not prune.is_pruned(model[0])
+    assert topological_(model, 0.5).left_alone == {"1.weight": "it is computed from other parameters"}
+
+
+def test_a_convolution_that_pads_by_itself_is_refused():
+    model = nn.Sequential(Padded(2, 2, 3, stride=2))
+    example = torch.zeros(1, 2, 4, 4)
+    with pytest.raises(ValueError, match=r"Layer '0\.weight' gives outputs that are not of the size of its geometry"):
+        topological_(model, 0.1, example_input=example)
+    assert topological_(model, 0.1, example_input=example, convention="flattened").preserved
+
+
+def test_attention_is_plain_again_after_remove():
+    attention = nn.MultiheadAttention(16, 4, batch_first=True).eval()
+    topological_(attention, 0.5)
+    x = torch.randn(2, 3, 16)
+    pruned, _ = attention(x, x, x)
+    for module, name in ((attention, "in_proj_weight"), (attention.out_proj, "weight")):
+        prune.remove(module, name)
+    assert attention._forward_pre_hooks
+    again, _ = attention(x, x, x)
+    assert not attention._forward_pre_hooks
+    torch.testing.assert_close(again, pruned, rtol=0, atol=0)
+
+
+def test_a_model_without_convolutions_is_not_called():
+    class Never(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(9, 9)
+
+        def forward(self, x):
+            raise AssertionError("it was called")
+
+    assert topological_(Never(), 0.1, example_input=torch.zeros(1)).preserved
+
+
 def test_a_model_is_pruned_whole_or_not_at_all():
     model = nn.Sequential(nn.Linear(40, 30), nn.Linear(30, 2))  # the head: 60 weights, 31 of them its tree
     with pytest.raises(ValueError, match=r"Layer '1\.weight': .* at least alpha = 31 weights"):
@@ -457,11 +661,46 @@ def test_the_same_masks_on_cuda():
             "'input_size' must be a sequence of 1 positive integers",
         ),
         (lambda m: topological_(nn.ReLU(), 0.5), "must have a layer to prune"),
+        (lambda m: topological_(3, 0.5), r"'model' must be a torch\.nn\.Module, not 'int'"),
+        (lambda m: topological_(nn.Linear, 0.5), r"'model' must be a torch\.nn\.Module, not <class"),
+        (lambda m: topological_unstructured({}, "weight", 1), r"'module' must be a torch\.nn\.Module, not 'dict'"),
+        (
+            lambda m: topological_unstructured(torch.jit.script(nn.Linear(3, 3)), "weight", 1),
+            "'module' must be one that is",
+        ),
+        (
+            lambda m: topological_unstructured(m, ["weight"], 1),
+            r"'name' must be a parameter of Linear, not \['weight'\]",
+        ),
+        (lambda m: TopologicalUnstructured.apply(m, "nope", 1), "'name' must be a parameter of Linear, not 'nope'"),
+        (lambda m: TopologicalUnstructured(1, conv=3), "'conv' must be a Conv or None, not 3"),
+        (lambda m: topological_unstructured(m, "weight", torch.tensor(0.5)), "'amount' must be a number of weights"),
+        (lambda m: topological_(m, np.array([0.5])), "'amount' must be a number of weights"),
+        (
+            lambda m: topological_unstructured(m, "weight", 1, importance_scores=torch.ones(3)),
+            r"'importance_scores' must be a tensor of the shape \(20, 30\), not",
+        ),
+        (
+            lambda m: topological_unstructured(m, "weight", 1, importance_scores=[1]),
+            "'importance_scores' must be a tensor of the shape .*, not 'list'",
+        ),
+        (lambda m: topological_(m, 0.5, skip="weight"), "'skip' must be a collection of parameter names, not 'weight'"),
+        (lambda m: topological_(m, 0.5, skip=5), "'skip' must be a collection of parameter names, not 5"),
+        (
+            lambda m: topological_(m, {"wight": 0.5}),
+            "'amount' names 'wight'; the model has no such layer, only: weight",
+        ),
+        (lambda m: topological_(nn.Linear(4, 0), 0.5), r"Layer 'weight': "),
+        (
+            lambda m: topological_(nn.Sequential(m, nn.Linear(9, 9)), 0.9),
+            r"^Layer '1\.weight': Argument 'amount' must leave at least alpha = 17 weights, .*; 0\.9 leaves 8 of 81",
+        ),
         (lambda m: topological_(m, {"weight": 0.5}, scope="global"), "'amount' must be one number where the scope"),
         (lambda m: topological_(m, 0.5, scope="each"), "'scope' must be one of 'local', 'global'"),
         (lambda m: topological_(m, 0.5, convention="shared"), "'example_input' must be given where convention"),
     ],
 )
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Initializing zero-element tensors")
 def test_what_cannot_be_is_refused(call, message):
     layer = nn.Linear(30, 20)
     with pytest.raises(ValueError, match=message):
