@@ -377,6 +377,43 @@ def test_processes_share_a_run_part_by_part(run):
     assert [level.name for level in run.levels] == ["a-0", "b-0"]
 
 
+def test_a_lock_that_is_free_in_a_moment_is_waited_for(run):
+    holder = RunFolder.open(run.path).locked()
+    holder.__enter__()
+    threading.Timer(0.2, holder.__exit__, (None, None, None)).start()
+    with run.locked():
+        assert run.is_in_use
+
+
+def test_a_forked_child_does_not_hold_the_lock_of_its_parent(run):
+    script = """
+import os, time
+with RunFolder.open(sys.argv[1]).locked():
+    if os.fork() == 0:
+        os.close(1)
+        time.sleep(20)
+        os._exit(0)
+    print("forked", flush=True)
+    time.sleep(60)
+"""
+    with start(script, run.path) as parent:
+        assert parent.stdout.readline() == "forked\n"
+        with pytest.raises(RunError, match=rf"in use by another process \(process {parent.pid}\)"), run.locked():
+            pass
+        parent.kill()
+        parent.wait()
+        with run.locked():
+            pass
+
+
+def test_what_a_killed_writer_left_of_a_checkpoint_goes_with_it(run):
+    run.save_checkpoint("trial-0", b"content")
+    (run.path / ".trial-0.checkpoint.partial").write_bytes(b"cont")
+    run.drop_checkpoint("trial-0")
+    run.drop_checkpoint("trial-0")
+    assert sorted(file.name for file in run.path.iterdir()) == [".lock", "plan.json"]
+
+
 def test_a_full_disk_is_one_clear_error_and_earlier_levels_stay(run):
     write_level(run)
     before = contents(run.path)

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import safetensors
@@ -41,6 +41,8 @@ METRICS = "metrics.jsonl"
 PLAN = "plan.json"
 FORMAT_VERSION = 1
 POLL_SECONDS = 0.02
+PATIENCE = 1.0
+"""Seconds within which the lock of a process that was killed is free."""
 
 
 class RunError(OSError):
@@ -180,7 +182,7 @@ class RunFolder:
         return level
 
     @contextmanager
-    def locked(self, part: str = "", patience: float = 0.0) -> Iterator[Self]:
+    def locked(self, part: str = "", patience: float = PATIENCE) -> Iterator[Self]:
         """Keep every other process from writing here, for the length of a ``with`` block.
 
         The operating system lets the lock go when the process ends, however it ends.
@@ -191,7 +193,7 @@ class RunFolder:
             Keep them from this part only, by any name: for processes that share the run between them. By default, from
             the whole.
         patience : float
-            Seconds to wait for another process to let go.
+            Seconds to wait for another process to let go: one that was killed a moment ago may hold the lock still.
 
         Raises
         ------
@@ -202,10 +204,7 @@ class RunFolder:
             yield self
             return
         path = self.path / (f".{_checked('part', part)}.lock" if part else ".lock")
-        with _explained(path, "locked"):
-            lock = path.open("a+", encoding="ascii")
-        with lock:
-            _acquire(lock, self.path, patience)
+        with _lock(path, patience):
             self._locks.add(part)
             try:
                 yield self
@@ -288,10 +287,12 @@ class RunFolder:
         return content[32:] if hashlib.sha256(content[32:]).digest() == content[:32] else None
 
     def drop_checkpoint(self, name: str) -> None:
-        """Forget the checkpoint of the level `name`, if there is one."""
+        """Forget the checkpoint of the level `name`, and what is left of one that was being written, if there is any."""
         file = self._checkpoint_file(name)
-        with _explained(file, "removed"):
-            file.unlink(missing_ok=True)
+        for each in (file, file.with_name(f"{file.name}.partial")):
+            if each.exists():
+                with _explained(each, "removed"):
+                    each.unlink(missing_ok=True)
 
     def _checkpoint_file(self, name: str) -> Path:
         return self.path / f".{_checked('name', name)}.checkpoint"
@@ -301,6 +302,7 @@ class RunFolder:
             files = {file.name: _describe(file) for file in sorted(partial.iterdir())}
             manifest = {"version": FORMAT_VERSION, "plan": self.sha256, "files": files}
             _write(partial / MANIFEST, _pretty(manifest))
+            _sync(partial)
             partial.rename(self.path / name)
             _sync(self.path)
 
@@ -525,22 +527,48 @@ def _checked(argument: str, name: str) -> str:
     return name
 
 
-def _acquire(lock: IO[str], path: Path, patience: float) -> None:
-    until = time.monotonic() + patience
+_held: set[int] = set()
+"""Descriptors of the locks of this process."""
+
+
+def _let_go() -> None:
+    """Close the locks that a process has from its parent, which would be locked as long as it goes on."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+@contextmanager
+def _lock(path: Path, patience: float) -> Iterator[None]:
     with _explained(path, "locked"):
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() >= until:
-                    lock.seek(0)
-                    holder = lock.read().strip() or "starting"
-                    raise RunError(f"{path} is in use by another process ({holder}).") from error
-                time.sleep(POLL_SECONDS)
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()}")
-        lock.flush()
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    _held.add(descriptor)
+    try:
+        with _explained(path, "locked"):
+            _acquire(descriptor, path.parent, patience)
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()}".encode())
+        yield
+    finally:
+        if descriptor in _held:
+            _held.remove(descriptor)
+            os.close(descriptor)
+
+
+def _acquire(descriptor: int, folder: Path, patience: float) -> None:
+    until = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() >= until:
+                holder = os.pread(descriptor, 100, 0).decode(errors="replace").strip() or "starting"
+                raise RunError(f"{folder} is in use by another process ({holder}).") from error
+            time.sleep(POLL_SECONDS)
 
 
 @contextmanager
@@ -575,7 +603,9 @@ def _sync(folder: Path) -> None:
 
 
 def _describe(file: Path) -> dict[str, Any]:
+    """Return size and SHA-256 of a file that a manifest is to vouch for, once it is on the disk."""
     with file.open("rb") as stream:
+        os.fsync(stream.fileno())
         return {"size": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 

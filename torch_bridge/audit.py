@@ -238,8 +238,8 @@ def prune(
     """
     kind = METHODS.get(pruning.method, "topological")
     found = dict(masks)
-    for place, (group, count) in enumerate(_groups(layers, pruning, round_number)):
-        found |= _ranked(group, weights, masks, count, kind, pruning, seed + place)
+    for place, (group, counts) in enumerate(_groups(layers, pruning)):
+        found |= _ranked(group, weights, masks, counts[round_number - 1], kind, pruning, seed + place)
     if pruning.method == "shuffled":
         for place, layer in enumerate(layers):
             count = int(found[layer.name].sum())
@@ -247,14 +247,14 @@ def prune(
     return found
 
 
-def _groups(layers: list[LayerTensor], pruning: Pruning, round_number: int) -> list[tuple[list[LayerTensor], int]]:
-    """Return the layers that are ranked together, with the weights that they may keep."""
+def _groups(layers: list[LayerTensor], pruning: Pruning) -> list[tuple[list[LayerTensor], tuple[int, ...]]]:
+    """Return the layers that are ranked together, with the weights that they may keep after each round."""
     factors = layer_factors(layers, pruning)
     pruned = [layer for layer in layers if factors[layer.name]]
     if pruning.scope == "global":
         total = sum(layer.n_weights for layer in pruned)
-        return [(pruned, pruning.counts(total)[round_number - 1])] if pruned else []
-    return [([each], pruning.counts(each.n_weights, factors[each.name])[round_number - 1]) for each in pruned]
+        return [(pruned, pruning.counts(total))] if pruned else []
+    return [([each], pruning.counts(each.n_weights, factors[each.name])) for each in pruned]
 
 
 def check_feasible(layers: list[LayerTensor], pruning: Pruning) -> None:
@@ -271,15 +271,19 @@ def check_feasible(layers: list[LayerTensor], pruning: Pruning) -> None:
     factors = layer_factors(layers, pruning)
     if pruning.method not in ("t-imp", "shuffled") or pruning.on_infeasible == "clamp" or not any(factors.values()):
         return
-    for round_number in range(1, pruning.rounds + 1):
-        for group, count in _groups(layers, pruning, round_number):
-            alpha = sum(_alpha_by_shape(layer) for layer in group)
-            if count < alpha:
-                names = f"layer '{group[0].name}'" if len(group) == 1 else "the layers together"
-                raise ValueError(
-                    f"Round {round_number} leaves {names} {count} weights, fewer than the alpha = {alpha} that carry "
-                    "the topology: prune less, in fewer rounds, or set on_infeasible = 'clamp' to stop at alpha."
-                )
+    too_few = []
+    for group, counts in _groups(layers, pruning):
+        alpha = sum(_alpha_by_shape(layer) for layer in group)
+        round_number = next((r for r, count in enumerate(counts, 1) if count < alpha), None)
+        if round_number is not None:
+            names = f"layer '{group[0].name}'" if len(group) == 1 else "the layers together"
+            too_few.append((round_number, names, counts[round_number - 1], alpha))
+    if too_few:
+        round_number, names, count, alpha = min(too_few, key=lambda each: each[0])
+        raise ValueError(
+            f"Round {round_number} leaves {names} {count} weights, fewer than the alpha = {alpha} that carry the "
+            "topology: prune less, in fewer rounds, or set on_infeasible = 'clamp' to stop at alpha."
+        )
 
 
 def _alpha_by_shape(layer: LayerTensor) -> int:

@@ -9,12 +9,13 @@ from typing import Any
 from torch_bridge import MissingExtra
 
 try:
-    from torch import Tensor, nn
+    from torch import nn
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
 from topobounds._arguments import argument_error, integer
 from torch_bridge.bridge import analyze
+from torch_bridge.geometry import moved_to
 
 QUANTITIES = ("neural_persistence", "overlap", "density")
 
@@ -125,9 +126,7 @@ class TopologyLog:
         self._calls += 1
         if number % self.every:
             return None
-        like = next(model.parameters(), None)
-        example = self.example_input if like is None else _moved(self.example_input, like)
-        record = {"epoch": number, **topology_metrics(model, example)}
+        record = {"epoch": number, **topology_metrics(model, moved_to(model, self.example_input))}
         self.records.append(record)
         if self.sink is not None:
             self.sink(record)
@@ -138,12 +137,3 @@ class TopologyLog:
         record = self(pl_module, trainer.current_epoch)
         if record is not None:
             pl_module.log_dict({name: value for name, value in record.items() if name != "epoch"})
-
-
-def _moved(example: Any, like: Tensor) -> Any:
-    """Return an example input on the device of a parameter and, where it is of floating point, in its type."""
-    if isinstance(example, Tensor):
-        return example.to(like.device, like.dtype if example.is_floating_point() else example.dtype)
-    if isinstance(example, dict):
-        return {name: _moved(value, like) for name, value in example.items()}
-    return type(example)(_moved(value, like) for value in example) if type(example) in (tuple, list) else example

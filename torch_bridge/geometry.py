@@ -310,6 +310,26 @@ def trace(model: nn.Module, example_input: Any) -> Trace:
     return Trace(calls, found)
 
 
+def moved_to(model: nn.Module, example: Any) -> Any:
+    """Return an example input on the device of a model and, where it is of floating point, in its type.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Its first parameter decides; without one, the example stays as it is.
+    example : Tensor, or tuple, list or dict of them
+        Anything else in it stays as it is.
+    """
+    like = next(model.parameters(), None)
+    if like is None:
+        return example
+    if isinstance(example, Tensor):
+        return example.to(like.device, like.dtype if example.is_floating_point() else example.dtype)
+    if isinstance(example, dict):
+        return {name: moved_to(model, value) for name, value in example.items()}
+    return type(example)(moved_to(model, each) for each in example) if type(example) in (tuple, list) else example
+
+
 @contextmanager
 def about(name: str) -> Iterator[None]:
     """Name the layer in a ValueError; nothing for an empty name."""

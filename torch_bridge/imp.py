@@ -6,33 +6,48 @@ rewinds to a later step) as safetensors, and its records as JSON lines: one of t
 evaluation, one for every layer, and last a summary.
 """
 
+import json
 import pickle
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import ml_dtypes
 import numpy as np
-from numpy.typing import NDArray
 
 from torch_bridge import MissingExtra
 
 try:
     import torch
     from torch import Tensor, nn
-    from torch.optim.optimizer import register_optimizer_step_post_hook
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
 from topobounds._arguments import argument_error
+from topobounds._records import plain
 from topobounds.runs import RunError, RunFolder
 from torch_bridge.audit import LayerTensor, check_feasible, forest_share, prune, pruning_record, training_record
 from torch_bridge.data import Dataset, load_dataset
-from torch_bridge.geometry import Trace, WeightTensor, trace, weight_tensors
+from torch_bridge.geometry import (
+    undisturbed,
+)
 from torch_bridge.models import build_model
+from torch_bridge.nets import (
+    Array,
+    State,
+    aliases,
+    as_numpy,
+    check_state,
+    copied,
+    layer_tensors,
+    left_alone,
+    load,
+    masked_steps,
+    state_of,
+)
 from torch_bridge.parallel import PATIENCE, Report, each, how_many
 from torch_bridge.plan import ImpPlan
 from torch_bridge.recipe import (
@@ -50,8 +65,6 @@ from torch_bridge.recipe import (
 )
 from torch_bridge.train import one_thread, pick_device
 
-Array = NDArray[Any]
-State = dict[str, Array]
 TrainFunction = Callable[[nn.Module, dict[str, Tensor], int], Mapping[str, Any] | None]
 Progress = Callable[[int, int, str], None]
 
@@ -85,14 +98,17 @@ def run_imp(
     folder : path
         The run folder of this plan; made where missing.
     model : torch.nn.Module or callable that returns one, optional
-        The caller's own net, exactly where the plan has no ``model``. A callable is called with torch's generators
-        seeded by replicate; a module's weights as they are now are the initialisation.
+        The caller's own net, exactly where the plan has no ``model``. A callable is called with the global generators
+        of torch, numpy and Python seeded by replicate, and returns a new net each time; of a module, copies are
+        trained, it is left as it is, and its weights are the initialisation. Where the plan has a ``recipe``, it
+        returns logits or log-probabilities.
     train_fn : callable, optional
         ``train_fn(model, mask, round) -> metrics``, exactly where the plan has no ``recipe``: trains `model` in place.
-        `mask` holds a bool tensor for every pruned parameter by name; every ``torch.optim`` optimiser leaves what is
-        False at zero, whether the function knows of it or not. `round` is the level. The metrics, a mapping of names
-        to numbers, are recorded; ``test_accuracy``, if it is there, is what ``topobounds imp status`` shows. Torch's
-        generators are seeded by replicate and level.
+        `mask` holds a bool tensor for every pruned parameter by name; the gradients are zero where it is False, and
+        every ``torch.optim`` optimiser leaves these weights at zero, whether the function knows of it or not: see
+        `masked_steps`. One that trains by other means multiplies by the mask itself. `round` is the level. The
+        metrics, a mapping of names to what JSON can hold, are recorded; ``test_accuracy``, if it is there, is what
+        ``topobounds imp status`` shows. The global generators are seeded by replicate and level.
     example_input : Tensor, or tuple or dict of arguments, optional
         What the caller's own net is called with, to learn the geometry of its convolutions. Without it their kernels
         are pruned as matrices.
@@ -118,9 +134,11 @@ def run_imp(
     ------
     ValueError
         If the arguments do not fit the plan, T-IMP cannot keep every layer's topology at the counts of the schedule
-        (told before anything is trained where it can be known), or training diverged.
+        (told before anything is trained where it can be known), training diverged, or `train_fn` returned what is no
+        metrics or left pruned weights alive.
     RunError
-        If the folder holds another plan, was made from other data, is in use, is damaged or cannot be written.
+        If the folder holds another plan, was made from other data or with other layers, is in use, is damaged or cannot
+        be written.
     """
     _check_arguments(plan, model, train_fn)
     place, own = pick_device(device), (model, train_fn, example_input)
@@ -130,13 +148,14 @@ def run_imp(
     extent = {"replicates": plan.replicates}
     run = RunFolder.create(folder, plan.of_each_replicate, defaults=plan.defaults(), extent=extent)
     if not missing_levels(run, plan):
+        _drop_leftovers(run)
         return run
     data = None if plan.data is None else load_dataset(plan.data.name, data_dir, download=download)
     with run.locked():
         _check_same_data(run, data)
-        for finished in run.levels:  # a process that was killed between the two may have left one
-            run.drop_checkpoint(finished.name)
+        _drop_leftovers(run)
         experiment = _Experiment(run, plan, place, data, *own)
+        _check_same_layers(run, experiment.layers)
         experiment.checkpoint_seconds = checkpoint_seconds
         left = list(dict.fromkeys(replicate for replicate, _ in missing_levels(run, plan)))
         steps = sum(map(experiment.steps, plan.levels))
@@ -180,57 +199,6 @@ def missing_levels(run: RunFolder, plan: ImpPlan) -> list[tuple[int, int]]:
     return [each for each in every if not run.is_finished(level_name(*each))]
 
 
-def layer_tensors(net: nn.Module, example_input: Any = None) -> list[LayerTensor]:
-    """Return the prunable weight tensors of a net: linear, recurrent and convolutional layers, attention.
-
-    Parameters
-    ----------
-    net : torch.nn.Module
-        The net. Embeddings, biases and normalisation are left out; weights that layers share come once.
-    example_input : Tensor, or tuple or dict of arguments, optional
-        What the net is called with, once, to learn the geometry of its convolutions; of one that is called on inputs
-        of several sizes the first counts. Kernels of unknown geometry are matrices, group by group.
-
-    Returns
-    -------
-    list of LayerTensor
-        In the order of the net's modules.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-
-    Examples
-    --------
-    >>> [(layer.name, layer.parts) for layer in layer_tensors(nn.LSTM(8, 16))]
-    [('weight_ih_l0', 4), ('weight_hh_l0', 4)]
-    """
-    names = {id(parameter): name for name, parameter in net.named_parameters()}
-    traced = None if example_input is None else trace(net, example_input)
-    found: dict[str, LayerTensor] = {}
-    for module in net.modules():
-        for tensor in weight_tensors(module):
-            parameter = module._parameters.get(tensor.name)
-            if parameter is not None and tensor.kind != "embedding":
-                name = names[id(parameter)]
-                found.setdefault(name, _layer_tensor(name, parameter, module, tensor, traced))
-    if not found:
-        raise ValueError("Argument 'model' must have a layer to prune, and this has none.")
-    return list(found.values())
-
-
-def _layer_tensor(
-    name: str, parameter: Tensor, module: nn.Module, tensor: WeightTensor, traced: Trace | None
-) -> LayerTensor:
-    shape = tuple(parameter.shape)
-    if tensor.kind != "conv":
-        return LayerTensor(name, shape, len(tensor.parts), inputs_first=tensor.inputs_first)
-    groups = cast(int, module.groups)
-    convs = traced.convs(module) if traced else []
-    return LayerTensor(name, shape, groups, convs[0] if convs else None, groups, tensor.inputs_first)
-
-
 class _Experiment:
     """What the levels of one run share."""
 
@@ -251,20 +219,54 @@ class _Experiment:
         if data is not None and plan.data is not None:
             self.split = split_data(data, plan.data, plan.seeds.split, device)
         self.model = model
-        self.initial = _state(model) if isinstance(model, nn.Module) else None
+        self.original = copied(model) if isinstance(model, nn.Module) else None
+        self.last_net: weakref.ref[nn.Module] | None = None
         if model is None and self.split is not None:
             example_input = self.split.train[0][:1]
-        self.layers = layer_tensors(self.new_net(0), example_input)
+        net = self.new_net(0)
+        check_state(net)
+        self.layers = layer_tensors(net, example_input)
+        self.aliases = aliases(net)
+        self.left_alone = left_alone(net, self.layers)
         check_feasible(self.layers, plan.pruning)
+        if plan.recipe is not None and self.split is not None:
+            self._check_precision(net, plan.recipe.precision, self.split.train[0][:2])
 
     def new_net(self, replicate: int, level: int = 0) -> nn.Module:
         """Return the net as initialised for a replicate or, drawn anew, for one of its levels."""
-        if isinstance(self.model, nn.Module):
-            _load(self.model, self.initial or {})
-            return self.model
         with seeded(torch_seed(self.plan.seeds.init, "init", replicate, level)):
-            net = self.model() if self.model is not None else self._planned_net()
+            net = self._made_net()
+        last = self.last_net() if self.last_net else None
+        if net is last:
+            raise argument_error("model", "a function that returns a new net each time", "one that returns the same")
+        self.last_net = weakref.ref(net)
         return net if self.train_fn else net.to(self.device)
+
+    def _made_net(self) -> nn.Module:
+        if self.original is not None:
+            return copied(self.original)
+        try:
+            net = self.model() if self.model is not None else self._planned_net()
+        except RuntimeError as error:
+            if "allocate" in str(error):
+                raise MemoryError(f"The net does not fit into memory: {str(error).splitlines()[0]}") from None
+            raise
+        if not isinstance(net, nn.Module):
+            raise argument_error("model", "a net or a function that returns one", type(net).__name__)
+        return net
+
+    @torch.no_grad()
+    def _check_precision(self, net: nn.Module, precision: str, images: Tensor) -> None:
+        """Refuse a precision that torch cannot compute the net in on this device."""
+        if precision == "float32":
+            return
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16), undisturbed(net):
+                net(images)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            rule = f"'float32' for this net on {self.device} (torch: {reason})"
+            raise argument_error("precision", rule, precision) from None
 
     def _planned_net(self) -> nn.Module:
         assert self.plan.model is not None
@@ -359,7 +361,7 @@ class _LevelMaker:
     def _starting_weights(self) -> State:
         after = self.plan.pruning.after
         if self.previous is None or after == "reinit":
-            return _state(self.experiment.new_net(self.replicate, self.level))
+            return state_of(self.experiment.new_net(self.replicate, self.level))
         if after == "rewind":
             dense = self.experiment.run.level(level_name(self.replicate, 0))
             return dense.weights("rewind" if self.plan.pruning.rewind_step else "start")
@@ -368,15 +370,41 @@ class _LevelMaker:
     def train(self, report: Report) -> None:
         """Train the level, by the recipe or by the caller's function; `report` takes the steps of the level."""
         net = self.experiment.new_net(self.replicate)
-        _load(net, self.files["start"])
-        masks = {name: torch.from_numpy(mask) for name, mask in self.files["masks"].items()}
+        load(net, self.files["start"])
+        masks = {name: torch.from_numpy(mask.copy()) for name, mask in self.files["masks"].items()}
         with seeded(torch_seed(self.plan.seeds.order, "torch", self.replicate, self.level)):
             if self.experiment.train_fn is None:
                 self._train_by_recipe(net, masks, report)
             else:
                 self._train_by_caller(self.experiment.train_fn, net, masks)
                 report(1, "trained")
-        self.files["end"] = self._masked(_state(net))
+        state = state_of(net)
+        with self._named():
+            if self.experiment.train_fn is not None:
+                self._check_masked(state)
+            self._check_converged(state)
+        self.files["end"] = self._masked(state)
+
+    def _check_masked(self, state: State) -> None:
+        """Refuse a net whose pruned weights the caller has trained: its metrics are of another net than is kept."""
+        for name, mask in self.files["masks"].items():
+            if name not in state or state[name].shape != mask.shape:
+                raise ValueError(f"Argument 'train_fn' must leave the net's parameters as they are; '{name}' is gone.")
+            alive = int(np.count_nonzero(state[name][~mask]))
+            if alive:
+                raise ValueError(
+                    f"Argument 'train_fn' must leave pruned weights at zero, but {alive} of '{name}' are not. Weights "
+                    "that no torch.optim optimiser of the net trains are to be multiplied by the mask after every step."
+                )
+
+    def _check_converged(self, state: State) -> None:
+        for name, mask in self.files["masks"].items():
+            bad = int(np.count_nonzero(~np.isfinite(state[name][mask].astype(np.float64))))
+            if bad:
+                raise ValueError(
+                    f"Training diverged: {bad} of the {int(mask.sum())} weights left of layer '{name}' are NaN or "
+                    "infinite."
+                )
 
     def _train_by_recipe(self, net: nn.Module, masks: dict[str, Tensor], report: Report) -> None:
         experiment, recipe, split = self.experiment, self.plan.recipe, self.experiment.split
@@ -386,14 +414,28 @@ class _LevelMaker:
         assert stretch is not None
         snapshot = self.plan.pruning.rewind_step if self.level == 0 else 0
         numbers = {"replicate": self.replicate, "level": self.level}
-        training = Training(net, masks, recipe, stretch, split, self.plan.seeds, **numbers, snapshot_step=snapshot)
+        training = Training(
+            net,
+            masks,
+            recipe,
+            stretch,
+            split,
+            self.plan.seeds,
+            **numbers,
+            snapshot_step=snapshot,
+            normalized=experiment.model is None,
+        )
+        assert experiment.data is not None
+        source = bytes.fromhex(experiment.data.sha256)  # a checkpoint begins with what its net was trained on
         if (checkpoint := experiment.run.checkpoint(self.name)) is not None:
-            training.restore(checkpoint)
+            if not checkpoint.startswith(source):
+                raise RunError(f"The checkpoint of {self.name} in {experiment.run.path} was made from other data.")
+            training.restore(checkpoint.removeprefix(source))
         clock = Clock(experiment.checkpoint_seconds)
 
         def save(state: Callable[[], bytes]) -> None:
             if clock.strikes():
-                experiment.run.save_checkpoint(self.name, state())
+                experiment.run.save_checkpoint(self.name, source + state())
 
         def evaluated(step: int, record: dict[str, Any]) -> None:
             report(step - stretch.first, f"validation accuracy {record['validation_accuracy']:.4f}")
@@ -401,20 +443,19 @@ class _LevelMaker:
         training.run(save, evaluated)
         self.trained = training.progress.records
         if snapshot and training.snapshot is not None:
-            self.files["rewind"] = {name: _as_numpy(value) for name, value in training.snapshot.items()}
+            self.files["rewind"] = {name: as_numpy(value) for name, value in training.snapshot.items()}
 
     def _train_by_caller(self, train_fn: TrainFunction, net: nn.Module, masks: dict[str, Tensor]) -> None:
         places = {name: parameter.device for name, parameter in net.named_parameters()}
-        with masked_steps(net, masks):
-            metrics = train_fn(net, {name: mask.to(places[name]) for name, mask in masks.items()}, self.level)
-        if metrics is not None and not isinstance(metrics, Mapping):
-            raise argument_error("train_fn", "a function that returns a mapping of metrics", type(metrics).__name__)
-        self.trained = [{"record": "training", **(metrics or {})}]
+        with masked_steps(net, masks, self.experiment.model):
+            given = {name: mask.to(places[name], copy=True) for name, mask in masks.items()}
+            metrics = train_fn(net, given, self.level)
+        self.trained = [{**_checked_metrics(metrics), "record": "training"}]
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield the records of the finished level."""
         identity = {"replicate": self.replicate, "level": self.level, "method": self.plan.pruning.method}
-        yield {"record": "start", **identity, **self.experiment.facts()}
+        yield {"record": "start", **identity, **self.experiment.facts(), "left_alone": self.experiment.left_alone}
         yield from self.trained
         layers = []
         with self._named():
@@ -439,8 +480,9 @@ class _LevelMaker:
     def _masked(self, state: Mapping[str, Array]) -> State:
         """Return the state with exact, positive zeros where the masks are False."""
         masked = dict(state)
-        for name, mask in self.files["masks"].items():
-            masked[name] = np.where(mask, state[name], state[name].dtype.type(0))
+        for layer, mask in self.files["masks"].items():
+            for name in self.experiment.aliases[layer]:
+                masked[name] = np.where(mask, state[name], state[name].dtype.type(0))
         return masked
 
     def _seed(self, stream: str) -> np.random.SeedSequence:
@@ -455,35 +497,23 @@ class _LevelMaker:
             raise ValueError(f"{self.name}: {error}") from None
 
 
-@contextmanager
-def masked_steps(net: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
-    """Keep pruned weights at zero in whatever trains a net, for the length of a ``with`` block.
-
-    After every step of every ``torch.optim`` optimiser the parameters of `net` are multiplied by their masks.
-
-    Parameters
-    ----------
-    net : torch.nn.Module
-        The net. A copy of it is not watched.
-    masks : mapping of str to bool tensor
-        By parameter name, of the parameters' shapes.
-    """
-    parameters = dict(net.named_parameters())
-    factors = {parameters[name]: mask for name, mask in masks.items()}
-
-    @torch.no_grad()
-    def apply_masks(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter in factors:
-                    factors[parameter] = factors[parameter].to(parameter)  # nothing to do but where the net has moved
-                    parameter.mul_(factors[parameter])
-
-    handle = register_optimizer_step_post_hook(apply_masks)
-    try:
-        yield
-    finally:
-        handle.remove()
+def _checked_metrics(metrics: Any) -> dict[str, Any]:
+    """Return what a training function says of its net as plain Python."""
+    if metrics is None:
+        return {}
+    rule = "a function that returns a mapping of metrics"
+    if not isinstance(metrics, Mapping):
+        raise argument_error("train_fn", rule, type(metrics).__name__)
+    found = {str(name): plain(value) for name, value in metrics.items()}
+    for name, value in found.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            raise argument_error("train_fn", f"{rule} that JSON can hold", f"{name} = {value!r}") from None
+    accuracy = found.get("test_accuracy")
+    if accuracy is not None and (isinstance(accuracy, bool) or not isinstance(accuracy, int | float)):
+        raise argument_error("train_fn", f"{rule}, 'test_accuracy' a number", accuracy)
+    return found
 
 
 def _summary(layers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -536,6 +566,30 @@ def _report_from(report: Report, done: int, where: str, steps: int, message: str
     report(done + steps, where + message)
 
 
+def _check_same_layers(run: RunFolder, layers: list[LayerTensor]) -> None:
+    """Refuse a net with other layers than the levels that are there, or of which less is known."""
+    here = {layer.name: (list(layer.shape), "shared" if layer.conv else "dense") for layer in layers}
+    for level in run.levels[:1]:
+        records = [record for record in level.metrics if record["record"] == "layer"]
+        there = {record["name"]: (record["shape"], record["graphs"]) for record in records}
+        for name in there.keys() | here.keys():
+            if there.get(name) != here.get(name):
+                raise RunError(
+                    f"{level.path} was made with other layers: '{name}' is {_shown(there.get(name))} there and "
+                    f"{_shown(here.get(name))} in the net and the example_input given now."
+                )
+
+
+def _shown(layer: tuple[list[int], str] | None) -> str:
+    return "not there" if layer is None else f"{'x'.join(map(str, layer[0]))} ({layer[1]} graphs)"
+
+
+def _drop_leftovers(run: RunFolder) -> None:
+    """Remove checkpoints of finished levels, which a process that was killed may have left."""
+    for finished in run.levels:
+        run.drop_checkpoint(finished.name)
+
+
 def _check_same_data(run: RunFolder, data: Dataset | None) -> None:
     for level in run.levels[:1]:
         made_from = level.metrics[0]["data"]
@@ -551,25 +605,3 @@ def _threads_for(plan: ImpPlan, device: torch.device) -> Iterator[None]:
         return
     with one_thread():
         yield
-
-
-def _state(net: nn.Module) -> State:
-    return {name: _as_numpy(value) for name, value in net.state_dict().items()}
-
-
-def _as_numpy(tensor: Tensor) -> Array:
-    """Return a copy of a tensor; bfloat16, which torch cannot hand to numpy, in the type of ml_dtypes."""
-    tensor = tensor.detach().cpu().clone()
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
-
-
-def _load(net: nn.Module, state: Mapping[str, Array]) -> None:
-    net.load_state_dict({name: _as_tensor(array) for name, array in state.items()})
-
-
-def _as_tensor(array: Array) -> Tensor:
-    if array.dtype == ml_dtypes.bfloat16:
-        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
-    return torch.from_numpy(array.copy())

@@ -1,6 +1,7 @@
 """What an IMP experiment is to do: a frozen plan, read from TOML, with a hash. No torch here."""
 
 import os
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from topobounds._arguments import argument_error, choice, density_fraction, integer, real
+from topobounds._arguments import argument_error, choice, integer, real
 from topobounds._records import Record, plain
 from topobounds.pruning import geometric_schedule, linear_schedule
 from topobounds.runs import digest
@@ -23,6 +24,10 @@ WIDTHS = {"vgg11": 64, "resnet-20": 16, "lstm": 128}
 """Models that have a `width`, and what it is by default."""
 
 BELOW_ONE = float(np.nextafter(1.0, 0.0))
+LARGEST = 2**31 - 1
+"""No count in a plan is larger."""
+MOST_ROUNDS = 10_000
+"""Rounds and replicates; each is a folder."""
 
 
 class Part(Record):
@@ -80,13 +85,24 @@ class Part(Record):
                 found[each.name] = plain(each.default)
         return found
 
-    def _integers(self, low: int, *names: str) -> None:
+    def _integers(self, low: int, *names: str, high: int = LARGEST) -> None:
         for name in names:
-            object.__setattr__(self, name, integer(name, getattr(self, name), low))
+            object.__setattr__(self, name, _count(name, getattr(self, name), low, high))
+
+    def _real(self, name: str, rule: str, low: float, high: float, *, open_low: bool = False) -> None:
+        """Check a number and keep it as a float, so that 1 and 1.0 are one plan."""
+        object.__setattr__(self, name, real(name, getattr(self, name), rule, low, high, open_low=open_low))
 
     def _optional_integer(self, name: str, low: int) -> None:
         if getattr(self, name) is not None:
             self._integers(low, name)
+
+
+def _count(name: str, value: Any, low: int, high: int = LARGEST) -> int:
+    number = integer(name, value, low)
+    if number > high:
+        raise argument_error(name, f"at most {high:,}", number)
+    return number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +138,7 @@ class ModelPlan(Part):
         choice("initialization", self.initialization, ("default", "glorot"))
         if not isinstance(self.hidden, list | tuple):
             raise argument_error("hidden", "a sequence of positive integers", self.hidden)
-        object.__setattr__(self, "hidden", tuple(integer("hidden", units, 1) for units in self.hidden))
+        object.__setattr__(self, "hidden", tuple(_count("hidden", units, 1) for units in self.hidden))
         if (self.name == "mlp") != bool(self.hidden):
             raise ValueError(
                 f"Argument 'hidden' goes with the model 'mlp', which needs it; the model is {self.name!r}."
@@ -168,7 +184,7 @@ class DataPlan(Part):
             self._integers(1, "validation")
         else:
             rule = "a number of images or a share in (0, 1)"
-            real("validation", self.validation, rule, 0.0, BELOW_ONE, open_low=True)
+            self._real("validation", rule, 0.0, BELOW_ONE, open_low=True)
         self._optional_integer("image_size", 1)
 
 
@@ -230,13 +246,15 @@ class Recipe(Part):
         choice("optimizer", self.optimizer, ("sgd", "adam", "adamw"))
         choice("schedule", self.schedule, ("constant", "steps", "cosine"))
         choice("precision", self.precision, ("float32", "bfloat16"))
-        real("learning_rate", self.learning_rate, "a positive number", 0.0, float("inf"), open_low=True)
-        real("momentum", self.momentum, "a number in [0, 1)", 0.0, BELOW_ONE)
-        real("weight_decay", self.weight_decay, "a non-negative number", 0.0, float("inf"))
-        density_fraction("gamma", self.gamma)
+        self._real("learning_rate", "a positive, finite number", 0.0, sys.float_info.max, open_low=True)
+        self._real("momentum", "a number in [0, 1)", 0.0, BELOW_ONE)
+        self._real("weight_decay", "a non-negative, finite number", 0.0, sys.float_info.max)
+        self._real("gamma", "a number in (0, 1]", 0.0, 1.0, open_low=True)
         if self.momentum and self.optimizer != "sgd":
             raise ValueError(f"Argument 'momentum' goes with the optimizer 'sgd', not with {self.optimizer!r}.")
-        rule = "numbers in (0, 1)"
+        rule = "a sequence of numbers in (0, 1)"
+        if not isinstance(self.milestones, list | tuple):
+            raise argument_error("milestones", rule, self.milestones)
         stones = [real("milestones", stone, rule, 0.0, BELOW_ONE, open_low=True) for stone in self.milestones]
         object.__setattr__(self, "milestones", tuple(stones))
         if (self.schedule == "steps") != bool(stones):
@@ -307,13 +325,13 @@ class Pruning(Part):
         choice("scope", self.scope, ("local", "global"))
         choice("on_infeasible", self.on_infeasible, ("raise", "clamp"))
         choice("after", self.after, AFTER)
-        self._integers(1, "rounds")
+        self._integers(1, "rounds", high=MOST_ROUNDS)
         self._integers(0, "rewind_step")
         self._optional_integer("finetune_epochs", 1)
         rule = "a number in (0, 1)"
-        real("rate", self.rate, rule, 0.0, BELOW_ONE, open_low=True)
+        self._real("rate", rule, 0.0, BELOW_ONE, open_low=True)
         if self.density is not None:
-            real("density", self.density, rule, 0.0, BELOW_ONE, open_low=True)
+            self._real("density", rule, 0.0, BELOW_ONE, open_low=True)
         if (self.schedule == "linear") != (self.density is not None):
             raise ValueError(
                 f"Argument 'density' goes with the schedule 'linear', which needs it; it is {self.schedule!r}."
@@ -327,8 +345,10 @@ class Pruning(Part):
     def _check_factors(self) -> None:
         if not isinstance(self.factors, Mapping):
             raise argument_error("factors", "a mapping of layer names to numbers", self.factors)
-        for name, factor in {"output_factor": self.output_factor, **self.factors}.items():
-            real(name, factor, "a number in [0, 1]", 0.0, 1.0)
+        self._real("output_factor", "a number in [0, 1]", 0.0, 1.0)
+        factors = {name: real(name, factor, "a number in [0, 1]", 0.0, 1.0) for name, factor in self.factors.items()}
+        object.__setattr__(self, "factors", factors)
+        for name, factor in {"output_factor": self.output_factor, **factors}.items():
             if self.scope == "global" and factor not in (0, 1):
                 raise argument_error(name, "0 or 1 where all layers are ranked together", factor)
 
@@ -384,7 +404,7 @@ class Seeds(Part):
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        self._integers(0, "init", "order", "split", "pruning")
+        self._integers(0, "init", "order", "split", "pruning", high=2**64 - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -441,7 +461,7 @@ class ImpPlan(Part):
 
     def __post_init__(self) -> None:
         """Check that the parts go together."""
-        self._integers(1, "replicates")
+        self._integers(1, "replicates", high=MOST_ROUNDS)
         for name, kind in self.PARTS.items():
             value = getattr(self, name)
             if value is not None and not isinstance(value, kind):
@@ -460,7 +480,10 @@ class ImpPlan(Part):
         ValueError
             If it is no TOML, or describes no plan.
         """
-        return cls.from_dict(tomllib.loads(text))
+        try:
+            return cls.from_dict(tomllib.loads(text))
+        except RecursionError:
+            raise ValueError("This is no plan: its arrays or tables are nested too deeply.") from None
 
     @classmethod
     def read(cls, file: str | os.PathLike[str]) -> Self:

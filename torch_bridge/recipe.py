@@ -2,6 +2,7 @@
 
 import io
 import math
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,10 +39,17 @@ def torch_seed(seed: int, stream: str, replicate: int = 0, level: int = 0) -> in
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global generators for the length of a ``with`` block, and put them back after it."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
+    """Seed the global generators of torch, numpy and Python for the length of a ``with`` block, and put them back."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 -- a caller's code may draw from them
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
 
 
 @dataclass(frozen=True)
@@ -171,7 +179,7 @@ class Training:
     Parameters
     ----------
     net : torch.nn.Module
-        Returns log-probabilities; trained in place.
+        Trained in place.
     masks : mapping of str to bool tensor
         Parameters that are pruned; what is False is zero after every step.
     recipe, stretch
@@ -182,6 +190,8 @@ class Training:
         What the order of the batches depends on.
     snapshot_step : int, optional
         Keep the net's state as it is after so many steps.
+    normalized : bool
+        Whether the net returns log-probabilities. Otherwise they are taken of what it returns.
 
     Attributes
     ----------
@@ -203,6 +213,7 @@ class Training:
         replicate: int,
         level: int,
         snapshot_step: int | None = None,
+        normalized: bool = True,
     ) -> None:
         self.net, self.recipe, self.stretch, self.split = net, recipe, stretch, split
         self.order_of = (seeds.order, "order", replicate, level)
@@ -216,6 +227,7 @@ class Training:
         self.progress = Progress(stretch.first)
         self.snapshot_step = snapshot_step
         self.snapshot: dict[str, Tensor] | None = None
+        self.normalized = normalized
 
     def run(self, save: Callable[[Callable[[], bytes]], None], report: Callable[[int, dict[str, Any]], None]) -> None:
         """Train to the end of the stretch.
@@ -269,10 +281,11 @@ class Training:
         return functional.nll_loss(self._scores(images), labels)
 
     def _scores(self, images: Tensor) -> Tensor:
+        """Return log-probabilities."""
         enabled = self.recipe.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
             scores: Tensor = self.net(images)
-        return scores.float()
+        return scores.float() if self.normalized else torch.log_softmax(scores.float(), dim=1)
 
     def _evaluate(self) -> dict[str, Any]:
         losses = self.progress.losses
@@ -314,7 +327,7 @@ class Training:
             "progress": vars(self.progress),
             "snapshot": self.snapshot,
             "generator": torch.get_rng_state(),
-            "cuda_generators": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            "cuda_generator": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
         torch.save(state, content)
         return content.getvalue()
@@ -328,8 +341,8 @@ class Training:
         self.progress.losses = [loss.to(self.device) for loss in self.progress.losses]
         self.snapshot = state["snapshot"]
         torch.set_rng_state(state["generator"])
-        if state["cuda_generators"]:
-            torch.cuda.set_rng_state_all(state["cuda_generators"])
+        if state["cuda_generator"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_generator"], self.device)
 
 
 def _optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:

@@ -117,6 +117,31 @@ def test_a_net_of_ones_own_trained_by_a_recipe(tmp_path):
     same_but_for_the_device(run, expected)
 
 
+def build_conv():
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(108, 10))
+
+
+@pytest.mark.parametrize("kind", ["module", "function"])
+def test_a_module_of_ones_own_and_an_example_on_the_cpu(tmp_path, kind):
+    torch.manual_seed(0)
+    model = build_conv() if kind == "module" else build_conv
+    plan = ImpPlan.from_dict({name: TINY[name] for name in ("data", "recipe", "pruning")})
+    example = torch.zeros(1, 1, 8, 8)
+    run, expected = (
+        run_imp(plan, tmp_path / d, model=model, example_input=example, device=d) for d in ("remote:0", "cpu")
+    )
+    assert run.levels[0].metrics[-1]["alpha"] > run.levels[0].metrics[-1]["critical"]
+    same_but_for_the_device(run, expected)
+
+
+def test_a_net_of_ours_trained_by_a_function_of_ones_own(tmp_path):
+    def stay(model, mask, round):
+        assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+
+    plan = ImpPlan.from_dict({"model": {"name": "lenet-5"}, "data": {"name": "digits"}, "pruning": {"rounds": 1}})
+    assert len(run_imp(plan, tmp_path, train_fn=stay, device="remote:0").levels) == 2
+
+
 def test_the_nets_of_the_figures(tmp_path):
     plan = TrainingPlan(dataset="digits", trials=1, epochs=2, passes_per_epoch=1)
     run, expected = (train(plan, tmp_path / device, device=device) for device in ("remote:0", "cpu"))

@@ -1,10 +1,12 @@
 """IMP: exact counts, nothing leaks, and the same bytes however often it is killed."""
 
+import copy
 import dataclasses
 import itertools
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,13 +19,15 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils import parametrizations, prune
 
 from topobounds import runs
 from topobounds.runs import RunError, RunFolder
 from topobounds.topology.persistence import persistence_diagram
 from topobounds.topology.spanning import maximum_spanning_forest
 from torch_bridge.data import load_dataset
-from torch_bridge.imp import layer_tensors, level_name, masked_steps, run_imp
+from torch_bridge.imp import level_name, run_imp
+from torch_bridge.nets import layer_tensors, masked_steps
 from torch_bridge.plan import ImpPlan
 from torch_bridge.recipe import generator_seed
 
@@ -448,6 +452,27 @@ def test_an_interrupted_level_goes_on_from_its_checkpoint(tmp_path):
     assert contents(run.path) == contents(whole.path)
 
 
+def test_a_checkpoint_made_from_other_data_is_refused(tmp_path, monkeypatch):
+    plan = plan_of(TINY)
+
+    def stop(done, total, message):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_imp(plan, tmp_path, device="cpu", checkpoint_seconds=0, progress=stop)
+    monkeypatch.setattr("torch_bridge.data.DIGITS_SEED", 1)
+    with pytest.raises(RunError, match=r"checkpoint of replicate-0\.level-00 in .* was made from other data"):
+        run_imp(plan, tmp_path, device="cpu")
+
+
+def test_what_was_left_of_checkpoints_goes_when_a_finished_run_is_opened(tmp_path):
+    run = run_imp(plan_of(TINY), tmp_path, device="cpu")
+    for left in (f".{level_name(0, 2)}.checkpoint", f".{level_name(0, 1)}.checkpoint.partial"):
+        (run.path / left).write_bytes(b"left")
+    run_imp(plan_of(TINY), tmp_path, device="cpu")
+    assert not list(run.path.glob(".*checkpoint*"))
+
+
 def test_a_damaged_checkpoint_costs_the_level_and_nothing_else(tmp_path):
     plan = plan_of(CONV, pruning={"rounds": 1})
 
@@ -569,7 +594,10 @@ def test_other_data_is_refused(tmp_path, monkeypatch):
 
 def test_training_that_diverged_is_told_with_its_level(tmp_path):
     plan = plan_of(TINY, recipe={"learning_rate": 1e30})
-    with pytest.raises(ValueError, match=r"^replicate-0\.level-00: .*NaN or infinite"):
+    told = (
+        r"^replicate-0\.level-00: Training diverged: \d+ of the 1280 weights left of layer 'layers\.0\.weight' are NaN"
+    )
+    with pytest.raises(ValueError, match=told):
         run_imp(plan, tmp_path, device="cpu")
 
 
@@ -609,6 +637,24 @@ def test_half_precision_trains_too(tmp_path):
     assert losses[-1] < losses[0]
 
 
+def test_a_precision_that_torch_cannot_compute_in_is_refused_before_training(tmp_path):
+    class Fussy(nn.Linear):
+        def forward(self, x):
+            if torch.is_autocast_enabled("cpu"):
+                raise RuntimeError("could not create a primitive descriptor.\nmore")
+            return super().forward(x)
+
+    tables = {"data": TINY["data"], "recipe": {"precision": "bfloat16"}}
+    message = (
+        r"'precision' must be 'float32' for this net on cpu \(torch: could not create a primitive descriptor\), not"
+    )
+    with pytest.raises(ValueError, match=message):
+        run_imp(
+            ImpPlan.from_dict(tables), tmp_path, model=lambda: nn.Sequential(nn.Flatten(), Fussy(64, 10)), device="cpu"
+        )
+    assert not RunFolder.open(tmp_path).levels
+
+
 # a net and a training function of the caller's own
 
 
@@ -646,20 +692,204 @@ def test_a_training_function_of_ones_own(tmp_path):
     assert contents(again.path) == contents(run.path)
 
 
-def test_a_module_of_ones_own_starts_from_its_weights_and_is_trained_in_place(tmp_path):
+def test_copies_of_a_module_of_ones_own_are_trained_and_it_is_left_as_it_is(tmp_path):
     net = build()
-    weights = net[0].weight.detach().clone()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    for method in ("imp", "t-imp"):
+        plan = ImpPlan.from_dict({"pruning": {"method": method, "rounds": 1, "rate": 0.5}})
+        run = run_imp(plan, tmp_path / method, model=net, train_fn=plain_training)
+        np.testing.assert_array_equal(run.levels[0].weights("start")["0.weight"], before["0.weight"])
+        assert int((run.levels[1].weights("end")["0.weight"] != 0).sum()) == 960
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert net.training
+
+
+def test_nothing_of_a_level_leaks_into_the_next(tmp_path):
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.seen = build(), 0
+            self.register_buffer("calls", torch.zeros(()), persistent=False)
+
+        def forward(self, x):
+            self.calls += 1
+            self.seen += 1
+            return self.net(x)
+
+    def careless(model, mask, round):
+        assert model.training
+        assert model.seen == int(model.calls) == 0
+        assert all(p.grad is None and p.requires_grad for p in model.parameters())
+        assert not model._forward_hooks
+        model(torch.ones(2, 64)).sum().backward()
+        model.register_forward_hook(lambda *_: None)
+        model.net[3].requires_grad_(False)
+        return {"random": random.random(), "numpy": np.random.rand()}  # noqa: NPY002 -- as callers do
+
+    plan = ImpPlan.from_dict({"pruning": {"rounds": 2, "rate": 0.5}})
+    run = run_imp(plan, tmp_path / "a", model=Counting(), train_fn=lambda *a: (careless(*a), a[0].eval())[0])
+    drawn = [(level.metrics[1]["random"], level.metrics[1]["numpy"]) for level in run.levels]
+    assert len(set(drawn)) == 3
+    again = run_imp(plan, tmp_path / "b", model=Counting(), train_fn=careless)
+    assert [(level.metrics[1]["random"], level.metrics[1]["numpy"]) for level in again.levels] == drawn
+
+
+SHARED = build()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: SHARED, "'model' must be a function that returns a new net each time"),
+        (lambda: 3, "'model' must be a net or a function that returns one, not 'int'"),
+        (nn.LazyLinear(4), r"'model' must be a net whose state is tensors of real numbers, 'weight' too, not 'Un"),
+        (nn.Sequential(nn.Linear(3, 3), nn.ParameterList([torch.zeros(2, dtype=torch.complex64)])), r"'1\.0' too, not"),
+        (prune.l1_unstructured(nn.Linear(3, 3), "weight", 2), "'model' must be a net that can be copied"),
+        (
+            lambda: prune.l1_unstructured(nn.Linear(3, 3), "weight", 2),
+            "Layer 'weight' is pruned by torch.nn.utils.",
+        ),
+    ],
+)
+def test_nets_that_cannot_be_used_are_refused(tmp_path, model, message):
+    with pytest.raises(ValueError, match=message):
+        run_imp(ImpPlan.from_dict({"replicates": 1}), tmp_path, model=model, train_fn=lambda *_: None)
+
+
+def by_hand(model, mask, round):
+    images, labels = torch.randn(64, 64), torch.randint(0, 10, (64,))
+    functional.cross_entropy(model(images), labels).backward()
+    for parameter in model.parameters():
+        parameter.data -= 0.1 * parameter.grad
+
+
+def with_lbfgs(model, mask, round):
+    images, labels = torch.randn(64, 64), torch.randint(0, 10, (64,))
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=30)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(model(images), labels)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    with torch.no_grad():
+        return {"loss": functional.cross_entropy(model.eval()(images), labels).item()}
+
+
+def test_training_by_hand_and_optimisers_that_mix_coordinates_see_the_pruned_net(tmp_path):
+    plan = ImpPlan.from_dict({"pruning": {"rounds": 2, "rate": 0.7}})
+    net = nn.Sequential(nn.Linear(64, 30), nn.Tanh(), nn.Linear(30, 10))
+    for level in run_imp(plan, tmp_path / "a", model=net, train_fn=by_hand).levels:
+        assert all(not level.weights("end")[name][~mask].any() for name, mask in level.weights("masks").items())
+    run = run_imp(plan, tmp_path / "b", model=net, train_fn=with_lbfgs)
+    assert run.levels[1].metrics[1]["loss"] < 0.1  # 64 images learnt by heart with 670 weights
+
+
+def a_copy(model, mask, round):
+    other = copy.deepcopy(model)
+    by_hand(other, mask, round)
+    model.load_state_dict(other.state_dict())
+
+
+def another_parameter(model, mask, round):
+    model[0].weight = nn.Parameter(torch.ones(30, 64))
+
+
+def pruned_by_torch(model, mask, round):
+    prune.l1_unstructured(model[0], "weight", 1)
+
+
+@pytest.mark.parametrize(
+    ("train_fn", "message"),
+    [
+        (a_copy, r"level-01: Argument 'train_fn' must leave pruned weights at zero, but 960 of '0\.weight' are not"),
+        (another_parameter, r"level-01: Argument 'train_fn' must leave pruned weights at zero, but 960 of '0\.weight'"),
+        (pruned_by_torch, r"level-00: Argument 'train_fn' must leave .* parameters as they are; '0\.weight' is gone"),
+        (
+            lambda *_: {"a": {1, 2}},
+            r"'train_fn' must be a function .* that JSON can hold, not 'a = \{1, 2\}'",
+        ),
+        (lambda *_: {"test_accuracy": "high"}, "'train_fn' must be .* 'test_accuracy' a number, not 'high'"),
+    ],
+)
+def test_what_a_training_function_must_not_do(tmp_path, train_fn, message):
     plan = ImpPlan.from_dict({"pruning": {"rounds": 1, "rate": 0.5}})
-    run = run_imp(plan, tmp_path, model=net, train_fn=plain_training)
-    np.testing.assert_array_equal(run.levels[0].weights("start")["0.weight"], weights)
-    np.testing.assert_array_equal(run.levels[1].weights("end")["0.weight"], net[0].weight.detach())
-    assert int((net[0].weight != 0).sum()) == 960
+    with pytest.raises(ValueError, match=message):
+        run_imp(plan, tmp_path, model=build(), train_fn=train_fn)
 
 
-def test_a_net_of_ones_own_in_our_training(tmp_path):
+def test_an_optimiser_of_another_net_is_refused(tmp_path):
+    net = build()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+
+    def train_fn(model, mask, round):
+        model(torch.ones(2, 64)).sum().backward()
+        optimizer.step()
+
+    with pytest.raises(ValueError, match="'train_fn' must make its optimiser for the net that it is given"):
+        run_imp(ImpPlan.from_dict({}), tmp_path, model=net, train_fn=train_fn)
+
+
+def test_metrics_of_any_kind_and_masks_that_are_changed(tmp_path):
+    def train_fn(model, mask, round):
+        for each in mask.values():
+            each.fill_(True)
+        return {"record": "mine", "a": np.float32(0.5), "b": torch.tensor([1, 2]), "c": float("nan"), "d": None}
+
+    plan = ImpPlan.from_dict({"pruning": {"rounds": 2, "rate": 0.5}})
+    run = run_imp(plan, tmp_path, model=build, train_fn=train_fn)
+    assert [level.metrics[-1]["kept"] for level in run.levels] == [2220, 1110, 555]
+    expected = {"record": "training", "a": 0.5, "b": [1, 2], "c": None, "d": None}
+    assert [level.metrics[1] for level in run.levels] == [expected] * 3
+
+
+def test_weights_that_layers_share_start_masked_under_both_names(tmp_path):
+    def tied():
+        net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.Linear(64, 10))
+        net[2].weight = net[0].weight
+        return net
+
+    seen = []
+
+    def train_fn(model, mask, round):
+        seen.append({name: int((parameter != 0).sum()) for name, parameter in model.named_parameters() if name in mask})
+
+    run = run_imp(ImpPlan.from_dict({"pruning": {"rounds": 1, "rate": 0.9}}), tmp_path, model=tied, train_fn=train_fn)
+    assert seen[1] == {"0.weight": 410, "3.weight": 64}
+    start = run.levels[1].weights("start")
+    np.testing.assert_array_equal(start["0.weight"], start["2.weight"])
+
+
+def test_what_is_not_pruned_is_recorded(tmp_path):
+    net = nn.Sequential(nn.Embedding(9, 4), parametrizations.weight_norm(nn.Linear(4, 4)), nn.Linear(4, 4))
+    run = run_imp(ImpPlan.from_dict({}), tmp_path, model=net, train_fn=lambda *_: None)
+    assert run.levels[0].metrics[0]["left_alone"] == {
+        "0.weight": "embeddings are not pruned",
+        "1.weight": "it is computed from other parameters",
+    }
+
+
+def test_another_net_or_a_forgotten_example_is_refused_at_resumption(tmp_path):
+    def net(channels=4):
+        return nn.Sequential(nn.Conv2d(1, channels, 3, padding=1), nn.Flatten(), nn.Linear(64 * channels, 10))
+
+    plan, example = ImpPlan.from_dict({"pruning": {"rounds": 1}}), torch.zeros(1, 1, 8, 8)
+    run = run_imp(plan, tmp_path, model=net, train_fn=lambda *_: None, example_input=example)
+    shutil.rmtree(run.level(level_name(0, 1)).path)
+    with pytest.raises(RunError, match=r"'0\.weight' is 4x1x3x3 \(shared graphs\) there and 4x1x3x3 \(dense "):
+        run_imp(plan, tmp_path, model=net, train_fn=lambda *_: None)
+    with pytest.raises(RunError, match=r"level-00 was made with other layers: "):
+        run_imp(plan, tmp_path, model=lambda: net(5), train_fn=lambda *_: None, example_input=example)
+    assert len(run_imp(plan, tmp_path, model=net, train_fn=lambda *_: None, example_input=example).levels) == 2
+
+
+@pytest.mark.parametrize("last", [nn.Identity(), nn.LogSoftmax(dim=1)])
+def test_a_net_of_ones_own_in_our_training(tmp_path, last):
     def net():
         layers = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10)
-        return nn.Sequential(*layers, nn.LogSoftmax(dim=1))
+        return nn.Sequential(*layers, last)
 
     tables = {"data": TINY["data"], "recipe": {"steps": 5}, "pruning": {"method": "t-imp", "rounds": 1, "rate": 0.5}}
     run = run_imp(ImpPlan.from_dict(tables), tmp_path, model=net, example_input=torch.zeros(1, 1, 8, 8), device="cpu")
@@ -667,6 +897,8 @@ def test_a_net_of_ones_own_in_our_training(tmp_path):
     assert [record["graphs"] for record in records] == ["shared", "dense"]
     assert all(record["diagram_preserved"] for record in records)
     assert records[0]["alpha"] > records[0]["critical"]
+    losses = [record["validation_loss"] for record in evaluations(run.levels[0])]
+    assert 0 < losses[-1] < losses[0]
 
 
 @pytest.mark.parametrize(
@@ -703,6 +935,7 @@ def test_masked_steps_watch_every_optimiser_and_only_inside():
             optimizer.step()
         assert not net.weight[~mask].any()
         assert (net.weight[mask] != 0).all()
+        net(torch.ones(1, 4)).sum().backward()
         optimizer.step()
         assert net.weight[~mask].any()
 

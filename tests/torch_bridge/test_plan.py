@@ -8,8 +8,8 @@ import pytest
 from topobounds.runs import digest
 from torch_bridge.audit import check_feasible
 from torch_bridge.command import CONFIGS
-from torch_bridge.imp import layer_tensors
 from torch_bridge.models import build_model
+from torch_bridge.nets import layer_tensors
 from torch_bridge.plan import DataPlan, ImpPlan, ModelPlan, Pruning, Recipe, Seeds
 
 MINIMAL = """
@@ -98,8 +98,11 @@ def test_every_key_is_tested():
         ({"recipe": {"momentum": 0.9, "optimizer": "adam"}}, "'momentum' goes with the optimizer 'sgd'"),
         ({"recipe": {"schedule": "steps"}}, "'milestones' goes with the schedule 'steps', which needs it"),
         ({"recipe": {"milestones": [0.5]}}, "'milestones' goes with the schedule 'steps', .* it is 'constant'"),
-        ({"recipe": {"schedule": "steps", "milestones": [1.5]}}, r"'milestones' must be numbers in \(0, 1\), not 1.5"),
-        ({"recipe": {"learning_rate": 0}}, "'learning_rate' must be a positive number, not 0"),
+        (
+            {"recipe": {"schedule": "steps", "milestones": [1.5]}},
+            r"'milestones' must be a sequence of numbers in \(0, 1\), not 1.5",
+        ),
+        ({"recipe": {"learning_rate": 0}}, "'learning_rate' must be a positive, finite number, not 0"),
         ({"pruning": {"method": "timp"}}, "'method' must be one of 'imp', 't-imp', 'random', 'shuffled'"),
         ({"pruning": {"rate": 1}}, r"'rate' must be a number in \(0, 1\), not 1"),
         ({"pruning": {"schedule": "linear"}}, "'density' goes with the schedule 'linear', which needs it"),
@@ -110,12 +113,47 @@ def test_every_key_is_tested():
         ({"pruning": {"scope": "global", "output_factor": 0.5}}, "'output_factor' must be 0 or 1 where all layers"),
         ({"pruning": {"factors": [1]}}, "'factors' must be a mapping"),
         ({"replicates": 0}, "'replicates' must be a positive integer, not 0"),
+        ({"replicates": 10**9}, "'replicates' must be at most 10,000, not 1000000000"),
+        ({"pruning": {"rounds": 10**5}}, "'rounds' must be at most 10,000, not 100000"),
+        ({"recipe": {"warmup": 10**400}}, "'warmup' must be at most 2,147,483,647, not 1000"),
+        ({"data": {"image_size": 10**400}}, "'image_size' must be at most 2,147,483,647, not 1000"),
+        ({"model": {"name": "mlp", "hidden": [10**12]}}, "'hidden' must be at most 2,147,483,647, not 1000000000000"),
+        ({"recipe": {"milestones": 5}}, "'milestones' must be a sequence of numbers"),
+        ({"recipe": {"learning_rate": float("inf")}}, "'learning_rate' must be a positive, finite number, not inf"),
+        ({"recipe": {"weight_decay": float("inf")}}, "'weight_decay' must be a non-negative, finite number, not inf"),
+        ({"recipe": {"learning_rate": 10**400}}, "'learning_rate' must be a positive, finite number, not 1000"),
+        ({"pruning": {"output_factor": 10**400}}, "'output_factor' must be a number in"),
+        ({"seeds": {"order": 2**64}}, "'order' must be at most 18,446,744,073,709,551,615"),
         ({"seeds": {"init": -1}}, r"\[seeds\] Argument 'init' must be a non-negative integer"),
     ],
 )
 def test_what_makes_no_sense_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         ImpPlan.from_dict(tables(**change))
+
+
+def test_a_whole_number_is_the_same_plan_as_its_float():
+    one, other = (
+        ImpPlan.from_dict(
+            tables(
+                recipe={"learning_rate": kind(1), "gamma": kind(1)},
+                pruning={"factors": {"a": kind(0)}, "output_factor": kind(0)},
+            )
+        )
+        for kind in (int, float)
+    )
+    assert one == other
+    assert one.sha256 == other.sha256
+
+
+def test_many_rounds_are_checked_in_one_pass(monkeypatch):
+    counted = []
+    counts = Pruning.counts
+    monkeypatch.setattr(Pruning, "counts", lambda *arguments: counted.append(1) or counts(*arguments))
+    layers = layer_tensors(build_model(ModelPlan(name="mlp", hidden=[30, 20]), 8))
+    with pytest.raises(ValueError, match=r"^Round 9 leaves layer 'layers\.2\.weight' 27 weights, fewer than .* 29"):
+        check_feasible(layers, Pruning(method="t-imp", rounds=1000))
+    assert len(counted) == 3
 
 
 def test_parts_that_need_others():
@@ -135,6 +173,9 @@ def test_files_are_named(tmp_path):
         ImpPlan.read(file)
     file.write_text("[model\n")
     with pytest.raises(ValueError, match=r"plan\.toml: .*line 1"):
+        ImpPlan.read(file)
+    file.write_text("a = " + "[" * 100_000)
+    with pytest.raises(ValueError, match=r"plan\.toml: This is no plan: its arrays or tables are nested too deeply"):
         ImpPlan.read(file)
     file.write_text(MINIMAL + "epochs = 0\n")
     with pytest.raises(ValueError, match=r"plan\.toml: \[recipe\] Argument 'epochs'"):

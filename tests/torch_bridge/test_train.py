@@ -164,6 +164,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_numbers(tmp_path):
     killed = tmp_path / "killed"
     with subprocess.Popen([sys.executable, "-c", f"import sys; {code}", str(killed)]) as process:
         wait_for(killed / ".trial-1.partial" / "epoch-02.safetensors", process)
+        process.send_signal(signal.SIGSTOP)
         with pytest.raises(RunError, match=f"in use by another process .process {process.pid}."):
             train(plan, killed, device="cpu")
         process.send_signal(signal.SIGKILL)

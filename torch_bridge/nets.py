@@ -1,0 +1,208 @@
+"""What the driver of IMP needs of a net: its prunable tensors, its state as arrays, masks while it is trained."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from torch_bridge import MissingExtra
+
+try:
+    import torch
+    from torch import Tensor, nn
+    from torch.nn.parameter import is_lazy
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+except ModuleNotFoundError as error:
+    raise MissingExtra("torch") from error
+
+from topobounds._arguments import argument_error
+from topobounds.checkpoint import DTYPES
+from torch_bridge.audit import LayerTensor
+from torch_bridge.geometry import joined, moved_to, stored_weight, trace, unread_weights, weight_tensors
+from torch_bridge.targets import layer_of
+
+Array = NDArray[Any]
+State = dict[str, Array]
+
+
+def layer_tensors(net: nn.Module, example_input: Any = None) -> list[LayerTensor]:
+    """Return the prunable weight tensors of a net: linear, recurrent and convolutional layers, attention.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        The net. Embeddings, biases, normalisation and weights that are computed from others are left out; weights that
+        layers share come once.
+    example_input : Tensor, or tuple or dict of arguments, optional
+        What the net is called with, once, to learn the geometry of its convolutions; of one that is called on inputs
+        of several sizes the first counts. Kernels of unknown geometry are matrices, group by group.
+
+    Returns
+    -------
+    list of LayerTensor
+        In the order of the net's modules.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one is pruned by ``torch.nn.utils.prune`` already.
+
+    Examples
+    --------
+    >>> [(layer.name, layer.parts) for layer in layer_tensors(nn.LSTM(8, 16))]
+    [('weight_ih_l0', 4), ('weight_hh_l0', 4)]
+    """
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    traced = None if example_input is None else trace(net, moved_to(net, example_input))
+    found: dict[str, LayerTensor] = {}
+    for module in net.modules():
+        for tensor in weight_tensors(module):
+            parameter = module._parameters.get(tensor.name)
+            if f"{tensor.name}_mask" in module._buffers:
+                name = names[id(stored_weight(module, tensor.name))].removesuffix("_orig")
+                raise ValueError(
+                    f"Layer '{name}' is pruned by torch.nn.utils.prune already; prune.remove makes it plain."
+                )
+            if parameter is not None and tensor.kind != "embedding":
+                name = names[id(parameter)]
+                convs = traced.convs(module) if traced and tensor.kind == "conv" else [None]
+                layer = layer_of(module, tensor, tuple(parameter.shape), next(iter(convs), None), name)
+                found.setdefault(name, layer)
+    if not found:
+        raise ValueError("Argument 'model' must have a layer to prune, and this has none.")
+    return list(found.values())
+
+
+@contextmanager
+def masked_steps(net: nn.Module, masks: Mapping[str, Tensor], original: object = None) -> Iterator[None]:
+    """Keep pruned weights at zero in whatever trains a net by ``torch.optim``, for the length of a ``with`` block.
+
+    Their gradients are zero, so that optimisers which mix coordinates, and clipping by norm, see the pruned net; and
+    after every step of every optimiser they are zero, whatever momentum and weight decay did.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        The net. A copy of it is not watched.
+    masks : mapping of str to bool tensor
+        By parameter name, of the parameters' shapes.
+    original : object, optional
+        A net that `net` was copied from: an optimiser of its parameters trains the wrong one, and is refused.
+
+    Raises
+    ------
+    ValueError
+        In a step of an optimiser of `original`.
+    """
+    strangers = {id(p) for p in original.parameters()} if isinstance(original, nn.Module) else set()
+    pruned = {name: ~mask for name, mask in masks.items()}
+
+    @torch.no_grad()
+    def apply_masks(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if any(id(parameter) in strangers for group in optimizer.param_groups for parameter in group["params"]):
+            raise ValueError(
+                "Argument 'train_fn' must make its optimiser for the net that it is given, not for another."
+            )
+        for name, parameter in net.named_parameters():
+            if name in pruned:
+                parameter.masked_fill_(pruned[name].to(parameter.device), 0)
+
+    handles: list[Any] = [register_optimizer_step_post_hook(apply_masks)]
+    for name, parameter in net.named_parameters():
+        if name in pruned and parameter.requires_grad:
+            hook = partial(_masked_gradient, pruned[name])
+            handles.append(parameter.register_hook(hook))  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _masked_gradient(pruned: Tensor, gradient: Tensor) -> Tensor:
+    return gradient.masked_fill(pruned.to(gradient.device), 0)
+
+
+def copied(net: nn.Module) -> nn.Module:
+    """Return a copy of a net, with parameters of its own.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be copied.
+    """
+    try:
+        return copy.deepcopy(net)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        rule = f"a net that can be copied, or a function that returns a new one ({reason})"
+        raise argument_error("model", rule, type(net).__name__) from None
+
+
+def check_state(net: nn.Module) -> None:
+    """Refuse a net whose state the run folder cannot hold.
+
+    Raises
+    ------
+    ValueError
+        Naming the entry that is no tensor of real numbers, or has none yet.
+    """
+    for name, value in net.state_dict().items():
+        what = type(value).__name__
+        if isinstance(value, Tensor) and not is_lazy(value):
+            what = str(value.dtype)
+            if not value.is_complex() and as_numpy(value.new_empty(0)).dtype in map(np.dtype, DTYPES.values()):
+                continue
+        raise argument_error("model", f"a net whose state is tensors of real numbers, '{name}' too", what)
+
+
+def aliases(net: nn.Module) -> dict[str, list[str]]:
+    """Return, for every parameter by name, all names that the net's state has it under."""
+    found: dict[int, list[str]] = {}
+    for name, parameter in net.named_parameters(remove_duplicate=False):
+        found.setdefault(id(parameter), []).append(name)
+    return {names[0]: names for names in found.values()}
+
+
+def left_alone(net: nn.Module, layers: list[LayerTensor]) -> dict[str, str]:
+    """Return the weights of two or more dimensions that are not pruned, and why."""
+    parameters = dict(net.named_parameters(remove_duplicate=False))
+    pruned = {id(parameters[layer.name]) for layer in layers}
+    found = dict(unread_weights(net))
+    for path, module in net.named_modules():
+        for tensor in weight_tensors(module):
+            name = joined(path, tensor.name)
+            if name not in parameters:
+                found[name] = "it is computed from other parameters"
+            elif id(parameters[name]) not in pruned:
+                found[name] = "embeddings are not pruned"
+    return found
+
+
+def state_of(net: nn.Module) -> State:
+    """Return the state of a net as arrays, copied."""
+    return {name: as_numpy(value) for name, value in net.state_dict().items()}
+
+
+def as_numpy(tensor: Tensor) -> Array:
+    """Return a copy of a tensor; bfloat16, which torch cannot hand to numpy, in the type of ml_dtypes."""
+    tensor = tensor.detach().cpu().clone()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
+
+
+def load(net: nn.Module, state: Mapping[str, Array]) -> None:
+    """Give a net a state that `state_of` returned."""
+    net.load_state_dict({name: _as_tensor(array) for name, array in state.items()})
+
+
+def _as_tensor(array: Array) -> Tensor:
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(array.copy())
