@@ -1,5 +1,6 @@
 """``topobounds imp``: IMP and T-IMP from a plan. Importing it loads click and nothing else."""
 
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -147,8 +148,13 @@ def _make(plan: "ImpPlan", folder: Path, as_json: bool, **how: Any) -> None:
     from torch_bridge.imp import run_imp
 
     started = time.monotonic()
-    with progress_bar("starting") as progress:
-        run_imp(plan, folder, progress=progress, **how)
+    try:
+        with progress_bar("starting") as progress:
+            run_imp(plan, folder, progress=progress, **how)
+    except KeyboardInterrupt:
+        go_on = shlex.join(["topobounds", "imp", "resume", str(folder)])
+        click.echo(f"\nWhat is done is kept; this goes on from the last checkpoint: {go_on}", err=True)
+        raise
     _show(folder, as_json, seconds=round(time.monotonic() - started, 3))
 
 
