@@ -440,7 +440,8 @@ class _LevelMaker:
         def evaluated(step: int, record: dict[str, Any]) -> None:
             report(step - stretch.first, f"validation accuracy {record['validation_accuracy']:.4f}")
 
-        training.run(save, evaluated)
+        with _told_if_not_compiled(recipe.compile):
+            training.run(save, evaluated)
         self.trained = training.progress.records
         if snapshot and training.snapshot is not None:
             self.files["rewind"] = {name: as_numpy(value) for name, value in training.snapshot.items()}
@@ -560,6 +561,18 @@ def _check_can_travel(own: tuple[Any, ...], jobs: int) -> None:
         raise argument_error(
             "jobs", f"1 where other processes cannot import the model or train_fn ({error})", jobs
         ) from error
+
+
+@contextmanager
+def _told_if_not_compiled(compiled: bool) -> Iterator[None]:
+    """Say that it was ``torch.compile`` that failed, in one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not compiled or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = next(line for line in str(error).splitlines() if line.strip())
+        raise argument_error("compile", f"false where torch.compile fails ({reason.strip()})", True) from error
 
 
 def _report_from(report: Report, done: int, where: str, steps: int, message: str) -> None:

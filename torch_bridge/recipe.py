@@ -216,6 +216,8 @@ class Training:
         normalized: bool = True,
     ) -> None:
         self.net, self.recipe, self.stretch, self.split = net, recipe, stretch, split
+        # its batches have three sizes, of which each gets a graph of its own
+        self.forward: Callable[[Tensor], Tensor] = torch.compile(net, dynamic=False) if recipe.compile else net
         self.order_of = (seeds.order, "order", replicate, level)
         parameters = dict(net.named_parameters())
         self.masked = [(parameters[name], mask.to(parameters[name])) for name, mask in masks.items()]
@@ -284,7 +286,7 @@ class Training:
         """Return log-probabilities."""
         enabled = self.recipe.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
-            scores: Tensor = self.net(images)
+            scores = self.forward(images)
         return scores.float() if self.normalized else torch.log_softmax(scores.float(), dim=1)
 
     def _evaluate(self) -> dict[str, Any]:

@@ -637,6 +637,39 @@ def test_half_precision_trains_too(tmp_path):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a compiler")
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_net_learns_alike_and_goes_on_from_its_checkpoint(tiny, tmp_path):
+    plan = plan_of(TINY, recipe={"compile": True}, pruning={"rounds": 1})
+
+    def stop(done, total, message):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_imp(plan, tmp_path / "a", device="cpu", checkpoint_seconds=0, progress=stop)
+    run, whole = (run_imp(plan, tmp_path / name, device="cpu") for name in ("a", "b"))
+    assert contents(run.path) == contents(whole.path)
+    for mine, theirs in zip(run.levels, tiny.levels, strict=False):
+        for name, array in mine.weights("end").items():
+            np.testing.assert_allclose(array, theirs.weights("end")[name], atol=1e-4)
+
+
+def test_a_net_that_cannot_be_compiled_is_told_in_one_line(tmp_path, monkeypatch):
+    def broken(net, **options):
+        def fail(*_):
+            raise type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})(
+                "\nNo compiler here\nmore"
+            )
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(
+        ValueError, match=r"'compile' must be false where torch.compile fails \(No compiler here\), not True"
+    ):
+        run_imp(plan_of(TINY, recipe={"compile": True}), tmp_path, device="cpu")
+
+
 def test_a_precision_that_torch_cannot_compute_in_is_refused_before_training(tmp_path):
     class Fussy(nn.Linear):
         def forward(self, x):

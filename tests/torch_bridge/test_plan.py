@@ -24,7 +24,7 @@ OTHER = {  # for every key another value that goes with the rest
     "recipe": {
         "epochs": 3, "steps": 7, "batch_size": 32, "optimizer": "adam", "learning_rate": 0.5, "momentum": 0.5,
         "weight_decay": 0.1, "schedule": "cosine", "gamma": 0.5, "warmup": 2, "evaluate_every": 3,
-        "precision": "bfloat16",
+        "precision": "bfloat16", "compile": True,
     },
     "pruning": {
         "method": "t-imp", "rounds": 3, "rate": 0.1, "scope": "global", "output_factor": 0.5,
@@ -113,6 +113,7 @@ def test_every_key_is_tested():
         ({"pruning": {"scope": "global", "output_factor": 0.5}}, "'output_factor' must be 0 or 1 where all layers"),
         ({"pruning": {"factors": [1]}}, "'factors' must be a mapping"),
         ({"replicates": 0}, "'replicates' must be a positive integer, not 0"),
+        ({"recipe": {"compile": 1}}, "'compile' must be true or false, not 1"),
         ({"replicates": 10**9}, "'replicates' must be at most 10,000, not 1000000000"),
         ({"pruning": {"rounds": 10**5}}, "'rounds' must be at most 10,000, not 100000"),
         ({"recipe": {"warmup": 10**400}}, "'warmup' must be at most 2,147,483,647, not 1000"),
