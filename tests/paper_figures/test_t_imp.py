@@ -14,6 +14,7 @@ from topobounds.cli import main
 from topobounds.runs import RunFolder
 from torch_bridge import picture
 from torch_bridge.imp import level_name
+from torch_bridge.plan import ImpPlan
 
 PLAN = """
 [model]
@@ -54,9 +55,7 @@ def test_the_committed_record_is_of_the_plans_that_come_with_the_package(tmp_pat
     dataset, seed = made["data"]["name"], made["seed"]
     settings = Settings(tmp_path, dataset, 5, 20, seed, None, False, "cpu", 1, lambda done, total, message: None)
     plans = {picture.METHODS[method]: t_imp.method_plan(settings, method) for method in t_imp.METHODS}
-    assert {run: facts["plan"] for run, facts in made["runs"].items()} == {
-        run: plan.complete() for run, plan in plans.items()
-    }
+    assert {run: ImpPlan.from_dict(facts["plan"]) for run, facts in made["runs"].items()} == plans
     for run, plan in plans.items():
         assert record.where(run=run).column("level") == list(plan.levels)
         assert made["runs"][run]["data"]["sha256"] == made["data"]["sha256"]
