@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tests import naive, naive_convolution
-from topobounds import maximum_spanning_forest, persistence_diagram
+from topobounds import maximum_spanning_forest, persistence_diagram, pruning
 from topobounds.layers import Conv
 from topobounds.pruning import (
     geometric_schedule,
@@ -237,6 +237,41 @@ def test_every_type_and_shape_has_the_mask_of_its_values(dtype, shape):
     if len(shape) == 2:
         kept = topological_mask(np.asfortranarray(values), 40)
         np.testing.assert_array_equal(kept, topological_mask(values.astype(np.float64), 40))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("seed", range(12))
+def test_compiled_kernels_select_as_numpy_does(dtype, seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    layers, masks = [], []
+    for _ in range(1 + seed % 3):
+        shape = tuple(rng.integers(1, 70, 2))
+        weights = rng.standard_normal(shape) * 10.0 ** rng.integers(-4, 4)
+        weights = np.round(weights, 1) if seed % 4 == 1 else weights  # ties
+        weights[rng.random(shape) < 0.3 * (seed % 2)] = -0.0
+        layers.append(weights.astype(dtype))
+        masks.append(rng.random(shape) < 0.8)
+    survivors = sum(int(mask.sum()) for mask in masks)
+    for keep in {0, 1, survivors // 3, survivors - 1, survivors} & set(range(survivors + 1)):
+        for method in ("magnitude", "topological"):
+            found = []
+            for limit in (0, 10**9):
+                monkeypatch.setattr(pruning, "COMPILED_FROM", limit)
+                asked = {"method": method, "scope": "global", "on_infeasible": "clamp"}
+                found.append(network_masks(layers, keep, masks, **asked))
+            for one, other in zip(*found, strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_compiled_kernels_know_the_ends_of_the_range(dtype, monkeypatch):
+    monkeypatch.setattr(pruning, "COMPILED_FROM", 0)
+    info = np.finfo(dtype)
+    ordered = np.array([info.max, -info.max, 1, info.tiny, -info.smallest_subnormal, 0.0, -0.0], dtype)
+    for keep in range(8):
+        assert magnitude_mask(ordered, keep).tolist() == [True] * keep + [False] * (7 - keep)
+    everywhere = magnitude_mask(np.full((60, 50), 3.0, dtype), 1234)
+    np.testing.assert_array_equal(np.flatnonzero(everywhere), np.arange(1234))
 
 
 @pytest.mark.parametrize("shape", [(1, 6), (6, 1)])

@@ -17,7 +17,14 @@ from numpy.typing import ArrayLike, NDArray
 from topobounds._arguments import argument_error, choice, density_fraction, integer, real
 from topobounds.layers import Conv
 from topobounds.topology.convolution import critical_kernel_weights
-from topobounds.topology.filtration import as_array, check_finite, mask_matrix, order_keys, weight_matrix
+from topobounds.topology.filtration import (
+    MAGNITUDE_BITS,
+    as_array,
+    check_finite,
+    mask_matrix,
+    order_keys,
+    weight_matrix,
+)
 from topobounds.topology.spanning import maximum_spanning_forest
 
 Keep = int | float | Fraction
@@ -27,6 +34,9 @@ Scope = Literal["local", "global"]
 Infeasible = Literal["raise", "clamp"]
 
 METHODS = ("magnitude", "topological", "random")
+COMPILED_FROM = 2**18
+"""Weights from which on compiled kernels select; four times as many where numba, half a second, is not loaded yet."""
+_DIGIT = 16  # bits of a key that are counted at once: the counts stay in the cache
 
 
 def magnitude_mask(
@@ -393,7 +403,7 @@ class _Layer:
 
     @property
     def n_critical(self) -> int:
-        return int(self.critical.sum())
+        return int(np.count_nonzero(self.critical))
 
 
 def _layer(
@@ -446,7 +456,7 @@ def _masks(
 def _asked(group: list[_Layer], keep: Keep | None, compression_ratio: Keep | None) -> int:
     if (keep is None) == (compression_ratio is None):
         raise ValueError("Exactly one of the arguments 'keep' and 'compression_ratio' must be given.")
-    survivors = sum(int(layer.survivors.sum()) for layer in group)
+    survivors = sum(int(np.count_nonzero(layer.survivors)) for layer in group)
     if compression_ratio is not None:
         real("compression_ratio", compression_ratio, "a number of at least 1", 1.0, sys.float_info.max)
         count = round(sum(layer.weights.size for layer in group) / _exactly(compression_ratio))
@@ -476,36 +486,62 @@ def _infeasible(group: list[_Layer], n_critical: int, given: Keep | None, count:
 def _select(group: list[_Layer], count: int, entropy: tuple[int, int] | None) -> list[Mask]:
     """Keep what is critical, then the best of the rest, `count` weights in all."""
     free = [layer.survivors & ~layer.critical for layer in group]
-    sizes = [int(f.sum()) for f in free]
     wanted = count - sum(layer.n_critical for layer in group)
+    kept = [layer.critical.copy() for layer in group]
     if entropy is None:
-        chosen = _largest(_keys([layer.weights[f] for layer, f in zip(group, free, strict=True)]), wanted)
+        _mark_largest([layer.weights for layer in group], free, wanted, kept)
     else:
-        chosen = np.zeros(sum(sizes), np.bool_)
-        chosen[np.random.default_rng(entropy).choice(sum(sizes), wanted, replace=False)] = True
-    masks = []
-    for layer, where, part in zip(group, free, np.split(chosen, np.cumsum(sizes)[:-1]), strict=True):
-        mask = layer.critical.copy()
-        mask[where] = part
-        masks.append(mask.reshape(layer.shape))
-    return masks
+        places = [np.flatnonzero(each) for each in free]
+        ends = np.cumsum([each.size for each in places])
+        chosen = np.zeros(ends[-1], np.bool_)
+        chosen[np.random.default_rng(entropy).choice(ends[-1], wanted, replace=False)] = True
+        for mask, place, part in zip(kept, places, np.split(chosen, ends[:-1]), strict=True):
+            mask[place] = part
+    return [mask.reshape(layer.shape) for mask, layer in zip(kept, group, strict=True)]
 
 
-def _keys(parts: list[NDArray[Any]]) -> NDArray[Any]:
-    """Return the order keys of all parts in a row; those of different types in float64, which holds them exactly."""
-    if len({part.dtype for part in parts}) > 1:
-        parts = [part.astype(np.float64) for part in parts]
-    return order_keys(parts[0] if len(parts) == 1 else np.concatenate(parts))
+def _mark_largest(weights: list[NDArray[Any]], free: list[Mask], wanted: int, kept: list[Mask]) -> None:
+    """Mark the `wanted` largest of the free weights in `kept`, modified in place; the first ones among equals."""
+    if not wanted:
+        return
+    if len({part.dtype for part in weights}) > 1:
+        weights = [part.astype(np.float64) for part in weights]  # which holds the other types exactly
+    if sum(part.size for part in weights) >= COMPILED_FROM * (1 if "numba" in sys.modules else 4):
+        _mark_by_digits(weights, free, wanted, kept)
+        return
+    keys = np.concatenate([order_keys(part)[open_] for part, open_ in zip(weights, free, strict=True)])
+    threshold = np.partition(keys, keys.size - wanted)[keys.size - wanted]
+    ties = wanted - int(np.count_nonzero(keys > threshold))
+    for part, open_, mask in zip(weights, free, kept, strict=True):
+        found = order_keys(part)
+        equal = np.flatnonzero(open_ & (found == threshold))[:ties]
+        mask[open_ & (found > threshold)] = True
+        mask[equal] = True
+        ties -= equal.size
 
 
-def _largest(keys: NDArray[Any], count: int) -> Mask:
-    """Return the mask of the `count` largest keys, the first ones among equals."""
-    if count == 0:
-        return np.zeros(keys.size, np.bool_)
-    least = np.partition(keys, keys.size - count)[keys.size - count]
-    mask: Mask = keys > least
-    mask[np.flatnonzero(keys == least)[: count - int(mask.sum())]] = True
-    return mask
+def _mark_by_digits(weights: list[NDArray[Any]], free: list[Mask], wanted: int, kept: list[Mask]) -> None:
+    """Do the same by counting the digits of the keys, from the highest on, with compiled kernels."""
+    from topobounds._kernels import selection as kernels  # noqa: PLC0415 (loads numba)
+
+    itemsize = weights[0].itemsize
+    kind = np.dtype(f"u{itemsize}").type
+    magnitude = kind(MAGNITUDE_BITS[itemsize])
+    layers = [(part.view(kind), open_.view(np.uint8)) for part, open_ in zip(weights, free, strict=True)]
+    threshold, above = 0, 8 * itemsize - 1
+    while above:
+        width = min(_DIGIT, above)
+        counts = np.zeros(2**width, np.int64)
+        for bits, open_ in layers:
+            kernels.count_digits(
+                bits, open_, magnitude, np.uint64(above), np.uint64(threshold), np.uint64(above - width), counts
+            )
+        larger = counts[::-1].cumsum() - counts[::-1]  # of each digit, the highest first: the keys with higher ones
+        place = int(np.searchsorted(larger, wanted)) - 1
+        wanted -= int(larger[place])
+        threshold, above = threshold << width | (2**width - 1 - place), above - width
+    for (bits, open_), mask in zip(layers, kept, strict=True):
+        wanted = kernels.mark_largest(bits, open_, magnitude, kind(threshold), wanted, mask.view(np.uint8))
 
 
 def _exactly(number: Keep) -> Fraction:

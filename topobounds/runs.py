@@ -287,7 +287,7 @@ class RunFolder:
         return content[32:] if hashlib.sha256(content[32:]).digest() == content[:32] else None
 
     def drop_checkpoint(self, name: str) -> None:
-        """Forget the checkpoint of the level `name`, and what is left of one that was being written, if there is any."""
+        """Forget the checkpoint of the level `name`, and what is left of one that was never whole, if there are any."""
         file = self._checkpoint_file(name)
         for each in (file, file.with_name(f"{file.name}.partial")):
             if each.exists():

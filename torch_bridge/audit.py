@@ -68,7 +68,7 @@ class LayerTensor:
 
     def join(self, parts: list[Mask]) -> Mask:
         """Return the tensor of the graphs' parts."""
-        return np.concatenate(parts).reshape(self.shape)
+        return (parts[0] if len(parts) == 1 else np.concatenate(parts)).reshape(self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ class Topology:
     @property
     def n_critical(self) -> int:
         """Number of critical weights: alpha where the layer is dense; fewer for a kernel, whose weights share edges."""
-        return int(self.critical.sum())
+        return int(np.count_nonzero(self.critical))
 
     def is_kept_by(self, other: "Topology") -> bool:
         """Whether another topology of the same layer has the same diagrams, bit for bit."""
@@ -123,7 +123,8 @@ def layer_topology(layer: LayerTensor, weights: Array, mask: Mask) -> Topology:
     4
     """
     critical, diagrams = [], []
-    for part, support in zip(layer.split(weights), layer.split(mask), strict=True):
+    for part, alive in zip(layer.split(weights), layer.split(mask), strict=True):
+        support = None if alive.all() else alive  # which is read faster
         if layer.conv is not None:
             found = critical_kernel_weights(part, layer.conv, support)
             diagram, carries = found.diagram, found.mask

@@ -419,7 +419,7 @@ def _left(amount: Any, masks: Sequence[Mask], critical: int, shared: bool | None
 
     `shared` says whether what is critical are kernel weights, edges of forests, or, None, some of either.
     """
-    survivors = sum(int(mask.sum()) for mask in masks)
+    survivors = sum(int(np.count_nonzero(mask)) for mask in masks)
     if hasattr(amount, "__index__"):
         keep = survivors - integer("amount", amount, 0, survivors)
     else:
@@ -462,8 +462,8 @@ def _pruned_layer(place: Place, target: Target, before: Topology, mask: Mask) ->
         convention=target.convention,
         shape=target.layer.shape,
         weights=mask.size,
-        survivors=int(target.alive.sum()),
-        kept=int(mask.sum()),
+        survivors=int(np.count_nonzero(target.alive)),
+        kept=int(np.count_nonzero(mask)),
         alpha=before.n_critical,
         neural_persistence_before=before.neural_persistence,
         neural_persistence_after=after.neural_persistence,

@@ -1,0 +1,53 @@
+"""Kernels of pruning masks: the threshold of the largest keys by counting digits, and the mask, ties by index.
+
+Keys are the bits of the weights as unsigned integers, without the sign, which `magnitude` masks away; they sort as |w|
+does. Of a weight that is not open, `open` being False, nothing is asked.
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Keys = NDArray[Any]
+Mask = NDArray[np.uint8]
+"""A boolean array, seen as bytes."""
+
+_BLOCK, _U0 = np.uint64(1024), np.uint64(0)
+
+
+@numba.njit(cache=True, nogil=True)
+def count_digits(
+    bits: Keys, open_: Mask, magnitude: Any, above: Any, prefix: Any, shift: Any, counts: NDArray[np.int64]
+) -> None:
+    """Add to `counts`, modified in place, the open keys by digit: those whose bits from `above` up are `prefix`.
+
+    The digit is the key's bits from `shift` up, as many as make ``counts.size``, a power of 2.
+    """
+    low = np.uint64(counts.size - 1)
+    for index in range(_U0, np.uint64(bits.size)):
+        key = np.uint64(bits[index] & magnitude)
+        if key >> above == prefix:
+            counts[key >> shift & low] += np.int64(open_[index])
+
+
+@numba.njit(cache=True, nogil=True)
+def mark_largest(bits: Keys, open_: Mask, magnitude: Any, threshold: Any, ties: int, kept: Mask) -> int:
+    """Mark in `kept`, modified in place, the open keys above `threshold` and the first `ties` of those equal to it.
+
+    Returns how many ties are left.
+    """
+    size = np.uint64(bits.size)
+    for block in range(_U0, size, _BLOCK):
+        end, equal = min(block + _BLOCK, size), np.uint8(0)
+        for index in range(block, end):  # no branches: the compiler does many at once
+            key = bits[index] & magnitude
+            kept[index] |= open_[index] & np.uint8(key > threshold)
+            equal |= open_[index] & np.uint8(key == threshold)
+        if equal and ties:
+            for index in range(block, end):
+                if ties and open_[index] and bits[index] & magnitude == threshold:
+                    kept[index] = 1
+                    ties -= 1
+    return ties
