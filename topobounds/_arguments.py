@@ -6,8 +6,12 @@ Python or on the command line: ``Argument 'm' must be a positive integer, not 0.
 
 import math
 import operator
-from collections.abc import Sequence
-from typing import Any, SupportsFloat, SupportsIndex
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import Any, SupportsFloat, SupportsIndex, TypeGuard
+
+MOST_TRIALS = 10**9  # of a simulation: hours, where one trial is short
+LONGEST_SHOWN = 200  # characters of what was given
 
 
 def argument_error(name: str, rule: str, given: object) -> ValueError:
@@ -20,18 +24,18 @@ def argument_error(name: str, rule: str, given: object) -> ValueError:
     rule : str
         What the argument must be, without the full stop.
     given : object
-        What it is; shown with ``repr``.
+        What it is; shown with ``repr``, the middle of a long one left out.
 
     Returns
     -------
     ValueError
         To be raised by the caller.
     """
-    return ValueError(f"Argument '{name}' must be {rule}, not {given!r}.")
+    return ValueError(f"Argument '{name}' must be {rule}, not {_shown(given)}.")
 
 
 def integer(name: str, value: SupportsIndex | Any, low: int, high: int | None = None) -> int:
-    """Return `value` as an integer in ``[low, high]``; booleans and floats are refused.
+    """Return `value` as an integer in ``[low, high]``; booleans, floats and arrays with an axis are refused.
 
     Raises
     ------
@@ -41,12 +45,50 @@ def integer(name: str, value: SupportsIndex | Any, low: int, high: int | None = 
     rule = {0: "a non-negative integer", 1: "a positive integer"}.get(low, f"an integer of at least {low}")
     if high is not None:
         rule = f"an integer from {low} to {high}"
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if not is_integer(value):
         raise argument_error(name, rule, value)
     number = operator.index(value)
     if number < low or (high is not None and number > high):
         raise argument_error(name, rule, number)
     return number
+
+
+def is_integer(value: object) -> TypeGuard[SupportsIndex]:
+    """Whether `value` is one integer, of Python or of an array; booleans are none."""
+    if not _is_number(value):
+        return False
+    try:
+        operator.index(value)
+    except (TypeError, ValueError, RuntimeError):  # a tensor of floats has an __index__ too
+        return False
+    return True
+
+
+def integers(name: str, one: str, values: Iterable[SupportsIndex] | Any, low: int, high: int) -> list[int]:
+    """Return `values` as a list of integers in ``[low, high]``; `one` is what a single one is called.
+
+    Raises
+    ------
+    ValueError
+        If `values` cannot be gone through, or one of them is no integer of the range.
+    """
+    return [integer(one, value, low, high) for value in items(name, values, f"integers from {low} to {high}")]
+
+
+def items(name: str, values: Any, of: str) -> list[Any]:
+    """Return what is in `values`, a sequence or another iterable of what `of` says; texts are refused.
+
+    Raises
+    ------
+    ValueError
+        If `values` cannot be gone through.
+    """
+    try:
+        if isinstance(values, str | bytes):
+            raise TypeError
+        return list(values)
+    except TypeError:
+        raise argument_error(name, f"a sequence of {of}", values) from None
 
 
 def real(name: str, value: SupportsFloat | Any, rule: str, low: float, high: float, *, open_low: bool = False) -> float:
@@ -57,12 +99,28 @@ def real(name: str, value: SupportsFloat | Any, rule: str, low: float, high: flo
     ValueError
         If `value` is no real number, or lies outside the range.
     """
-    if isinstance(value, str | bytes | bool) or not hasattr(value, "__float__"):
+    if not _is_number(value) or isinstance(value, str | bytes) or not hasattr(value, "__float__"):
         raise argument_error(name, rule, value)
-    number = float(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError):
+        raise argument_error(name, rule, value) from None
     if math.isnan(number) or not low <= number <= high or (open_low and number == low):
         raise argument_error(name, rule, value)
     return number
+
+
+def boolean(name: str, value: object) -> bool:
+    """Return `value` as True or False; nothing else stands for them.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    if not isinstance(value, bool) and not (_is_boolean(value) and _is_scalar(value)):
+        raise argument_error(name, "True or False", value)
+    return bool(value)
 
 
 def density_fraction(name: str, value: SupportsFloat | Any) -> float:
@@ -76,6 +134,20 @@ def density_fraction(name: str, value: SupportsFloat | Any) -> float:
     return real(name, value, "a number in (0, 1]", 0.0, 1.0, open_low=True)
 
 
+def as_written(number: SupportsFloat) -> Fraction:
+    """Return a real number as it is written: 0.1 is one tenth, not the nearest binary fraction.
+
+    Examples
+    --------
+    >>> as_written(0.1), Fraction(0.1) == Fraction(1, 10)
+    (Fraction(1, 10), False)
+    """
+    try:
+        return Fraction(str(number))
+    except ValueError:  # the text of a tensor is more than its number
+        return Fraction(str(float(number)))
+
+
 def choice(name: str, value: object, allowed: Sequence[str]) -> str:
     """Return `value` if it is one of `allowed`.
 
@@ -87,3 +159,31 @@ def choice(name: str, value: object, allowed: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in allowed:
         raise argument_error(name, "one of " + ", ".join(repr(a) for a in allowed), value)
     return value
+
+
+def _is_number(value: object) -> TypeGuard[Any]:
+    """Whether `value` may be one number: arrays with an axis, booleans and complex numbers are none."""
+    return _is_scalar(value) and not _is_boolean(value) and "complex" not in _type_name(value)
+
+
+def _is_scalar(value: object) -> bool:
+    return not getattr(value, "ndim", 0)
+
+
+def _is_boolean(value: object) -> bool:
+    return isinstance(value, bool) or _type_name(value) in ("bool", "torch.bool")
+
+
+def _type_name(value: object) -> str:
+    """Return the name of the type of an array's or a tensor's entries; empty where it is neither."""
+    return str(getattr(value, "dtype", ""))
+
+
+def _shown(given: object) -> str:
+    """Return what was given, on one line and not too long."""
+    try:
+        text = " ".join(line.strip() for line in repr(given).splitlines())
+    except ValueError:  # Python writes no integer of more than some thousand digits
+        return f"an integer of {given.bit_length()} bits" if isinstance(given, int) else f"a {type(given).__name__}"
+    half = LONGEST_SHOWN // 2
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: half - 2]} ... {text[2 - half :]}"
