@@ -132,6 +132,7 @@ GIVEN = (2, 4, (3, 3), (8, 8))
         ({"padding": "same", "padding_end": 1}, "Argument 'padding_end' must be left out where padding is 'same'"),
         ({"output_padding": 1}, "Argument 'output_padding' must be 0 where the convolution is not transposed"),
         ({"transposed": True, "output_padding": 1}, "Argument 'output_padding' must be less than the stride 1"),
+        ({"transposed": "no"}, "Argument 'transposed' must be True or False, not 'no'."),
         ({"transposed": True, "padding": 5}, "Argument 'padding' must be so small that an output is left"),
         ({"transposed": True, "padding_mode": "circular"}, "Argument 'padding_mode' must be 'zeros' where"),
     ],

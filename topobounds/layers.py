@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from topobounds._arguments import argument_error, choice, integer
+from topobounds._arguments import argument_error, boolean, choice, integer, items
 
 PADDING_MODES = ("zeros", "circular", "reflect", "replicate")
 MAX_AXES = 3
@@ -204,8 +204,8 @@ class Network:
 
     def __post_init__(self) -> None:
         """Check that the groups fit."""
-        given = tuple(self.connections)
-        if not given or not all(len(c) == 3 and isinstance(c[0], Dense) for c in given):
+        given = tuple(items("connections", self.connections, "(Dense, source, target)"))
+        if not given or not all(map(_is_connection, given)):
             raise argument_error("connections", "a non-empty sequence of (Dense, source, target)", self.connections)
         object.__setattr__(self, "connections", given)
         sizes = self.sizes
@@ -339,7 +339,7 @@ class Conv:
             "dilation": _per_axis("dilation", dilation, n_axes, 1),
             "groups": integer("groups", groups, 1),
             "padding_mode": choice("padding_mode", padding_mode, PADDING_MODES),
-            "transposed": bool(transposed),
+            "transposed": boolean("transposed", transposed),
             "output_padding": _per_axis("output_padding", output_padding, n_axes, 0),
         }
         for name, value in values.items():
@@ -587,6 +587,17 @@ class Axis:
 
 
 LayerShape = Dense | Recurrent | Unrolled | Network | Conv
+
+
+def _is_connection(given: object) -> bool:
+    """Whether it is a layer with the names of two groups."""
+    if not isinstance(given, list | tuple) or len(given) != 3:
+        return False
+    try:
+        hash(tuple(given[1:]))
+    except TypeError:
+        return False
+    return isinstance(given[0], Dense)
 
 
 def _number_of_axes(kernel_size: int | Sequence[int], input_size: int | Sequence[int]) -> int:

@@ -220,8 +220,22 @@ def test_a_mask_hides_what_is_not_finite():
     np.testing.assert_array_equal(
         found.multiplicities.ravel(), naive_convolution.critical(CONV, np.where(mask, kernel, 0))
     )
-    with pytest.raises(ValueError, match="must be finite, but 1 of its 3456 entries"):
+    message = r"must be finite, but 1 of its 3456 entries are .*, the first at index \(2, 3, 0, 1\): nan\.$"
+    with pytest.raises(ValueError, match=message):
         critical_kernel_weights(kernel, CONV)
+
+
+def test_an_integer_too_large_is_placed_in_the_kernel():
+    kernel = np.ones(CONV.weight_shape, np.int64)
+    kernel[2, 3, 0, 1] = 2**53 + 1
+    with pytest.raises(ValueError, match=r"but holds 9007199254740993 at index \(2, 3, 0, 1\)\.$"):
+        critical_kernel_weights(kernel, CONV)
+
+
+@pytest.mark.parametrize("conv", [None, 3, "conv", {}, (3, 3)])
+def test_what_is_no_conv_is_refused(conv):
+    with pytest.raises(ValueError, match=r"^Argument 'conv' must be a Conv, not .*\.$"):
+        critical_kernel_weights(np.ones(CONV.weight_shape), conv)
 
 
 @pytest.mark.parametrize(

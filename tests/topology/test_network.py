@@ -154,6 +154,23 @@ def test_bad_connections_are_named(connections, message):
     assert str(error.value).startswith(message)
 
 
+@pytest.mark.parametrize("given", [5, None, "ab", True])
+def test_what_is_no_sequence_is_refused(given):
+    for call, name in ((network_forest, "connections"), (Network, "connections"), (chain, "layers")):
+        with pytest.raises(ValueError, match=rf"^Argument '{name}' must be a sequence of .*, not "):
+            call(given)
+    with pytest.raises(ValueError, match=r"^Argument 'ks' must be a sequence of integers from 0 to 6, not "):
+        network_forest(chain([np.ones((2, 3))])).retention(given)
+
+
+@pytest.mark.parametrize("given", [[5], ["abc"], [(Dense(2, 3), {}, 1)], [(Dense(2, 3), 0)], [[Dense(2, 3), 0, [1]]]])
+def test_what_is_no_connection_is_refused(given):
+    with pytest.raises(
+        ValueError, match=r"'connections' must be a non-empty sequence of \(Dense, source, target\), not "
+    ):
+        Network(given)
+
+
 def test_bad_shapes_and_ks_are_named():
     with pytest.raises(ValueError, match="'connections' must be a non-empty sequence of"):
         Network([(3, 0, 1)])

@@ -113,6 +113,8 @@ def test_betti_curve_counts_components():
     assert diagram.betti_curve([[0.0, 2.0]]).tolist() == [[diagram.n_essential, 0]]
     with pytest.raises(ValueError, match="NaN"):
         diagram.betti_curve([0.5, np.nan])
+    with pytest.raises(ValueError, match=r"^Argument 't' must be a number or an array of numbers, not {}\.$"):
+        diagram.betti_curve({})
 
 
 def test_as_gudhi_is_what_gudhi_gives():
@@ -144,6 +146,10 @@ def test_bad_options_are_refused(arguments, message):
 
 
 def test_other_refusals():
+    with pytest.raises(
+        ValueError, match=r"^Argument 'layers' must be a sequence of weight matrices or diagrams, not 3\.$"
+    ):
+        total_neural_persistence(3)
     with pytest.raises(ValueError, match="at least one layer"):
         total_neural_persistence([])
     with pytest.raises(ValueError, match="backend"):

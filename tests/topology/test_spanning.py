@@ -198,7 +198,13 @@ def test_the_input_is_left_as_it_was():
         (np.ones((2, 2), complex), "not values of type complex128"),
         ([["a", "b"]], "real numbers"),
         ([[1.0, 2.0], [3.0]], "array of numbers"),
-        (np.array([[2**53 + 1]]), r"2\*\*53"),
+        (
+            np.array([[1, -2], [2**53, -(2**53) - 1]]),
+            r"beyond 2\*\*53.*but holds -9007199254740993 at row 1, column 1\.$",
+        ),
+        (np.array([[3, np.iinfo(np.int64).min]]), r"but holds -9223372036854775808 at row 0, column 1\.$"),
+        (np.array([[2**64 - 1]], np.uint64), r"but holds 18446744073709551615 at row 0, column 0\.$"),
+        ([[object]], r"not values of type object\.$"),
         (np.ma.masked_less(np.eye(3), 1), "an array that hides no entries"),  # not to be read as if it hid none
         (coo_array(np.eye(3)), "not 'coo_array'"),
     ],
@@ -219,6 +225,31 @@ def test_bad_weights_are_refused(weights, message):
 def test_bad_options_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         maximum_spanning_forest(np.ones((2, 2)), **arguments)
+
+
+def test_a_message_has_one_full_stop():
+    class Refuses:
+        def __array__(self, dtype=None, copy=None):
+            raise RuntimeError("This one refuses.")
+
+    with pytest.raises(ValueError, match=r"and this is none: This one refuses\.$"):
+        maximum_spanning_forest(Refuses())
+
+
+def test_lazily_negated_and_conjugated_tensors_are_read():
+    torch = pytest.importorskip("torch")
+    weights = torch.tensor([[1.0, 0.5], [0.25, 2.0]])
+    negated = torch._neg_view(weights)
+    assert negated.is_neg()
+    assert edges_of(maximum_spanning_forest(negated)) == edges_of(maximum_spanning_forest(weights))
+    with pytest.raises(ValueError, match="not values of type complex64"):
+        maximum_spanning_forest(torch.ones(2, 2, dtype=torch.complex64).conj())
+
+
+@pytest.mark.parametrize("ks", [5, None, "12"])
+def test_ks_are_a_sequence(ks):
+    with pytest.raises(ValueError, match=r"^Argument 'ks' must be a sequence of integers from 0 to 4, not "):
+        maximum_spanning_forest(np.ones((2, 2))).retention(ks)
 
 
 @pytest.mark.parametrize("k", [-1, 5, 1.5, "2", True])

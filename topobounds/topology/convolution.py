@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._arguments import choice
+from topobounds._arguments import argument_error, choice
 from topobounds._kernels.convolution import label_vertices
 from topobounds._records import Record
 from topobounds.layers import Axis, Conv
-from topobounds.topology.filtration import as_array, check_finite, mask_matrix, order_keys, weight_matrix
+from topobounds.topology.filtration import as_array, check_finite, mask_matrix, order_keys, weight_array
 from topobounds.topology.persistence import PersistenceDiagram
 from topobounds.topology.shared import SharedGraph, TapEdges, critical_weights, entry_levels
 from topobounds.topology.spanning import Zeros
@@ -144,7 +144,8 @@ def critical_kernel_weights(
     Raises
     ------
     ValueError
-        If the shape of the kernel or the mask is not that of `conv`, or a weight of the support is NaN or infinite.
+        If `conv` is no `Conv`, the shape of the kernel or the mask is not that of `conv`, or a weight of the support
+        is NaN or infinite.
 
     Notes
     -----
@@ -163,9 +164,9 @@ def critical_kernel_weights(
     (31.56, PersistenceDiagram(shape=(1024, 1024), points=2047, n_essential=1, w_max=3.89942, backend='kruskal'))
     """
     choice("zeros", zeros, ("absent", "edge"))
-    matrix = _kernel_matrix(weights, conv)
+    matrix = _kernel_matrix(weights, checked_conv(conv))
     support = None if mask is None else _support(mask, conv, matrix.shape)
-    check_finite(matrix, support)
+    check_finite(matrix, support, conv.weight_shape)
     keys = order_keys(matrix)
     levels = entry_levels(keys, support, zeros).ravel()
     indices, merges = _critical(levels, conv)
@@ -183,13 +184,26 @@ def critical_kernel_weights(
     )
 
 
+def checked_conv(conv: object) -> Conv:
+    """Return `conv`, if it is a Conv.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
+    if not isinstance(conv, Conv):
+        raise argument_error("conv", "a Conv", conv)
+    return conv
+
+
 def _kernel_matrix(weights: ArrayLike, conv: Conv) -> NDArray[Any]:
-    kernel = as_array("weights", weights)
+    kernel = weight_array(weights)
     if kernel.shape != conv.weight_shape:
         raise ValueError(
             f"Argument 'weights' must have the shape of the kernel, {conv.weight_shape}, not {kernel.shape}."
         )
-    return weight_matrix(kernel.reshape(kernel.shape[0], -1))
+    return kernel.reshape(kernel.shape[0], -1)
 
 
 def _support(mask: ArrayLike, conv: Conv, shape: tuple[int, ...]) -> NDArray[np.bool_]:

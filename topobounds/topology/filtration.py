@@ -114,6 +114,34 @@ def weight_matrix(weights: ArrayLike) -> NDArray[Any]:
             "Argument 'weights' must be a matrix with at least one row and one column, "
             f"not an array of shape {array.shape}."
         )
+    return _as_floats(array)
+
+
+def weight_array(weights: ArrayLike) -> NDArray[Any]:
+    """Return `weights`, of any shape, as an array of float16, bfloat16, float32 or float64.
+
+    Parameters
+    ----------
+    weights : array_like
+        As in `weight_matrix`, with any number of axes and at least one entry.
+
+    Returns
+    -------
+    ndarray of the same shape
+        The same values. Nothing is copied where the type is one of the four.
+
+    Raises
+    ------
+    ValueError
+        As `weight_matrix`, but for the shape.
+    """
+    array = as_array("weights", weights)
+    if 0 in array.shape:
+        raise argument_error("weights", "an array with at least one entry", f"one of shape {array.shape}")
+    return _as_floats(array)
+
+
+def _as_floats(array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype.name in _NATIVE_FLOATS:
         return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     if array.dtype.kind in "biu":
@@ -137,8 +165,9 @@ def as_array(name: str, values: Any) -> NDArray[Any]:
         raise argument_error(name, "an array that hides no entries (a support goes into 'mask')", "a masked array")
     try:
         array = np.asarray(_on_cpu(values))
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise ValueError(f"Argument '{name}' must be an array of numbers, and this is none: {error}.") from None
+    except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+        reason = str(error).rstrip(".")
+        raise ValueError(f"Argument '{name}' must be an array of numbers, and this is none: {reason}.") from None
     if array.ndim == 0 and array.dtype == object:
         raise argument_error(name, "an array of numbers", type(values).__name__)
     return array
@@ -146,7 +175,7 @@ def as_array(name: str, values: Any) -> NDArray[Any]:
 
 def _on_cpu(values: Any) -> Any:
     if hasattr(values, "detach"):  # a torch tensor that requires a gradient or lies on a GPU refuses __array__
-        values = values.detach().cpu()
+        values = values.detach().cpu().resolve_conj().resolve_neg()  # numpy knows neither of these bits
         if "bfloat16" in str(values.dtype) or "float8" in str(values.dtype):
             values = values.float()  # exact; torch cannot hand these types to numpy
     return values
@@ -168,8 +197,19 @@ def mask_matrix(mask: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     return array.astype(np.bool_, copy=False)
 
 
-def check_finite(matrix: NDArray[Any], support: NDArray[np.bool_] | None = None) -> None:
+def check_finite(
+    matrix: NDArray[Any], support: NDArray[np.bool_] | None = None, shape: tuple[int, ...] | None = None
+) -> None:
     """Refuse a matrix with NaN or infinity on its support, saying how many and where the first is.
+
+    Parameters
+    ----------
+    matrix : ndarray of floats, two-dimensional
+        The weights.
+    support : ndarray of bool of the shape of `matrix`, optional
+        Where they are looked at.
+    shape : tuple of int, optional
+        The shape that the weights were given in, in which a place is named; that of `matrix` if left out.
 
     Raises
     ------
@@ -187,13 +227,24 @@ def check_finite(matrix: NDArray[Any], support: NDArray[np.bool_] | None = None)
             first = int(start + row), int(col)
         n_bad += int(np.count_nonzero(bad))
     if first is not None:
+        flat = first[0] * matrix.shape[1] + first[1]
         raise ValueError(
             f"Argument 'weights' must be finite, but {n_bad} of its {matrix.size} entries are NaN or infinite, "
-            f"the first at row {first[0]}, column {first[1]}: {float(matrix[first])}."
+            f"the first at {_place(flat, shape or matrix.shape)}: {float(matrix[first])}."
         )
 
 
 def _from_integers(array: NDArray[Any]) -> NDArray[np.float64]:
-    if array.dtype.itemsize == 8 and array.size and max(-int(array.min()), int(array.max())) > _EXACT_INTEGERS:
-        raise ValueError("Argument 'weights' must hold no integer beyond 2**53, where float64 would merge neighbours.")
+    if array.dtype.itemsize == 8 and max(-int(array.min()), int(array.max())) > _EXACT_INTEGERS:
+        flat = int(np.argmax((array > _EXACT_INTEGERS) | (array < -_EXACT_INTEGERS)))
+        raise ValueError(
+            "Argument 'weights' must hold no integer beyond 2**53, where float64 would merge neighbours, but holds "
+            f"{array.flat[flat]} at {_place(flat, array.shape)}."
+        )
     return array.astype(np.float64)
+
+
+def _place(flat: int, shape: tuple[int, ...]) -> str:
+    """Return where an entry is, in words; `flat` is its row-major index."""
+    index = tuple(int(i) for i in np.unravel_index(flat, shape))
+    return f"row {index[0]}, column {index[1]}" if len(index) == 2 else f"index {index}"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._arguments import argument_error, choice, integer
+from topobounds._arguments import argument_error, choice, integers, items
 from topobounds._kernels.convolution import join
 from topobounds._records import Record
 from topobounds.layers import Dense, Network
@@ -128,9 +128,9 @@ class NetworkForest(Record):
         Raises
         ------
         ValueError
-            If one of them is no integer from 0 to the number of weights.
+            If `ks` is no sequence, or one of them no integer from 0 to the number of weights.
         """
-        kept = [integer("k", k, 0, self.network.n_weights) for k in ks]
+        kept = integers("ks", "k", ks, 0, self.network.n_weights)
         if not self.alpha:
             return np.ones(len(kept))
         return np.searchsorted(self.ranks[: self.alpha], kept, side="right") / self.alpha
@@ -182,11 +182,12 @@ def network_forest(connections: Sequence[Connection], *, zeros: Zeros = "absent"
     (1093, 217.9323, 1.0)
     """
     choice("zeros", zeros, ("absent", "edge"))
-    if not connections or not all(isinstance(c, Sequence) and len(c) == 3 for c in connections):
+    given = items("connections", connections, "(weights, source, target)")
+    if not given or not all(isinstance(c, Sequence) and len(c) == 3 for c in given):
         raise argument_error("connections", "a non-empty sequence of (weights, source, target)", connections)
-    matrices = tuple(weight_matrix(weights) for weights, _, _ in connections)
+    matrices = tuple(weight_matrix(weights) for weights, _, _ in given)
     shapes = [Dense(*matrix.shape) for matrix in matrices]
-    groups = [(source, target) for _, source, target in connections]
+    groups = [(source, target) for _, source, target in given]
     network = Network(tuple((shape, *ends) for shape, ends in zip(shapes, groups, strict=True)))
     forests = tuple(maximum_spanning_forest(matrix, zeros=zeros) for matrix in matrices)
     layers = np.repeat(np.arange(len(forests)), [forest.rows.size for forest in forests])
@@ -223,12 +224,17 @@ def chain(layers: Sequence[ArrayLike]) -> list[Connection]:
     list of (weights, source, target)
         For `network_forest`.
 
+    Raises
+    ------
+    ValueError
+        If `layers` is no sequence.
+
     Examples
     --------
     >>> [(source, target) for _, source, target in chain([np.ones((4, 3)), np.ones((3, 2))])]
     [(0, 1), (1, 2)]
     """
-    return [(weights, place, place + 1) for place, weights in enumerate(layers)]
+    return [(weights, place, place + 1) for place, weights in enumerate(items("layers", layers, "matrices"))]
 
 
 def _ends(network: Network, forests: Sequence[SpanningForest]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

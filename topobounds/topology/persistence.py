@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from topobounds._arguments import choice, real
+from topobounds._arguments import argument_error, choice, items, real
 from topobounds._records import Record
 from topobounds.topology.filtration import Filtration, filtration
 from topobounds.topology.spanning import SpanningForest, Zeros, maximum_spanning_forest
@@ -70,7 +70,7 @@ class PersistenceDiagram(Record):
         Raises
         ------
         ValueError
-            If a threshold is NaN.
+            If a threshold is NaN or no number.
 
         Examples
         --------
@@ -78,7 +78,10 @@ class PersistenceDiagram(Record):
         >>> diagram.betti_curve([1.0, 0.75, 0.5, 0.0]).tolist()
         [3, 2, 1, 1]
         """
-        thresholds = np.asarray(t, np.float64)
+        try:
+            thresholds = np.asarray(t, np.float64)
+        except (TypeError, ValueError):
+            raise argument_error("t", "a number or an array of numbers", t) from None
         if np.isnan(thresholds).any():
             raise ValueError("Argument 't' must hold no NaN.")
         entered = np.searchsorted(-self.deaths, -thresholds, side="right")
@@ -240,7 +243,7 @@ def total_neural_persistence(
     """
     order = real("p", p, "a number of at least 1, or infinity", 1.0, math.inf)
     choice("convention", convention, CONVENTIONS)
-    diagrams = [_as_diagram(layer) for layer in layers]
+    diagrams = [_as_diagram(layer) for layer in items("layers", layers, "weight matrices or diagrams")]
     if not diagrams:
         raise ValueError("Argument 'layers' must hold at least one layer, not none.")
     largest = max(diagram.w_max for diagram in diagrams)

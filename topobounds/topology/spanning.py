@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._arguments import choice, integer
+from topobounds._arguments import choice, integers
 from topobounds._records import Record
 from topobounds.topology.filtration import Filtration, check_finite, filtration, mask_matrix, weight_matrix
 from topobounds.topology.keys import Edges, KeyMatrix
@@ -120,10 +120,10 @@ class SpanningForest(Record):
         Raises
         ------
         ValueError
-            If one of them is no integer from 0 to m n.
+            If `ks` is no sequence, or one of them no integer from 0 to m n.
         """
         m, n = self.shape
-        kept = [integer("k", k, 0, m * n) for k in ks]
+        kept = integers("ks", "k", ks, 0, m * n)
         if not self.alpha:
             return np.ones(len(kept))
         ranks = self._ranks.up_to(max(kept, default=0))
