@@ -6,6 +6,7 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -190,6 +191,14 @@ def test_keep_is_a_count_or_a_share_of_the_survivors(keep, size, count):
 def test_a_compression_ratio_is_all_weights_over_those_kept(ratio, count):
     weights = np.random.default_rng(0).standard_normal((30, 20))
     assert magnitude_mask(weights, compression_ratio=ratio).sum() == count
+
+
+@pytest.mark.parametrize("keep", [torch.tensor(150), torch.tensor(0.25), np.float32(0.25), np.array(150)])
+def test_counts_and_shares_may_be_of_any_kind(keep):
+    weights = np.random.default_rng(0).standard_normal((30, 20))
+    assert magnitude_mask(weights, keep).sum() == 150
+    assert magnitude_mask(weights, compression_ratio=torch.tensor(4)).sum() == 150
+    assert magnitude_mask(weights, compression_ratio=torch.tensor(4.0)).sum() == 150
 
 
 def test_a_compression_ratio_counts_pruned_weights_too():
@@ -439,6 +448,26 @@ def test_the_schedules_of_the_literature():
         ),
         (lambda w: network_masks({"a": w}, [6], scope="global"), r"'keep' must be a number of weights.*not \[6\]"),
         (lambda w: network_masks({"a": [["x"]]}, 1), "Layer 'a': Argument 'weights' must hold real numbers"),
+        (
+            lambda w: magnitude_mask(w, np.bool_(True)),
+            r"^Argument 'keep' must be a number of weights or .*, not np.True_\.$",
+        ),
+        (lambda w: magnitude_mask(w, torch.tensor([2])), r"^Argument 'keep' must be a number of weights or a share"),
+        (lambda w: magnitude_mask(w, 10**400), "^Argument 'keep' must be an integer from 0 to 6, not 1000"),
+        (
+            lambda w: magnitude_mask(np.ones((0, 3, 3)), 0),
+            r"'weights' must be an array with at least one entry, not .*0, 3",
+        ),
+        (lambda w: topological_mask([1.0, 2.0, 3.0], 2), r"^Argument 'weights' must be a matrix, not .*shape \(3,\)"),
+        (lambda w: topological_mask(3.0, 1), r"^Argument 'weights' must be a matrix, not .*shape \(\)"),
+        (lambda w: topological_mask(w, 6, conv=3), r"^Argument 'conv' must be a Conv, not 3\.$"),
+        (lambda w: network_masks([w], 6, convs="conv"), r"^Layer '0': Argument 'conv' must be a Conv, not 'conv'\.$"),
+        (lambda w: network_masks([w], 6, seed="x"), r"^Argument 'seed' must be a non-negative integer, not 'x'\.$"),
+        (
+            lambda w: magnitude_mask(np.full((2, 2, 2, 2), np.nan), 1),
+            r"16 of its 16 .* first at index \(0, 0, 0, 0\): nan",
+        ),
+        (lambda w: magnitude_mask([1.0, np.inf], 1), r"the first at index \(1,\): inf"),
         (lambda w: linear_schedule(0, 0.5, 1), "'n_weights' must be a positive integer, not 0"),
         (lambda w: linear_schedule(10, 1.5, 1), "'density'"),
         (lambda w: linear_schedule(10, 0.5, 0), "'rounds' must be a positive integer, not 0"),

@@ -14,15 +14,15 @@ from typing import Any, Literal, cast, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._arguments import argument_error, choice, density_fraction, integer, real
+from topobounds._arguments import argument_error, as_written, choice, density_fraction, integer, is_integer, real
 from topobounds.layers import Conv
-from topobounds.topology.convolution import critical_kernel_weights
+from topobounds.topology.convolution import checked_conv, critical_kernel_weights
 from topobounds.topology.filtration import (
     MAGNITUDE_BITS,
-    as_array,
     check_finite,
     mask_matrix,
     order_keys,
+    weight_array,
     weight_matrix,
 )
 from topobounds.topology.spanning import maximum_spanning_forest
@@ -257,6 +257,8 @@ def network_masks(
     {'a': 49, 'b': 31}
     """
     choice("method", method, METHODS)
+    if seed is not None:
+        integer("seed", seed, 0)
     names = _names(layers)
     supports, geometries = _by_layer("masks", masks, names), _by_layer("convs", convs, names)
     given = zip(names, _by_layer("layers", layers, names), supports, geometries, strict=True)
@@ -346,7 +348,7 @@ def linear_schedule(n_weights: int, density: float | Fraction, rounds: int) -> t
     """
     weights, n_rounds = integer("n_weights", n_weights, 1), integer("rounds", rounds, 1)
     density_fraction("density", density)
-    pruned = weights * (1 - _exactly(density)) / n_rounds
+    pruned = weights * (1 - as_written(density)) / n_rounds
     return tuple(round(weights - pruned * r) for r in range(1, n_rounds + 1))
 
 
@@ -382,7 +384,7 @@ def geometric_schedule(n_weights: int, rate: float | Fraction, rounds: int) -> t
     """
     left, n_rounds = integer("n_weights", n_weights, 1), integer("rounds", rounds, 1)
     real("rate", rate, "a number in [0, 1)", 0.0, float(np.nextafter(1.0, 0.0)))
-    kept = 1 - _exactly(rate)
+    kept = 1 - as_written(rate)
     counts = []
     for _ in range(n_rounds):
         left = round(kept * left)
@@ -410,19 +412,29 @@ def _layer(
     weights: ArrayLike, mask: ArrayLike | None, method: Method, conv: Conv | None = None, name: str | None = None
 ) -> _Layer:
     with _about(name):
-        array = as_array("weights", weights)
-        if method == "topological" and conv is None and array.ndim > 2:
-            raise ValueError(
-                f"Argument 'conv' must be given for weights of shape {array.shape}: the Conv whose kernel they are, or "
-                "flatten them to a matrix, kernel.reshape(len(kernel), -1)."
-            )
-        matrix = weight_matrix(array.reshape(len(array), -1) if array.ndim > 2 else np.atleast_2d(array))
+        array = weight_array(weights)
+        if method == "topological":
+            _check_geometry(array.shape, conv)
+        matrix = array.reshape(len(array), -1) if array.ndim > 2 else np.atleast_2d(array)
         survivors = np.ones(array.shape, np.bool_) if mask is None else mask_matrix(mask, array.shape)
-        check_finite(matrix, survivors.reshape(matrix.shape))
+        check_finite(matrix, survivors.reshape(matrix.shape), array.shape)
         critical = np.zeros(array.shape, np.bool_)
         if method == "topological":
             critical = _critical(matrix, survivors, conv)
     return _Layer(name, matrix.ravel(), array.shape, survivors.ravel(), critical.ravel(), conv is not None)
+
+
+def _check_geometry(shape: tuple[int, ...], conv: Conv | None) -> None:
+    """Refuse weights that are no matrix where no Conv says what they are, and what is no Conv."""
+    if conv is not None:
+        checked_conv(conv)
+    elif len(shape) < 2:
+        raise argument_error("weights", "a matrix", f"an array of shape {shape}")
+    elif len(shape) > 2:
+        raise ValueError(
+            f"Argument 'conv' must be given for weights of shape {shape}: the Conv whose kernel they are, or "
+            "flatten them to a matrix, kernel.reshape(len(kernel), -1)."
+        )
 
 
 def _critical(matrix: NDArray[Any], survivors: Mask, conv: Conv | None) -> Mask:
@@ -459,15 +471,15 @@ def _asked(group: list[_Layer], keep: Keep | None, compression_ratio: Keep | Non
     survivors = sum(int(np.count_nonzero(layer.survivors)) for layer in group)
     if compression_ratio is not None:
         real("compression_ratio", compression_ratio, "a number of at least 1", 1.0, sys.float_info.max)
-        count = round(sum(layer.weights.size for layer in group) / _exactly(compression_ratio))
+        count = round(sum(layer.weights.size for layer in group) / as_written(compression_ratio))
         if count > survivors:
             rule = f"so large that no more than the {survivors} survivors are to be kept"
             raise argument_error("compression_ratio", rule, compression_ratio)
         return count
-    if isinstance(keep, bool) or hasattr(keep, "__index__"):
+    if is_integer(keep):
         return integer("keep", keep, 0, survivors)
     real("keep", keep, "a number of weights or a share of them in (0, 1]", 0.0, 1.0, open_low=True)
-    return round(_exactly(cast(float, keep)) * survivors)
+    return round(as_written(cast(float, keep)) * survivors)
 
 
 def _infeasible(group: list[_Layer], n_critical: int, given: Keep | None, count: int) -> ValueError:
@@ -542,11 +554,6 @@ def _mark_by_digits(weights: list[NDArray[Any]], free: list[Mask], wanted: int, 
         threshold, above = threshold << width | (2**width - 1 - place), above - width
     for (bits, open_), mask in zip(layers, kept, strict=True):
         wanted = kernels.mark_largest(bits, open_, magnitude, kind(threshold), wanted, mask.view(np.uint8))
-
-
-def _exactly(number: Keep) -> Fraction:
-    """Return the number as it is written: 0.1 is one tenth, not the nearest binary fraction."""
-    return Fraction(str(number))
 
 
 def _is_container(value: object) -> bool:
