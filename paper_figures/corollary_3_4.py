@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from paper_figures import style
 from paper_figures.bounds import row_counts
 from paper_figures.records import FigureRecord, Settings, point_seed, provenance
+from topobounds.layers import cells_at_density
 from topobounds.plotting import CATEGORIES
 from topobounds.theory.enclosure import Enclosure, expected_overlap
 from topobounds.theory.paper import corollary_3_4
@@ -160,7 +161,7 @@ def _rows(m: int, n: int, seed: int) -> list[tuple[Any, ...]]:
     complete, rows, loose = expected_overlap(m, n), [], 1.0
     line = critical_rank_quantile(m, n) / (m * n)
     for density in DENSITIES:
-        bound, cells = corollary_3_4(m, n, density).value, round(density * m * n)
+        bound, cells = corollary_3_4(m, n, density).value, cells_at_density(m, n, density)
         if bound is not None and loose > NEGLIGIBLE:  # beyond, it only falls
             loose = chance_of_disconnected(m, n, cells)
         connected, by = _on_connected(m, n, density, bound, connected_mean(complete, loose), seed)
@@ -180,7 +181,7 @@ def _on_connected(
     """
     if bound is None:
         return "undefined", None
-    cells, alpha = round(density * m * n), m + n - 1
+    cells, alpha = cells_at_density(m, n, density), m + n - 1
     if bound == 1 and cells > alpha:
         return "fails", "cycles"
     if bound <= any_support_bound(cells, alpha):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from paper_figures import style
 from paper_figures.records import FigureRecord, Settings
 from paper_figures.training import layer_weights, net_name, run_provenance, source_line, trained, trials
+from topobounds.layers import cells_at_density
 from topobounds.plotting import CATEGORIES, draw_band, layer_colors
 from topobounds.theory.paper import corollary_3_4
 from topobounds.topology.spanning import magnitude_overlap
@@ -58,14 +59,14 @@ def render(record: FigureRecord, folder: Path) -> list[Path]:
 
 
 def support_mask(m: int, n: int, density: float, support: str, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Return a random support of exactly ``round(density * m * n)`` cells.
+    """Return a random support of exactly ``cells_at_density(m, n, density)`` cells.
 
     Parameters
     ----------
     m, n : int
         Shape.
     density : float
-        In (0, 1]; a star needs ``round(density * m * n) >= m + n - 1``.
+        In (0, 1]; a star needs ``cells_at_density(m, n, density) >= m + n - 1``.
     support : {"star", "uniform"}
         All of row 0 and column 0 and the rest uniformly random, or all uniformly random.
     rng : numpy.random.Generator
@@ -75,7 +76,7 @@ def support_mask(m: int, n: int, density: float, support: str, rng: np.random.Ge
     if support == "star":
         mask[0], mask[:, 0] = True, True
     free = np.flatnonzero(~mask)
-    count = round(density * m * n) - np.count_nonzero(mask)
+    count = cells_at_density(m, n, density) - np.count_nonzero(mask)
     mask.flat[rng.choice(free, count, replace=False)] = True
     return mask
 
@@ -177,7 +178,7 @@ def _layer_rows(layer: int, weights: NDArray[Any], trial: int, seed: int) -> lis
 
 
 def _exists(m: int, n: int, density: float, support: str) -> bool:
-    return round(density * m * n) >= (m + n - 1 if support == "star" else 1)
+    return cells_at_density(m, n, density) >= (m + n - 1 if support == "star" else 1)
 
 
 def _lowest_mean(record: FigureRecord) -> float:

@@ -18,6 +18,7 @@ from paper_figures import figure3, style
 from paper_figures.corollary_3_4 import chance_of_disconnected
 from paper_figures.records import FigureRecord, Settings, point_seed
 from paper_figures.training import net_name, source_line
+from topobounds.layers import cells_at_density
 from topobounds.montecarlo import simulate_overlap
 from topobounds.plotting import draw_band
 from topobounds.theory.enclosure import Enclosure, expected_overlap
@@ -95,7 +96,7 @@ def certified(m: int, n: int, density: float, support: str) -> Enclosure | None:
     """
     if density == 1:
         return expected_overlap(m, n)
-    cells = round(density * m * n)
+    cells = cells_at_density(m, n, density)
     if support != "uniform" or cells < m + n - 1:
         return None
     loose = chance_of_disconnected(m, n, cells)

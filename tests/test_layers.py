@@ -1,6 +1,7 @@
 """What a layer is to a graph, against brute force and torch's own convolutions."""
 
 import time
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from tests import naive_convolution
-from topobounds.layers import Conv, Dense, Recurrent, Unrolled
+from topobounds.layers import Conv, Dense, Recurrent, Unrolled, cells_at_density
 
 
 @pytest.mark.parametrize("seed", range(16))
@@ -100,6 +101,23 @@ def test_numbers_stand_for_every_dimension():
     assert Conv(1, 1, 3, (8, 9), 2, 1).kernel_size == (3, 3)
     assert Conv(1, 1, [3, 1], 8).input_size == (8, 8)
     assert Conv(1, 1, 3, 8).output_size == (6,)
+
+
+@pytest.mark.parametrize(
+    ("shape", "density", "cells"),
+    [
+        ((5, 20), 0.235, 24),  # 23.5: halves go to even, and 0.235 * 5 * 20 is 23.499999999999996
+        ((5, 10), 0.45, 22),
+        ((2, 3), Fraction(1, 12), 0),
+        ((2, 3), Fraction(1, 4), 2),
+        ((784, 300), 0.1, 23520),
+        ((3, 3), 5e-324, 0),
+        ((2**26, 2**26), 1.0, 2**52),
+        ((4, 4), np.float32(0.1), 2),
+    ],
+)
+def test_cells_at_a_density(shape, density, cells):
+    assert cells_at_density(*shape, density) == cells
 
 
 def test_unrolled_layers():

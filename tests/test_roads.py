@@ -9,6 +9,7 @@ import pytest
 from tests import naive
 from topobounds import (
     boruvka_bound,
+    corollary_3_4,
     critical_compression_ratio,
     critical_kernel_weights,
     exact_expected_overlap,
@@ -21,8 +22,10 @@ from topobounds import (
     star_bound,
     theorem_3_3,
 )
-from topobounds.layers import Conv
+from topobounds.layers import Conv, cells_at_density
+from topobounds.theory.overlap import corollary_3_4_repaired
 from topobounds.theory.symbolic import exact_theorem_3_3
+from topobounds.verification.samples import Setting
 
 SIZES = [(1, 1), (1, 9), (2, 2), (2, 3), (3, 4), (5, 5), (7, 40), (10, 10), (10, 1000), (30, 20), (33, 100)]
 SIZES += [(64, 64), (100, 10), (128, 1000), (300, 100), (400, 400), (784, 300), (784, 10), (1000, 200), (2000, 2000)]
@@ -108,3 +111,23 @@ def test_a_kernel_of_one_tap_on_one_pixel_is_a_dense_layer():
     assert np.array_equal(critical.mask[:, :, 0, 0], mask)
     assert critical.ratio == critical_compression_ratio((9, 12)) == critical_compression_ratio(conv, "toeplitz")
     assert len(persistence_diagram(weights)) == critical.mask.sum()
+
+
+def test_every_road_counts_the_same_cells_at_a_density():
+    differ = 0
+    for m, n, thousandths in itertools.product(range(2, 9), range(2, 25), range(5, 1000, 10)):
+        density = thousandths / 1000
+        cells = cells_at_density(m, n, density)
+        differ += cells != round(density * m * n) or cells != round(density * (m * n))
+        assert Setting(m, n, None, density, "uniform", "none", 0).cells == cells
+        assert (corollary_3_4(m, n, density).value is None) == (cells < m + n - 1)
+        if cells:
+            assert simulate_overlap(m, n, 0, density=density, trials=1, seed=0).cells == cells
+            kept = min(cells, m + n - 1)
+            expected = min(1.0, boruvka_bound(m, n, kept) * (m + n - 1) / kept)
+            assert corollary_3_4_repaired(m, n, density) == pytest.approx(expected, rel=1e-13)
+        else:
+            for road in (corollary_3_4_repaired, lambda m, n, p: simulate_overlap(m, n, density=p)):
+                with pytest.raises(ValueError, match="one of the"):
+                    road(m, n, density)
+    assert differ > 5, "densities at which floating point would round another way are among them"

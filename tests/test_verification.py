@@ -278,6 +278,13 @@ def test_supports():
     assert not mask[:7, :7].all()
 
 
+def test_a_star_of_half_a_cell_more_than_it_needs():
+    found = said(5, 20, density=0.235, support="star", distribution="normal", claims=["component_identity"])
+    assert found == {"component_identity": "holds"}
+    with pytest.raises(ValueError, match=r"at least 0\.24 for support 'star', 24 of the 100 cells, not 0\.234"):
+        verify(5, 20, density=0.234, support="star", distribution="normal")
+
+
 def test_progress_is_told():
     told = []
     claims = ["theorem_3_3", "component_identity"]

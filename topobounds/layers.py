@@ -8,9 +8,9 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, SupportsFloat
 
-from topobounds._arguments import argument_error, boolean, choice, integer, items
+from topobounds._arguments import argument_error, as_written, boolean, choice, integer, items
 
 PADDING_MODES = ("zeros", "circular", "reflect", "replicate")
 MAX_AXES = 3
@@ -587,6 +587,32 @@ class Axis:
 
 
 LayerShape = Dense | Recurrent | Unrolled | Network | Conv
+
+
+def cells_at_density(m: int, n: int, density: SupportsFloat) -> int:
+    """Return how many of the m n cells a support of this density has, wherever they are.
+
+    The density is read as it is written (0.1 is one tenth), multiplied exactly and rounded to the nearest integer,
+    halves to even.
+
+    Parameters
+    ----------
+    m, n : int
+        Rows and columns.
+    density : float or Fraction
+        In (0, 1].
+
+    Returns
+    -------
+    int
+        From 0, where the density is below half a cell, to m n.
+
+    Examples
+    --------
+    >>> cells_at_density(5, 20, 0.235), round(0.235 * 5 * 20)
+    (24, 23)
+    """
+    return round(as_written(density) * m * n)
 
 
 def _is_connection(given: object) -> bool:

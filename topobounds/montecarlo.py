@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from topobounds._arguments import argument_error, choice, density_fraction, integer
 from topobounds._processors import processors
 from topobounds._records import Record
+from topobounds.layers import cells_at_density
 
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
@@ -118,7 +119,7 @@ def simulate_overlap(
         How many of the heaviest weights, from 0 to the number of cells of the support. The default is alpha, as in
         the paper: see `alpha_of`.
     density : float
-        Share of the m n cells that carry a weight, in (0, 1]; a support has exactly ``round(density * m * n)`` cells.
+        Share of the m n cells that carry a weight, in (0, 1]; a support has exactly `cells_at_density` cells.
     support : {"uniform", "star", "block"} or array of bool, shape (m, n)
         Where they are. ``"uniform"``: uniformly random, in each trial anew. ``"star"``: all of row 0 and column 0,
         the rest uniformly random. ``"block"``: row 0 and column 0, then the top-left s x s block, s as large as
@@ -228,13 +229,13 @@ class _Support:
 def _support(m: int, n: int, density: float, support: str | ArrayLike) -> _Support:
     if m + n >= 1 << 31:
         raise ValueError(f"Arguments 'm' and 'n' must add up to less than 2^31, not {m + n}.")
-    density = density_fraction("density", density)
+    as_given, density = density, density_fraction("density", density)
     if not isinstance(support, str):
         return _masked(m, n, density, support)
     choice("support", support, SUPPORTS)
     if density == 1.0:
         return _Support(m, n, support, density, m * n, alpha=m + n - 1)
-    cells = round(density * (m * n))
+    cells = cells_at_density(m, n, as_given)
     if support != "uniform":
         return _starred(m, n, density, cells, support)
     if cells < 1:

@@ -12,6 +12,7 @@ probability that c given cells are all empty.
 import math
 
 from topobounds._arguments import argument_error, density_fraction, integer, real
+from topobounds.layers import cells_at_density
 
 __all__ = [
     "boruvka_bound",
@@ -108,7 +109,7 @@ def boruvka_bound(m: int, n: int, k: int | None = None) -> float:
 def corollary_3_4_repaired(m: int, n: int, density: float) -> float:
     """Return a lower bound on the expected overlap that holds at every density: Corollary 3.4, repaired.
 
-    For a uniformly random support of M = round(p m n) cells, connected or not, and weights exchangeable on it, ::
+    For a uniformly random support of M = p m n cells, rounded, connected or not, and weights exchangeable on it, ::
 
         E[X] >= B(alpha)    for M >= alpha = m + n - 1,        E[X] >= B(M) alpha / M    for M < alpha
 
@@ -139,7 +140,8 @@ def corollary_3_4_repaired(m: int, n: int, density: float) -> float:
     0.6132
     """
     m, n, _ = checked_shape(m, n, None)
-    cells, alpha = round(density_fraction("density", density) * m * n), m + n - 1
+    density_fraction("density", density)
+    cells, alpha = cells_at_density(m, n, density), m + n - 1
     if not cells:
         raise argument_error("density", f"at least one of the {m * n} cells", density)
     kept = min(cells, alpha)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from topobounds._arguments import density_fraction, integer
 from topobounds._records import Record
-from topobounds.layers import Conv, LayerShape
+from topobounds.layers import Conv, LayerShape, cells_at_density
 
 EXCHANGEABLE = "for exchangeable |w| with almost surely distinct magnitudes (i.i.d. continuous weights suffice)"
 
@@ -89,7 +89,7 @@ def corollary_3_4(m: int, n: int, density: float) -> PrintedClaim:
     -------
     PrintedClaim
         Status ``"false"``, or ``"proved"`` at density 1; ``"undefined"`` with value None where a support of
-        ``round(p m n)`` cells is too small to be connected, which the corollary presumes.
+        p m n cells, rounded, is too small to be connected, which the corollary presumes.
 
     Raises
     ------
@@ -102,15 +102,16 @@ def corollary_3_4(m: int, n: int, density: float) -> PrintedClaim:
     >>> round(claim.value, 4), claim.status
     (0.9616, 'false')
     """
-    m, n, density = integer("m", m, 1), integer("n", n, 1), density_fraction("density", density)
-    if density == 1:
+    m, n, p = integer("m", m, 1), integer("n", n, 1), density_fraction("density", density)
+    if p == 1:
         return theorem_3_3(m, n)
-    cells = density * m * n
-    if round(cells) < m + n - 1:
-        reason = f"{round(cells)} weights cannot connect {m + n} neurons: that takes {m + n - 1}."
-        return PrintedClaim(None, "undefined", reason)
+    cells = cells_at_density(m, n, density)
+    if cells < m + n - 1:
+        return PrintedClaim(
+            None, "undefined", f"{cells} weights cannot connect {m + n} neurons: that takes {m + n - 1}."
+        )
     return PrintedClaim(
-        min(1.0, printed_sum(m, n, cells)),
+        min(1.0, printed_sum(m, n, p * m * n)),
         "false",
         "False below density 1. On an 8x8 layer at density 1/4 whose weights form a 4-cycle with 12 pendant edges, "
         "E[X] = 1/4 + 3/4 * 14/15 = 19/20, below the 0.9616 printed.",

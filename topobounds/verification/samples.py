@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topobounds.layers import cells_at_density
 from topobounds.montecarlo import simulate_overlap
 from topobounds.topology.spanning import maximum_spanning_forest
 from topobounds.verification.sequential import Batch, batch_sizes
@@ -73,7 +74,7 @@ class Setting:
         """Cells that carry a weight."""
         if self.weights is not None:
             return int(np.count_nonzero(self.weights))
-        return round(self.density * self.m * self.n)
+        return cells_at_density(self.m, self.n, self.density)
 
     def stream(self, *path: str | int) -> np.random.Generator:
         """Return the random numbers that belong to `path`."""
