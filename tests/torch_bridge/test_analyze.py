@@ -24,6 +24,7 @@ from topobounds import (
 )
 from topobounds.layers import Conv, Dense, Recurrent
 from topobounds.pruning import magnitude_mask
+from topobounds.topology.filtration import as_array
 from torch_bridge import analyze, topological_unstructured
 from torch_bridge.geometry import conv_geometry, trace
 
@@ -477,6 +478,21 @@ def test_without_an_example_no_neurons_are_known():
     report = analyze(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)))
     assert [layer.neurons for layer in report.layers] == [(), ()]
     assert report.sources == {"0.weight": (), "1.weight": ()}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bfloat16", "float16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"],
+)
+def test_tensors_of_few_bits_are_read_where_they_are(name):
+    tensor = torch.randn(20, 30).abs().to(getattr(torch, name))
+    for each in (tensor, tensor.T, tensor[::3, 1::2], nn.Parameter(tensor, requires_grad=name == "bfloat16")):
+        array = as_array("weights", each)
+        assert array.dtype.name == name
+        assert array.__array_interface__["data"][0] == each.data_ptr()
+        np.testing.assert_array_equal(array.astype(np.float32), each.detach().float().numpy())
+        forest = maximum_spanning_forest(each)
+        np.testing.assert_array_equal(forest.weights, maximum_spanning_forest(each.detach().float()).weights)
 
 
 # the model is left as it was

@@ -7,6 +7,7 @@ serves everywhere (forest, top-k, masks): |w| descending, then flat row-major in
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -176,8 +177,10 @@ def as_array(name: str, values: Any) -> NDArray[Any]:
 def _on_cpu(values: Any) -> Any:
     if hasattr(values, "detach"):  # a torch tensor that requires a gradient or lies on a GPU refuses __array__
         values = values.detach().cpu().resolve_conj().resolve_neg()  # numpy knows neither of these bits
-        if "bfloat16" in str(values.dtype) or "float8" in str(values.dtype):
-            values = values.float()  # exact; torch cannot hand these types to numpy
+        name = str(values.dtype).removeprefix("torch.")
+        if name.startswith(("bfloat16", "float8")):  # torch cannot hand these types to numpy, but their bits
+            bits = values.new_empty(0).to(float).short() if name == "bfloat16" else values.new_empty(0).to(float).byte()
+            values = values.view(bits.dtype).numpy().view(getattr(ml_dtypes, name))
     return values
 
 
