@@ -10,10 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.theory.enumeration import empty, mean_overlap, n_components, small_layers
-from topobounds.theory.overlap import boruvka_bound, concentration_band, minimum_overlap, overlap_limit, star_bound
+from topobounds.theory import overlap
+from topobounds.theory.overlap import (
+    boruvka_bound,
+    concentration_band,
+    corollary_3_4_repaired,
+    minimum_overlap,
+    overlap_limit,
+    star_bound,
+)
 from topobounds.theory.paper import theorem_3_3
 
-ONE = 1 + 1e-14  # two floats that should be equal may differ in the last digits
+ONE = 1 + 2**-44  # two bounds that are equal may be rounded down by different amounts
 
 
 def star_exactly(m, n, k):
@@ -106,14 +114,63 @@ def test_star_then_boruvka_at_any_k(shape):
 @pytest.mark.parametrize("bound", [star_bound, boruvka_bound])
 def test_exact_where_the_bounds_are_tight(bound):
     assert str(bound(5, 7, 0)) == "0.0"  # not -0.0, which would be printed
-    assert [bound(1, 7, k) for k in range(8)] == [k / 7 for k in range(8)]
+    assert [bound(1, 7, k) for k in range(8)] == pytest.approx([k / 7 for k in range(8)], rel=2e-16)
     assert bound(1, 1) == bound(6, 1) == 1
     assert bound(784, 300, 1) == pytest.approx(1 / 1083, rel=1e-13)
 
 
 def test_at_k_equal_to_all_cells_every_vertex_is_hit():
-    assert star_bound(6, 4, 24) == 6 / 9
-    assert boruvka_bound(6, 4, 24) == pytest.approx((10 - 24 / 9) / 9, rel=1e-15)
+    assert star_bound(6, 4, 24) == pytest.approx(6 / 9, rel=2**-46)
+    assert boruvka_bound(6, 4, 24) == pytest.approx((10 - 24 / 9) / 9, rel=2**-44)
+
+
+def test_bounds_are_rounded_down_and_not_far():
+    """A float that is above the fraction it stands for would be no lower bound."""
+    shapes = [*itertools.combinations_with_replacement(range(1, 24), 2), (50, 20), (300, 7), (784, 300)]
+    for m, n in shapes:
+        for k in {0, 1, 2, 3, m + n - 2, m + n - 1, m + n, m * n // 2, m * n - 1, m * n} - {-1}:
+            if not 0 <= k <= m * n or (m * n > 1000 and k > 2000):
+                continue
+            for bound, exactly, loss in ((star_bound, star_exactly, 2**-46), (boruvka_bound, boruvka_exactly, 2**-44)):
+                value, truth = Fraction(bound(m, n, k)), exactly(m, n, k)
+                assert truth * (1 - loss) <= value <= truth, (bound, m, n, k)
+
+
+def test_the_repaired_corollary_is_rounded_down():
+    for cells in range(1, 19):
+        truth = boruvka_exactly(10, 10, cells) * 19 / cells
+        assert truth * (1 - 2**-44) <= Fraction(corollary_3_4_repaired(10, 10, cells / 100)) <= min(1, truth)
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(70_000, 80_000, None), (2**18, 2**17, 2**20), (2**26, 2**26, None)])
+def test_probabilities_of_many_factors_are_those_of_mpmath(m, n, k):
+    alpha = m + n - 1
+    k = alpha if k is None else k
+    with mpmath.workdps(60):
+        cells = mpmath.mpf(m * n)
+        log_all = mpmath.loggamma(cells + 1) - mpmath.loggamma(cells - k + 1)
+        missed = {c: mpmath.loggamma(cells - c + 1) - mpmath.loggamma(cells - c - k + 1) for c in (m, n, alpha)}
+        hit = {c: -mpmath.expm1(log - log_all) for c, log in missed.items()}
+        star = max(n * hit[m], m * hit[n]) / alpha
+        boruvka = (m * hit[n] + n * hit[m] - cells / alpha * hit[alpha]) / alpha
+        assert star * (1 - 2**-46) <= star_bound(m, n, k) <= star
+        assert boruvka * (1 - 2**-44) <= boruvka_bound(m, n, k) <= boruvka
+
+
+def test_both_ways_to_a_probability_agree(monkeypatch):
+    added = [star_bound(400, 300, k) for k in (400, 699, 5000, 119_000, 119_599, 119_600, 119_601)]
+    monkeypatch.setattr(overlap, "MOST_SUMMED", 100)
+    assert [star_bound(400, 300, k) for k in (400, 699, 5000, 119_000, 119_599, 119_600, 119_601)] == pytest.approx(
+        added, rel=1e-14
+    )
+
+
+@pytest.mark.parametrize("bound", [star_bound, boruvka_bound, overlap_limit, minimum_overlap, concentration_band])
+def test_the_largest_layers_are_taken_at_once(bound):
+    assert bound(2**63 - 1, 4) > 0
+    assert bound(2**63 - 1, 2**63 - 1) > 0
+    with pytest.raises(ValueError, match=r"^Argument 'm' must be at most 2\^63 - 1, not 1180591620717411303424\.$"):
+        bound(2**70, 4)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ probability that c given cells are all empty.
 """
 
 import math
+from fractions import Fraction
 
 from topobounds._arguments import argument_error, density_fraction, integer, real
 from topobounds.layers import cells_at_density
@@ -22,6 +23,11 @@ __all__ = [
     "overlap_limit",
     "star_bound",
 ]
+
+LARGEST_SIDE = 2**63 - 1  # beyond, nothing is a layer, and powers of its size overflow a double
+MOST_EXACT = 64  # factors of a probability that are multiplied as integers,
+MOST_SUMMED = 2**16  # and one by one, by their logarithms
+ROUNDING = 2.0**-47  # of the terms of a bound; see `star_bound`
 
 
 def star_bound(m: int, n: int, k: int | None = None) -> float:
@@ -44,16 +50,23 @@ def star_bound(m: int, n: int, k: int | None = None) -> float:
     Returns
     -------
     float
-        In [0, 1]; 0 for k = 0; k / alpha, which is exact, if m or n is 1.
+        In [0, 1], rounded down: never above the number it stands for, and at most 2^-46 of it below (where k or alpha
+        is at most 64, the largest float not above). 0 for k = 0; k / alpha, the expectation itself, if m or n is 1.
 
     Raises
     ------
     ValueError
-        If an argument is out of range.
+        If an argument is out of range, or m or n beyond 2^63 - 1.
 
     See Also
     --------
     boruvka_bound : Larger.
+
+    Notes
+    -----
+    With u = 2^-53, a logarithm or an exponential errs by at most 8 u (four units in the last place, as in
+    `topobounds.theory._logarithms`), and its arguments and products add less than 4 u. 1 - q is found to 45 u from at
+    most three such parts; dividing and adding leave less than 64 u = 2^-47 of what is added up, which is taken off.
 
     Examples
     --------
@@ -62,8 +75,11 @@ def star_bound(m: int, n: int, k: int | None = None) -> float:
     """
     m, n, k = checked_shape(m, n, k)
     if min(m, n) == 1:
-        return k / (m * n)
-    return max(n * _hit(m * n, k, m), m * _hit(m * n, k, n)) / (m + n - 1)
+        return _rounded_down(Fraction(k, m * n))
+    alpha = m + n - 1
+    if min(k, alpha) <= MOST_EXACT:
+        return _rounded_down(max(n * _exact_hit(m * n, k, m), m * _exact_hit(m * n, k, n)) / alpha)
+    return max(n * _hit(m * n, k, m), m * _hit(m * n, k, n)) / alpha * (1 - ROUNDING)
 
 
 def boruvka_bound(m: int, n: int, k: int | None = None) -> float:
@@ -86,12 +102,13 @@ def boruvka_bound(m: int, n: int, k: int | None = None) -> float:
     Returns
     -------
     float
-        In [0, 1]; 0 for k = 0; k / alpha, which is exact, if m or n is 1.
+        In [0, 1], rounded down: never above the number it stands for, and at most 2^-44 of it below (see
+        `star_bound`). 0 for k = 0; k / alpha, the expectation itself, if m or n is 1.
 
     Raises
     ------
     ValueError
-        If an argument is out of range.
+        If an argument is out of range, or m or n beyond 2^63 - 1.
 
     Examples
     --------
@@ -100,10 +117,14 @@ def boruvka_bound(m: int, n: int, k: int | None = None) -> float:
     """
     m, n, k = checked_shape(m, n, k)
     if min(m, n) == 1:
-        return k / (m * n)
+        return _rounded_down(Fraction(k, m * n))
     cells, alpha = m * n, m + n - 1
+    if min(k, alpha) <= MOST_EXACT:
+        both = m * _exact_hit(cells, k, n) + n * _exact_hit(cells, k, m)
+        return _rounded_down((both - Fraction(cells, alpha) * _exact_hit(cells, k, alpha)) / alpha)
+    marked = m * _hit(cells, k, n) + n * _hit(cells, k, m)
     marked_twice = cells / alpha * _hit(cells, k, alpha)
-    return min(1.0, (m * _hit(cells, k, n) + n * _hit(cells, k, m) - marked_twice) / alpha)
+    return min(1.0, (marked - marked_twice - ROUNDING * (marked + marked_twice)) / alpha)
 
 
 def corollary_3_4_repaired(m: int, n: int, density: float) -> float:
@@ -145,7 +166,8 @@ def corollary_3_4_repaired(m: int, n: int, density: float) -> float:
     if not cells:
         raise argument_error("density", f"at least one of the {m * n} cells", density)
     kept = min(cells, alpha)
-    return min(1.0, boruvka_bound(m, n, kept) * alpha / kept)
+    bound = boruvka_bound(m, n, kept)
+    return bound if kept == alpha else min(1.0, _rounded_down(Fraction(bound) * alpha / kept))
 
 
 def overlap_limit(m: int, n: int, k: int | None = None) -> float:
@@ -274,10 +296,19 @@ def checked_shape(m: int, n: int, k: int | None) -> tuple[int, int, int]:
     Raises
     ------
     ValueError
-        If m or n is no positive integer, or k is no integer from 0 to m n.
+        If m or n is no positive integer or beyond 2^63 - 1, or k is no integer from 0 to m n.
     """
     m, n = integer("m", m, 1), integer("n", n, 1)
+    for name, side in (("m", m), ("n", n)):
+        if side > LARGEST_SIDE:
+            raise argument_error(name, "at most 2^63 - 1", side)
     return m, n, m + n - 1 if k is None else integer("k", k, 0, m * n)
+
+
+def _exact_hit(cells: int, k: int, c: int) -> Fraction:
+    """Return 1 - q(c) as a fraction."""
+    few, many = sorted((c, k))
+    return 1 - Fraction(math.perm(max(0, cells - many), few), math.perm(cells, few))
 
 
 def _hit(cells: int, k: int, c: int) -> float:
@@ -285,12 +316,41 @@ def _hit(cells: int, k: int, c: int) -> float:
     if c + k > cells:
         return 1.0
     few, many = sorted((c, k))
+    if few > MOST_SUMMED:
+        return -math.expm1(_log_missed(cells, many, few))
     return 0.0 - math.expm1(math.fsum(_log_complement(many, cells - i) for i in range(few)))  # never -0.0
+
+
+def _log_missed(cells: int, many: int, few: int) -> float:
+    """Return log q, without adding up its factors: Stirling's formula taken apart, as in docs/theory/enclosure.md.
+
+    That is for k = many and c = few, both in the thousands at least, where r(x) = 1 / (12 x) - 1 / (360 x^3) to the
+    last digit; where x = y is smaller, q is 0 to the last digit.
+    """
+    rest = cells - few - many
+    if not rest:
+        return -math.inf
+    r_many, r_few, r_cells, r_rest = (1 / (12 * x) - 1 / (360 * x**3) for x in (cells - few, cells - many, cells, rest))
+    crossed = _log_complement(few * many, (cells - few) * (cells - many))
+    return math.fsum(
+        [
+            many * _log_complement(few, cells),
+            few * _log_complement(many, cells),
+            -(rest + 0.5) * crossed,
+            r_many + r_few - r_cells - r_rest,
+        ]
+    )
 
 
 def _log_complement(part: int, whole: int) -> float:
     """Return log(1 - part / whole), to the last digits on both sides."""
     return math.log1p(-part / whole) if 2 * part <= whole else math.log((whole - part) / whole)
+
+
+def _rounded_down(value: Fraction) -> float:
+    """Return the largest float that is not above a non-negative value."""
+    nearest = float(value)
+    return nearest if nearest <= value else math.nextafter(nearest, 0)
 
 
 def _giant_share(a: float, b: float) -> float:
