@@ -83,6 +83,10 @@ def test_corollary_3_4_is_never_more_than_one_nor_less_than_theorem_3_3():
         (lambda: theorem_3_3(0, 3), "'m'"),
         (lambda: theorem_3_3(3, 2.0), "'n'"),
         (lambda: corollary_3_4(3, -1, 0.5), "'n'"),
+        (lambda: theorem_3_3(10**400, 4), "'m'"),
+        (lambda: corollary_3_4(4, 10**400, 0.5), "'n'"),
+        (lambda: theorem_3_3(2**40, 2**41), "'m'"),
+        (lambda: corollary_3_4(2**25, 2**25, 0.5), "'m'"),
         (lambda: corollary_3_4(3, 3, 0), "'density'"),
         (lambda: corollary_3_4(3, 3, 1.5), "'density'"),
         (lambda: corollary_3_4(3, 3, float("nan")), "'density'"),
@@ -91,6 +95,13 @@ def test_corollary_3_4_is_never_more_than_one_nor_less_than_theorem_3_3():
 def test_bad_arguments(call, argument):
     with pytest.raises(ValueError, match=f"Argument {argument} must be"):
         call()
+
+
+def test_a_sum_too_long_says_so():
+    with pytest.raises(
+        ValueError, match=r"'m' must be at most 2\^24 where n is 33554432, as the sum .*, not 1099511627776\.$"
+    ):
+        theorem_3_3(2**40, 2**25)
 
 
 def test_a_claim_is_ready_for_json():

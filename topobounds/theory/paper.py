@@ -7,10 +7,12 @@ A claim that turned out false stays here in its printed form; what replaces it i
 import math
 from dataclasses import dataclass
 
-from topobounds._arguments import density_fraction, integer
+from topobounds._arguments import argument_error, density_fraction
 from topobounds._records import Record
 from topobounds.layers import Conv, LayerShape, cells_at_density
+from topobounds.theory.overlap import checked_shape
 
+MOST_TERMS = 2**24  # of a printed sum: some five seconds
 EXCHANGEABLE = "for exchangeable |w| with almost surely distinct magnitudes (i.i.d. continuous weights suffice)"
 
 
@@ -57,14 +59,14 @@ def theorem_3_3(m: int, n: int) -> PrintedClaim:
     Raises
     ------
     ValueError
-        If `m` or `n` is no positive integer.
+        If `m` or `n` is no integer from 1 to 2^63 - 1, or both are beyond 2^24, so that the sum is too long.
 
     Examples
     --------
     >>> round(theorem_3_3(784, 300).value, 4)
     0.1213
     """
-    m, n = integer("m", m, 1), integer("n", n, 1)
+    m, n = _summable(m, n)
     return PrintedClaim(printed_sum(m, n, m * n), "proved", f"Holds {EXCHANGEABLE}.")
 
 
@@ -94,7 +96,7 @@ def corollary_3_4(m: int, n: int, density: float) -> PrintedClaim:
     Raises
     ------
     ValueError
-        If an argument is out of range.
+        If an argument is out of range, or m and n are both beyond 2^24.
 
     Examples
     --------
@@ -102,7 +104,7 @@ def corollary_3_4(m: int, n: int, density: float) -> PrintedClaim:
     >>> round(claim.value, 4), claim.status
     (0.9616, 'false')
     """
-    m, n, p = integer("m", m, 1), integer("n", n, 1), density_fraction("density", density)
+    (m, n), p = _summable(m, n), density_fraction("density", density)
     if p == 1:
         return theorem_3_3(m, n)
     cells = cells_at_density(m, n, density)
@@ -116,6 +118,14 @@ def corollary_3_4(m: int, n: int, density: float) -> PrintedClaim:
         "False below density 1. On an 8x8 layer at density 1/4 whose weights form a 4-cycle with 12 pendant edges, "
         "E[X] = 1/4 + 3/4 * 14/15 = 19/20, below the 0.9616 printed.",
     )
+
+
+def _summable(m: int, n: int) -> tuple[int, int]:
+    """Return m and n as integers, if the sum over their minimum can be evaluated."""
+    m, n, _ = checked_shape(m, n, None)
+    if min(m, n) > MOST_TERMS:
+        raise argument_error("m", f"at most 2^24 where n is {n}, as the sum has min(m, n) terms", m)
+    return m, n
 
 
 def printed_counts(layer: LayerShape) -> tuple[int, int]:
