@@ -181,6 +181,27 @@ def test_a_retention_curve_of_a_small_layer_is_exact():
         assert low <= mean_overlap(4, 3, k) <= high < low + 1e-15
 
 
+@pytest.mark.parametrize("ks", [None, 5, "12", True])
+def test_a_retention_curve_needs_a_sequence(ks):
+    with pytest.raises(ValueError, match=r"^Argument 'ks' must be a sequence of integers from 0 to 16, not "):
+        expected_retention(4, 4, ks)
+
+
+@pytest.mark.parametrize("k", [None, 1.5, True, [3], 17, -1])
+def test_every_k_of_a_retention_curve_is_checked(k):
+    with pytest.raises(ValueError, match=r"^Argument 'k' must be an integer from 0 to 16, not "):
+        expected_retention(4, 4, [3, k])
+
+
+def test_where_an_enclosure_is_widest():
+    """What the docstring and docs/theory/enclosure.md say: at 18 x 18, and falling from there."""
+    widths = {n: expected_overlap(n, n).width for n in (17, 18, 19, 20, 40, 200)}
+    assert widths[17] < 1e-15
+    assert max(widths.values()) == widths[18]
+    rounded = {n: f"{width:.1e}" for n, width in widths.items()}
+    assert (rounded[18], rounded[40], rounded[200]) == ("5.9e-03", "5.9e-04", "1.5e-06")
+
+
 @pytest.mark.parametrize(("n", "ks"), [(773, (651, 715)), (961, (427, 444, 564, 838)), (1869, (1111, 1651, 1862))])
 def test_a_retention_curve_is_rounded_outwards(n, ks):
     curve = expected_retention(1, n, ks)
