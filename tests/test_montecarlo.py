@@ -293,7 +293,7 @@ def test_threads_and_batches_leave_no_trace(monkeypatch, kwargs):
     expected = simulate_overlap(30, 20, trials=300, seed=6, **kwargs)
     monkeypatch.setattr(montecarlo, "NUMPY_BATCH", 1 << 10)
     assert simulate_overlap(30, 20, trials=300, seed=6, **kwargs) == expected
-    monkeypatch.setattr(montecarlo, "NUMPY_CELLS", 0)
+    monkeypatch.setattr(montecarlo, "_affords_numpy", lambda cells: False)
     for threads, batch in [(1, 1 << 10), (2, 1 << 11), (3, 1 << 12), (None, 1 << 21)]:
         monkeypatch.setattr(montecarlo, "COMPILED_BATCH", batch)
         assert simulate_overlap(30, 20, trials=300, seed=6, threads=threads, **kwargs) == expected
@@ -353,6 +353,22 @@ def test_one_trial_has_no_standard_error():
     as_dict = json.loads(json.dumps(record.to_dict()))
     assert as_dict["standard_error"] is as_dict["standard_deviation"] is None
     assert 0 < as_dict["mean"] <= 1
+    assert as_dict["reason"] == "One trial says nothing about its own error."
+    assert simulate_overlap(7, 5, trials=2, seed=0).reason is None
+
+
+def test_what_is_missing_has_its_reason():
+    estimate = simulate_overlap(784, 300, density=0.005, trials=20, seed=1)
+    assert (estimate.k, estimate.cells, estimate.connected) == (None, 1176, 0)
+    own = f"Each trial took the alpha of its own support for k, {estimate.alpha:.1f} on average."
+    assert estimate.reason == f"{own} No support was connected, so these have no mean."
+    assert 880 < estimate.alpha < 900
+    few = simulate_overlap(6, 5, density=0.35, trials=20, seed=2)
+    assert math.isnan(few.standard_error_connected)
+    assert not math.isnan(few.mean_connected)
+    assert few.reason.endswith("One support was connected, so the mean over these has no standard error.")
+    same = simulate_overlap(784, 300, 900, density=0.005, trials=20, seed=1)
+    assert (same.k, same.reason) == (900, "No support was connected, so these have no mean.")
 
 
 def test_no_seed_draws_one_and_records_it():
@@ -381,7 +397,7 @@ def test_progress_counts_to_the_end(monkeypatch):
 
 
 def test_an_interrupt_stops_the_work(monkeypatch):
-    monkeypatch.setattr(montecarlo, "NUMPY_CELLS", 0)
+    monkeypatch.setattr(montecarlo, "_affords_numpy", lambda cells: False)
     monkeypatch.setattr(montecarlo, "COMPILED_BATCH", 10 * 13)
     run, begun = montecarlo._run, []
 
@@ -435,6 +451,7 @@ def test_an_interrupt_stops_the_work(monkeypatch):
         ),
         ({"alpha_of": "forest"}, "Argument 'alpha_of' must be one of 'support', 'complete', not 'forest'."),
         ({"trials": 0}, "Argument 'trials' must be a positive integer, not 0."),
+        ({"trials": 10**20}, "Argument 'trials' must be at most 1000000000, not 100000000000000000000."),
         ({"seed": -1}, "Argument 'seed' must be an integer from 0 to 18446744073709551615, not -1."),
         ({"threads": 0}, "Argument 'threads' must be a positive integer, not 0."),
     ],
@@ -448,6 +465,17 @@ def test_errors_name_the_argument_the_rule_and_what_was_given(kwargs, message):
 def test_the_smallest_density_that_an_error_states_works(m, n):
     smallest = (m + n - 1) / (m * n)
     assert simulate_overlap(m, n, density=smallest, support="star", trials=3, seed=0).cells == m + n - 1
+
+
+def test_numpy_draws_what_takes_less_than_loading_the_kernels(monkeypatch):
+    monkeypatch.setattr(montecarlo, "_numpy_cells", [0])
+    monkeypatch.delitem(sys.modules, "topobounds._kernels.montecarlo", raising=False)
+    assert montecarlo._affords_numpy(4600 * 1084)
+    assert not montecarlo._affords_numpy(20_000)
+    assert montecarlo._affords_numpy(10_000)
+    monkeypatch.setitem(sys.modules, "topobounds._kernels.montecarlo", montecarlo)
+    assert montecarlo._affords_numpy(30_000)
+    assert not montecarlo._affords_numpy(30_001)
 
 
 def test_a_one_shot_loads_no_heavy_library():

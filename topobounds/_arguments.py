@@ -53,6 +53,20 @@ def integer(name: str, value: SupportsIndex | Any, low: int, high: int | None = 
     return number
 
 
+def count_of_trials(name: str, value: SupportsIndex | Any, low: int) -> int:
+    """Return `value` as an integer in ``[low, MOST_TRIALS]``.
+
+    Raises
+    ------
+    ValueError
+        If `value` is no integer, or lies outside the range.
+    """
+    number = integer(name, value, low)
+    if number > MOST_TRIALS:
+        raise argument_error(name, f"at most {MOST_TRIALS}", number)
+    return number
+
+
 def is_integer(value: object) -> TypeGuard[SupportsIndex]:
     """Whether `value` is one integer, of Python or of an array; booleans are none."""
     if not _is_number(value):

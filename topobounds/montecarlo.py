@@ -11,6 +11,7 @@ the compiled kernels count.
 
 import math
 import secrets
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._arguments import argument_error, choice, density_fraction, integer
+from topobounds._arguments import argument_error, choice, count_of_trials, density_fraction, integer
 from topobounds._processors import processors
 from topobounds._records import Record
 from topobounds.layers import cells_at_density
@@ -32,7 +33,8 @@ Words = NDArray[np.uint64]
 Progress = Callable[[int, int], object]
 
 SUPPORTS = ("uniform", "star", "block")
-NUMPY_CELLS = 2_500_000  # expected draws up to which numpy is done before numba is loaded
+NUMPY_CELLS = 5_000_000  # expected draws that numpy makes in the time it takes to load the compiled kernels,
+LOADED_CELLS = 30_000  # and those that it makes about as fast as they do
 NUMPY_POPULATION = 1 << 36  # a cell and its place among the words drawn share 63 bits in `_is_first`
 NUMPY_BATCH, COMPILED_BATCH = 1 << 15, 1 << 21  # expected draws at a time: what stays in the cache; some 20 ms
 BITMAP_CELLS = 1 << 22  # above, a hash table is faster than clearing a bitmap,
@@ -72,6 +74,8 @@ class Estimate(Record):
         Share of the trials whose support was connected.
     mean_connected, standard_error_connected : float
         The mean over those trials alone, and its standard error; NaN where there are none, or only one.
+    reason : str or None
+        Why `k` is None or a number NaN, which JSON writes as null; None if there is nothing to say.
     """
 
     mean: float
@@ -90,6 +94,7 @@ class Estimate(Record):
     connected: float
     mean_connected: float
     standard_error_connected: float
+    reason: str | None = None
 
 
 def simulate_overlap(
@@ -129,12 +134,13 @@ def simulate_overlap(
         support (m + n - kappa, kappa its components) or that of the complete graph (m + n - 1). The two differ only
         where the support is disconnected.
     trials : int
-        At least 1. A run of more trials begins with the same draws.
+        From 1 to 10^9. A run of more trials begins with the same draws.
     seed : int, optional
         From 0 to 2^64 - 1. None draws one; the estimate records it.
     threads : int, optional
-        At least 1; None takes every processor at hand. The numbers do not depend on it. A few thousand trials are
-        counted by numpy in one thread.
+        At least 1; None takes every processor at hand. The numbers do not depend on it, nor on what counts: the first
+        5 million cells that a process draws are counted by numpy in one thread, which takes less than loading the
+        compiled kernels (4,600 trials at 784 x 300; 200 trials of all layers with m + n up to 25,000).
     progress : callable, optional
         Called with (trials done, trials) after every batch.
 
@@ -159,7 +165,7 @@ def simulate_overlap(
     """
     layer = _support(integer("m", m, 1), integer("n", n, 1), density, support)
     limit = _limit(layer, k, choice("alpha_of", alpha_of, ("support", "complete")))
-    trials = integer("trials", trials, 1)
+    trials = count_of_trials("trials", trials, 1)
     seed = secrets.randbits(32) if seed is None else integer("seed", seed, 0, _MASK_64)
     workers = processors() if threads is None else integer("threads", threads, 1)
     law: Counter[tuple[int, int]] = Counter()
@@ -297,12 +303,29 @@ def _batches(
 ) -> Iterator[tuple[Integers, Integers]]:
     """Yield, batch by batch, alpha and |forest ∩ top-k| of each trial."""
     work = _work(layer, limit)
-    compiled = trials * work > NUMPY_CELLS or layer.m * layer.n > NUMPY_POPULATION
+    compiled = layer.m * layer.n > NUMPY_POPULATION or not _affords_numpy(trials * work)
     size = max(1, (COMPILED_BATCH if compiled else NUMPY_BATCH) // work)
     batches = (range(first, min(first + size, trials)) for first in range(0, trials, size))
     ranks = _compiled_ranks if compiled else _numpy_ranks
     run = partial(_run, layer, limit, seed, ranks)
     return _in_threads(run, batches, threads) if compiled else map(run, batches)
+
+
+_numpy_cells = [0]  # drawn by numpy so far
+
+
+def _affords_numpy(cells: int) -> bool:
+    """Say whether numpy is to draw so many cells: while the kernels are not loaded, and that would take longer.
+
+    All that numpy has drawn so far counts, so that many short runs never take more than twice the time that the better
+    of the two ways would have taken.
+    """
+    if "topobounds._kernels.montecarlo" in sys.modules:
+        return cells <= LOADED_CELLS
+    if _numpy_cells[0] + cells > NUMPY_CELLS:
+        return False
+    _numpy_cells[0] += cells
+    return True
 
 
 def _work(layer: _Support, limit: int | None) -> int:
@@ -558,6 +581,7 @@ def _estimate(layer: _Support, limit: int | None, alpha_of: str, seed: int, law:
     mean_connected, deviation_connected = _moments(connected)
     n_connected = sum(count for _, count in connected)
     mean_alpha = sum(alpha * count for (_, alpha), count in counts) / trials
+    k = min(alphas) if limit is None and len(alphas) == 1 else limit
     return Estimate(
         mean=mean,
         standard_error=deviation / math.sqrt(trials),
@@ -565,7 +589,7 @@ def _estimate(layer: _Support, limit: int | None, alpha_of: str, seed: int, law:
         seed=seed,
         m=layer.m,
         n=layer.n,
-        k=min(alphas) if limit is None and len(alphas) == 1 else limit,
+        k=k,
         density=layer.density,
         support=layer.name,
         cells=layer.cells,
@@ -575,7 +599,22 @@ def _estimate(layer: _Support, limit: int | None, alpha_of: str, seed: int, law:
         connected=n_connected / trials,
         mean_connected=mean_connected,
         standard_error_connected=deviation_connected / math.sqrt(max(n_connected, 1)),
+        reason=_reason(k, mean_alpha, trials, n_connected),
     )
+
+
+def _reason(k: int | None, mean_alpha: float, trials: int, n_connected: int) -> str | None:
+    """Return why numbers of an estimate are missing."""
+    said = []
+    if k is None:
+        said.append(f"Each trial took the alpha of its own support for k, {mean_alpha:.1f} on average.")
+    if trials == 1:
+        said.append("One trial says nothing about its own error.")
+    if not n_connected:
+        said.append("No support was connected, so these have no mean.")
+    elif n_connected == 1 < trials:
+        said.append("One support was connected, so the mean over these has no standard error.")
+    return " ".join(said) or None
 
 
 def _moments(counts: list[tuple[tuple[int, int], int]], alpha: int | None = None) -> tuple[float, float]:
