@@ -120,7 +120,7 @@ def overlap(latex: bool, as_json: bool, **asked: Any) -> None:
     with progress_bar(f"{asked['trials']} trials", shown=work > 2_000_000) as advance:
         report = overlap_report(**asked, progress=advance).to_dict()
     if latex:
-        report["latex"] = _latex(asked["m"], asked["n"], asked["density"])
+        report["latex"] = _latex(asked["m"], asked["n"], asked["density"], asked["k"])
     if as_json:
         print_json(report)
     elif latex:
@@ -129,10 +129,10 @@ def overlap(latex: bool, as_json: bool, **asked: Any) -> None:
         _print_overlap(report)
 
 
-def _latex(m: int, n: int, density: float | None) -> str:
+def _latex(m: int, n: int, density: float | None, k: int | None) -> str:
     from topobounds.theory.symbolic import overlap_latex
 
-    return overlap_latex(m, n, density)
+    return overlap_latex(m, n, density, k)
 
 
 def _print_overlap(report: dict[str, Any]) -> None:

@@ -135,6 +135,38 @@ def test_latex():
     assert all(text.count(a) == text.count(b) for a, b in ("{}", "()", [r"\begin", r"\end"]))
 
 
+def formulas(text):
+    """Return the lines of the environment, and the comments before it."""
+    comments, _, rest = text.partition("\\begin{align*}\n")
+    return rest.removesuffix("\n\\end{align*}").split(" \\\\\n"), comments.splitlines()
+
+
+@pytest.mark.parametrize("shape", [(1, 7), (7, 1), (1, 1)])
+def test_the_latex_of_a_layer_that_is_a_tree(shape):
+    """The printed sum is 1/7 at 1 x 7, but it is about j >= 2: for j = 1 the theorem says 1."""
+    (_, bound), comments = formulas(overlap_latex(*shape))
+    assert (bound, comments) == (r"\mathbb{E}[X] &= 1", [])
+    assert overlap_latex(*shape, density=1.0) == overlap_latex(*shape)
+
+
+def test_the_latex_leaves_out_what_the_paper_does_not_say():
+    lines, comments = formulas(overlap_latex(784, 300, 0.001))
+    assert len(lines) == 2
+    undefined = "undefined at density 0.001. 235 weights cannot connect 1084 neurons: that takes 1083."
+    assert comments == [f"% Left out: Corollary 3.4, {undefined}"]
+    lines, comments = formulas(overlap_latex(784, 300, 0.1, k=7))
+    assert [line[:9] for line in lines] == [r"\eta_\tau"]
+    assert comments == ["% Left out: Theorem 3.3 and Corollary 3.4, about the 1083 largest weights, not 7."]
+    assert formulas(overlap_latex(3, 4, k=5))[1] == ["% Left out: Theorem 3.3, about the 6 largest weights, not 5."]
+    assert overlap_latex(3, 4, k=6) == overlap_latex(3, 4)
+    assert overlap_latex(784, 300, 0.1).count(" = 1, ") == 1
+
+
+def test_the_density_of_the_latex_is_read_as_it_is_written():
+    exact = printed_sum(4, 5, Fraction(7, 10) * 20)
+    assert f"= {sympy.latex(sympy.Rational(str(exact)))}, " in overlap_latex(4, 5, 0.7)
+
+
 def test_the_latex_of_the_sum_is_the_sum():
     """The term written by hand is the term of the expression."""
     term = "(m - i)(n - i)}{m n - i}"
@@ -150,11 +182,15 @@ def test_the_latex_of_the_sum_is_the_sum():
         (lambda: theorem_3_3_limit(2), r"'ratio' must be a number in \(0, 1\] or a symbol, not 2"),
         (lambda: eta_tau_asymptotics(0), "'terms' must be a positive integer"),
         (lambda: exact_theorem_3_3(0, 3), "'m' must be a positive integer"),
-        (lambda: exact_corollary_3_4(8, 8, 0.01), "'density' must be enough to connect the layer"),
+        (
+            lambda: exact_corollary_3_4(8, 8, 0.01),
+            r"'density' must be enough to connect .*: that takes 15, not 0\.01\.$",
+        ),
         (lambda: exact_corollary_3_4(8, 8, 2), "'density' must be a number in"),
         (lambda: cancellation(1, 5), "'m' must be an integer of at least 2"),
         (lambda: cancellation(5, 5, 0.1), "'density' must be more than 0.2"),
         (lambda: overlap_latex(5, 0), "'n' must be a positive integer"),
+        (lambda: overlap_latex(5, 3, k=16), "'k' must be an integer from 0 to 15, not 16"),
     ],
 )
 def test_bad_arguments(call, message):

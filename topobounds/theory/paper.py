@@ -6,6 +6,7 @@ A claim that turned out false stays here in its printed form; what replaces it i
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 from topobounds._arguments import argument_error, density_fraction
 from topobounds._records import Record
@@ -70,7 +71,7 @@ def theorem_3_3(m: int, n: int) -> PrintedClaim:
     return PrintedClaim(printed_sum(m, n, m * n), "proved", f"Holds {EXCHANGEABLE}.")
 
 
-def corollary_3_4(m: int, n: int, density: float) -> PrintedClaim:
+def corollary_3_4(m: int, n: int, density: float | Fraction) -> PrintedClaim:
     """Return Corollary 3.4: the printed lower bound at density p, which is false for p < 1.
 
     With ``j = min(m, n)``::
@@ -84,7 +85,7 @@ def corollary_3_4(m: int, n: int, density: float) -> PrintedClaim:
     ----------
     m, n : int
         Inputs and outputs, at least 1.
-    density : float
+    density : float or Fraction
         Fraction p of the cells that carry a weight, in (0, 1].
 
     Returns

@@ -9,7 +9,7 @@ with harmonic numbers H, H(x) = digamma(x + 1) + gamma where x is no integer. Th
 floating point its two large terms cancel (`cancellation`), and `topobounds.theory.paper` evaluates the sum.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -17,11 +17,13 @@ from typing import Any
 import sympy
 from sympy import Expr, Min, Rational, Sum, Symbol, digamma, harmonic
 
-from topobounds._arguments import argument_error, choice, density_fraction, integer, real
+from topobounds._arguments import argument_error, as_written, choice, density_fraction, integer, real
 from topobounds._records import Record
+from topobounds.theory.overlap import checked_shape
 from topobounds.theory.paper import corollary_3_4, printed_sum
 
 FORMS = ("sum", "closed")
+MOST_EXACT = 64  # terms of a sum that may have a denominator short enough to be printed
 
 m, n = sympy.symbols("m n", integer=True, positive=True)
 i = Symbol("i", integer=True, nonnegative=True)
@@ -251,9 +253,9 @@ def exact_corollary_3_4(inputs: int, outputs: int, density: Fraction) -> Fractio
     """
     a, b = integer("m", inputs, 1), integer("n", outputs, 1)
     density_fraction("density", density)
-    claim = corollary_3_4(a, b, float(density))
+    claim = corollary_3_4(a, b, density)
     if claim.value is None:
-        raise argument_error("density", f"enough to connect the layer: {claim.reason}", float(density))
+        raise argument_error("density", f"enough to connect the layer: {claim.reason.rstrip('.')}", float(density))
     return Fraction(1) if min(a, b) == 1 else min(Fraction(1), _exact_sum(a, b, Fraction(density) * a * b))
 
 
@@ -294,7 +296,7 @@ def cancellation(inputs: int, outputs: int, density: float = 1.0) -> Cancellatio
     return Cancellation(float(exact), plain, closed, *errors)
 
 
-def overlap_latex(inputs: int, outputs: int, density: float | None = None) -> str:
+def overlap_latex(inputs: int, outputs: int, density: float | None = None, k: int | None = None) -> str:
     r"""Return the paper's formulas for a layer as LaTeX, ready for a paper.
 
     Parameters
@@ -303,16 +305,19 @@ def overlap_latex(inputs: int, outputs: int, density: float | None = None) -> st
         m and n, at least 1.
     density : float, optional
         Adds Corollary 3.4 at this density, marked as false below 1.
+    k : int, optional
+        Largest weights kept, 0 to m n; alpha = m + n - 1 if left out.
 
     Returns
     -------
     str
-        An ``align*`` environment.
+        An ``align*`` environment. What the paper says nothing of (k other than alpha, a density at which no support
+        is connected) is left out, and a LaTeX comment before it says so.
 
     Raises
     ------
     ValueError
-        If an argument is out of range, or no support of that density can be connected.
+        If an argument is out of range.
 
     Examples
     --------
@@ -322,18 +327,42 @@ def overlap_latex(inputs: int, outputs: int, density: float | None = None) -> st
     \mathbb{E}[X] &\ge \frac{1}{m + n - 1} \sum_{i=0}^{\min(m, n)} \frac{(m - i)(n - i)}{m n - i} = \frac{16}{55}
     \end{align*}
     """
-    a, b = integer("m", inputs, 1), integer("n", outputs, 1)
-    eta = Fraction(a * b, a + b - 1)
-    lines = [
-        rf"\eta_\tau &= {sympy.latex(eta_tau_expression())} {_equals(eta)}",
-        rf"\mathbb{{E}}[X] &\ge {_latex_sum(m * n)} {_equals(exact_theorem_3_3(a, b))}",
-    ]
-    if density is not None:
-        value = exact_corollary_3_4(a, b, Fraction(density_fraction("density", density)))
+    a, b, kept = checked_shape(inputs, outputs, k)
+    eta = rf"\eta_\tau &= {sympy.latex(eta_tau_expression())} {_equals(Fraction(a * b, a + b - 1))}"
+    lines = [eta, *_printed_lines(a, b, kept, density)]
+    comments = [line for line in lines if line.startswith("%")]
+    formulas = " \\\\\n".join(line for line in lines if line not in comments)
+    return "\n".join([*comments, r"\begin{align*}", formulas, r"\end{align*}"])
+
+
+def _printed_lines(a: int, b: int, k: int, density: float | None) -> Iterator[str]:
+    """Yield the line of Theorem 3.3 and, at a density, that of Corollary 3.4; comments for those left out."""
+    if k != a + b - 1:
+        claims = "Theorem 3.3" if density is None else "Theorem 3.3 and Corollary 3.4"
+        yield f"% Left out: {claims}, about the {a + b - 1} largest weights, not {k}."
+    elif min(a, b) == 1:
+        yield r"\mathbb{E}[X] &= 1"
+    else:
+        yield rf"\mathbb{{E}}[X] &\ge {_latex_sum(m * n)} {_equals(_bound_at(a, b, Fraction(1)))}"
+    if density is None or k != a + b - 1:
+        return
+    claim = corollary_3_4(a, b, density)
+    if claim.value is None:
+        yield f"% Left out: Corollary 3.4, undefined at density {density}. {claim.reason}"
+    elif min(a, b) > 1:
         note = r" \quad\text{(as printed; false for } p < 1 \text{)}"
-        bound = rf"\min\Bigl(1, {_latex_sum(p * m * n)}\Bigr) {_equals(value)}, \quad p = {density}"
-        lines.append(rf"\mathbb{{E}}[X] &\ge {bound}{note if density < 1 else ''}")
-    return "\n".join([r"\begin{align*}", " \\\\\n".join(lines), r"\end{align*}"])
+        value = _equals(_bound_at(a, b, as_written(density)))
+        bound = rf"\min\Bigl(1, {_latex_sum(p * m * n)}\Bigr) {value}, \quad p = {density}"
+        yield rf"\mathbb{{E}}[X] &\ge {bound}{note if density < 1 else ''}"
+
+
+def _bound_at(a: int, b: int, density: Fraction) -> Fraction | float:
+    """Return the printed bound, clipped at 1; as a fraction where that may be short."""
+    if min(a, b) <= MOST_EXACT:
+        return exact_corollary_3_4(a, b, density)
+    value = corollary_3_4(a, b, density).value
+    assert value is not None
+    return Fraction(1) if value == 1 else value
 
 
 def _bound(cells: Expr, form: str) -> Expr:
@@ -364,7 +393,7 @@ def _latex_sum(cells: Expr) -> str:
     return rf"\frac{{1}}{{{sympy.latex(m + n - 1)}}} \sum_{{i=0}}^{{\min(m, n)}} {term}"
 
 
-def _equals(value: Fraction) -> str:
-    if value.denominator < 10**6:
+def _equals(value: Fraction | float) -> str:
+    if isinstance(value, Fraction) and value.denominator < 10**6:
         return f"= {sympy.latex(Rational(value.numerator, value.denominator))}"
     return rf"\approx {float(value):.6g}"
