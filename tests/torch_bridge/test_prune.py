@@ -700,7 +700,7 @@ def test_the_same_masks_on_cuda():
         (lambda m: topological_(m, 0.5, convention="shared"), "'example_input' must be given where convention"),
     ],
 )
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Initializing zero-element tensors")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script", "ignore:Initializing zero-element tensors")
 def test_what_cannot_be_is_refused(call, message):
     layer = nn.Linear(30, 20)
     with pytest.raises(ValueError, match=message):
