@@ -59,16 +59,18 @@ class CriticalWeights(Record):
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
         """True where a weight is critical and not zero; of the kernel's shape."""
-        mask = np.zeros(math.prod(self.weight_shape), np.bool_)
-        mask[self.indices[: self.n_critical]] = True
-        return mask.reshape(self.weight_shape)
+        mask = np.zeros(self.weight_shape, np.bool_)
+        mask.flat[self.indices[: self.n_critical]] = True
+        mask.setflags(write=False)
+        return mask
 
     @cached_property
     def multiplicities(self) -> NDArray[np.int64]:
         """The merges of every weight, 0 where it is not critical; of the kernel's shape."""
-        multiplicities = np.zeros(math.prod(self.weight_shape), np.int64)
-        multiplicities[self.indices] = self.merges
-        return multiplicities.reshape(self.weight_shape)
+        multiplicities = np.zeros(self.weight_shape, np.int64)
+        multiplicities.flat[self.indices] = self.merges
+        multiplicities.setflags(write=False)
+        return multiplicities
 
     @property
     def ratio(self) -> Fraction | None:

@@ -82,6 +82,7 @@ class NetworkForest(Record):
             ranks[own] = forest.ranks[self._positions[own]]
         for layer, matrix in enumerate(self._matrices):
             ranks += np.where(self.layers == layer, 0, _entered(matrix, self.weights, layer < self.layers))
+        ranks.setflags(write=False)
         return ranks
 
     @property

@@ -150,7 +150,9 @@ class _Ranks:
     @cached_property
     def all(self) -> NDArray[np.int64]:
         known = self.edges.ranks
-        return np.concatenate([known, self.between(known.size, self.edges.cells.size)])
+        every = np.concatenate([known, self.between(known.size, self.edges.cells.size)])
+        every.setflags(write=False)
+        return every
 
     def up_to(self, rank: int) -> NDArray[np.int64]:
         """Return the ranks of the first edges, among them all ranks up to `rank`."""
