@@ -7,7 +7,7 @@ from typing import TypeGuard
 
 from topobounds._arguments import argument_error, choice
 from topobounds._records import Record
-from topobounds.layers import Dense, LayerShape
+from topobounds.layers import Conv, Dense, LayerShape, Network
 from topobounds.theory.paper import printed_counts
 
 CONVENTIONS = ("paper", "toeplitz")
@@ -28,8 +28,8 @@ class Compression(Record):
     ratio : Fraction or None
         ``weights / kept``; None if nothing is to be kept.
     components : int or None
-        Connected components, isolated neurons counted, summed over the layers; None in the convention ``paper``,
-        which presumes a connected graph and does not count.
+        Connected components, isolated neurons counted, summed over the layers; None where a convolution or a network
+        is counted by the convention ``paper``, which presumes a connected graph.
     reason : str or None
         Why there is no ratio, or why it is no compression ratio; None if there is nothing to say.
     """
@@ -80,9 +80,10 @@ def compression(layers: LayerLike | Sequence[LayerLike], convention: str = "pape
     (Fraction(576, 163), Fraction(123904, 2047))
     """
     choice("convention", convention, CONVENTIONS)
-    parts = [_one(layer, convention) for layer in _as_layers(layers)]
+    parts = [_one(layer, convention) for layer in as_layers(layers)]
     weights, kept = sum(p.weights for p in parts), sum(p.kept for p in parts)
-    components = None if convention == "paper" else sum(p.components or 0 for p in parts)
+    counted = [p.components for p in parts]
+    components = None if None in counted else sum(c or 0 for c in counted)
     reasons = [p.reason if len(parts) == 1 else f"Layer {i}: {p.reason}" for i, p in enumerate(parts, 1) if p.reason]
     return Compression(weights, kept, Fraction(weights, kept) if kept else None, components, " ".join(reasons) or None)
 
@@ -125,7 +126,8 @@ def _one(layer: LayerShape, convention: str) -> Compression:
         reason = None
         if weights < kept:
             reason = "Below 1: the closed form presumes a connected graph, so this is no compression ratio."
-        return Compression(weights, kept, Fraction(weights, kept), None, reason)
+        components = None if isinstance(layer, Conv | Network) else layer.n_components
+        return Compression(weights, kept, Fraction(weights, kept), components, reason)
     kept = layer.n_vertices - layer.n_components
     if not kept:
         reason = "The layer graph has no edge (every tap reads padding only), so there is nothing to keep."
@@ -133,7 +135,14 @@ def _one(layer: LayerShape, convention: str) -> Compression:
     return Compression(layer.n_edges, kept, Fraction(layer.n_edges, kept), layer.n_components, None)
 
 
-def _as_layers(layers: LayerLike | Sequence[LayerLike]) -> list[LayerShape]:
+def as_layers(layers: LayerLike | Sequence[LayerLike]) -> list[LayerShape]:
+    """Return the layers; two integers in a tuple are one dense layer.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one of them is no layer.
+    """
     if not isinstance(layers, Sequence) or isinstance(layers, str) or _is_shape(layers):
         return [_as_layer(layers)]
     if not layers:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from topobounds._arguments import argument_error
-from topobounds._records import Record
+from topobounds._records import Record, html_table
 from topobounds.layers import Conv, Dense, LayerShape
 from topobounds.theory.compression import compression
 
 PARTS = ("CONV", "DENSE", "FINAL")
+UNPOOLED = "Erratum: printed without pooling, all activations 32x32."
 
 VGG11_WIDTHS = (64, 128, 256, 256, 512, 512, 512, 512)
 VGG11_SIDES = {  # of the activations, each with 2x2 pooling where the next is smaller
@@ -97,6 +98,15 @@ class Architecture(Record):
         return (*self.printed_convs, *self.dense)
 
     @property
+    def printed_note(self) -> str:
+        """What the printed table leaves out of this network; empty if nothing."""
+        uncounted = sum(layer.printed_side is None for layer in self.convs)
+        notes = [UNPOOLED] if self.pooled_convs != self.printed_convs else []
+        if uncounted:
+            notes.append(f"Printed without the {uncounted} 1x1 projections.")
+        return " ".join(notes)
+
+    @property
     def pooled_convs(self) -> tuple[Conv, ...]:
         """The convolutions that the printed table counts, by its convention, at the true size of their outputs."""
         sides = [layer.conv.output_size[0] for layer in self.convs if layer.printed_side is not None]
@@ -168,28 +178,42 @@ def architecture(name: str, dataset: str) -> Architecture:
     >>> len(network.convs), network.dense
     (19, (Dense(m=64, n=10),))
     """
-    if (name, dataset) not in DENSE_WIDTHS:
-        pairs = ", ".join(f"{n}/{d}" for n, d in DENSE_WIDTHS)
-        raise argument_error("architecture", f"with its data set one of {pairs}", f"{name}/{dataset}")
+    if f"{name}/{dataset}" not in (pairs := [f"{n}/{d}" for n, d in DENSE_WIDTHS]):
+        raise argument_error("architecture", f"one of these with its data set: {', '.join(pairs)}", f"{name}/{dataset}")
     convs = _vgg11(dataset) if name == "vgg11" else _resnet(name)
     widths = DENSE_WIDTHS[name, dataset]
     return Architecture(name, dataset, convs, tuple(map(Dense, widths, widths[1:])))
 
 
-def table1() -> tuple[Table1Row, ...]:
+class Table1(tuple[Table1Row, ...]):
+    """The rows of Table 1; a notebook shows them as a table."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        columns: dict[str, list[object]] = {
+            name: [getattr(row, name) for row in self] for name in ("architecture", "dataset", "part", "printed")
+        }
+        for name in ("computed", "corrected"):
+            ratios = [getattr(row, name) for row in self]
+            columns[name] = [None if ratio is None else f"{float(ratio):.4f}" for ratio in ratios]
+        return html_table({**columns, "note": [row.note for row in self]})
+
+
+def table1() -> Table1:
     """Return Table 1, number by number, recomputed.
 
     Returns
     -------
     tuple of Table1Row
-        18 rows in the order of the paper: by architecture, data set and part.
+        18 rows in the order of the paper: by architecture, data set and part. A notebook shows them as a table.
 
     Examples
     --------
     >>> [(row.printed, float(round(row.computed, 4))) for row in table1() if not row.matches]
     [('4.3914', 4.3919)]
     """
-    return tuple(row for key in PRINTED for row in _rows(architecture(*key), PRINTED[key]))
+    return Table1(row for key in PRINTED for row in _rows(architecture(*key), PRINTED[key]))
 
 
 def _rows(network: Architecture, printed: tuple[str, ...]) -> list[Table1Row]:
@@ -203,7 +227,7 @@ def _row(network: Architecture, part: str, printed: str, computed: Fraction, cor
     differs = corrected != computed
     notes = [] if matches else [f"Misprint: the table's own convention gives {float(computed):.4f}."]
     if differs:
-        notes.append("Erratum: printed without pooling, all activations 32x32.")
+        notes.append(UNPOOLED)
     return Table1Row(
         network.name, network.dataset, part, printed, computed, corrected if differs else None, matches, " ".join(notes)
     )
