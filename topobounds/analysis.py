@@ -3,30 +3,44 @@
 This module holds and compares; the numbers are computed on the floors below.
 """
 
-import html
 import math
 import secrets
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._arguments import argument_error, integer
-from topobounds._records import Record
-from topobounds.layers import Conv, Dense, LayerShape, Recurrent
+from topobounds._arguments import argument_error, count_of_trials, density_fraction, integer, items
+from topobounds._records import Record, html_table
+from topobounds.layers import Conv, Dense, LayerShape, Recurrent, cells_at_density, check_neurons
 from topobounds.montecarlo import Estimate, simulate_overlap
-from topobounds.theory.compression import Compression, compression, critical_compression_ratio
+from topobounds.theory.compression import Compression, as_layers, compression, critical_compression_ratio
 from topobounds.theory.counting import exact_expected_overlap
 from topobounds.theory.enclosure import Enclosure, expected_overlap
 from topobounds.theory.overlap import boruvka_bound, overlap_limit, star_bound
 from topobounds.theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
+from topobounds.theory.table1 import Architecture
+
+__all__ = [
+    "CompressionReport",
+    "LayerReport",
+    "ModelReport",
+    "OverlapReport",
+    "SharedCompression",
+    "compression_report",
+    "html_table",
+    "layer_report",
+    "overlap_report",
+]
 
 Progress = Callable[[int, int], None]
-MOST_NEURONS = 2**24  # the bounds take time in proportion to m + n: some ten seconds here
+UNCOUNTED = "The closed form presumes a connected graph; components are not counted."
+Row = tuple[str, float | Fraction | str | None, str, str]
 
 
 @dataclass(frozen=True)
@@ -36,9 +50,11 @@ class OverlapReport(Record):
     Attributes
     ----------
     m, n, k : int
-        Inputs, outputs, weights kept.
+        Inputs, outputs, and the weights kept that the bounds, the enclosure and the limit are about.
     density : float
         Density of the uniformly random support that the corollary and the simulation are about; 1 for all cells.
+    cells : int
+        Cells of that support.
     alpha : int
         Edges of the spanning tree of the complete layer, m + n - 1.
     eta_tau : Fraction
@@ -54,13 +70,14 @@ class OverlapReport(Record):
     exact : Fraction or None
         The expected overlap of the complete layer, if it was asked for.
     monte_carlo : Estimate or None
-        The simulation, None for no trials.
+        The simulation, None for no trials. On a support its k is that support's own alpha, where no k was asked for.
     """
 
     m: int
     n: int
     k: int
     density: float
+    cells: int
     alpha: int
     eta_tau: Fraction
     theorem_3_3: PrintedClaim
@@ -71,6 +88,30 @@ class OverlapReport(Record):
     limit: float
     exact: Fraction | None
     monte_carlo: Estimate | None
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """What is known, as a table: name, value (of the certified interval what digits it gives), status, remark."""
+        whole = "" if self.density == 1 else " For the complete layer."
+        certified = ", ".join(_outwards(self.enclosure, 7))
+        rows: list[Row] = [("Theorem 3.3, printed", *_of_claim(self.theorem_3_3))]
+        if self.corollary_3_4:
+            rows.append(("Corollary 3.4, printed", *_of_claim(self.corollary_3_4)))
+        rows += [
+            ("star bound", self.star_bound, "proved", f"One edge for every neuron of one side.{whole}"),
+            ("Boruvka bound", self.boruvka_bound, "proved", f"The first round of Boruvka's algorithm.{whole}"),
+            ("certified", certified_digits(self.enclosure), "proved", f"In [{certified}], for the complete layer."),
+        ]
+        if self.exact is not None:
+            rows.append(("exact", self.exact, "proved", f"{self.exact}{', for the complete layer.' if whole else ''}"))
+        rows.append(("limit", self.limit, "asymptotic", f"Large {'complete ' if whole else ''}layers of this shape."))
+        if self.monte_carlo:
+            rows.append(("simulated", self.monte_carlo.mean, "sampled", _of_estimate(self.monte_carlo)))
+        return tuple(rows)
+
+    def _repr_html_(self) -> str:
+        columns = zip(*self.rows, strict=True)
+        return html_table(dict(zip(("overlap", "value", "status", "remark"), columns, strict=True)))
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as plain Python; `eta_tau` as a number, `enclosure` as a pair."""
@@ -124,16 +165,19 @@ def overlap_report(
     >>> report.alpha, round(report.theorem_3_3.value, 4), round(report.boruvka_bound, 4)
     (1083, 0.1213, 0.6132)
     """
-    m, n, trials = integer("m", m, 1), integer("n", n, 1), integer("trials", trials, 0)
-    if m + n > MOST_NEURONS:
-        raise ValueError(f"Arguments 'm' and 'n' must add up to at most {MOST_NEURONS}, not {m + n}.")
+    m, n, trials = integer("m", m, 1), integer("n", n, 1), count_of_trials("trials", trials, 0)
+    check_neurons(m, n)
+    cells = m * n if density is None else _cells(m, n, density)
     alpha = m + n - 1
     kept = alpha if k is None else integer("k", k, 0, m * n)
+    if k is not None and k > cells:
+        raise argument_error("k", f"at most {cells}, the number of cells of the support", k)
     return OverlapReport(
         m=m,
         n=n,
         k=kept,
-        density=1.0 if density is None else density,
+        density=1.0 if density is None else float(density),
+        cells=cells,
         alpha=alpha,
         eta_tau=critical_compression_ratio((m, n)),
         theorem_3_3=_at_alpha(theorem_3_3(m, n), kept, alpha),
@@ -147,6 +191,45 @@ def overlap_report(
         if trials
         else None,
     )
+
+
+def _cells(m: int, n: int, density: float) -> int:
+    density_fraction("density", density)
+    if not (cells := cells_at_density(m, n, density)):
+        raise argument_error("density", f"at least {1 / (m * n)!r}, one of the {m * n} cells", density)
+    return cells
+
+
+def certified_digits(interval: Enclosure, digits: int = 4) -> str:
+    """Return what an interval certifies: the number to so many digits if both ends round to it, else the interval.
+
+    Examples
+    --------
+    >>> certified_digits(Enclosure(0.79962, 0.79963)), certified_digits(Enclosure(0.84496, 0.85554))
+    ('0.7996', '0.8449 to 0.8556')
+    """
+    lower, upper = f"{interval.lower:.{digits}f}", f"{interval.upper:.{digits}f}"
+    return lower if lower == upper else " to ".join(_outwards(interval, digits))
+
+
+def _outwards(interval: Enclosure, digits: int) -> tuple[str, str]:
+    """Return decimals around an interval."""
+    scale = 10**digits
+    ends = math.floor(Fraction(interval.lower) * scale), math.ceil(Fraction(interval.upper) * scale)
+    lower, upper = (f"{end / scale:.{digits}f}" for end in ends)
+    return lower, upper
+
+
+def _of_claim(claim: PrintedClaim) -> tuple[float | None, str, str]:
+    return claim.value, claim.status, claim.reason
+
+
+def _of_estimate(estimate: Estimate) -> str:
+    """Return what is to be known of a simulated mean."""
+    own = f"k is the alpha of each support, {estimate.alpha:.1f} on average. " if estimate.k is None else ""
+    if estimate.trials == 1:
+        return f"{own}One trial, seed {estimate.seed}."
+    return f"{own}Standard error {estimate.standard_error:.5f}, {estimate.trials} trials, seed {estimate.seed}."
 
 
 def _at_alpha(claim: PrintedClaim, k: int, alpha: int) -> PrintedClaim:
@@ -172,7 +255,7 @@ class SharedCompression(Record):
     trials, seed : int or None
         Random kernels drawn, and what draws them again.
     reason : str or None
-        Why there is no ratio.
+        Why there is no ratio, or no standard error.
     """
 
     weights: int | None = None
@@ -194,23 +277,64 @@ class CompressionReport(Record):
         The printed closed form, and the exact layer graph.
     shared : SharedCompression
         Stored kernel weights over critical ones.
+    n_layers : int
+        Layers that `toeplitz` and `shared` add up: weights, what is kept, and components.
+    corrected : Fraction or None
+        Of a network of Table 1 whose printed row errs: the ratio by the paper's convention at the true activations.
     """
 
     paper: Compression
     toeplitz: Compression
     shared: SharedCompression
+    n_layers: int = 1
+    corrected: Fraction | None = None
+
+    @property
+    def rows(self) -> tuple[tuple[str, int | None, float | None, float | Fraction | None, str], ...]:
+        """The conventions as a table: name, weights, what is kept, their ratio, and a remark."""
+        paper, toeplitz, shared = self.paper, self.toeplitz, self.shared
+        components = f"{toeplitz.components} component{'s' if toeplitz.components != 1 else ''}"
+        if self.n_layers > 1:
+            components += f", summed over {self.n_layers} layers"
+        return (
+            ("paper", paper.weights, paper.kept, paper.ratio, paper.reason or ""),
+            ("toeplitz", toeplitz.weights, toeplitz.kept, toeplitz.ratio, _joined(components, toeplitz.reason)),
+            ("shared", shared.weights, shared.kept, shared.ratio, _joined(_of_kernels(shared), shared.reason)),
+        )
+
+    def _repr_html_(self) -> str:
+        columns = zip(*self.rows, strict=True)
+        names = ("convention", "weights", "kept", "ratio", "remark")
+        return html_table(dict(zip(names, columns, strict=True)))
 
     def to_dict(self) -> dict[str, object]:
-        """Return the fields as plain Python; ratios as numbers."""
+        """Return the fields as plain Python; ratios as numbers, `corrected`, where there is one, within `paper`."""
         record = super().to_dict()
         for name in ("paper", "toeplitz"):
             ratio = getattr(self, name).ratio
             record[name]["ratio"] = None if ratio is None else float(ratio)
+        if self.paper.components is None:
+            record["paper"]["reason"] = " ".join(filter(None, [self.paper.reason, UNCOUNTED]))
+        del record["corrected"]
+        if self.corrected is not None:
+            record["paper"]["corrected"] = float(self.corrected)
         return record
 
 
+def _of_kernels(shared: SharedCompression) -> str:
+    """Return what is to be known of the mean over random kernels."""
+    if not shared.trials:
+        return ""
+    kernels = f"{shared.trials} random kernel{'s' if shared.trials > 1 else ''}, seed {shared.seed}"
+    return kernels if shared.standard_error is None else f"standard error {shared.standard_error:.4f}, {kernels}"
+
+
+def _joined(*remarks: str | None) -> str:
+    return "; ".join(filter(None, remarks))
+
+
 def compression_report(
-    layers: Sequence[LayerShape],
+    layers: Sequence[LayerShape] | Architecture,
     printed_layers: Sequence[LayerShape] | None = None,
     *,
     trials: int = 20,
@@ -221,12 +345,12 @@ def compression_report(
 
     Parameters
     ----------
-    layers : sequence of Dense, Recurrent or Conv
-        The layers.
+    layers : sequence of Dense, Recurrent or Conv, or Architecture
+        The layers. A network of Table 1 brings its `printed_layers`, and says in what they differ.
     printed_layers : sequence of the same, optional
-        The layers as the convention ``paper`` counts them, where that differs (`Architecture.printed_layers`).
+        The layers as the convention ``paper`` counts them, where that differs.
     trials : int
-        Random kernels for the convention ``shared``, at least 1.
+        Random kernels for the convention ``shared``, from 1 to 10^9.
     seed : int, optional
         Their seed; drawn and recorded if not given.
     progress : callable, optional
@@ -249,13 +373,29 @@ def compression_report(
     >>> report.toeplitz.ratio, report.shared.kept
     (Fraction(512, 47), 47.0)
     """
-    if not layers:
-        raise argument_error("layers", "a sequence of at least one layer", layers)
+    if isinstance(layers, Architecture):
+        return _of_architecture(layers, trials, seed, progress)
+    shapes = as_layers(items("layers", layers, "layers"))
     return CompressionReport(
-        compression(tuple(printed_layers or layers)),
-        compression(tuple(layers), "toeplitz"),
-        _shared_compression(layers, integer("trials", trials, 1), seed, progress),
+        paper=compression(shapes if printed_layers is None else as_layers(printed_layers)),
+        toeplitz=compression(shapes, "toeplitz"),
+        shared=_shared_compression(shapes, count_of_trials("trials", trials, 1), seed, progress),
+        n_layers=len(shapes),
     )
+
+
+def _of_architecture(
+    network: Architecture, trials: int, seed: int | None, progress: Progress | None
+) -> CompressionReport:
+    """Return the report on a network of Table 1, with what the printed row leaves out."""
+    report = compression_report(network.layers, network.printed_layers, trials=trials, seed=seed, progress=progress)
+    pooled = compression((*network.pooled_convs, *network.dense)).ratio
+    corrected = None if pooled == report.paper.ratio else pooled
+    notes = [report.paper.reason, network.printed_note]
+    if corrected is not None:
+        notes.append(f"At the true ones, which the other rows count, it would be {float(corrected):.4f}.")
+    paper = replace(report.paper, reason=" ".join(filter(None, notes)) or None)
+    return replace(report, paper=paper, corrected=corrected)
 
 
 def _shared_compression(
@@ -264,15 +404,18 @@ def _shared_compression(
     if not any(isinstance(layer, Conv) for layer in layers):
         return SharedCompression(reason="Only the weights of convolutions are shared.")
     seed = secrets.randbits(32) if seed is None else integer("seed", seed, 0)
-    kept = [0] * trials
+    kept: Counter[int] = Counter()
     for trial in range(trials):
-        kept[trial] = sum(_n_critical(layer, (seed, trial, place)) for place, layer in enumerate(layers))
+        kept[sum(_n_critical(layer, (seed, trial, place)) for place, layer in enumerate(layers))] += 1
         if progress:
             progress(trial + 1, trials)
-    weights, mean = sum(layer.n_weights for layer in layers), statistics.fmean(kept)
+    weights, mean = sum(layer.n_weights for layer in layers), statistics.fmean(kept.elements())
     if not mean:
         return SharedCompression(weights, 0.0, reason="The layer graph has no edge, so there is nothing to keep.")
-    error = weights / mean**2 * statistics.stdev(kept) / math.sqrt(trials) if trials > 1 else None
+    if trials == 1:
+        reason = "One random kernel says nothing about its own error."
+        return SharedCompression(weights, mean, weights / mean, None, trials, seed, reason)
+    error = weights / mean**2 * statistics.stdev(kept.elements()) / math.sqrt(trials)
     return SharedCompression(weights, mean, weights / mean, error, trials, seed)
 
 
@@ -529,34 +672,10 @@ def _measured_kernel(weights: NDArray[Any], conv: Conv) -> dict[str, Any]:
 
 def _rank(weights: NDArray[Any], index: int) -> int:
     """Return the place of one weight in the total order, from 1."""
-    values = np.abs(weights.ravel())
+    from topobounds.topology.filtration import order_keys, weight_array
+
+    values = order_keys(weight_array(weights)).ravel()  # an integer need not have its own absolute value
     return int(np.count_nonzero(values > values[index]) + np.count_nonzero(values[: index + 1] == values[index]))
-
-
-def html_table(columns: Mapping[str, Sequence[object]]) -> str:
-    """Return columns of equal length as an HTML table, for notebooks.
-
-    Examples
-    --------
-    >>> html_table({"layer": ["a<b"], "ratio": [1 / 3]})
-    '<table><thead><tr><th>layer</th><th>ratio</th></tr></thead><tbody><tr><td>a&lt;b</td><td>0.3333</td></tr></tbody></table>'
-    """
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
-    rows = ("".join(f"<td>{_cell(value)}</td>" for value in row) for row in zip(*columns.values(), strict=True))
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, tuple):
-        return "×".join(map(str, value))
-    if isinstance(value, float | Fraction):
-        return f"{float(value):.4g}"
-    return html.escape(str(value))
 
 
 def _number(ratio: Fraction | None) -> float | None:
