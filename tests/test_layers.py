@@ -150,6 +150,10 @@ GIVEN = (2, 4, (3, 3), (8, 8))
         ({"padding": "same", "padding_end": 1}, "Argument 'padding_end' must be left out where padding is 'same'"),
         ({"output_padding": 1}, "Argument 'output_padding' must be 0 where the convolution is not transposed"),
         ({"transposed": True, "output_padding": 1}, "Argument 'output_padding' must be less than the stride 1"),
+        (
+            {"padding": (0, 10**11)},
+            "Argument 'input_size' must be so small that input and output have at most 16777216",
+        ),
         ({"transposed": "no"}, "Argument 'transposed' must be True or False, not 'no'."),
         ({"transposed": True, "padding": 5}, "Argument 'padding' must be so small that an output is left"),
         ({"transposed": True, "padding_mode": "circular"}, "Argument 'padding_mode' must be 'zeros' where"),
@@ -169,6 +173,10 @@ def test_bad_geometry_is_named(arguments, message):
         (lambda: Conv(1, 1, (1,) * 4, 8), "Argument 'kernel_size' must be given along 1 to 3 dimensions"),
         (lambda: Conv(1, 1, (3, 3), (8,)), "Argument 'input_size' must be a number or 2 of them, not (8,)."),
         (lambda: Conv(1, 1, "3", 8), "Argument 'kernel_size' must be a positive integer, not '3'."),
+        (
+            lambda: Conv(1, 1, 3, 10**11),
+            "Argument 'input_size' must be so small that input and output have at most 16777",
+        ),
         (lambda: Dense(0, 3), "Argument 'm' must be a positive integer, not 0."),
         (lambda: Recurrent(-1), "Argument 'hidden_size' must be a positive integer, not -1."),
         (lambda: Unrolled(3, 0), "Argument 'steps' must be a positive integer, not 0."),

@@ -14,6 +14,7 @@ from topobounds._arguments import argument_error, as_written, boolean, choice, i
 
 PADDING_MODES = ("zeros", "circular", "reflect", "replicate")
 MAX_AXES = 3
+MOST_CELLS = 2**24  # of the input and the output along one dimension, which are counted one by one: about a minute
 
 
 @dataclass(frozen=True)
@@ -288,8 +289,8 @@ class Conv:
     ------
     ValueError
         If an argument is out of range, the sequences differ in length, `groups` does not divide the channels, the
-        dilated kernel is larger than the padded input, or the padding is more than its mode can copy (circular: the
-        input; reflect: one less).
+        dilated kernel is larger than the padded input, the padding is more than its mode can copy (circular: the
+        input; reflect: one less), or input and output have more than 2^24 cells along a dimension.
 
     Examples
     --------
@@ -383,6 +384,9 @@ class Conv:
                     f"span {axis.span} cells, not the {size + axis.padding + after} there are "
                     f"(input {size}, padding {axis.padding} and {after})."
                 )
+            if axis.size + axis.positions > MOST_CELLS:
+                rule = f"so small that input and output have at most {MOST_CELLS} cells along each dimension"
+                raise argument_error("input_size", rule, self.input_size)
             most = {"circular": size, "reflect": size - 1}.get(self.padding_mode, math.inf)
             if max(axis.padding, after) > most:
                 rule = f"at most {most} where padding_mode is {self.padding_mode!r} and the input {size}"
