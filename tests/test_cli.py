@@ -3,11 +3,15 @@
 import json
 import math
 import os
+import re
 import shlex
 import subprocess
 import sys
 
 import pytest
+
+from topobounds import analysis
+from topobounds.cli import _number_line, main
 
 
 def topobounds(*arguments, options=(), **environment):
@@ -90,17 +94,71 @@ def test_a_seed_gives_one_result():
 def test_overlap_prints_sentence_line_and_table():
     out = topobounds("overlap", "--m", "784", "--n", "300", "--seed", "1").stdout
     assert out.startswith("A 784 x 300 layer: its 1083 largest weights of 235200 hold")
-    line = next(row for row in out.splitlines() if row.startswith("0 |"))
+    line, below = number_lines(out)
     places = {mark: line.index(mark) - line.index("|") - 1 for mark in "Tsbc"}
     expected = {"T": 0.1213, "s": 0.5428, "b": 0.6132, "c": 0.7996}
     assert all(places[mark] == round(60 * value) for mark, value in expected.items())
+    assert below == " " * (line.index("c")) + "o"  # simulated, at the place of what is certified
+
+
+def number_lines(out):
+    """Return the rows of the number line, without the legend."""
+    rows = out.splitlines()
+    first = next(place for place, row in enumerate(rows) if row.startswith("0 |"))
+    last = next(place for place in range(first, len(rows)) if rows[place].startswith("    T "))
+    return rows[first:last]
+
+
+def test_marks_that_share_a_place_are_all_shown():
+    rows = list(_number_line([("a", [0.5], "A"), ("b", [0.501], "B"), ("c", [0.5], "C"), ("d", [1.0], "D")], 80))
+    assert [row.rstrip() for row in rows] == rows, "no trailing blanks"
+    assert rows == [f"0 |{'-' * 30}a{'-' * 29}d| 1", f"{' ' * 33}b", f"{' ' * 33}c", "    a A   b B   c C   d D"]
+
+
+def test_an_interval_is_marked_at_both_ends_and_what_is_missing_not_at_all():
+    line, legend = _number_line([("c", [0.1, 0.9], "certified"), ("T", [], "theorem")], 80)
+    assert [place for place, mark in enumerate(line) if mark == "c"] == [3 + 6, 3 + 54]
+    assert legend == "    c certified"
+
+
+def sentence(*arguments):
+    """Return the sentence that an overlap begins with, on one line."""
+    return " ".join(topobounds("overlap", *arguments).stdout.partition("0 |")[0].split())
+
+
+def test_the_sentence_at_a_density_says_which_k_was_simulated():
+    arguments = ["--m", "784", "--n", "300", "--density", "0.005", "--seed", "1"]
+    report = as_json("overlap", *arguments)
+    simulated = report["monte_carlo"]
+    assert (report["k"], simulated["k"], report["cells"]) == (1083, None, 1176)
+    assert f"alpha of its own support for k, {simulated['alpha']:.1f} on average" in simulated["reason"]
+    edges = f"edges ({simulated['alpha']:.1f} on average), hold {simulated['mean']:.4f} of that forest on average"
+    assert sentence(*arguments) == (
+        "A 784 x 300 layer on a random support of density 0.005: its largest weights, as many of the 1176 as its "
+        f"maximum spanning forest has {edges} (eta_tau of the complete layer = 217.17)."
+    )
+    given = sentence(*arguments, "--k", "900")
+    mean = as_json("overlap", *arguments, "--k", "900")["monte_carlo"]["mean"]
+    assert f"its 900 largest weights of 1176 hold {mean:.4f} of its maximum spanning forest's edges on average" in given
+    assert "hold an unknown share of" in sentence(*arguments, "--trials", "0")
+
+
+def test_the_sentence_calls_certified_what_is():
+    """The middle of the interval at 20 x 20 is 0.8502; the truth is 0.8479."""
+    arguments = ["--m", "20", "--n", "20", "--seed", "1", "--trials", "0"]
+    lower, upper = as_json("overlap", *arguments)["enclosure"]
+    found = re.search(r"hold (0\.\d{4}) to (0\.\d{4}) of its maximum spanning tree's 39 edges", sentence(*arguments))
+    assert 0 <= lower - float(found[1]) < 1e-4
+    assert 0 <= float(found[2]) - upper < 1e-4
+    assert "hold 0.8479 of its maximum" in sentence(*arguments, "--exact")
+    assert "0.8502" not in topobounds("overlap", *arguments, "--exact").stdout
 
 
 def test_fewer_weights_than_neurons_are_called_what_they_are():
     out = topobounds("overlap", "--m", "784", "--n", "300", "--density", "0.001", "--seed", "1").stdout
-    sentence = " ".join(out.split("0 |")[0].split())
-    assert "its 235 largest weights of 235 hold" in sentence
-    assert "1083" not in sentence  # a support of 235 cells has no spanning tree
+    said = " ".join(out.split("0 |")[0].split())
+    assert "its largest weights, as many of the 235 as its maximum spanning forest has edges (235.0" in said
+    assert "1083" not in said  # a support of 235 cells has no spanning tree
 
 
 def test_a_narrow_terminal_cuts_no_number():
@@ -116,7 +174,7 @@ def test_a_narrow_terminal_cuts_no_number():
 
 def test_the_legend_breaks_between_its_entries():
     rows = topobounds("overlap", "--m", "784", "--n", "300", "--seed", "1", COLUMNS="80").stdout.splitlines()
-    assert "    c certified" in rows
+    assert "    o simulated" in rows
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-"])
@@ -150,12 +208,39 @@ def test_a_closed_stream_is_no_failure(closed):
         (["compression", "--dense", "3", "4", "--kernel", "3x3"], "--conv"),
         (["compression", "--conv", "1", "2", "--kernel", "3x3"], "--input"),
         (["compression", "--conv", "1", "2", "--kernel", "3y3", "--input", "8x8"], "not '3y3'"),
-        (["compression", "--conv", "1", "2", "--kernel", "3x3", "--input", "8"], "input_size"),
+        (
+            ["compression", "--conv", "1", "2", "--kernel", "3x3", "--input", "8"],
+            "Argument '--input' must be a number or 2",
+        ),
+        (
+            ["compression", "--conv", "1", "2", "--kernel", "0", "--input", "8"],
+            "Argument '--kernel' must be a positive",
+        ),
+        (
+            ["compression", "--conv", "1", "2", "--kernel", "9" * 30, "--input", "8"],
+            "Argument '--kernel' must be sizes",
+        ),
+        (["compression", "--conv", "1", "1", "--kernel", "3", "--input", "9" * 11], "'--input' must be so small that"),
+        (
+            ["compression", "--conv", "1", "1", "--kernel", "3", "--input", "8", "--trials", "9" * 20],
+            "'--trials' must be",
+        ),
+        (
+            ["compression", "--recurrent", "9" * 400],
+            "Argument '--recurrent' must be an integer from 1 to 9223372036854775807",
+        ),
+        (["compression", "--dense", "3", "9" * 5000], "Argument '--dense' must be an integer from 1 to"),
+        (["overlap", "--m", "9", "--n", "9", "--trials", "9" * 20], "Argument '--trials' must be at most 1000000000"),
+        (["overlap", "--m", "9", "--n", "9", "--seed", "9" * 20], "Argument '--seed' must be an integer from 0 to"),
+        (["overlap", "--m", "9", "--n", "9", "--density", "1e-9"], "Argument '--density' must be at least"),
         (["compression", "--conv", "16", "16", "--kernel", "9x9", "--input", "4x4"], "9 taps"),
         (["compression", "--conv", "3", "4", "--kernel", "1x1", "--input", "4x4", "--groups", "2"], "groups"),
         (["compression", "--conv", "3", "4", "--kernel", "1", "--input", "4", "--stride", "0"], "stride"),
         (["compression", "--architecture", "vgg11"], "--dataset"),
-        (["compression", "--architecture", "vgg19", "--dataset", "cifar10"], "resnet18/tiny-imagenet"),
+        (
+            ["compression", "--architecture", "vgg19", "--dataset", "cifar10"],
+            "Argument '--architecture' must be one of these with",
+        ),
     ],
 )
 @pytest.mark.parametrize("json_flag", [[], ["--json"]])
@@ -165,6 +250,33 @@ def test_bad_input_gets_one_line(arguments, named, json_flag):
     assert run.stdout == ""
     assert len(run.stderr.strip().splitlines()) == 1
     assert named in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "There is not enough memory."),
+        (MemoryError("Unable to allocate 7 TiB"), "Unable to allocate 7 TiB"),
+        (OverflowError("int too large to convert to float"), "int too large to convert to float"),
+        (ZeroDivisionError(), "ZeroDivisionError"),
+        (RecursionError("maximum recursion depth exceeded"), "maximum recursion depth exceeded"),
+        (FileNotFoundError(2, "No such file or directory", "there"), "there: No such file or directory."),
+        (
+            ValueError("Argument 'input_size' must be 1, not 'input_size'."),
+            "Argument '--input' must be 1, not 'input_size'.",
+        ),
+        (ValueError("Arguments 'kernel_size' and 'x' must be 1."), "Arguments '--kernel' and 'x' must be 1."),
+    ],
+)
+def test_whatever_goes_wrong_is_one_line(monkeypatch, capsys, error, said):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(analysis, "compression_report", fail)
+    with pytest.raises(SystemExit) as left:
+        main(["compression", "--dense", "3", "4"])
+    assert left.value.code == 2
+    assert capsys.readouterr() == ("", f"Error: {said}\n")
 
 
 @pytest.mark.parametrize("group", [[], ["imp"]])
@@ -222,6 +334,19 @@ def test_compression_of_an_architecture_is_table_1():
     )
     assert report["shared"]["ratio"] > 10
     assert math.isfinite(report["toeplitz"]["ratio"])
+
+
+def test_compression_of_a_network_says_what_it_adds_up():
+    arguments = ["compression", "--architecture", "vgg11", "--dataset", "cifar10", "--trials", "1", "--seed", "0"]
+    report = as_json(*arguments)
+    assert round(report["paper"]["ratio"], 4) == 4.3919
+    assert round(report["paper"]["corrected"], 4) == 4.8470
+    assert "without pooling" in report["paper"]["reason"]
+    assert report["shared"]["standard_error"] is None
+    assert "its own error" in report["shared"]["reason"]
+    printed = " ".join(topobounds(*arguments, COLUMNS="200").stdout.split())
+    assert "Erratum: printed without pooling, all activations 32x32. At the true ones" in printed
+    assert "components, summed over 9 layers" in printed
 
 
 def test_version():

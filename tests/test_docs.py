@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-WIDTH = "110"
+(WIDTH,) = re.findall(r"a terminal of (\d+) columns", README)
 
 
 def blocks(language: str) -> list[str]:

@@ -103,7 +103,7 @@ class OverlapReport(Record):
             ("certified", certified_digits(self.enclosure), "proved", f"In [{certified}], for the complete layer."),
         ]
         if self.exact is not None:
-            rows.append(("exact", self.exact, "proved", f"{self.exact}{', for the complete layer.' if whole else ''}"))
+            rows.append(("exact", self.exact, "proved", f"{_fraction(self.exact)}, for the complete layer."))
         rows.append(("limit", self.limit, "asymptotic", f"Large {'complete ' if whole else ''}layers of this shape."))
         if self.monte_carlo:
             rows.append(("simulated", self.monte_carlo.mean, "sampled", _of_estimate(self.monte_carlo)))
@@ -220,6 +220,13 @@ def _outwards(interval: Enclosure, digits: int) -> tuple[str, str]:
     return lower, upper
 
 
+def _fraction(value: Fraction) -> str:
+    """Return a fraction, or how long it is where that is more than a line."""
+    if value.denominator < 10**20:
+        return str(value)
+    return f"A fraction with a denominator of {len(str(value.denominator))} digits"
+
+
 def _of_claim(claim: PrintedClaim) -> tuple[float | None, str, str]:
     return claim.value, claim.status, claim.reason
 
@@ -299,7 +306,7 @@ class CompressionReport(Record):
         return (
             ("paper", paper.weights, paper.kept, paper.ratio, paper.reason or ""),
             ("toeplitz", toeplitz.weights, toeplitz.kept, toeplitz.ratio, _joined(components, toeplitz.reason)),
-            ("shared", shared.weights, shared.kept, shared.ratio, _joined(_of_kernels(shared), shared.reason)),
+            ("shared", shared.weights, shared.kept, shared.ratio, _of_kernels(shared)),
         )
 
     def _repr_html_(self) -> str:
@@ -322,9 +329,9 @@ class CompressionReport(Record):
 
 
 def _of_kernels(shared: SharedCompression) -> str:
-    """Return what is to be known of the mean over random kernels."""
+    """Return what is to be known of the mean over random kernels, or why there is none."""
     if not shared.trials:
-        return ""
+        return shared.reason or ""
     kernels = f"{shared.trials} random kernel{'s' if shared.trials > 1 else ''}, seed {shared.seed}"
     return kernels if shared.standard_error is None else f"standard error {shared.standard_error:.4f}, {kernels}"
 

@@ -5,14 +5,15 @@ needs is imported inside it, so that ``topobounds --help`` loads no numerical li
 """
 
 import json
-import math
+import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,13 +26,16 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from topobounds.analysis import CompressionReport, OverlapReport
     from topobounds.layers import LayerShape
+    from topobounds.theory.table1 import Architecture
     from topobounds.verification import Verdict
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
 LINE_WIDTH = 61
 TABLE_WIDTH = 120  # where there is no terminal
+LARGEST = 2**63 - 1  # number that a size may be; beyond, ratios leave the range of floating point
 
 
 class Commands(click.Group):
@@ -48,19 +52,37 @@ class Commands(click.Group):
             command = plugins[name].load()
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; what is wrong with an argument is said of the option that the user typed."""
+        try:
+            return super().invoke(ctx)
+        except ValueError as error:
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            said = _of_options(str(error), command.params if command else [])
+            if said == str(error):
+                raise
+            raise ValueError(said) from None
+
+
+def _of_options(message: str, params: Sequence[click.Parameter]) -> str:
+    """Return an error with the options' names in place of those of Python's arguments."""
+    names = {param.name: param.opts[0] for param in params if isinstance(param, click.Option)}
+    arguments = re.compile(r"\bArguments? '\w+'(?: and '\w+')*")
+    return arguments.sub(lambda found: re.sub(r"\w+(?=')", lambda name: names.get(name[0], name[0]), found[0]), message)
+
 
 class Count(click.ParamType[Any]):
     """An integer within a range, refused in the house grammar."""
 
     name = "integer"
 
-    def __init__(self, low: int) -> None:
-        self.low = low
+    def __init__(self, low: int, high: int | None = None) -> None:
+        self.low, self.high = low, high
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return `value` as an integer of at least `low`."""
+        """Return `value` as an integer from `low` to `high`."""
         try:
-            return integer(_option(param), _as_number(int, value), self.low)
+            return integer(_option(param), _as_number(int, value), self.low, self.high)
         except ValueError as error:
             raise click.UsageError(str(error), ctx) from None
 
@@ -86,7 +108,7 @@ class Sizes(click.ParamType[Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         """Return `value` as a tuple of integers."""
         try:
-            return tuple(int(size) for size in str(value).lower().split("x"))
+            return tuple(integer("", int(size), -LARGEST, LARGEST) for size in str(value).lower().split("x"))
         except ValueError:
             rule = "sizes such as 3, 3x3 or 3x3x3"
             raise click.UsageError(str(argument_error(_option(param), rule, value)), ctx) from None
@@ -118,13 +140,12 @@ def overlap(latex: bool, as_json: bool, **asked: Any) -> None:
 
     work = asked["trials"] * (asked["m"] + asked["n"])
     with progress_bar(f"{asked['trials']} trials", shown=work > 2_000_000) as advance:
-        report = overlap_report(**asked, progress=advance).to_dict()
-    if latex:
-        report["latex"] = _latex(asked["m"], asked["n"], asked["density"], asked["k"])
+        report = overlap_report(**asked, progress=advance)
+    formulas = {"latex": _latex(asked["m"], asked["n"], asked["density"], asked["k"])} if latex else {}
     if as_json:
-        print_json(report)
+        print_json(report.to_dict() | formulas)
     elif latex:
-        click.echo(report["latex"])
+        click.echo(formulas["latex"])
     else:
         _print_overlap(report)
 
@@ -135,85 +156,102 @@ def _latex(m: int, n: int, density: float | None, k: int | None) -> str:
     return overlap_latex(m, n, density, k)
 
 
-def _print_overlap(report: dict[str, Any]) -> None:
+def _print_overlap(report: "OverlapReport") -> None:
+    from rich.table import Table
     from rich.text import Text
 
     console = console_on_stdout()
     console.print(Text(_overlap_sentence(report)))
-    marks = [
-        ("T", report["theorem_3_3"]["value"], "Theorem 3.3 (printed)"),
-        ("C", (report["corollary_3_4"] or {}).get("value"), "Corollary 3.4 (printed, false)"),
-        ("s", report["star_bound"], "star bound"),
-        ("b", report["boruvka_bound"], "Boruvka bound"),
-        ("o", (report["monte_carlo"] or {}).get("mean"), "simulated"),
-        ("c", sum(report["enclosure"]) / 2, "certified"),
-    ]
-    for line in _number_line(
-        [(mark, value, label) for mark, value, label in marks if value is not None], console.width
-    ):
+    for line in _number_line(_marks(report), console.width):
         console.print(Text(line))
-    print_table(console, _overlap_table(report))
-
-
-def _overlap_sentence(report: dict[str, Any]) -> str:
-    m, n, k = report["m"], report["n"], report["k"]
-    support, cells, edges = "", m * n, f"maximum spanning tree's {report['alpha']} edges"
-    if report["density"] < 1:  # the support may be disconnected, and the edges of its forest are random too
-        support = f" on a random support of density {report['density']:g}"
-        cells, edges = round(report["density"] * cells), "maximum spanning forest's edges"
-    return (
-        f"A {m} x {n} layer{support}: its {min(k, cells)} largest weights of {cells} hold {_found(report)} of its "
-        f"{edges} on average (eta_tau = {report['eta_tau']:.2f})."
-    )
-
-
-def _found(report: dict[str, Any]) -> str:
-    """Return the expected overlap as well as it is known: certified for the complete layer, else simulated."""
-    if report["density"] == 1:
-        lower, upper = (f"{end:.4f}" for end in report["enclosure"])
-        return lower if lower == upper else f"{lower} to {upper}"
-    return _decimals((report["monte_carlo"] or {}).get("mean"))
-
-
-def _overlap_table(report: dict[str, Any]) -> "Table":
-    from rich.table import Table
-
     table = Table("", "value", "status", "", box=None, pad_edge=False, header_style="bold")
-    for name, key in (("Theorem 3.3, printed", "theorem_3_3"), ("Corollary 3.4, printed", "corollary_3_4")):
-        if claim := report[key]:
-            table.add_row(name, _decimals(claim["value"]), claim["status"], claim["reason"])
-    table.add_row("star bound", _decimals(report["star_bound"]), "proved", "One edge for every neuron of one side.")
-    table.add_row(
-        "Boruvka bound", _decimals(report["boruvka_bound"]), "proved", "The first round of Boruvka's algorithm."
-    )
-    lower, upper = report["enclosure"]
-    interval = f"[{math.floor(lower * 1e7) / 1e7:.7f}, {math.ceil(upper * 1e7) / 1e7:.7f}]"
-    table.add_row("certified", _decimals((lower + upper) / 2), "proved", f"In {interval}, for the complete layer.")
-    if report["exact"]:
-        table.add_row("exact", _decimals(float(Fraction(report["exact"]))), "proved", report["exact"])
-    table.add_row("limit", _decimals(report["limit"]), "asymptotic", "Large layers of this shape.")
-    if simulated := report["monte_carlo"]:
-        known = f"Standard error {_decimals(simulated['standard_error'], 5)}, {simulated['trials']} trials, seed "
-        table.add_row("simulated", _decimals(simulated["mean"]), "sampled", f"{known}{simulated['seed']}.")
-    return table
+    for name, value, status, remark in report.rows:
+        table.add_row(name, value if isinstance(value, str) else _decimals(value), status, remark)
+    print_table(console, table)
 
 
-def _number_line(marks: Sequence[tuple[str, float, str]], width: int) -> Iterator[str]:
-    """Yield a line from 0 to 1 with a letter at each value (the last one wins a shared place), and its legend."""
-    line = ["-"] * LINE_WIDTH
-    for mark, value, _ in marks:
-        line[round(value * (LINE_WIDTH - 1))] = mark
-    yield f"0 |{''.join(line)}| 1"
-    legend = "   ".join(f"{mark} {label}".replace(" ", "\0") for mark, _, label in marks)
-    for row in textwrap.wrap(legend, width, initial_indent=" " * 4, subsequent_indent=" " * 4, break_long_words=False):
+def _overlap_sentence(report: "OverlapReport") -> str:
+    """Say how much of which forest the simulated, or the certified, number is about."""
+    if report.density == 1:
+        kept = f"its {report.k} largest weights of {report.cells} hold {_found(report)} of its maximum spanning tree's "
+        layer, share, tau = "layer", f"{kept}{report.alpha} edges on average", "eta_tau"
+    else:
+        layer, tau = f"layer on a random support of density {report.density:g}", "eta_tau of the complete layer"
+        share = _share_on_a_support(report)
+    return f"A {report.m} x {report.n} {layer}: {share} ({tau} = {float(report.eta_tau):.2f})."
+
+
+def _share_on_a_support(report: "OverlapReport") -> str:
+    """Return what is said of supports, which may be disconnected: the edges of their forests are random too."""
+    estimate, found = report.monte_carlo, _found(report)
+    k = report.k if estimate is None else estimate.k
+    if k is not None and k <= report.cells:
+        return (
+            f"its {k} largest weights of {report.cells} hold {found} of its maximum spanning forest's edges on average"
+        )
+    edges = f"edges ({estimate.alpha:.1f} on average)" if estimate else "edges"
+    kept = f"its largest weights, as many of the {report.cells} as its maximum spanning forest has {edges},"
+    return f"{kept} hold {found} of that forest on average"
+
+
+def _found(report: "OverlapReport") -> str:
+    """Return the expected overlap as well as it is known: exact or certified for the complete layer, else simulated."""
+    from topobounds.analysis import certified_digits
+
+    if report.density < 1:
+        return _decimals(report.monte_carlo.mean) if report.monte_carlo else "an unknown share"
+    return certified_digits(report.enclosure) if report.exact is None else _decimals(report.exact)
+
+
+def _marks(report: "OverlapReport") -> Iterator[tuple[str, Sequence[float], str]]:
+    """Yield a letter for each value that is known, where it lies, and what it is; an interval lies at both its ends."""
+    yield "T", _numbers(report.theorem_3_3.value), "Theorem 3.3 (printed)"
+    if report.corollary_3_4:
+        yield "C", _numbers(report.corollary_3_4.value), "Corollary 3.4 (printed, false)"
+    yield "s", [report.star_bound], "star bound"
+    yield "b", [report.boruvka_bound], "Boruvka bound"
+    yield "c", [report.enclosure.lower, report.enclosure.upper], "certified"
+    if report.monte_carlo:
+        yield "o", [report.monte_carlo.mean], "simulated"
+
+
+def _numbers(value: float | None) -> list[float]:
+    return [] if value is None else [value]
+
+
+def _number_line(marks: Iterable[tuple[str, Sequence[float], str]], width: int) -> Iterator[str]:
+    """Yield a line from 0 to 1 with a letter at each value, below it those whose places were taken, and the legend."""
+    lines, legend = [["-"] * LINE_WIDTH], []
+    for mark, values, label in marks:
+        for place in {round(value * (LINE_WIDTH - 1)) for value in values}:
+            if all(line[place] not in "- " for line in lines):
+                lines.append([" "] * LINE_WIDTH)
+            next(line for line in lines if line[place] in "- ")[place] = mark
+        if values:
+            legend.append(f"{mark} {label}".replace(" ", "\0"))
+    yield f"0 |{''.join(lines[0])}| 1"
+    for line in lines[1:]:
+        yield f"   {''.join(line)}".rstrip()
+    indent = " " * 4
+    for row in textwrap.wrap(
+        "   ".join(legend), width, initial_indent=indent, subsequent_indent=indent, break_long_words=False
+    ):
         yield row.replace("\0", " ")
 
 
 @cli.command()
-@click.option("--dense", nargs=2, type=Count(1), metavar="M N", help="A dense layer of M inputs and N outputs.")
-@click.option("--recurrent", type=Count(1), metavar="L", help="A recurrent layer of L hidden units.")
-@click.option("--conv", nargs=2, type=Count(1), metavar="CIN COUT", help="A convolution; needs --kernel and --input.")
-@click.option("--kernel", type=Sizes(), help="Kernel size: 3, 3x3 or 3x3x3.")
+@click.option(
+    "--dense", nargs=2, type=Count(1, LARGEST), metavar="M N", help="A dense layer of M inputs and N outputs."
+)
+@click.option("--recurrent", type=Count(1, LARGEST), metavar="L", help="A recurrent layer of L hidden units.")
+@click.option(
+    "--conv",
+    nargs=2,
+    type=Count(1, LARGEST),
+    metavar="CIN COUT",
+    help="A convolution; needs --kernel and --input.",
+)
+@click.option("--kernel", "kernel_size", type=Sizes(), help="Kernel size: 3, 3x3 or 3x3x3.")
 @click.option("--input", "input_size", type=Sizes(), help="Input size, as many numbers as --kernel.")
 @click.option("--stride", type=Sizes(), help="Stride.  [default: 1]")
 @click.option("--padding", type=Sizes(), help="Zero padding.  [default: 0]")
@@ -233,17 +271,17 @@ def compression(trials: int, seed: int | None, as_json: bool, **what: Any) -> No
     """
     from topobounds.analysis import compression_report
 
-    name, layers, printed = _layers_asked_for(what)
-    with progress_bar(f"{trials} random kernels", shown=name == "network") as advance:
-        report = compression_report(layers, printed, trials=trials, seed=seed, progress=advance)
+    layers = _layers_asked_for(what)
+    with progress_bar(f"{trials} random kernels", shown=what["architecture"] is not None) as advance:
+        report = compression_report(layers, trials=trials, seed=seed, progress=advance)
     if as_json:
         print_json(report.to_dict())
     else:
-        _print_compression(report.to_dict())
+        _print_compression(report)
 
 
-def _layers_asked_for(what: dict[str, Any]) -> tuple[str, "Sequence[LayerShape]", "Sequence[LayerShape]"]:
-    """Return the kind asked for, its layers, and the same layers as the printed convention counts them."""
+def _layers_asked_for(what: dict[str, Any]) -> "Sequence[LayerShape] | Architecture":
+    """Return the one layer asked for, or the network of Table 1."""
     from topobounds.layers import Dense, Recurrent
     from topobounds.theory.table1 import architecture
 
@@ -252,23 +290,20 @@ def _layers_asked_for(what: dict[str, Any]) -> tuple[str, "Sequence[LayerShape]"
         given = ", ".join(f"--{kind}" for kind in kinds) or "none"
         raise click.UsageError(f"Give exactly one of --dense, --recurrent, --conv and --architecture, not {given}.")
     kind = kinds[0]
-    geometry = ("kernel", "input_size", "stride", "padding", "dilation", "groups")
+    geometry = ("kernel_size", "input_size", "stride", "padding", "dilation", "groups")
     _refuse_stray([name for name in geometry if kind != "conv" and what[name] is not None], "--conv")
     _refuse_stray(["dataset"] if kind != "architecture" and what["dataset"] is not None else [], "--architecture")
     if kind == "architecture":
-        network = architecture(what["architecture"], _required(what, "dataset", "--architecture"))
-        return "network", network.layers, network.printed_layers
+        return architecture(what["architecture"], _required(what, "dataset", "--architecture"))
     if kind == "conv":
-        layer: LayerShape = _conv(what)
-    else:
-        layer = Dense(*what["dense"]) if kind == "dense" else Recurrent(what["recurrent"])
-    return kind, (layer,), (layer,)
+        return [_conv(what)]
+    return [Dense(*what["dense"]) if kind == "dense" else Recurrent(what["recurrent"])]
 
 
 def _conv(what: dict[str, Any]) -> "LayerShape":
     from topobounds.layers import Conv
 
-    kernel, input_size = (_required(what, name, "--conv") for name in ("kernel", "input_size"))
+    kernel, input_size = (_required(what, name, "--conv") for name in ("kernel_size", "input_size"))
     stride, dilation, groups = (_or(what[name], 1) for name in ("stride", "dilation", "groups"))
     channels_in, channels_out = what["conv"]
     return Conv(channels_in, channels_out, kernel, input_size, stride, _or(what["padding"], 0), dilation, groups)
@@ -296,18 +331,12 @@ def _spelt(name: str) -> str:
     return "--" + name.removesuffix("_size").replace("_", "-")
 
 
-def _print_compression(report: dict[str, Any]) -> None:
+def _print_compression(report: "CompressionReport") -> None:
     from rich.table import Table
 
     table = Table("convention", "weights", "kept", "ratio", "remark", box=None, pad_edge=False, header_style="bold")
-    for name in ("paper", "toeplitz", "shared"):
-        row = report[name]
-        remarks = [f"{row['components']} component(s)" if row.get("components") else "", row.get("reason") or ""]
-        if row.get("trials"):
-            error = _decimals(row["standard_error"])
-            remarks.append(f"standard error {error}, {row['trials']} random kernels, seed {row['seed']}")
-        numbers = [f"{row[key]:,}" if row.get(key) is not None else "-" for key in ("weights", "kept")]
-        table.add_row(name, *numbers, _decimals(row["ratio"]), "; ".join(filter(None, remarks)))
+    for name, *counts, ratio, remark in report.rows:
+        table.add_row(name, *("-" if count is None else f"{count:,}" for count in counts), _decimals(ratio), remark)
     print_table(console_on_stdout(), table)
 
 
@@ -340,18 +369,20 @@ def verify(strict: bool, witness: str | None, as_json: bool, **what: Any) -> int
     Samples are drawn until a claim is decided or the trials are spent: it holds, is violated or stays undecided. The
     matrices of FILE are put to the claims as if their weights were exchangeable; those that are not break some.
     """
+    if witness is not None and (not Path(witness).name or not Path(witness).parent.is_dir() or Path(witness).is_dir()):
+        raise argument_error("--witness", "the name of a file in a folder that exists", witness)
     with progress_bar("claims") as advance:
         verdicts = _verdicts_asked_for(what, advance)
     checks = [verdict.to_dict() for verdict in verdicts]
     violated = [check["claim"] for check in checks if check["verdict"] == "violated"]
+    if witness is not None:
+        from topobounds.verification import write_witnesses
+
+        write_witnesses(witness, verdicts)
     if as_json:
         print_json({"checks": checks})
     else:
         _print_checks(checks)
-    if witness and violated:
-        from topobounds.verification import write_witnesses
-
-        write_witnesses(witness, verdicts)
     return int(strict and bool(violated))
 
 
@@ -372,6 +403,8 @@ def _verdicts_asked_for(what: dict[str, Any], advance: Callable[..., None]) -> "
     for name in what["claims"]:
         choice("--claim", name, tuple(CLAIMS))
     if source == "--replay":
+        if not what["replay"]:
+            raise argument_error("--replay", "the name of a file", what["replay"])
         return replay(what["replay"], advance)
     if source == "FILE":
         return verify_file(given.pop("file"), progress=advance, **given)
@@ -415,6 +448,9 @@ def _print_checks(checks: list[dict[str, Any]]) -> None:
         print_table(console, table)
         for line in _remarks(group):
             console.print(Text(line))
+        violated = [check for check in group if check["witness"]]
+        if violated:  # on one line, however long, so that it can be pasted
+            console.print(Text(f"Again: {_command(violated)}"), soft_wrap=True)
 
 
 def _checks_sentence(check: dict[str, Any]) -> str:
@@ -424,16 +460,13 @@ def _checks_sentence(check: dict[str, Any]) -> str:
 
 
 def _remarks(checks: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield the reasons of what does not hold, each once, and for violations the command that shows them again."""
+    """Yield the reasons of what does not hold, each once."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for check in checks:
         if check["verdict"] != "holds":
             reasons.setdefault((check["verdict"], check["reason"]), []).append(check["claim"])
     for (verdict, reason), claims in reasons.items():
         yield f"{verdict.capitalize()}: {', '.join(claims)}. {reason}"
-    violated = [check for check in checks if check["witness"]]
-    if violated:
-        yield f"Again: {_command(violated)}"
 
 
 def _command(violated: list[dict[str, Any]]) -> str:
@@ -484,9 +517,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _leave("Interrupted.", INTERRUPTED)
     except click.ClickException as error:
         _leave(f"Error: {error.format_message()}", USAGE_ERROR)
-    except (ValueError, OSError, MemoryError, ImportError) as error:
-        _leave(f"Error: {error or type(error).__name__}", USAGE_ERROR)
+    except (ValueError, OSError, ArithmeticError, MemoryError, RecursionError, ImportError) as error:
+        _leave(f"Error: {_said(error)}", USAGE_ERROR)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _said(error: Exception) -> str:
+    """Return what is wrong: the file, where the system says no more than that, and never nothing."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}."
+    unsaid = "There is not enough memory." if isinstance(error, MemoryError) else type(error).__name__
+    return str(error) or unsaid
 
 
 def _leave(message: str, status: int) -> None:
@@ -512,5 +553,5 @@ def _as_number(kind: type, value: Any) -> Any:
         return value
 
 
-def _decimals(value: float | None, digits: int = 4) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def _decimals(value: float | Fraction | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{float(value):.{digits}f}"
