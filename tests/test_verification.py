@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -510,6 +511,12 @@ def test_the_witness_of_a_file(tmp_path):
         ({"m": 3, "n": 3, "k": 2, "claims": ["theorem_3_3"]}, "about the 5 largest weights, not 2"),
         ({"m": 9, "n": 9, "density": 0.1, "claims": ["corollary_3_4"]}, "8 weights cannot connect 18 neurons"),
         ({"m": 3, "n": 3, "trials": 0}, "'trials'"),
+        ({"m": 3, "n": 3, "trials": 10**20}, "'trials' must be at most 1000000000"),
+        (
+            {"m": 2**31 - 2, "n": 1, "trials": 1, "claims": ["star_bound"]},
+            "'m' and 'n' must add up to at most 16777216",
+        ),
+        ({"m": 3, "n": 3, "claims": 5}, "^Argument 'claims' must be a sequence of claims, not 5"),
         ({"m": 3, "n": 3, "confidence": 1.0}, "'confidence'"),
         ({"m": 3, "n": 3, "tolerance": -0.1}, "'tolerance'"),
         ({"m": 3, "n": 3, "seed": -1}, "'seed'"),
@@ -526,6 +533,103 @@ def test_the_witness_of_a_file(tmp_path):
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         verify(**arguments)
+
+
+@pytest.mark.parametrize(
+    "options", [{"distribution": "normal"}, {"claims": ["component_identity"]}, {"support": "block", "density": 0.02}]
+)
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_drawn(monkeypatch, options):
+    """At 2000 x 2000 cells, on a machine of a megabyte."""
+    pages = {"SC_PHYS_PAGES": 256, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", pages.__getitem__)
+    with pytest.raises(
+        ValueError, match=r"drawn whole: 2000 x 2000 cells take at least 0\.1 GiB of memory, not the 0\.0 GiB"
+    ):
+        verify(2000, 2000, trials=1, seed=1, **options)
+    assert verify(200, 200, trials=1, seed=1, **options)
+
+
+@pytest.mark.parametrize("target", ["", "absent/w.json", "."])
+def test_a_witness_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch, target):
+    monkeypatch.chdir(tmp_path)
+    violated = verify(60, 50, density=0.12, trials=32, seed=4, claims=["corollary_3_4"])
+    assert violated[0].verdict == "violated"
+    with pytest.raises((ValueError, OSError), match=r"'path' must be the name of a file, not|could not be written: "):
+        write_witnesses(target, violated)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_witness_that_meets_a_folder_takes_its_partial_file_away(tmp_path):
+    violated = verify(60, 50, density=0.12, trials=32, seed=4, claims=["corollary_3_4"])
+    (tmp_path / "w.json").mkdir()
+    with pytest.raises(OSError, match=r"w\.json could not be written: Is a directory\.$"):
+        write_witnesses(tmp_path / "w.json", violated)
+    assert [file.name for file in tmp_path.iterdir()] == ["w.json"]
+
+
+def damaged(witness, **entries):
+    record = json.loads(witness.read_text())
+    record["witnesses"][0].update(entries)
+    return json.dumps(record)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"density": 10**400}, r"'density' must be a number in \(0, 1\], not 1000"),
+        ({"trials": 10**30}, "'trials' must be at most 1000000000"),
+        ({"claims": []}, "it names no claim"),
+        ({"claims": "corollary_3_4"}, "it names no claim"),
+        ({"matrix": {"shape": [2, 2], "dtype": "float64", "cells": [10**30], "values": [1.0]}}, "too large"),
+        ({"matrix": {"shape": [10**9, 10**9], "dtype": "float64", "cells": [], "values": []}}, "allocate"),
+    ],
+)
+def test_a_damaged_witness_says_what_is_wrong(tmp_path, entries, message):
+    witness = tmp_path / "w.json"
+    write_witnesses(witness, verify(60, 50, density=0.12, trials=32, seed=4, claims=["corollary_3_4"]))
+    witness.write_text(damaged(witness, **entries))
+    with pytest.raises(ValueError, match=rf"^Witness 1 of .*w\.json cannot be replayed: .*{message}"):
+        replay(witness)
+
+
+def test_a_witness_too_deep_or_gone_says_so(tmp_path):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"deep\.json is no witness file of version 1: maximum recursion depth"):
+        replay(tmp_path / "deep.json")
+    with pytest.raises(OSError, match=r"absent\.json could not be read: No such file or directory\.$"):
+        replay(tmp_path / "absent.json")
+    np.save(tmp_path / "w.npy", blocked())
+    write_witnesses(tmp_path / "w.json", verify_file(tmp_path / "w.npy", seed=2, claims=["exchangeable"]))
+    (tmp_path / "w.npy").unlink()
+    with pytest.raises(OSError, match=r"w\.npy could not be read: No such file or directory\.$"):
+        replay(tmp_path / "w.json")
+
+
+def test_one_bad_matrix_does_not_hide_the_others(tmp_path):
+    nan = exchangeable()
+    nan[3, 4] = math.nan
+    np.savez(tmp_path / "layers.npz", zeros=np.zeros((5, 4)), fair=exchangeable(), nan=nan, empty=np.ones((0, 3)))
+    found = verify_file(tmp_path / "layers.npz", seed=1, claims=["exchangeable", "component_identity"])
+    assert [(v.tensor, v.m, v.verdict) for v in found] == [
+        (name, m, verdict)
+        for name, m, verdict in (
+            ("zeros", 5, "undecided"),
+            ("fair", 200, "holds"),
+            ("nan", 200, "undecided"),
+            ("empty", 0, "undecided"),
+        )
+        for _ in range(2)
+    ]
+    assert "must hold a weight other than zero" in found[0].reason
+    assert "the first at row 3, column 4: nan" in found[4].reason
+    assert json.loads(json.dumps(found[0].to_dict(), allow_nan=False))["bound"] is None
+    alone = verify_file(tmp_path / "layers.npz", seed=1, tensor="fair", claims=["exchangeable", "component_identity"])
+    assert found[2:4] == alone
+
+
+def test_bad_options_are_refused_before_a_file_is_read(tmp_path):
+    with pytest.raises(ValueError, match="'lemma_1'"):
+        verify_file(tmp_path / "absent.npz", claims=["lemma_1"])
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -561,7 +665,8 @@ def test_the_command_prints_a_table_and_the_command_that_shows_it_again(tmp_path
     assert lines[0].startswith("60 x 50, distribution none, seed 4")
     (row,) = (line for line in lines if line.startswith("corollary_3_4 "))
     assert row.split()[-1] == "violated"
-    again = " ".join(lines).partition("Again: topobounds")[2]
+    (again,) = (line.removeprefix("Again: topobounds") for line in lines if line.startswith("Again: "))
+    assert len(again) > 120, "on one line, to be pasted"
     assert topobounds(*shlex.split(again), "--strict").returncode == 1
     replayed = topobounds("verify", "--replay", tmp_path / "w.json", "--strict")
     assert replayed.returncode == 1
@@ -619,12 +724,23 @@ def bad_files(tmp_path):
         (["--m", "3", "--n", "3", "nan.npy"], "--m and FILE"),
         (["nan.npy", "--density", "0.5"], "--density does not go with FILE"),
         (["nan.npy", "--support", "star"], "--support does not go with FILE"),
-        (["fair.npy", "--distribution", "cauchy"], "'distribution' must be one of 'given', 'shuffled'"),
+        (["fair.npy", "--distribution", "cauchy"], "'--distribution' must be one of 'given', 'shuffled'"),
         (["--m", "3", "--n", "3", "--tensor", "a"], "--tensor does not go with --m"),
         (["--replay", "no.json", "--seed", "1"], "--seed does not go with --replay"),
         (["--m", "3", "--n", "3", "--claim", "lemma_1"], "'lemma_1'"),
-        (["--m", "3", "--n", "3", "--confidence", "2"], "'confidence'"),
-        (["--m", "3", "--n", "3", "--density", "1e-3"], "'density'"),
+        (["--m", "3", "--n", "3", "--confidence", "2"], "'--confidence'"),
+        (["--m", "3", "--n", "3", "--density", "1e-3"], "'--density'"),
+        (["--m", "2147483646", "--n", "1"], "Arguments '--m' and '--n' must add up to at most 16777216"),
+        (
+            ["--m", "3", "--n", "3", "--witness", ""],
+            "'--witness' must be the name of a file in a folder that exists, not ''",
+        ),
+        (
+            ["--m", "3", "--n", "3", "--witness", "no/w"],
+            "'--witness' must be the name of a file in a folder that exists",
+        ),
+        (["--replay", ""], "'--replay' must be the name of a file, not ''"),
+        (["--replay", "."], ". could not be read: Is a directory."),
         (["nan.npy"], "nan.npy, tensor 'nan': Argument 'weights' must be finite, but 1 of its 4"),
         (["zeros.npy"], "zeros.npy, tensor 'zeros': Argument 'weights' must hold a weight other than zero"),
         (["vectors.npz"], "no matrix in vectors.npz"),
@@ -635,7 +751,7 @@ def bad_files(tmp_path):
         (["weights.pt"], "weights.pt is no .npy, .npz or .safetensors file"),
         (["--replay", "no.json"], "no.json is no witness file"),
         (["--replay", "half.json"], "Witness 1 of half.json cannot be replayed"),
-        (["--replay", "absent.json"], "absent.json"),
+        (["--replay", "absent.json"], "absent.json could not be read: No such file or directory."),
     ],
 )
 def test_bad_input_gets_one_line(bad_files, monkeypatch, capsys, arguments, named):
@@ -646,6 +762,15 @@ def test_bad_input_gets_one_line(bad_files, monkeypatch, capsys, arguments, name
     assert (left.value.code, out) == (2, "")
     assert len(err.strip().splitlines()) == 1
     assert named in err
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder here that even root cannot write to")
+def test_nothing_is_printed_if_the_witness_cannot_be_written():
+    target = "/proc/w.json"
+    arguments = ["--m", 60, "--n", 50, "--density", 0.12, "--trials", 32, "--seed", 4, "--claim", "corollary_3_4"]
+    run = topobounds("verify", *arguments, "--witness", target, "--json")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == f"Error: {target} could not be written: No such file or directory.\n"
 
 
 def test_bad_input_in_a_process(bad_files):

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from topobounds._arguments import argument_error, choice, density_fraction, integer, real
+from topobounds._arguments import argument_error, choice, count_of_trials, density_fraction, integer, items, real
 from topobounds.checkpoint import read_arrays
+from topobounds.layers import check_neurons
 from topobounds.montecarlo import SUPPORTS, simulate_overlap
 from topobounds.theory.paper import corollary_3_4
 from topobounds.topology.filtration import check_finite, weight_matrix
@@ -55,7 +56,8 @@ def verify(
     Parameters
     ----------
     m, n : int
-        Rows and columns of the layers to be drawn, at least 1; left out where `weights` are given.
+        Rows and columns of the layers to be drawn, at least 1, together at most 2**24; left out where `weights` are
+        given.
     k : int, optional
         How many of the largest weights, 0 to m n; alpha if left out. Theorem 3.3 and Corollary 3.4 are about alpha.
     weights : array_like of shape (m, n), optional
@@ -72,7 +74,7 @@ def verify(
     claims : iterable of str, optional
         Ids, as in `topobounds.verification.claims.CLAIMS`; all that can be put to these layers if left out.
     trials : int, optional
-        Most samples of each claim, at least 1; what takes seconds if left out. A given matrix is one sample.
+        Most samples of each claim, from 1 to 10^9; what takes seconds if left out. A given matrix is one sample.
     confidence : float
         In (0, 1): at most 1 minus this is the probability of a wrong ``violated``, and of a wrong ``holds``.
     tolerance : float
@@ -90,8 +92,8 @@ def verify(
     Raises
     ------
     ValueError
-        If an argument is out of range, a claim is unknown or cannot be put to these layers, or the weights are no
-        finite matrix with a weight other than zero.
+        If an argument is out of range, a claim is unknown or cannot be put to these layers, the weights are no finite
+        matrix with a weight other than zero, or the layers to be drawn do not fit into memory.
 
     Examples
     --------
@@ -100,13 +102,7 @@ def verify(
     >>> [(v.claim, v.verdict) for v in verify(60, 50, density=0.1, claims=names, seed=1)]
     [('theorem_3_3', 'holds'), ('corollary_3_4', 'violated')]
     """
-    seed = secrets.randbits(32) if seed is None else integer("seed", seed, 0)
-    terms = Terms(
-        None if trials is None else integer("trials", trials, 1),
-        real("confidence", confidence, "a number in (0, 1)", math.ulp(0.0), math.nextafter(1.0, 0.0)),
-        real("tolerance", tolerance, "a number in [0, 1)", 0.0, math.nextafter(1.0, 0.0)),
-        progress,
-    )
+    seed, terms = _seed(seed), _terms(trials, confidence, tolerance, progress)
     if weights is None:
         setting = _drawn_setting(m, n, k, density, support, distribution, seed)
     else:
@@ -116,7 +112,17 @@ def verify(
 
 
 def verify_file(
-    path: str | os.PathLike[str], k: int | None = None, *, tensor: str | None = None, **options: Any
+    path: str | os.PathLike[str],
+    k: int | None = None,
+    *,
+    tensor: str | None = None,
+    distribution: str | None = None,
+    claims: Iterable[str] | None = None,
+    trials: int | None = None,
+    confidence: float = 0.999,
+    tolerance: float = 0.005,
+    seed: int | None = None,
+    progress: Progress | None = None,
 ) -> list[Verdict]:
     """Put claims to every matrix in a file of weights.
 
@@ -124,33 +130,48 @@ def verify_file(
     ----------
     path : path
         A ``.npy``, ``.npz`` or ``.safetensors`` file.
-    k, **options
-        As in `verify`.
     tensor : str, optional
         The name of one matrix; all two-dimensional arrays if left out.
+    k, distribution, claims, trials, confidence, tolerance, seed, progress
+        As in `verify`.
 
     Returns
     -------
     list of Verdict
-        Those of the first matrix, then those of the next.
+        Those of the first matrix, then those of the next. What cannot be put to one of several matrices (it is all
+        zeros, say, or not finite) is undecided, for the reason that `verify` gives.
 
     Raises
     ------
     CheckpointError
         If the file cannot be read or holds no matrix.
     ValueError
-        As `verify`; the message names the file and the matrix.
+        As `verify`; or if nothing can be put to any of the matrices, in which case the message names the first.
     """
+    seed, terms, asked = _seed(seed), _terms(trials, confidence, tolerance, progress), _asked(claims)
     verdicts: list[Verdict] = []
-    seed = options.pop("seed", None)
-    seed = secrets.randbits(32) if seed is None else seed
+    refused: list[ValueError] = []
+    n_put = 0
     for name, array in matrices_of(path, tensor):
         try:
-            found = verify(k=k, weights=array, seed=seed, **options)
+            found = _verdicts(_given_setting(array, k, distribution, seed), asked, terms)
         except ValueError as error:
-            raise ValueError(f"{path}, tensor '{name}': {error}") from None
+            refused.append(ValueError(f"{path}, tensor '{name}': {error}"))
+            found = [_not_put(claim, array, k, terms, seed, str(error)) for claim in asked or CLAIMS.values()]
+        else:
+            n_put += 1
         verdicts += [replace(verdict, file=str(path), tensor=name) for verdict in found]
+    if refused and not n_put:
+        raise refused[0]
     return verdicts
+
+
+def _not_put(claim: Claim, matrix: Matrix, k: int | None, terms: Terms, seed: int, reason: str) -> Verdict:
+    """Return the verdict on a claim that cannot be put to a matrix of a file."""
+    m, n = matrix.shape
+    density = np.count_nonzero(matrix) / matrix.size if matrix.size else 0.0
+    setting = Setting(m, n, k, density, "given", "given", seed)
+    return _verdict(claim, setting, Found(None, None, None, None, 0, "undecided", reason), terms)
 
 
 def matrices_of(path: str | os.PathLike[str], tensor: str | None = None) -> Iterator[tuple[str, Matrix]]:
@@ -174,6 +195,19 @@ def matrices_of(path: str | os.PathLike[str], tensor: str | None = None) -> Iter
 # -- arguments ---------------------------------------------------------------------------------------------------------
 
 
+def _seed(seed: int | None) -> int:
+    return secrets.randbits(32) if seed is None else integer("seed", seed, 0)
+
+
+def _terms(trials: int | None, confidence: float, tolerance: float, progress: Progress | None) -> Terms:
+    return Terms(
+        None if trials is None else count_of_trials("trials", trials, 1),
+        real("confidence", confidence, "a number in (0, 1)", math.ulp(0.0), math.nextafter(1.0, 0.0)),
+        real("tolerance", tolerance, "a number in [0, 1)", 0.0, math.nextafter(1.0, 0.0)),
+        progress,
+    )
+
+
 def _drawn_setting(
     m: int | None,
     n: int | None,
@@ -184,6 +218,7 @@ def _drawn_setting(
     seed: int,
 ) -> Setting:
     m, n = integer("m", m, 1), integer("n", n, 1)
+    check_neurons(m, n)
     k = None if k is None else integer("k", k, 0, m * n)
     density = 1.0 if density is None else density_fraction("density", density)
     support = choice("support", "uniform" if support is None else support, SUPPORTS)
@@ -215,7 +250,7 @@ def _refuse(**arguments: object) -> None:
 def _asked(claims: Iterable[str] | None) -> list[Claim] | None:
     if claims is None:
         return None
-    names = [claims] if isinstance(claims, str) else list(claims)
+    names = [claims] if isinstance(claims, str) else items("claims", claims, "claims")
     for name in names:
         choice("claims", name, tuple(CLAIMS))
     return [claim for claim in CLAIMS.values() if claim.id in names]

@@ -8,7 +8,8 @@ on the wrong side of the bound, with its overlap. A matrix that came from a file
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from topobounds._arguments import argument_error
 from topobounds.topology.filtration import weight_matrix
 from topobounds.verification import samples
 from topobounds.verification.claims import CLAIMS, Claim
@@ -45,16 +47,34 @@ def write_witnesses(path: str | os.PathLike[str], verdicts: Sequence[Verdict], w
     -------
     int
         How many were written; without any, no file is.
+
+    Raises
+    ------
+    ValueError
+        If `path` names no file, or `weights` are missing.
+    OSError
+        If the file cannot be written; the message names it.
     """
     violated = [verdict for verdict in verdicts if verdict.witness is not None]
     if violated:
         witnesses = [_described(verdict, weights) for verdict in violated]
         record = {"format": FORMAT, "version": VERSION, "witnesses": witnesses}
-        target = Path(path)
-        partial = target.with_name(f".{target.name}.partial")
-        partial.write_text(json.dumps(record, allow_nan=False) + "\n", encoding="utf-8")
-        partial.replace(target)
+        _write(Path(path), json.dumps(record, allow_nan=False) + "\n")
     return len(violated)
+
+
+def _write(target: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    if not target.name:
+        raise argument_error("path", "the name of a file", str(target))
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(target)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise OSError(f"{target} could not be written: {error.strerror}.") from None
 
 
 def replay(path: str | os.PathLike[str], progress: Progress | None = None) -> list[Verdict]:
@@ -78,26 +98,37 @@ def replay(path: str | os.PathLike[str], progress: Progress | None = None) -> li
         If the file is no witness file, a matrix in it does not show what the file says, or the file of weights that it
         names is another than it was.
     OSError
-        If one of these files cannot be read.
+        If one of these files cannot be read; the message names it.
     """
+    with _reading(path):
+        content = Path(path).read_bytes()
     try:
-        record = json.loads(Path(path).read_bytes())
+        record = json.loads(content)
         witnesses = record["witnesses"] if (record["format"], record["version"]) == (FORMAT, VERSION) else None
         if not witnesses or not all(isinstance(witness, dict) for witness in witnesses):
             raise ValueError("there is no witness in it")
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is no witness file of version {VERSION}: {_said(error)}.") from None
     verdicts = []
     for number, witness in enumerate(witnesses, 1):
         try:
             verdicts += _replayed(witness, progress)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError) as error:
             raise ValueError(f"Witness {number} of {path} cannot be replayed: {_said(error)}.") from None
     return verdicts
 
 
+@contextmanager
+def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the file in what goes wrong with it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{path} could not be read: {error.strerror}.") from None
+
+
 def _said(error: Exception) -> str:
-    text = str(error).rstrip(".")
+    text = str(error).rstrip(".") or type(error).__name__
     return f"it has no entry {text}" if isinstance(error, KeyError) else text
 
 
@@ -146,6 +177,8 @@ def _overlap(claim: Claim, setting: Setting, matrix: Matrix) -> float | None:
 
 
 def _replayed(witness: dict[str, Any], progress: Progress | None) -> list[Verdict]:
+    if not isinstance(witness["claims"], list) or not witness["claims"]:
+        raise ValueError("it names no claim")
     call = {name: witness[name] for name in CALL if name in witness} | {"progress": progress}
     if "sha256" in witness:
         if _sha256(witness["file"]) != witness["sha256"]:
@@ -185,5 +218,5 @@ def _unpacked(packed: dict[str, Any]) -> Matrix:
 
 
 def _sha256(path: str) -> str:
-    with Path(path).open("rb") as stream:
+    with _reading(path), Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
