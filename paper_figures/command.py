@@ -18,11 +18,18 @@ FIXED = ("dataset", "trials", "epochs", "seed")
 """What a committed record has settled."""
 
 
+def _folder(ctx: click.Context, param: click.Parameter, given: str) -> Path:
+    """Return the folder that is meant, if it is one or can become one."""
+    out = Path(given)
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not given or not there.is_dir():
+        raise click.UsageError(str(argument_error(param.opts[0], "a folder", given)), ctx)
+    return out
+
+
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option(
-    "--out", default="figures", type=click.Path(path_type=Path), show_default=True, help="Folder of the files."
-)
+@click.option("--out", default="figures", callback=_folder, show_default=True, help="Folder of the files.")
 @click.option(
     "--dataset",
     type=click.Choice(["auto", "mnist", "fashion-mnist", "digits"]),
@@ -57,7 +64,6 @@ def figures(ctx: click.Context, /, names: tuple[str, ...], from_records: bool, a
     wanted = [choice("NAME", name, tuple(FIGURES)) for name in dict.fromkeys(names)] or [
         name for name in FIGURES if from_records or name not in ONLY_NAMED
     ]
-    _check_folder(asked["out"])
     with progress_bar("starting") as progress:
         asked["progress"] = progress
         records = _committed(ctx, wanted, asked) if from_records else _measured(wanted, asked)
@@ -69,10 +75,19 @@ def figures(ctx: click.Context, /, names: tuple[str, ...], from_records: bool, a
 
 
 def publish(record: "FigureRecord", folder: Path) -> list[Path]:
-    """Write a record's CSV, JSON and pictures into a folder, made where missing, and return the files."""
+    """Write a record's CSV, JSON and pictures into a folder, made where missing, and return the files.
+
+    Raises
+    ------
+    OSError
+        If the folder or a file in it cannot be written; the message names it.
+    """
     from paper_figures.records import save
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{folder} could not be written: {error.strerror}.") from None
     numbers = [save(folder / f"{record.name}.csv", record.csv()), save(folder / f"{record.name}.json", record.json())]
     return numbers + figure_module(record.name).render(record, folder)
 
@@ -110,15 +125,10 @@ def _committed(ctx: click.Context, names: list[str], asked: dict[str, Any]) -> "
     explicit = [key for key in FIXED if ctx.get_parameter_source(key) is click.core.ParameterSource.COMMANDLINE]
     records = [committed_record(name) for name in names]
     for record in records:
-        for key in (key for key in explicit if record.settled.get(key, asked[key]) != asked[key]):
+        for key in (key for key in explicit if asked[key] not in (record.settled.get(key, asked[key]), "auto")):
             made = f"--{key} {record.settled[key]}"
             raise click.UsageError(f"The record of {record.name} was made with {made}, not {asked[key]}.", ctx)
     return records
-
-
-def _check_folder(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise argument_error("--out", "a folder", str(out))
 
 
 def _summary(records: "list[FigureRecord]", files: dict[str, list[Path]], seconds: float) -> dict[str, Any]:

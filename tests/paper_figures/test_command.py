@@ -141,12 +141,26 @@ def test_importing_the_command_is_cheap():
         (["--dataset", "cifar"], "'cifar' is not one of 'auto', 'mnist'"),
         (["figure1", "--data-dir", "/no/such/folder"], "must be an existing folder, not '/no/such/folder'"),
         (["table1", "--out", __file__], f"'--out' must be a folder, not '{__file__}'"),
+        (["table1", "--out", f"{__file__}/x"], f"'--out' must be a folder, not '{__file__}/x'"),
+        (["table1", "--out", ""], "'--out' must be a folder, not ''"),
         (["--from-records", "--seed", "4"], "The record of figure1 was made with --seed 0, not 4"),
         (["--from-records", "--dataset", "digits"], "The record of figure1 was made with --dataset mnist, not digits"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message):
     assert message in one_line_error(figures(*arguments))
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder here that even root cannot write to")
+def test_a_folder_that_cannot_be_made_is_named():
+    error = one_line_error(figures("table1", "--out", "/proc/x"))
+    assert error == "Error: /proc/x could not be written: No such file or directory.\n"
+
+
+def test_auto_is_no_other_data_set_than_that_of_the_records(tmp_path):
+    run = figures("figure1", "--from-records", "--dataset", "auto", "--out", tmp_path, "--json")
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["dataset"] == "mnist"
 
 
 def test_missing_data_says_how_to_get_it(tmp_path):
