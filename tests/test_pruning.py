@@ -471,6 +471,8 @@ def test_the_schedules_of_the_literature():
         (lambda w: linear_schedule(0, 0.5, 1), "'n_weights' must be a positive integer, not 0"),
         (lambda w: linear_schedule(10, 1.5, 1), "'density'"),
         (lambda w: linear_schedule(10, 0.5, 0), "'rounds' must be a positive integer, not 0"),
+        (lambda w: linear_schedule(10, 0.5, 2**70), r"'rounds' must be at most 1000000, not 1180591620717411303424\.$"),
+        (lambda w: geometric_schedule(10, 0.5, 10**7), r"'rounds' must be at most 1000000, not 10000000\.$"),
         (lambda w: geometric_schedule(10, 1.0, 2), r"'rate' must be a number in \[0, 1\), not 1.0"),
         (lambda w: geometric_schedule(10, -0.1, 2), "'rate'"),
     ],

@@ -34,8 +34,12 @@ def argument_error(name: str, rule: str, given: object) -> ValueError:
     return ValueError(f"Argument '{name}' must be {rule}, not {_shown(given)}.")
 
 
-def integer(name: str, value: SupportsIndex | Any, low: int, high: int | None = None) -> int:
+def integer(
+    name: str, value: SupportsIndex | Any, low: int, high: int | None = None, *, most: int | None = None
+) -> int:
     """Return `value` as an integer in ``[low, high]``; booleans, floats and arrays with an axis are refused.
+
+    `most` is an upper limit too, but one so far away that only what is beyond it is told.
 
     Raises
     ------
@@ -50,20 +54,8 @@ def integer(name: str, value: SupportsIndex | Any, low: int, high: int | None = 
     number = operator.index(value)
     if number < low or (high is not None and number > high):
         raise argument_error(name, rule, number)
-    return number
-
-
-def count_of_trials(name: str, value: SupportsIndex | Any, low: int) -> int:
-    """Return `value` as an integer in ``[low, MOST_TRIALS]``.
-
-    Raises
-    ------
-    ValueError
-        If `value` is no integer, or lies outside the range.
-    """
-    number = integer(name, value, low)
-    if number > MOST_TRIALS:
-        raise argument_error(name, f"at most {MOST_TRIALS}", number)
+    if most is not None and number > most:
+        raise argument_error(name, f"at most {most}", number)
     return number
 
 

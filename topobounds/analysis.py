@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._arguments import argument_error, count_of_trials, density_fraction, integer, items
+from topobounds._arguments import MOST_TRIALS, argument_error, density_fraction, integer, items
 from topobounds._records import Record, html_table
 from topobounds.layers import Conv, Dense, LayerShape, Recurrent, cells_at_density, check_neurons
 from topobounds.montecarlo import Estimate, simulate_overlap
@@ -165,7 +165,7 @@ def overlap_report(
     >>> report.alpha, round(report.theorem_3_3.value, 4), round(report.boruvka_bound, 4)
     (1083, 0.1213, 0.6132)
     """
-    m, n, trials = integer("m", m, 1), integer("n", n, 1), count_of_trials("trials", trials, 0)
+    m, n, trials = integer("m", m, 1), integer("n", n, 1), integer("trials", trials, 0, most=MOST_TRIALS)
     check_neurons(m, n)
     cells = m * n if density is None else _cells(m, n, density)
     alpha = m + n - 1
@@ -386,7 +386,7 @@ def compression_report(
     return CompressionReport(
         paper=compression(shapes if printed_layers is None else as_layers(printed_layers)),
         toeplitz=compression(shapes, "toeplitz"),
-        shared=_shared_compression(shapes, count_of_trials("trials", trials, 1), seed, progress),
+        shared=_shared_compression(shapes, integer("trials", trials, 1, most=MOST_TRIALS), seed, progress),
         n_layers=len(shapes),
     )
 

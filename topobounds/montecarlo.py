@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._arguments import argument_error, choice, count_of_trials, density_fraction, integer
+from topobounds._arguments import MOST_TRIALS, argument_error, choice, density_fraction, integer
 from topobounds._processors import processors
 from topobounds._records import Record
 from topobounds.layers import cells_at_density
@@ -165,7 +165,7 @@ def simulate_overlap(
     """
     layer = _support(integer("m", m, 1), integer("n", n, 1), density, support)
     limit = _limit(layer, k, choice("alpha_of", alpha_of, ("support", "complete")))
-    trials = count_of_trials("trials", trials, 1)
+    trials = integer("trials", trials, 1, most=MOST_TRIALS)
     seed = secrets.randbits(32) if seed is None else integer("seed", seed, 0, _MASK_64)
     workers = processors() if threads is None else integer("threads", threads, 1)
     law: Counter[tuple[int, int]] = Counter()

@@ -34,6 +34,7 @@ Scope = Literal["local", "global"]
 Infeasible = Literal["raise", "clamp"]
 
 METHODS = ("magnitude", "topological", "random")
+MOST_ROUNDS = 10**6
 COMPILED_FROM = 2**18
 """Weights from which on compiled kernels select; four times as many where numba, half a second, is not loaded yet."""
 _DIGIT = 16  # bits of a key that are counted at once: the counts stay in the cache
@@ -325,7 +326,7 @@ def linear_schedule(n_weights: int, density: float | Fraction, rounds: int) -> t
     density : float or Fraction
         Share to be left after the last round, in (0, 1].
     rounds : int
-        Rounds N, at least 1.
+        Rounds N, from 1 to 10^6.
 
     Returns
     -------
@@ -346,7 +347,7 @@ def linear_schedule(n_weights: int, density: float | Fraction, rounds: int) -> t
     >>> linear_schedule(1000, 0.1, 5)
     (820, 640, 460, 280, 100)
     """
-    weights, n_rounds = integer("n_weights", n_weights, 1), integer("rounds", rounds, 1)
+    weights, n_rounds = integer("n_weights", n_weights, 1), integer("rounds", rounds, 1, most=MOST_ROUNDS)
     density_fraction("density", density)
     pruned = weights * (1 - as_written(density)) / n_rounds
     return tuple(round(weights - pruned * r) for r in range(1, n_rounds + 1))
@@ -365,7 +366,7 @@ def geometric_schedule(n_weights: int, rate: float | Fraction, rounds: int) -> t
     rate : float or Fraction
         Share of the survivors that each round prunes, in [0, 1); 0.2 is customary, 0.1 for the output layer.
     rounds : int
-        Rounds, at least 1.
+        Rounds, from 1 to 10^6.
 
     Returns
     -------
@@ -382,7 +383,7 @@ def geometric_schedule(n_weights: int, rate: float | Fraction, rounds: int) -> t
     >>> geometric_schedule(1000, 0.2, 5)
     (800, 640, 512, 410, 328)
     """
-    left, n_rounds = integer("n_weights", n_weights, 1), integer("rounds", rounds, 1)
+    left, n_rounds = integer("n_weights", n_weights, 1), integer("rounds", rounds, 1, most=MOST_ROUNDS)
     real("rate", rate, "a number in [0, 1)", 0.0, float(np.nextafter(1.0, 0.0)))
     kept = 1 - as_written(rate)
     counts = []

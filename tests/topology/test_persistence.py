@@ -115,6 +115,8 @@ def test_betti_curve_counts_components():
         diagram.betti_curve([0.5, np.nan])
     with pytest.raises(ValueError, match=r"^Argument 't' must be a number or an array of numbers, not {}\.$"):
         diagram.betti_curve({})
+    with pytest.raises(ValueError, match=r"^Argument 't' must be a number or an array of numbers, not \[1000"):
+        diagram.betti_curve([10**400])
 
 
 def test_as_gudhi_is_what_gudhi_gives():

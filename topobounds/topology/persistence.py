@@ -80,7 +80,7 @@ class PersistenceDiagram(Record):
         """
         try:
             thresholds = np.asarray(t, np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise argument_error("t", "a number or an array of numbers", t) from None
         if np.isnan(thresholds).any():
             raise ValueError("Argument 't' must hold no NaN.")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from topobounds._arguments import argument_error, choice, count_of_trials, density_fraction, integer, items, real
+from topobounds._arguments import MOST_TRIALS, argument_error, choice, density_fraction, integer, items, real
 from topobounds.checkpoint import read_arrays
 from topobounds.layers import check_neurons
 from topobounds.montecarlo import SUPPORTS, simulate_overlap
@@ -201,7 +201,7 @@ def _seed(seed: int | None) -> int:
 
 def _terms(trials: int | None, confidence: float, tolerance: float, progress: Progress | None) -> Terms:
     return Terms(
-        None if trials is None else count_of_trials("trials", trials, 1),
+        None if trials is None else integer("trials", trials, 1, most=MOST_TRIALS),
         real("confidence", confidence, "a number in (0, 1)", math.ulp(0.0), math.nextafter(1.0, 0.0)),
         real("tolerance", tolerance, "a number in [0, 1)", 0.0, math.nextafter(1.0, 0.0)),
         progress,
