@@ -460,7 +460,8 @@ class LayerReport(Record):
         kernel weights.
     critical_rank : int or None
         Rank of the lightest of these among all stored weights: magnitude pruning preserves the persistence diagram
-        exactly if it keeps at least so many.
+        exactly if it keeps at least so many, ties going by flat index as everywhere here (`torch.topk` breaks them
+        otherwise, and weights in bfloat16 tie often).
     eta_tau, eta_tau_toeplitz : Fraction or None
         Critical compression ratio of the shape, in the convention ``paper`` and on the exact layer graph.
     overlap : float or None
@@ -645,7 +646,7 @@ def _neurons(layer: Dense | Recurrent | Conv | None) -> tuple[int | None, int | 
 
 
 def _measured_matrix(weights: NDArray[Any]) -> dict[str, Any]:
-    from topobounds.topology.persistence import neural_persistence
+    from topobounds.topology.persistence import diagram_of_forest, neural_persistence
     from topobounds.topology.spanning import maximum_spanning_forest
 
     forest = maximum_spanning_forest(weights)
@@ -655,7 +656,7 @@ def _measured_matrix(weights: NDArray[Any]) -> dict[str, Any]:
         "critical": forest.alpha,
         "critical_rank": forest.critical_rank,
         "overlap": forest.overlap(),
-        "neural_persistence": neural_persistence(weights, normalized=True),
+        "neural_persistence": neural_persistence(diagram_of_forest(forest), normalized=True),
     }
 
 

@@ -153,7 +153,7 @@ def persistence_diagram(
     """
     if choice("backend", backend, ("kruskal", "gudhi")) == "gudhi":
         return _diagram_by_gudhi(filtration(weights, mask), choice("zeros", zeros, ("absent", "edge")))
-    return _diagram_of_forest(maximum_spanning_forest(weights, mask, zeros=zeros))
+    return diagram_of_forest(maximum_spanning_forest(weights, mask, zeros=zeros))
 
 
 def neural_persistence(
@@ -282,7 +282,8 @@ def _as_diagram(layer: ArrayLike | PersistenceDiagram) -> PersistenceDiagram:
     return layer if isinstance(layer, PersistenceDiagram) else persistence_diagram(layer)
 
 
-def _diagram_of_forest(forest: SpanningForest) -> PersistenceDiagram:
+def diagram_of_forest(forest: SpanningForest) -> PersistenceDiagram:
+    """Return the persistence diagram of the layer that `forest` spans."""
     values = forest.weights.astype(np.float64)
     w_max = float(values[0]) if values.size else 0.0
     deaths = values / w_max if w_max else values
