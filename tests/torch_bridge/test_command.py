@@ -122,11 +122,20 @@ def test_resume_makes_what_is_missing(made, tmp_path, capsys):
         assert file.read_bytes() == (made["t-imp"] / file.relative_to(folder)).read_bytes()
 
 
+START = """
+import signal
+from topobounds.cli import main
+if __name__ == '__main__':
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background does not have
+    main()
+"""
+
+
 def test_ctrl_c_leaves_the_finished_levels_and_the_checkpoint(tmp_path):
     folder = tmp_path / "run"
     plan_file = tmp_path / "long.toml"
     plan_file.write_text(PLAN.replace("epochs = 1", "epochs = 400"))
-    (tmp_path / "start.py").write_text("from topobounds.cli import main\nif __name__ == '__main__':\n    main()")
+    (tmp_path / "start.py").write_text(START)
     command = [sys.executable, str(tmp_path / "start.py"), "imp", "run", str(plan_file), "--out", str(folder)]
     options = ["--device", "cpu", "--checkpoint-seconds", "0"]
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
