@@ -37,7 +37,7 @@ def _folder(ctx: click.Context, param: click.Parameter, given: str) -> Path:
     show_default=True,
     help="What the nets are trained on; auto is MNIST if it is at hand, else digits.",
 )
-@click.option("--trials", type=Count(1), default=5, show_default=True, help="Nets trained.")
+@click.option("--trials", type=Count(1), default=5, show_default=True, help="Nets trained, or replicates.")
 @click.option("--epochs", type=Count(1), default=20, show_default=True, help="Epochs of each.")
 @click.option("--seed", type=Count(0), default=DEFAULT_SEED, show_default=True, help="Seed of everything random.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder with mnist/ and fashion-mnist/.")
@@ -54,8 +54,8 @@ def figures(ctx: click.Context, /, names: tuple[str, ...], from_records: bool, a
     bounds (all bounds beside the truth), retention (what magnitude pruning leaves of the spanning tree), corollary_3_4
     (where it fails) and compression (table 1 in three conventions). These add some 20 seconds without a net to train.
 
-    Only when named, for it trains 11 minutes on MNIST: t_imp, T-IMP beside IMP by density. It
-    has one replicate and its own epochs, whatever --trials and --epochs say. --from-records draws it too.
+    Only when named, for it trains for an hour on MNIST: t_imp, T-IMP beside IMP by density. It has its own epochs,
+    whatever --epochs says. --from-records draws it too.
 
     Trains the nets that are missing, measures them, draws PDF and PNG, and writes the numbers behind each figure as
     CSV and, with where they come from, as JSON. Nets are kept under OUT/runs; a finished trial is not trained again.

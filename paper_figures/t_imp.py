@@ -21,16 +21,19 @@ TRAINS = True
 
 METHODS = ("imp", "t-imp")
 PLANS = {"mnist": "lenet-300-100", "fashion-mnist": "lenet-300-100", "digits": "digits"}
-"""The plan of each data set, by its name in ``torch_bridge/configs``; it settles replicates and epochs."""
+"""The plan of each data set, by its name in ``torch_bridge/configs``; it settles the epochs."""
+ROUNDS = {"mnist": 18, "fashion-mnist": 18}
+"""How far to go where the plan stops before the methods part: nearly as far as T-IMP can keep the forests."""
 
 
 def measure(settings: Settings) -> FigureRecord:
     """Return accuracy, overlap and neural persistence of each level of both methods; missing levels are made first."""
     runs = [made(method_plan(settings, method), settings) for method in METHODS]
-    record = picture.measure([run.path for run in runs])
-    command = f"topobounds figures t_imp --dataset {settings.dataset} --seed {settings.seed}"
+    record = picture.measure([run.path for run in runs], settings.trials)
+    flags = f"--dataset {settings.dataset} --trials {settings.trials} --seed {settings.seed}"
     data = runs[0].levels[0].metrics[0]["data"]
-    source = provenance(command, seed=settings.seed, data=data, runs=record.provenance["runs"])
+    made_from = {"trials": settings.trials, "seed": settings.seed, "data": data, "runs": record.provenance["runs"]}
+    source = provenance(f"topobounds figures t_imp {flags}", **made_from)
     return replace(record, name="t_imp", provenance=source)
 
 
@@ -41,7 +44,8 @@ def method_plan(settings: Settings, method: str) -> ImpPlan:
     return replace(
         plan,
         data=replace(plan.data, name=settings.dataset),
-        pruning=replace(plan.pruning, method=method),
+        pruning=replace(plan.pruning, method=method, rounds=ROUNDS.get(settings.dataset, plan.pruning.rounds)),
+        replicates=settings.trials,
         seeds=Seeds(init=settings.seed, order=settings.seed, split=settings.seed, pruning=settings.seed),
     )
 
@@ -86,11 +90,11 @@ def caption(record: FigureRecord) -> str:
     """Return the caption."""
     source = record.provenance
     plan = next(iter(source["runs"].values()))["plan"]
-    replicates = counted(plan["replicates"], "replicate")
+    replicates = counted(source["trials"], "replicate")
     spread = " Means over the replicates, and one sample standard deviation to either side."
     return (
         f"Beyond the paper: IMP and T-IMP of {picture.net_name(plan)}, {_rounds(plan['pruning'])}. "
-        f"{picture.QUANTITIES}{spread if plan['replicates'] > 1 else ''} Both start from the same weights, and prune "
+        f"{picture.QUANTITIES}{spread if source['trials'] > 1 else ''} Both start from the same weights, and prune "
         f"the same as long as the largest hold the forests. Data: {DATASETS[source['data']['name']]}; {replicates} of "
         f"{counted(plan['pruning']['rounds'] + 1, 'level')} of {counted(plan['recipe']['epochs'], 'epoch')}; "
         f"seed {source['seed']}."

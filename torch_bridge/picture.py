@@ -1,6 +1,7 @@
 """The picture of IMP runs: accuracy, overlap and neural persistence by density. No torch here."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -59,19 +60,34 @@ def publish(folders: Sequence[Path], out: Path) -> list[Path]:
         raise RunError(f"{out} could not be written: {error.strerror or error}.") from error
 
 
-def measure(folders: Sequence[Path]) -> FigureRecord:
-    """Return the numbers: one row for every finished level of the replicates that are whole, or else of the first."""
+def measure(folders: Sequence[Path], replicates: int | None = None) -> FigureRecord:
+    """Return the numbers: one row for every finished level of the replicates that are whole, or else of the first.
+
+    Parameters
+    ----------
+    folders : sequence of pathlib.Path
+        Run folders.
+    replicates : int, optional
+        Look at the first so many only.
+
+    Raises
+    ------
+    RunError
+        As `publish`.
+    """
     rows: list[tuple[Any, ...]] = []
     runs: dict[str, dict[str, Any]] = {}
     for folder in folders:
         run, plan = open_run(folder)
-        levels = _comparable(level_records(run), plan)
+        found = [each for each in level_records(run) if replicates is None or each["replicate"] < replicates]
+        levels = _comparable(found, plan)
         if not levels:
             raise RunError(f"{run.path} has no finished level to draw.")
         name = _unused_name(METHODS[plan.pruning.method], folder, runs)
         facts = run.levels[0].metrics[0]
         data = facts["data"] and {key: facts["data"][key] for key in ("name", "sha256")}
-        runs[name] = {"plan": plan.complete(), "device": facts["device"], "torch": facts["torch"], "data": data}
+        made = replace(plan, replicates=len({level["replicate"] for level in levels}))
+        runs[name] = {"plan": made.complete(), "device": facts["device"], "torch": facts["torch"], "data": data}
         rows += [(name, *(level[column] for column in COLUMNS[1:])) for level in levels]
     command = "topobounds imp plot " + " ".join(folder.name for folder in folders)
     return FigureRecord("imp", provenance(command, runs=runs), COLUMNS, tuple(rows))

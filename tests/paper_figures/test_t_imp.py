@@ -29,7 +29,7 @@ rounds = 3
 rate = 0.5
 output_factor = 0.5
 """
-HEAD = ["t_imp", "--device", "cpu", "--dataset", "digits", "--seed", "3"]
+HEAD = ["t_imp", "--device", "cpu", "--dataset", "digits", "--seed", "3", "--trials", "1"]
 
 
 def figures(capsys, out):
@@ -53,23 +53,27 @@ def test_the_committed_record_is_of_the_plans_that_come_with_the_package(tmp_pat
     record = committed_record("t_imp")
     made = record.provenance
     dataset, seed = made["data"]["name"], made["seed"]
-    settings = Settings(tmp_path, dataset, 5, 20, seed, None, False, "cpu", 1, lambda done, total, message: None)
+    settings = Settings(
+        tmp_path, dataset, made["trials"], 20, seed, None, False, "cpu", 1, lambda done, total, message: None
+    )
     plans = {picture.METHODS[method]: t_imp.method_plan(settings, method) for method in t_imp.METHODS}
     assert {run: ImpPlan.from_dict(facts["plan"]) for run, facts in made["runs"].items()} == plans
     for run, plan in plans.items():
-        assert record.where(run=run).column("level") == list(plan.levels)
+        assert record.where(run=run).column("level") == list(plan.levels) * plan.replicates
         assert made["runs"][run]["data"]["sha256"] == made["data"]["sha256"]
     assert made["data"]["files"]["train-images-idx3-ubyte.gz"].startswith("440fcabf")
-    assert made["command"] == f"topobounds figures t_imp --dataset {dataset} --seed {seed}"
+    assert made["command"] == f"topobounds figures t_imp --dataset {dataset} --trials {made['trials']} --seed {seed}"
 
 
 def test_the_methods_part_and_prune_the_same_number():
     imp, ours = (committed_record("t_imp").where(run=run) for run in ("IMP", "T-IMP"))
     assert imp.column("density") == ours.column("density")
-    same = [first[1:] == second[1:] for first, second in zip(imp.rows, ours.rows, strict=True)]
-    assert same[0]
-    assert not same[-1]
-    assert same == sorted(same, reverse=True), "once apart, they stay so"
+    for replicate in range(5):
+        pairs = zip(imp.where(replicate=replicate).rows, ours.where(replicate=replicate).rows, strict=True)
+        same = [first[1:] == second[1:] for first, second in pairs]
+        assert same[0]
+        assert not same[-1]
+        assert same == sorted(same, reverse=True), "once apart, they stay so"
 
 
 def test_every_number_is_drawn():
@@ -79,20 +83,25 @@ def test_every_number_is_drawn():
     for ax, quantity in zip(axes, picture.PANELS, strict=True):
         for line, run in zip(ax.lines, ("IMP", "T-IMP"), strict=True):
             assert line.get_label() == run
-            np.testing.assert_array_equal(line.get_xdata(), record.where(run=run).column("density"))
-            np.testing.assert_array_equal(line.get_ydata(), record.where(run=run).column(quantity))
+            of_run = record.where(run=run)
+            density, values = (np.reshape(of_run.column(name), (5, 19)) for name in ("density", quantity))
+            np.testing.assert_allclose(line.get_xdata(), density.mean(axis=0), rtol=1e-12)
+            np.testing.assert_allclose(line.get_ydata(), values.mean(axis=0), rtol=1e-12)
+        band = ax.collections[-1].get_paths()[0].vertices[:, 1]  # of the last run, whose values these are
+        edges = [values.mean(axis=0) + sign * values.std(axis=0, ddof=1) for sign in (-1, 1)]
+        assert all(np.isclose(band, edge, rtol=1e-12).any() for edge in np.ravel(edges))
 
 
 def test_the_caption_says_plan_data_replicates_and_seed():
     caption = t_imp.caption(committed_record("t_imp"))
     assert "lenet-300-100, 20% of the survivors pruned a round (output layer 10%), then rewind." in caption
-    assert caption.endswith("Data: MNIST; 1 replicate of 13 levels of 10 epochs; seed 0.")
-    assert "standard deviation" not in caption, "there is one replicate"
+    assert caption.endswith("Data: MNIST; 5 replicates of 19 levels of 10 epochs; seed 0.")
+    assert "Means over the replicates, and one sample standard deviation to either side." in caption
 
 
 def test_the_command_runs_both_methods_and_writes_their_levels(tiny):
     out, said = tiny
-    assert (said["dataset"], said["trials"], said["epochs"], said["seed"]) == ("digits", None, None, 3)
+    assert (said["dataset"], said["trials"], said["epochs"], said["seed"]) == ("digits", 1, None, 3)
     assert said["figures"]["t_imp"] == [str(out / f"t_imp.{kind}") for kind in ("csv", "json", "pdf", "png", "txt")]
     rows = list(csv.DictReader(io.StringIO((out / "t_imp.csv").read_text())))
     assert [(row["run"], row["level"]) for row in rows] == [(run, n) for run in ("IMP", "T-IMP") for n in "0123"]
