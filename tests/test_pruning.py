@@ -442,6 +442,8 @@ def test_the_schedules_of_the_literature():
         (lambda w: network_masks([w, w], 6, [None]), "'masks' must hold one entry for each of the 2 layers"),
         (lambda w: network_masks({"a": w}, 6, {"b": w > 0}), "'masks' must be a mapping of layer names, not 'b'"),
         (lambda w: network_masks({"a": w}, {"a": 2}), "Layer 'a': Argument 'keep' must leave at least alpha = 4"),
+        (lambda w: network_masks({"a": w, "b": w}, {"a": 6}), r"'keep' must be a mapping of all layers, also 'b', not"),
+        (lambda w: topological_mask(w, compression_ratio=6), "'compression_ratio' must leave at least alpha = 4 .*; 6"),
         (
             lambda w: network_masks({"a": w, "b": w}, [6, 7]),
             "Layer 'b': Argument 'keep' must be an integer from 0 to 6",

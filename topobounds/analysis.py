@@ -607,10 +607,14 @@ def layer_report(
     >>> report.alpha, report.critical_rank, float(report.eta_tau), round(report.overlap, 3)
     (49, 109, 12.244897959183673, 0.857)
     """
-    from topobounds.topology.filtration import as_array
+    from topobounds.topology.filtration import as_array, check_finite
 
     array = as_array("weights", weights)
-    if layer is not None and array.size != layer.n_weights:
+    if array.size == 0:
+        raise argument_error("weights", "an array with at least one entry", array.shape)
+    if layer is None:
+        check_finite(array.reshape(len(array), -1), shape=array.shape)
+    elif array.size != layer.n_weights:
         raise argument_error("weights", f"the {layer.n_weights} weights of {layer}", array.shape)
     measured: dict[str, Any] = dict.fromkeys(
         ("alpha", "components", "critical", "critical_rank", "overlap", "neural_persistence")

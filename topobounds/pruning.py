@@ -145,7 +145,7 @@ def random_mask(
     Parameters
     ----------
     weights, keep, mask, compression_ratio
-        As in `magnitude_mask`. Of the weights only the shape matters.
+        As in `magnitude_mask`. Of the weights only the shape matters, but they are checked alike.
     seed : int
         Non-negative; the same seed gives the same mask.
 
@@ -265,6 +265,10 @@ def network_masks(
     given = zip(names, _by_layer("layers", layers, names), supports, geometries, strict=True)
     read = [_layer(weights, mask, method, conv, name) for name, weights, mask, conv in given]
     groups, keeps = [[layer] for layer in read], _by_layer("keep", keep, names)
+    if isinstance(keep, Mapping):
+        for name in names:
+            if name not in keep:
+                raise argument_error("keep", f"a mapping of all layers, also '{name}'", list(keep))
     if choice("scope", scope, ("local", "global")) == "global":
         groups, keeps = [read], [keep]
     found: list[Mask] = []
@@ -356,8 +360,8 @@ def linear_schedule(n_weights: int, density: float | Fraction, rounds: int) -> t
 def geometric_schedule(n_weights: int, rate: float | Fraction, rounds: int) -> tuple[int, ...]:
     """Return the literature's schedule: the same share of what is left is pruned in every round.
 
-    Each round leaves ``round((1 - rate) left)``, computed exactly, halves to even: what a mask of ``keep=1 - rate``
-    leaves when it is taken again and again.
+    Each round leaves ``round((1 - rate) left)``, the rate as it is written, computed exactly, halves to even: for 0.2
+    what a mask of ``keep=0.8`` leaves when it is taken again and again.
 
     Parameters
     ----------
@@ -462,7 +466,8 @@ def _masks(
     with _about(group[0].name if len(group) == 1 else None):
         count = _asked(group, keep, compression_ratio)
         if count < n_critical and on_infeasible == "raise":
-            raise _infeasible(group, n_critical, keep if compression_ratio is None else compression_ratio, count)
+            given = ("keep", keep) if compression_ratio is None else ("compression_ratio", compression_ratio)
+            raise _infeasible(group, n_critical, *given, count)
     return _select(group, max(count, n_critical), entropy)
 
 
@@ -483,7 +488,7 @@ def _asked(group: list[_Layer], keep: Keep | None, compression_ratio: Keep | Non
     return round(as_written(cast(float, keep)) * survivors)
 
 
-def _infeasible(group: list[_Layer], n_critical: int, given: Keep | None, count: int) -> ValueError:
+def _infeasible(group: list[_Layer], n_critical: int, argument: str, given: Keep | None, count: int) -> ValueError:
     kinds = {layer.is_conv for layer in group}
     what = {
         frozenset([False]): "the edges of the spanning forest",
@@ -491,8 +496,8 @@ def _infeasible(group: list[_Layer], n_critical: int, given: Keep | None, count:
     }.get(frozenset(kinds), "the edges of the spanning forests and the critical kernel weights")
     of = "layer" if len(group) == 1 else "layers"
     return ValueError(
-        f"Argument 'keep' must leave at least alpha = {n_critical} weights, {what}, or the diagram of the {of} would "
-        f"change; {given!r} leaves {count}. on_infeasible='clamp' stops at alpha."
+        f"Argument '{argument}' must leave at least alpha = {n_critical} weights, {what}, or the diagram of the {of} "
+        f"would change; {given!r} leaves {count}. on_infeasible='clamp' stops at alpha."
     )
 
 

@@ -7,9 +7,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from topobounds._arguments import argument_error
 from topobounds.layers import Conv
 from topobounds.pruning import Infeasible, Mask, Method, magnitude_mask, network_masks
 from topobounds.topology.convolution import critical_kernel_weights
+from topobounds.topology.filtration import check_finite
 from topobounds.topology.persistence import PersistenceDiagram, persistence_diagram, total_neural_persistence
 from torch_bridge.plan import Pruning
 
@@ -122,6 +124,11 @@ def layer_topology(layer: LayerTensor, weights: Array, mask: Mask) -> Topology:
     >>> layer_topology(layer, np.array([[3.0, 2.0], [2.5, 1.0], [0.5, 0.1]]), np.ones((3, 2), np.bool_)).n_critical
     4
     """
+    if weights.size == 0:
+        raise argument_error("weights", "an array with at least one entry", weights.shape)
+    if layer.parts > 1:  # else a bad entry would be told by its place in a part
+        matrix = weights.reshape(len(weights), -1)
+        check_finite(matrix, mask.reshape(matrix.shape), weights.shape)
     critical, diagrams = [], []
     for part, alive in zip(layer.split(weights), layer.split(mask), strict=True):
         support = None if alive.all() else alive  # which is read faster

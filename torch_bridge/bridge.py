@@ -10,6 +10,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
+from topobounds._arguments import argument_error
 from topobounds.analysis import LayerReport, ModelReport, layer_report
 from topobounds.layers import Conv, Dense, Recurrent
 from topobounds.topology.filtration import as_array
@@ -19,6 +20,7 @@ from torch_bridge.geometry import (
     about,
     check_module,
     current_weight,
+    has_weight,
     joined,
     stored_weight,
     trace,
@@ -50,9 +52,10 @@ def analyze(model: nn.Module, example_input: Any = None) -> ModelReport:
         A `topobounds.analysis.LayerReport` for every layer, named as ``model.named_parameters()`` names its weights,
         with the gate or projection in brackets. A layer that is called on inputs of several sizes has a graph for each;
         the first is reported, and the reason says so. With an example input, `LayerReport.neurons` says which layers
-        share neurons: activations, dropout, normalisation and reshaping keep neurons, and a sum, as at the end of a
-        residual block, makes those of its terms one; pooling, concatenation, transposition and whatever else make new
-        ones. Attention's projections feed neurons of their own; of the neurons in recurrent modules nothing is said.
+        share neurons: activations of each element, dropout, normalisation and reshaping keep neurons, and a sum, as at
+        the end of a residual block, makes those of its terms one; pooling, softmax, concatenation, transposition and
+        whatever else make new ones. Attention's projections feed neurons of their own; of the neurons in recurrent
+        modules nothing is said.
 
     Raises
     ------
@@ -97,11 +100,12 @@ def analyze(model: nn.Module, example_input: Any = None) -> ModelReport:
         for path, module in model.named_modules():
             place = 0
             for tensor in weight_tensors(module):
-                name = joined(path, tensor.name)
-                parameter = stored_weight(module, tensor.name)
-                owner = name if parameter is None else seen.setdefault(parameter, name)
-                reason = "" if owner == name else f"The same weights as '{owner}'."
-                layers += _layer_reports(name, module, tensor, traced, reason, place)
+                if has_weight(module, tensor.name):
+                    name = joined(path, tensor.name)
+                    parameter = stored_weight(module, tensor.name)
+                    owner = name if parameter is None else seen.setdefault(parameter, name)
+                    reason = "" if owner == name else f"The same weights as '{owner}'."
+                    layers += _layer_reports(name, module, tensor, traced, reason, place)
                 place += len(tensor.parts)
     return ModelReport(tuple(layers), dict(unread_weights(model)))
 
@@ -111,6 +115,8 @@ def _layer_reports(
 ) -> Iterator[LayerReport]:
     with about(name):
         weights = as_array("weights", current_weight(module, tensor.name))
+        if weights.size == 0:
+            raise argument_error("weights", "an array with at least one entry", weights.shape)
         convs = traced.convs(module) if traced and tensor.kind == "conv" else []
     calls = len(traced.calls.get(module, [])) if traced else None
     notes = " ".join(note for note in (reason, _note(tensor, calls, convs)) if note)

@@ -102,8 +102,8 @@ def _recurrent_tensors(module: nn.RNNBase | nn.RNNCellBase) -> list[WeightTensor
         gates = GATES[module.mode.split("_")[0]]
         names = [name for name in module._flat_weights_names if name.startswith("weight")]
     else:
-        gates = GATES[next(kind for kind in GATES if isinstance(module, getattr(nn, f"{kind}Cell")))]
-        names = ["weight_ih", "weight_hh"]
+        known = [kind for kind in GATES if isinstance(module, getattr(nn, f"{kind}Cell"))]
+        gates, names = GATES[known[0]] if known else (), ["weight_ih", "weight_hh"] if known else []
     squeezed = getattr(module, "proj_size", 0) > 0  # then weight_hh reads the projection, and is no l x l matrix
     return [
         WeightTensor(
@@ -133,15 +133,26 @@ def joined(path: str, name: str) -> str:
 
 
 def unread_weights(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """Yield the weights of modules that are no layer here, and why."""
+    """Yield the weights of modules that are no layer here, and those that are not there to be read, and why."""
     for path, module in model.named_modules():
-        if weight_tensors(module) or isinstance(module, ParametrizationList):
+        tensors = weight_tensors(module)
+        for tensor in tensors:
+            if not has_weight(module, tensor.name):
+                yield joined(path, tensor.name), "It is made while the model is called."
+        if tensors or isinstance(module, ParametrizationList):
             continue
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.ndim > 1:
                 yield joined(path, name), f"{type(module).__name__} is no layer that topobounds knows."
         if hasattr(module, "_packed_params"):
             yield joined(path, "weight"), f"{type(module).__name__} is quantized: its packed weights are not read."
+
+
+def has_weight(module: nn.Module, name: str) -> bool:
+    """Return whether a module has a weight to be read: not one that it makes whenever it is called."""
+    if stored_weight(module, name) is not None or hasattr(type(module), name):  # the class of a parametrized one has it
+        return True
+    return isinstance(vars(module).get(name, module._buffers.get(name)), Tensor)
 
 
 def current_weight(module: nn.Module, name: str) -> Tensor:
@@ -238,7 +249,7 @@ class Trace:
     ----------
     calls : dict of module to list
         For every module with layers, the spatial sizes of input and output in each of its calls, in order; empty sizes
-        where it is no convolution.
+        where it is no convolution, or one of one's own that reads or returns anything but a tensor.
     neurons : dict of (module, int) to list
         For every layer graph, by its place in its module, the groups of neurons that each call read and fed: see
         `topobounds.analysis.LayerReport`. Recurrent modules have none.
@@ -250,10 +261,12 @@ class Trace:
     def convs(self, module: nn.Module) -> list[Conv]:
         """Return the geometries a convolution was called with, each once, in order.
 
-        Empty if it never was called, or gave an output that is not of its geometry's size: that of a subclass that
-        pads or crops by itself, whose graph is not known.
+        Empty if it never was called, or gave an output that is not of its geometry's size or no tensor: that of a
+        subclass that pads or crops by itself, whose graph is not known.
         """
         sizes = self.calls.get(module, [])
+        if ((), ()) in sizes:
+            return []
         found = [conv_geometry(module, *each) for each in sizes]
         if any(conv.output_size != output for conv, (_, output) in zip(found, sizes, strict=True)):
             return []
@@ -289,9 +302,10 @@ def trace(model: nn.Module, example_input: Any) -> Trace:
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         sizes: Sizes = ((), ())
         if isinstance(module, _ConvNd):
-            given = args[0] if args else kwargs["input"]
+            given = next(iter((*args, *kwargs.values())), None)
             n_axes = len(module.kernel_size)
-            sizes = tuple(given.shape[-n_axes:]), tuple(output.shape[-n_axes:])
+            if isinstance(given, Tensor) and isinstance(output, Tensor):
+                sizes = tuple(given.shape[-n_axes:]), tuple(output.shape[-n_axes:])
         calls[module].append(sizes)
         if isinstance(module, nn.MultiheadAttention):
             calls[module.out_proj].append(sizes)
@@ -316,15 +330,18 @@ def moved_to(model: nn.Module, example: Any) -> Any:
     Parameters
     ----------
     model : torch.nn.Module
-        Its first parameter decides; without one, the example stays as it is.
+        Its first parameter decides, and of the type its first of floating point; without one, the example stays as it
+        is.
     example : Tensor, or tuple, list or dict of them
         Anything else in it stays as it is.
     """
-    like = next(model.parameters(), None)
-    if like is None:
+    parameters = list(model.parameters())
+    if not parameters:
         return example
+    like = next((each for each in parameters if each.is_floating_point()), parameters[0])
     if isinstance(example, Tensor):
-        return example.to(like.device, like.dtype if example.is_floating_point() else example.dtype)
+        kind = like.dtype if example.is_floating_point() and like.is_floating_point() else example.dtype
+        return example.to(parameters[0].device, kind)
     if isinstance(example, dict):
         return {name: moved_to(model, value) for name, value in example.items()}
     return type(example)(moved_to(model, each) for each in example) if type(example) in (tuple, list) else example
@@ -342,21 +359,20 @@ def about(name: str) -> Iterator[None]:
 def _arguments(example_input: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(example_input, Mapping):
         return (), dict(example_input)
-    return (example_input if isinstance(example_input, tuple) else (example_input,)), {}
+    return (example_input if type(example_input) is tuple else (example_input,)), {}  # a PackedSequence is a tuple, too
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation mode for the length of a ``with`` block, without gradients, and leave it as it was.
 
-    Put back are the modes, buffers and gradients of its modules, the tensors among their attributes, and the state of
-    the random generators of torch, numpy and Python.
+    Put back are the modes, buffers and gradients of its modules, the tensors among their attributes, embeddings that
+    renormalise themselves, and the state of the random generators of torch, numpy and Python.
     """
     modules = list(model.modules())
     modes = [(module, module.training) for module in modules]
-    attributes = [(vars(module), name, value) for module in modules for name, value in vars(module).items()]
-    tensors = [each for each in attributes if isinstance(each[2], Tensor)]
-    buffers = [(m._buffers, name, b, b.detach().clone()) for m in modules for name, b in _changeable_buffers(m)]
+    registered = [(module._buffers, dict(module._buffers)) for module in modules]
+    tensors = [(place, name, _Kept(tensor)) for module in modules for place, name, tensor in _changeable(module)]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 -- the model's, to be put back
@@ -371,20 +387,43 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         np.random.set_state(states[1])  # noqa: NPY002
         for module, mode in modes:
             module.training = mode
-        for place, name, tensor in tensors:
-            place[name] = tensor
         for parameter, gradient in gradients:
             parameter.grad = gradient
-        with torch.no_grad():
-            for place, name, buffer, before in buffers:
-                place[name] = buffer
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
+        for place, before in registered:
+            for name in set(place) - set(before):
+                del place[name]
+        for place, name, kept in tensors:
+            kept.put_back()
+            place[name] = kept.tensor
 
 
-def _changeable_buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the buffers that a call may change: no masks of pruning, which are as large as the weights."""
-    for name, buffer in module._buffers.items():
-        mask = f"{name.removesuffix('_mask')}_orig" in module._parameters
-        if buffer is not None and not buffer.is_meta and not mask:
-            yield name, buffer
+def _changeable(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+    """Yield the tensors that a call may change: no parameters but those of embeddings with a largest norm.
+
+    And no masks of pruning, which are as large as the weights, as are the masked weights.
+    """
+    found: list[tuple[dict[str, Any], str, Any]] = [
+        (module._buffers, name, buffer)
+        for name, buffer in module._buffers.items()
+        if f"{name.removesuffix('_mask')}_orig" not in module._parameters
+    ]
+    found += [(vars(module), name, value) for name, value in vars(module).items()]
+    if getattr(module, "max_norm", None) is not None:
+        found += [(module._parameters, name, parameter) for name, parameter in module._parameters.items()]
+    for place, name, tensor in found:
+        if isinstance(tensor, Tensor) and not tensor.is_meta and not is_lazy(tensor):
+            yield place, name, tensor
+
+
+class _Kept:
+    """A tensor and what it holds."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        computed = not tensor.is_leaf  # a weight that a hook makes anew: as large as the parameter, and replaced whole
+        self.tensor, self.before = tensor, tensor.detach() if computed else tensor.detach().clone()
+
+    def put_back(self) -> None:
+        """Write what it held, if it was changed."""
+        if self.tensor.layout != torch.strided or not torch.equal(self.tensor, self.before):
+            with torch.no_grad():
+                self.tensor.copy_(self.before)

@@ -17,11 +17,12 @@ except ModuleNotFoundError as error:
 TRANSPOSED_LINEAR = "transformers.pytorch_utils.Conv1D"
 ADDITIONS = {"add", "iadd", "radd", "sub", "isub", "rsub"}
 PRODUCTS = {"mul", "imul", "rmul", "div", "truediv", "itruediv"}
-RESHAPING = {"flatten", "unflatten", "reshape", "view", "ravel", "squeeze", "unsqueeze"}
+RESHAPING = {"flatten", "unflatten", "reshape", "reshape_as", "view", "view_as", "ravel", "squeeze", "unsqueeze"}
 ELEMENTWISE = {
     *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus"),
     *("softsign", "hardtanh", "hardswish", "hardsigmoid", "sigmoid", "log_sigmoid", "logsigmoid", "tanh", "tanhshrink"),
-    *("hardshrink", "softshrink", "threshold", "clamp", "abs", "neg"),
+    *("hardshrink", "softshrink", "threshold", "clamp", "clip", "abs", "neg"),
+    *("sin", "cos", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "square", "reciprocal", "erf", "pow"),
     *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"),
     *("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"),
     *("contiguous", "clone", "detach", "to", "float", "double", "half", "bfloat16"),
@@ -135,21 +136,22 @@ class Neurons(TorchFunctionMode):
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Iterator[tuple[nn.Module, int, tuple[int, int]]]:
         """Yield the groups that a call of a layer read and fed: module, place of the graph in the module, groups."""
-        given: Any = (args or tuple(kwargs.values()))[0]
+        given = next(iter((*args, *kwargs.values())), None)
         sizes: tuple[int, ...] = ()
         if isinstance(module, nn.MultiheadAttention):
             named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
             width = module.embed_dim
             for place, (name, size) in enumerate({"query": width, "key": module.kdim, "value": module.vdim}.items()):
-                yield module, place, (self.held(named[name], size), self.new(width))
-            module, given, output, sizes = module.out_proj, None, output[0], (width, width)
+                yield module, place, (self.held(named.get(name), size), self.new(width))
+            output = output[0] if isinstance(output, tuple) else output
+            module, given, sizes = module.out_proj, None, (width, width)
         elif isinstance(module, nn.Embedding | nn.EmbeddingBag):
             sizes = module.num_embeddings, module.embedding_dim
         elif isinstance(module, nn.Linear):
             sizes = module.in_features, module.out_features
         elif is_transposed_linear(module):
             sizes = cast(int, module.nx), cast(int, module.nf)
-        elif isinstance(module, _ConvNd):
+        elif isinstance(module, _ConvNd) and isinstance(given, Tensor) and isinstance(output, Tensor):
             axes = 1 + len(module.kernel_size)
             sizes = math.prod(given.shape[-axes:]), math.prod(output.shape[-axes:])
         if sizes:

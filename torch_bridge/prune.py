@@ -18,6 +18,7 @@ from torch_bridge import MissingExtra
 try:
     import torch
     from torch import Tensor, nn
+    from torch.nn.parameter import is_lazy
     from torch.nn.utils import prune
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
@@ -27,7 +28,7 @@ from topobounds._records import Record
 from topobounds.analysis import html_table
 from topobounds.layers import Conv
 from topobounds.pruning import Infeasible, Mask, Scope, masks_around
-from topobounds.topology.filtration import as_array
+from topobounds.topology.filtration import as_array, check_finite
 from torch_bridge.audit import LayerTensor, Topology, layer_topology
 from torch_bridge.geometry import (
     WeightTensor,
@@ -62,8 +63,8 @@ class TopologicalUnstructured(prune.BasePruningMethod):  # type: ignore[misc,unu
     Parameters
     ----------
     amount : int or float
-        As in torch: an integer is the number of weights to prune, a float in [0, 1] the share of the survivors. The
-        share is read as it is written, multiplied exactly and rounded to the nearest integer, halves to even.
+        An integer is the number of weights to prune, a float in [0, 1] the share of the survivors, as in torch; but the
+        share is read as it is written (0.545 of 100 is 54.5), multiplied exactly and rounded, halves to even.
     parts : int
         Equal blocks of rows that are graphs of their own; 1 by default.
     conv : Conv, optional
@@ -94,7 +95,9 @@ class TopologicalUnstructured(prune.BasePruningMethod):  # type: ignore[misc,unu
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Return the mask of T-IMP within `default_mask`, for importance scores `t`."""
-        scores, survivors = as_array("weights", t), alive(default_mask)
+        scores, survivors = as_array("t", t), alive(default_mask)
+        if survivors.shape != scores.shape:
+            raise argument_error("default_mask", f"of the shape {scores.shape} of the weights", survivors.shape)
         if scores.ndim < 2:
             raise ValueError(
                 f"Argument 'name' must name a weight of two or more dimensions, not one of {scores.shape}."
@@ -126,15 +129,13 @@ class TopologicalUnstructured(prune.BasePruningMethod):  # type: ignore[misc,unu
         TopologicalUnstructured or torch.nn.utils.prune.PruningContainer
             The hook that now masks the parameter.
         """
-        parameter = _parameter(module, name)
-        if importance_scores is None:
-            importance_scores = current_weight(module, name)
-        if not isinstance(importance_scores, Tensor) or importance_scores.shape != parameter.shape:
-            given = getattr(importance_scores, "shape", type(importance_scores).__name__)
-            raise argument_error("importance_scores", f"a tensor of the shape {tuple(parameter.shape)}", given)
+        _parameter(module, name)
+        scores = current_weight(module, name)
+        if importance_scores is not None:
+            scores = _checked_scores(importance_scores, scores.shape, module._buffers.get(f"{name}_mask"))
         with _unchanged_on_error(module):
             options = {"parts": parts, "conv": conv, "on_infeasible": on_infeasible}
-            return super().apply(module, name, amount, importance_scores=importance_scores, **options)  # type: ignore[no-untyped-call]
+            return super().apply(module, name, amount, importance_scores=scores, **options)  # type: ignore[no-untyped-call]
 
 
 def topological_unstructured(
@@ -194,12 +195,13 @@ def topological_unstructured(
     >>> int(layer.weight_mask.sum())
     1200
     """
-    shape = tuple(_parameter(module, name).shape)
+    parameter = _parameter(module, name)
     tensor = next((t for t in weight_tensors(module) if t.name == name), WeightTensor(name, "dense"))
     conv = _conv(module, convention, input_size) if tensor.kind == "conv" else None
     if tensor.kind != "conv" and (convention, input_size) != (None, None):
-        raise ValueError(f"Arguments 'convention' and 'input_size' are for convolutions, not {type(module).__name__}.")
-    parts = layer_of(module, tensor, shape, conv).parts
+        what = f"'{name}' of {type(module).__name__}"
+        raise ValueError(f"Arguments 'convention' and 'input_size' are for the weights of convolutions, not {what}.")
+    parts = layer_of(module, tensor, tuple(parameter.shape), conv).parts
     TopologicalUnstructured.apply(
         module, name, amount, importance_scores=importance_scores, parts=parts, conv=conv, on_infeasible=on_infeasible
     )
@@ -224,7 +226,7 @@ class PrunedLayer(Record):
         Stored weights; those left by earlier rounds; those left now.
     alpha : int
         Weights that carry the topology and so had to stay: edges of the spanning forests of its graphs, or critical
-        kernel weights.
+        kernel weights. Where layers share the weights, those that carry the topology of any of them had to.
     neural_persistence_before, neural_persistence_after : float
         Sum of the normalised neural persistence (convention ``balwani``, p = 2) over its graphs.
     preserved : bool
@@ -343,9 +345,9 @@ def topological_(
 
     Notes
     -----
-    Weights that layers share are pruned once, in all of them, and get one mask; if one of these layers is left alone,
-    all are. Where ``out_proj`` of attention is pruned, a hook on the attention refreshes it before every call; it goes
-    with the first call after ``prune.remove``.
+    Weights that layers share are pruned once, in all of them, and get one mask, which keeps what carries the topology
+    of each; if one of these layers is left alone, all are. Where ``out_proj`` of attention is pruned, a hook on the
+    attention refreshes it before every call; it goes with the first call after ``prune.remove``.
 
     Examples
     --------
@@ -363,21 +365,22 @@ def topological_(
         _checked_amount(each)
     targets, left_alone = find_targets(model, amount, skip, convention, example_input)
     if not targets:
-        raise ValueError("Argument 'model' must have a layer to prune, and this has none.")
-    befores = [_topology(target, target.alive) for target in targets]
+        why = "".join(f" '{name}': {reason}" + "." * (not reason.endswith(".")) for name, reason in left_alone.items())
+        raise ValueError(f"Argument 'model' must have a layer to prune, and this has none.{why}")
+    befores = [target.topologies(target.alive) for target in targets]
     pairs = list(zip(targets, befores, strict=True))
     masks = []
     for group in [pairs] if scope == "global" else [[pair] for pair in pairs]:
         masks += _masks(group, amount, on_infeasible)
     found = {
-        place.name: _pruned_layer(place, target, before, mask)
-        for (target, before), mask in zip(pairs, masks, strict=True)
-        for place in target.places
+        layer.name: layer
+        for (target, topologies), mask in zip(pairs, masks, strict=True)
+        for layer in _pruned_layers(target, topologies, mask)
     }
     with ExitStack() as stack:
         for target in targets:
             for place in target.places:
-                stack.enter_context(_unchanged_on_error(place.module, place.attention))
+                stack.enter_context(_unchanged_on_error(place.module, *place.attentions))
         for target, mask in zip(targets, masks, strict=True):
             for place in target.places:
                 _apply(place, mask)
@@ -385,23 +388,17 @@ def topological_(
     return PruningReport(tuple(found[name] for name in order if name in found), left_alone)
 
 
-def _topology(target: Target, mask: Mask) -> Topology:
-    with about(target.layer.name):
-        return layer_topology(target.layer, target.weights, mask)
-
-
-def _masks(group: list[tuple[Target, Topology]], amount: Amounts, on_infeasible: str) -> list[Mask]:
+def _masks(group: list[tuple[Target, list[Topology]]], amount: Amounts, on_infeasible: str) -> list[Mask]:
     """Return the masks of tensors that are ranked together."""
     targets, befores = zip(*group, strict=True)
     own = amount if targets[0].amount is None else targets[0].amount
     survivors = [target.alive for target in targets]
-    convs = {target.layer.conv is not None for target in targets}
-    critical = sum(before.n_critical for before in befores)
-    with about(targets[0].layer.name if len(group) == 1 else ""):
+    convs = {layer.conv is not None for target in targets for layer in target.layers}
+    carried = [np.logical_or.reduce([topology.critical for topology in before]) for before in befores]
+    critical = sum(int(np.count_nonzero(each)) for each in carried)
+    with about(targets[0].layers[0].name if len(group) == 1 else ""):
         keep = _left(own, survivors, critical, convs.pop() if len(convs) == 1 else None, on_infeasible)
-    return masks_around(
-        [before.critical for before in befores], [target.weights for target in targets], survivors, keep
-    )
+    return masks_around(carried, [target.weights for target in targets], survivors, keep)
 
 
 def _checked_amount(amount: Any) -> Amount:
@@ -442,34 +439,52 @@ def _parameter(module: nn.Module, name: str) -> nn.Parameter:
     parameter = stored_weight(module, name) if isinstance(name, str) else None
     if parameter is None:
         raise argument_error("name", f"a parameter of {type(module).__name__}", name)
+    if is_lazy(parameter):
+        raise argument_error(
+            "module", "one that has its weights: this makes them when it is called", type(module).__name__
+        )
     return parameter
+
+
+def _checked_scores(scores: Any, shape: torch.Size, mask: Tensor | None) -> Tensor:
+    if not isinstance(scores, Tensor) or scores.shape != shape:
+        given = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise argument_error("importance_scores", f"a tensor of the shape {tuple(shape)}", given)
+    if scores.numel():
+        matrix = as_array("importance_scores", scores).reshape(len(scores), -1)
+        support = None if mask is None else alive(mask).reshape(matrix.shape)
+        check_finite(matrix, support, tuple(shape), "importance_scores")
+    return scores
 
 
 def _conv(module: nn.Module, convention: Convention | None, input_size: Sequence[int] | None) -> Conv | None:
     if convention is not None and choice("convention", convention, CONVENTIONS) == "flattened":
+        if input_size is not None:
+            raise argument_error("input_size", "left out where convention is 'flattened'", input_size)
         return None
     if input_size is None and convention == "shared":
         raise argument_error("input_size", "given where convention is 'shared'", input_size)
     return None if input_size is None else conv_geometry(module, input_size)
 
 
-def _pruned_layer(place: Place, target: Target, before: Topology, mask: Mask) -> PrunedLayer:
-    after = _topology(target, mask)
-    first = target.places[0]
-    return PrunedLayer(
-        name=place.name,
-        kind=place.tensor.kind,
-        convention=target.convention,
-        shape=target.layer.shape,
-        weights=mask.size,
-        survivors=int(np.count_nonzero(target.alive)),
-        kept=int(np.count_nonzero(mask)),
-        alpha=before.n_critical,
-        neural_persistence_before=before.neural_persistence,
-        neural_persistence_after=after.neural_persistence,
-        preserved=before.is_kept_by(after),
-        reason=None if place is first else f"the same weights as '{first.name}'",
-    )
+def _pruned_layers(target: Target, befores: list[Topology], mask: Mask) -> Iterator[PrunedLayer]:
+    first, found = target.places[0], zip(target.places, target.layers, befores, target.topologies(mask), strict=True)
+    for place, layer, before, after in found:
+        convention: Convention = "flattened" if layer.conv is None else "shared"
+        yield PrunedLayer(
+            name=place.name,
+            kind=place.tensor.kind,
+            convention=convention if place.tensor.kind == "conv" else None,
+            shape=layer.shape,
+            weights=mask.size,
+            survivors=int(np.count_nonzero(target.alive)),
+            kept=int(np.count_nonzero(mask)),
+            alpha=before.n_critical,
+            neural_persistence_before=before.neural_persistence,
+            neural_persistence_after=after.neural_persistence,
+            preserved=before.is_kept_by(after),
+            reason=None if place is first else f"the same weights as '{first.name}'",
+        )
 
 
 def _apply(place: Place, mask: Mask) -> None:
@@ -478,9 +493,9 @@ def _apply(place: Place, mask: Mask) -> None:
     method = prune.CustomFromMask.apply(place.module, name, tensor)  # type: ignore[no-untyped-call]
     last = method[-1] if isinstance(method, prune.PruningContainer) else method
     last.mask = None  # torch keeps it in the module from now on, and asks this method for none again
-    attention = place.attention
-    if attention is not None and _refresh_out_proj not in attention._forward_pre_hooks.values():
-        attention.register_forward_pre_hook(_refresh_out_proj)
+    for attention in place.attentions:
+        if _refresh_out_proj not in attention._forward_pre_hooks.values():
+            attention.register_forward_pre_hook(_refresh_out_proj)
 
 
 def _refresh_out_proj(attention: nn.MultiheadAttention, inputs: tuple[Any, ...]) -> None:
@@ -497,9 +512,9 @@ def _refresh_out_proj(attention: nn.MultiheadAttention, inputs: tuple[Any, ...])
 
 
 @contextmanager
-def _unchanged_on_error(*modules: nn.Module | None) -> Iterator[None]:
+def _unchanged_on_error(*modules: nn.Module) -> Iterator[None]:
     """Put modules back as they were if something is refused: torch drops hooks and moves parameters before it asks."""
-    saved = [_Saved(module) for module in modules if module is not None]
+    saved = [_Saved(module) for module in modules]
     try:
         yield
     except BaseException:

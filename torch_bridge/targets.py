@@ -1,7 +1,7 @@
 """Which tensors of a model are pruned, and which are left alone and why; weights that layers share are one target."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal, cast
 
@@ -20,7 +20,7 @@ from topobounds._arguments import argument_error, choice
 from topobounds.layers import Conv
 from topobounds.pruning import Mask
 from topobounds.topology.filtration import as_array
-from torch_bridge.audit import LayerTensor
+from torch_bridge.audit import LayerTensor, Topology, layer_topology
 from torch_bridge.geometry import (
     Trace,
     WeightTensor,
@@ -54,14 +54,14 @@ class Place:
         Its module.
     tensor : WeightTensor
         What it holds.
-    attention : torch.nn.MultiheadAttention or None
-        What it is the output projection of.
+    attentions : tuple of torch.nn.MultiheadAttention
+        Those whose output projection it is.
     """
 
     name: str
     module: nn.Module
     tensor: WeightTensor
-    attention: nn.MultiheadAttention | None
+    attentions: tuple[nn.MultiheadAttention, ...]
 
     @property
     def parameter(self) -> nn.Parameter | None:
@@ -83,24 +83,31 @@ class Target:
     ----------
     places : list of Place
         The first is the one it is named by.
-    layer : LayerTensor
-        The graphs it holds.
+    layers : list of LayerTensor
+        The graphs it holds, place by place: the same weights can be a convolution's on inputs of two sizes.
     weights : ndarray
         As they are now; pruned ones are zero.
     alive : ndarray of bool
         What earlier rounds have left.
-    convention : {"flattened", "shared"} or None
-        What graph a convolution is taken for.
     amount : int or float or None
         Its own amount, where each has one.
     """
 
     places: list[Place]
-    layer: LayerTensor
+    layers: list[LayerTensor]
     weights: Array
     alive: Mask
-    convention: Convention | None
     amount: Amount | None
+
+    def topologies(self, mask: Mask) -> list[Topology]:
+        """Return the topology under a mask, place by place."""
+        found: dict[LayerTensor, Topology] = {}
+        for layer in self.layers:
+            graph = replace(layer, name="")
+            if graph not in found:
+                with about(layer.name):
+                    found[graph] = layer_topology(graph, self.weights, mask)
+        return [found[replace(layer, name="")] for layer in self.layers]
 
 
 def find_targets(
@@ -148,10 +155,13 @@ def alive(mask: Tensor) -> Mask:
 
 
 def _places(model: nn.Module) -> Iterator[Place]:
-    attention = {module.out_proj: module for module in model.modules() if isinstance(module, nn.MultiheadAttention)}
+    attentions: dict[nn.Module, tuple[nn.MultiheadAttention, ...]] = {}
+    for module in model.modules():
+        if isinstance(module, nn.MultiheadAttention):
+            attentions[module.out_proj] = (*attentions.get(module.out_proj, ()), module)
     for path, module in model.named_modules():
         for tensor in weight_tensors(module):
-            yield Place(joined(path, tensor.name), module, tensor, attention.get(cast(Any, module)))
+            yield Place(joined(path, tensor.name), module, tensor, attentions.get(module, ()))
 
 
 def _check_names(places: list[Place], amount: Amounts, skip: Collection[str]) -> None:
@@ -195,19 +205,20 @@ def _traced(
         return None
     if example_input is None and convention == "shared":
         raise argument_error("example_input", "given where convention is 'shared'", example_input)
-    if example_input is None or not any(isinstance(group[0].module, _ConvNd) for group in chosen):
+    if example_input is None or not any(isinstance(place.module, _ConvNd) for group in chosen for place in group):
         return None
     return trace(model, example_input)
 
 
 def _target(group: list[Place], amount: Amounts, traced: Trace | None) -> Target:
-    first = group[0]
-    conv = _traced_conv(first, traced) if first.tensor.kind == "conv" and traced is not None else None
+    first, layers = group[0], []
     with about(first.name):
         weights = as_array("weights", current_weight(first.module, first.tensor.name))
-        layer = layer_of(first.module, first.tensor, weights.shape, conv, first.name)
-    convention: Convention | None = ("shared" if conv else "flattened") if first.tensor.kind == "conv" else None
-    return Target(group, layer, weights, _one_mask(group), convention, _one_amount(group, amount))
+    for place in group:
+        conv = _traced_conv(place, traced) if place.tensor.kind == "conv" and traced is not None else None
+        with about(place.name):
+            layers.append(layer_of(place.module, place.tensor, weights.shape, conv, place.name))
+    return Target(group, layers, weights, _one_mask(group), _one_amount(group, amount))
 
 
 def layer_of(

@@ -588,6 +588,113 @@ def test_the_linear_layer_of_gpt_2_has_its_inputs_first():
     assert first.neural_persistence == pytest.approx(neural_persistence(layer.weight.detach().numpy(), normalized=True))
 
 
+class SelfAttention(nn.MultiheadAttention):
+    def forward(self, x):
+        return super().forward(x, x, x, need_weights=False)[0]
+
+
+class WithStatistics(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(x), x.mean()
+
+
+class OfAList(nn.Conv2d):
+    def forward(self, xs):
+        return super().forward(xs[0])
+
+
+class OfNothing(nn.Linear):
+    def forward(self):
+        return self.weight
+
+
+@pytest.mark.parametrize(
+    ("layer", "call", "shape", "alphas"),
+    [
+        (SelfAttention(8, 2), lambda layer, x: layer(x), (2, 5, 8), [15, 15, 15, 15]),
+        (nn.Conv2d(1, 2, 3), lambda layer, x: layer(input=x), (1, 1, 5, 5), [42]),
+        (WithStatistics(1, 2, 3), lambda layer, x: layer(x), (1, 1, 5, 5), [None]),
+        (OfAList(1, 2, 3), lambda layer, x: layer([x]), (1, 1, 5, 5), [None]),
+        (OfNothing(3, 4), lambda layer, x: layer(), (1,), [6]),
+    ],
+)
+def test_layers_with_a_signature_of_their_own(layer, call, shape, alphas):
+    report = analyze(Calls(lambda model, x: call(model.a, x), a=layer), torch.ones(shape))
+    found = [each for each in report.layers if each.name.startswith("a.")]
+    assert [each.alpha for each in found] == alphas
+    assert all(each.calls == 1 for each in found)
+    assert all(each.reason for each in found if each.alpha is None)
+
+
+class Cell(nn.RNNCellBase):
+    def __init__(self):
+        super().__init__(3, 4, True, num_chunks=2)
+
+
+class Hyper(nn.Linear):
+    """Its weights are made by another layer, in each call."""
+
+    def __init__(self):
+        super().__init__(3, 4)
+        del self.weight
+        self.maker = nn.Linear(2, 12)
+
+    def forward(self, x):
+        return functional.linear(x, self.maker(torch.ones(2)).view(4, 3), self.bias)
+
+
+def test_weights_that_cannot_be_read_are_listed():
+    assert set(analyze(Cell()).unread) == {"weight_ih", "weight_hh"}
+    report = analyze(Hyper(), torch.ones(1, 3))
+    assert [layer.name for layer in report.layers] == ["maker.weight"]
+    assert report.unread == {"weight": "It is made while the model is called."}
+
+
+def test_a_diverged_convolution_is_told_without_an_example():
+    model = nn.Conv2d(1, 2, 3)
+    model.weight.data[1, 0, 2, 2] = math.nan
+    with pytest.raises(ValueError, match=r"^Layer 'weight': .* 1 of its 18 entries .* at index \(1, 0, 2, 2\): nan"):
+        analyze(model)
+
+
+def test_a_packed_sequence_is_one_argument():
+    packed = nn.utils.rnn.pack_padded_sequence(torch.randn(3, 2, 4), [3, 2])
+    assert [layer.calls for layer in analyze(nn.LSTM(4, 5), packed).layers] == [1] * 8
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_what_a_call_changes_of_tensors_is_put_back():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.linear = nn.Embedding(5, 4, max_norm=0.1), nn.Linear(4, 2)
+            self.register_buffer("coo", torch.eye(3).to_sparse())
+            self.register_buffer("csr", torch.eye(3).to_sparse_csr())
+            self.register_buffer("calls", torch.zeros(1))
+            self.cache = torch.zeros(2)
+
+        def forward(self, x):
+            self.calls += 1
+            self.cache += 1
+            self.coo *= 2
+            self.register_buffer("made", x)
+            return self.linear(self.embed(x))
+
+    model = Counting()
+    before = {name: tensor.to_dense().clone() for name, tensor in model.state_dict().items()}
+    analyze(model, torch.arange(5))
+    assert not model.cache.any()
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name].to_dense(), tensor) for name, tensor in before.items())
+
+
+def test_lazy_normalisation_is_made_in_the_call():
+    model = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d())
+    assert analyze(model, torch.randn(2, 3, 8, 8)).layers[0].shape == (4, 3, 3, 3)
+    assert len(analyze(nn.Sequential(nn.Linear(3, 3), nn.LazyBatchNorm1d())).layers) == 1
+
+
 def test_layers_of_no_kind_that_is_known_are_listed():
     model = nn.Sequential(nn.Linear(4, 4), nn.Bilinear(4, 4, 4))
     assert analyze(model).unread == {"1.weight": "Bilinear is no layer that topobounds knows."}

@@ -75,6 +75,9 @@ def test_the_example_follows_the_model():
     assert log(net) == {"epoch": 0, **topology_metrics(net, torch.zeros(1, 1, 8, 8, dtype=torch.bfloat16))}
     words = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2)).double()
     assert TopologyLog(example_input={"input": torch.tensor([1, 2])})(words)["topology/density"] == 1
+    counted = nn.Sequential(nn.Linear(3, 3))
+    counted.register_parameter("steps", nn.Parameter(torch.arange(4), requires_grad=False))
+    assert TopologyLog(example_input=torch.randn(1, 3))(counted)["epoch"] == 0
 
 
 def test_as_lightning_calls_it(net):

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrizations, prune
 from tests.torch_bridge.test_analyze import Conv1D, Padded
 from topobounds import critical_kernel_weights, persistence_diagram
 from topobounds.pruning import network_masks, topological_mask
-from torch_bridge import TopologicalUnstructured, topological_, topological_unstructured
+from torch_bridge import TopologicalUnstructured, analyze, topological_, topological_unstructured
 from torch_bridge.geometry import conv_geometry, weight_tensors
 
 README = Path(__file__).parents[2] / "README.md"
@@ -133,6 +133,13 @@ def test_a_refused_request_leaves_the_module_as_it_was(rounds):
         topological_unstructured(layer, "weight", 0.3)
         prune.remove(layer, "weight")
     assert layer(torch.ones(1, 30)).shape == (1, 20)
+
+
+def test_a_non_finite_weight_is_told_by_its_place_in_the_tensor():
+    layer = nn.LSTM(4, 3)
+    layer.weight_hh_l0.data[4, 0] = math.inf
+    with pytest.raises(ValueError, match=r"^Layer 'weight_hh_l0': .*1 of its 36 entries .* at row 4, column 0: inf"):
+        topological_(layer, 0.1)
 
 
 def test_a_non_finite_weight_is_refused_and_the_module_left_as_it_was():
@@ -443,6 +450,38 @@ def test_layers_with_the_same_weights_have_one_amount_and_one_mask():
     assert not hasattr(model[0], "weight_mask")
 
 
+@pytest.mark.parametrize("amount", [0.4, 1.0])
+def test_tied_weights_keep_what_carries_the_topology_of_every_graph(amount):
+    convs = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 2, 3, stride=3))
+    convs[2].weight = convs[0].weight
+    gates = nn.ModuleList([nn.Linear(6, 20), nn.LSTM(6, 5)])
+    gates[1].weight_ih_l0 = gates[0].weight
+    for model, example in ((convs, torch.zeros(1, 2, 8, 8)), (gates, None)):
+        before = [(layer.name, layer.alpha, layer.neural_persistence) for layer in analyze(model, example).layers]
+        report = topological_(model, amount, example_input=example, on_infeasible="clamp")
+        after = [(layer.name, layer.alpha, layer.neural_persistence) for layer in analyze(model, example).layers]
+        assert after == before
+        assert report.preserved
+        own = {name: value for name, _, value in before}
+        measured = {layer.name: layer.neural_persistence_before for layer in report.layers}
+        assert all(measured[name] == own[name] for name in measured if name in own)
+        first, second = report.layers[:2]
+        assert (first.kept, second.kept) == (first.kept,) * 2 > (first.alpha, second.alpha)
+
+
+def test_an_output_projection_of_two_attentions():
+    first, second = nn.MultiheadAttention(8, 2), nn.MultiheadAttention(8, 2)
+    second.out_proj = first.out_proj
+    model = nn.ModuleList([first, second])
+    topological_(model, 0.3)
+    dead = first.out_proj.weight_mask == 0
+    x = torch.randn(5, 1, 8)
+    train(model, lambda: second(*[first(x, x, x)[0]] * 3)[0].square().sum(), lr=0.01)
+    second(x, x, x)
+    assert dead.any()
+    assert not first.out_proj.weight[dead].any()
+
+
 def test_layers_that_it_does_not_know_are_listed():
     model = nn.Sequential(nn.Linear(20, 20), nn.Bilinear(20, 20, 5))
     assert topological_(model, 0.5).left_alone == {"1.weight": "Bilinear is no layer that topobounds knows."}
@@ -644,7 +683,10 @@ def test_the_same_masks_on_cuda():
         (lambda m: topological_unstructured(m, "weight", True), "'amount'.*not True"),
         (lambda m: topological_unstructured(m, "bias", 1), r"two or more dimensions, not one of \(20,\)"),
         (lambda m: topological_unstructured(m, "weights", 1), "'name' must be a parameter of Linear, not 'weights'"),
-        (lambda m: topological_unstructured(m, "weight", 1, input_size=(8,)), "are for convolutions, not Linear"),
+        (
+            lambda m: topological_unstructured(m, "weight", 1, input_size=(8,)),
+            "are for the weights of convolutions, not 'weight' of Linear",
+        ),
         (lambda m: topological_unstructured(m, "weight", 1, on_infeasible="x"), "'on_infeasible' must be one of"),
         (lambda m: TopologicalUnstructured(1, parts=0), "'parts' must be a positive integer, not 0"),
         (lambda m: TopologicalUnstructured.apply(m, "weight", 1, parts=3), "'parts' must be a divisor of the 20 rows"),
@@ -660,7 +702,28 @@ def test_the_same_masks_on_cuda():
             lambda m: topological_unstructured(nn.Conv1d(1, 1, 3), "weight", 1, input_size=(8, 8)),
             "'input_size' must be a sequence of 1 positive integers",
         ),
-        (lambda m: topological_(nn.ReLU(), 0.5), "must have a layer to prune"),
+        (lambda m: topological_(nn.ReLU(), 0.5), r"must have a layer to prune, and this has none\.$"),
+        (lambda m: topological_(m, 0.5, skip=["weight"]), r"this has none\. 'weight': skipped\.$"),
+        (lambda m: topological_(nn.Embedding(5, 3), 0.5), "'weight': embeddings are pruned where 'amount' names them"),
+        (
+            lambda m: topological_unstructured(nn.LazyLinear(3), "weight", 0.5),
+            "'module' must be one that has its weights: .*, not 'LazyLinear'",
+        ),
+        (
+            lambda m: topological_unstructured(m, "weight", 0.5, torch.full((20, 30), math.nan)),
+            "'importance_scores' must be finite, but 600 of its 600",
+        ),
+        (
+            lambda m: TopologicalUnstructured(2).compute_mask(torch.ones(4, 4), torch.ones(4, 3)),
+            r"'default_mask' must be of the shape \(4, 4\) of the weights, not \(4, 3\)",
+        ),
+        (
+            lambda m: topological_unstructured(
+                nn.Conv1d(1, 1, 3), "weight", 0.5, convention="flattened", input_size=(8,)
+            ),
+            r"'input_size' must be left out where convention is 'flattened', not \(8,\)",
+        ),
+        (lambda m: topological_unstructured(nn.Linear(4, 0), "weight", 0.5), r"at least one entry, not \(0, 4\)"),
         (lambda m: topological_(3, 0.5), r"'model' must be a torch\.nn\.Module, not 'int'"),
         (lambda m: topological_(nn.Linear, 0.5), r"'model' must be a torch\.nn\.Module, not <class"),
         (lambda m: topological_unstructured({}, "weight", 1), r"'module' must be a torch\.nn\.Module, not 'dict'"),

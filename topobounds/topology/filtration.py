@@ -201,7 +201,10 @@ def mask_matrix(mask: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 
 def check_finite(
-    matrix: NDArray[Any], support: NDArray[np.bool_] | None = None, shape: tuple[int, ...] | None = None
+    matrix: NDArray[Any],
+    support: NDArray[np.bool_] | None = None,
+    shape: tuple[int, ...] | None = None,
+    name: str = "weights",
 ) -> None:
     """Refuse a matrix with NaN or infinity on its support, saying how many and where the first is.
 
@@ -213,6 +216,8 @@ def check_finite(
         Where they are looked at.
     shape : tuple of int, optional
         The shape that the weights were given in, in which a place is named; that of `matrix` if left out.
+    name : str
+        The argument to blame.
 
     Raises
     ------
@@ -232,7 +237,7 @@ def check_finite(
     if first is not None:
         flat = first[0] * matrix.shape[1] + first[1]
         raise ValueError(
-            f"Argument 'weights' must be finite, but {n_bad} of its {matrix.size} entries are NaN or infinite, "
+            f"Argument '{name}' must be finite, but {n_bad} of its {matrix.size} entries are NaN or infinite, "
             f"the first at {_place(flat, shape or matrix.shape)}: {float(matrix[first])}."
         )
 
