@@ -58,7 +58,8 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except ValueError as error:
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
-            said = _of_options(str(error), command.params if command else [])
+            commands = command.commands.values() if isinstance(command, click.Group) else [command] if command else []
+            said = _of_options(str(error), [param for each in commands for param in each.params])
             if said == str(error):
                 raise
             raise ValueError(said) from None

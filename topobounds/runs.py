@@ -142,7 +142,9 @@ class RunFolder:
         """
         file = Path(path) / PLAN
         stored = _parse(file, _read(file))
-        if not isinstance(stored, dict) or stored.get("sha256") != digest(stored.get("plan")):
+        if not isinstance(stored, dict) or not isinstance(stored.get("plan"), dict):
+            raise RunError(f"{file} is damaged: it does not hold a mapping 'plan'.")
+        if stored.get("sha256") != digest(stored["plan"]):
             raise RunError(f"{file} is damaged: the plan in it does not have the SHA-256 that stands beside it.")
         if stored.get("version") != FORMAT_VERSION:
             raise RunError(f"{file} is of format {stored.get('version')}; this topobounds reads {FORMAT_VERSION}.")
@@ -172,13 +174,16 @@ class RunFolder:
         Raises
         ------
         RunError
-            If it is not finished, its manifest is damaged, or it was made for another plan.
+            If it is not finished, its manifest is damaged, or it was made for another plan or as another level: copied
+            or renamed.
         """
         if not self.is_finished(name):
             raise RunError(f"{self.path / name} is not a finished level: it has no {MANIFEST}.")
         level = Level(self.path / name)
         if level.manifest["plan"] != self.sha256:
             raise RunError(f"{self.path / name / MANIFEST} belongs to another plan than {self.path / PLAN}.")
+        if (made := level.manifest.get("name", name)) != name:  # the first folders had no names in them
+            raise RunError(f"{self.path / name} was made as the level '{made}': a copy, or renamed. Move it elsewhere.")
         return level
 
     @contextmanager
@@ -300,7 +305,7 @@ class RunFolder:
     def _finish(self, partial: Path, name: str) -> None:
         with _explained(partial, "finished"):
             files = {file.name: _describe(file) for file in sorted(partial.iterdir())}
-            manifest = {"version": FORMAT_VERSION, "plan": self.sha256, "files": files}
+            manifest = {"version": FORMAT_VERSION, "name": name, "plan": self.sha256, "files": files}
             _write(partial / MANIFEST, _pretty(manifest))
             _sync(partial)
             partial.rename(self.path / name)
@@ -331,7 +336,13 @@ class Level:
     path : pathlib.Path
         Its folder.
     manifest : dict
-        ``files``: name -> ``size`` in bytes and ``sha256``; ``plan``: SHA-256 of the plan it was made for.
+        ``files``: name -> ``size`` in bytes and ``sha256``; ``name`` of the level; ``plan``: SHA-256 of the plan it was
+        made for.
+
+    Raises
+    ------
+    RunError
+        If the manifest is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -340,6 +351,9 @@ class Level:
         self.manifest: dict[str, Any] = _parse(file, _read(file))
         if not isinstance(self.manifest, dict) or not {"plan", "files"} <= self.manifest.keys():
             raise RunError(f"{file} is damaged: it does not hold 'plan' and 'files'.")
+        files = self.manifest["files"]
+        if not isinstance(files, dict) or not all(map(_is_description, files.values())):
+            raise RunError(f"{file} is damaged: 'files' must be a mapping of names to 'size' and 'sha256'.")
 
     @property
     def name(self) -> str:
@@ -410,6 +424,21 @@ class Level:
         """
         for name in self.manifest["files"]:
             self._verified(name)
+
+    def check_sizes(self) -> None:
+        """Check that every file of the level is there, and as long as its manifest says; `verify` reads them all.
+
+        Raises
+        ------
+        RunError
+            Naming the first file that is missing or truncated.
+        """
+        for name, expected in self.manifest["files"].items():
+            file = self.path / name
+            with _explained(file, "read"):
+                size = file.stat().st_size
+            if size != expected["size"]:
+                self._verified(name)
 
     def _verified(self, name: str) -> bytes:
         file, expected = self.path / name, self.manifest["files"][name]
@@ -490,9 +519,9 @@ def _tensor_at(content: bytes, position: int) -> str:
     start = 8 + int.from_bytes(content[:8], "little")
     try:
         header = json.loads(content[8:start])
-    except ValueError:
+        spans = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
+    except (ValueError, AttributeError, TypeError, KeyError):
         return ", inside the header"
-    spans = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
     names = [name for name, (first, last) in spans.items() if first <= position - start < last]
     return f", inside tensor '{names[0]}'" if names else ""
 
@@ -602,6 +631,10 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _is_description(value: Any) -> bool:
+    return isinstance(value, dict) and type(value.get("size")) is int and isinstance(value.get("sha256"), str)
+
+
 def _describe(file: Path) -> dict[str, Any]:
     """Return size and SHA-256 of a file that a manifest is to vouch for, once it is on the disk."""
     with file.open("rb") as stream:
@@ -615,6 +648,8 @@ def _parse(file: Path, content: bytes, line: int = 1) -> Any:
     except ValueError as error:
         reason = f"line {line + error.lineno - 1}: {error.msg}" if isinstance(error, json.JSONDecodeError) else error
         raise RunError(f"{file} is damaged: {reason}.") from error
+    except RecursionError:
+        raise RunError(f"{file} is damaged: it is nested too deeply.") from None
 
 
 def _canonical(value: Any) -> bytes:

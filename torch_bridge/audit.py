@@ -175,6 +175,16 @@ def pruning_record(layer: LayerTensor, weights: Array, old: Mask, new: Mask) -> 
     }
 
 
+def layer_facts(layer: LayerTensor) -> dict[str, Any]:
+    """Return what a layer is, whatever its weights are."""
+    return {
+        "name": layer.name,
+        "shape": list(layer.shape),
+        "graphs": "shared" if layer.conv else "dense",
+        "input_size": list(layer.conv.input_size) if layer.conv else None,
+    }
+
+
 def training_record(layer: LayerTensor, weights: Array, mask: Mask) -> dict[str, Any]:
     """Return the state of a layer at the end of a level."""
     topology = layer_topology(layer, weights, mask)
@@ -182,9 +192,7 @@ def training_record(layer: LayerTensor, weights: Array, mask: Mask) -> dict[str,
     dead_outputs, dead_inputs = dead_units(layer, mask)
     return {
         "record": "layer",
-        "name": layer.name,
-        "shape": list(layer.shape),
-        "graphs": "shared" if layer.conv else "dense",
+        **layer_facts(layer),
         "weights": layer.n_weights,
         "kept": kept,
         "density": kept / layer.n_weights,

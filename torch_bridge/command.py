@@ -57,13 +57,16 @@ def imp() -> None:
 @imp.command(epilog="Plans that come with the package: " + ", ".join(_names()) + ".")
 @click.argument("plan")
 @click.option("--out", required=True, type=Run, help="Run folder; made where missing, resumed if it is this plan's.")
-@click.option("--seed", type=click.IntRange(min=0), help="In place of all seeds of the plan.")
+@click.option("--seed", type=Count(0, 2**64 - 1), help="In place of all seeds of the plan.")
 @click.option("--replicates", type=Count(1), help="In place of the plan's; a finished run may be given more.")
 @click.option("--method", help="In place of the plan's: imp, t-imp, random or shuffled.")
 @_training_options
 def run(plan: str, out: Path, seed: int | None, replicates: int | None, method: str | None, **how: Any) -> None:
     """Run PLAN, a TOML file or the name of a plan that comes with the package."""
-    _make(_changed(_plan(plan), seed, replicates, method), out, **how)
+    chosen = _plan(plan)
+    if chosen.model is None or chosen.recipe is None:
+        raise click.UsageError(f"{plan}: a plan for the command line needs [model], [data] and [recipe].")
+    _make(_changed(chosen, seed, replicates, method), out, **how)
 
 
 @imp.command()
@@ -119,7 +122,7 @@ def _plan(name: str) -> "ImpPlan":
     file = Path(name)
     if not file.is_file() and name in _names():
         file = CONFIGS / f"{name}.toml"
-    if not file.exists():
+    if not file.exists() or file.is_dir():
         raise argument_error("PLAN", f"a TOML file or one of {', '.join(_names())}", name)
     return ImpPlan.read(file)
 
@@ -139,8 +142,6 @@ def _changed(plan: "ImpPlan", seed: int | None, replicates: int | None, method: 
 def _make(plan: "ImpPlan", folder: Path, as_json: bool, **how: Any) -> None:
     from torch_bridge import MissingExtra, require
 
-    if plan.model is None or plan.recipe is None:
-        raise click.UsageError("A plan for the command line needs [model], [data] and [recipe].")
     try:
         require("torch")
     except MissingExtra as error:
@@ -176,10 +177,11 @@ def _print_status(found: dict[str, Any]) -> None:
     plan, console = found["plan"], console_on_stdout()
     state = "finished" if found["finished"] else "running" if found["in_use"] else "not finished"
     name = (plan["model"] or {}).get("name", "own net")
-    console.print(
+    said = (
         f"{found['folder']}: {plan['pruning']['method']} of {name}, {found['levels_done']} of "
         f"{found['levels_planned']} levels, {state}."
     )
+    console.print(said, markup=False)
     table = Table(*(column.replace("_", " ") for column in COLUMNS), box=None, pad_edge=False, header_style="bold")
     for level in found["levels"]:
         table.add_row(*(_cell(level.get(column)) for column in COLUMNS))

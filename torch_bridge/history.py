@@ -30,7 +30,13 @@ def open_run(folder: str | os.PathLike[str]) -> tuple[RunFolder, ImpPlan]:
 
 
 def level_records(run: RunFolder) -> list[dict[str, Any]]:
-    """Return the summary of every finished level, by replicate and level."""
+    """Return the summary of every finished level, by replicate and level.
+
+    Raises
+    ------
+    RunError
+        If a level is damaged, as far as the sizes of its files tell.
+    """
     return [_last(level) for level in run.levels]
 
 
@@ -113,6 +119,7 @@ def export(folder: str | os.PathLike[str], out: Path) -> list[Path]:
 
 
 def _last(level: Level) -> dict[str, Any]:
+    level.check_sizes()
     if not level.metrics or level.metrics[-1].get("record") != "level":
         raise RunError(f"{level.path} is no level of an IMP experiment: its metrics do not end in a summary.")
     return level.metrics[-1]

@@ -6,8 +6,11 @@ rewinds to a later step) as safetensors, and its records as JSON lines: one of t
 evaluation, one for every layer, and last a summary.
 """
 
+import hashlib
 import json
+import math
 import pickle
+import re
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,14 +29,20 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
-from topobounds._arguments import argument_error
+from topobounds._arguments import argument_error, real
 from topobounds._records import plain
-from topobounds.runs import RunError, RunFolder
-from torch_bridge.audit import LayerTensor, check_feasible, forest_share, prune, pruning_record, training_record
-from torch_bridge.data import Dataset, load_dataset
-from torch_bridge.geometry import (
-    undisturbed,
+from topobounds.runs import PLAN, RunError, RunFolder
+from torch_bridge.audit import (
+    LayerTensor,
+    check_feasible,
+    forest_share,
+    layer_facts,
+    prune,
+    pruning_record,
+    training_record,
 )
+from torch_bridge.data import Dataset, load_dataset
+from torch_bridge.geometry import undisturbed
 from torch_bridge.models import build_model
 from torch_bridge.nets import (
     Array,
@@ -141,22 +150,27 @@ def run_imp(
         be written.
     """
     _check_arguments(plan, model, train_fn)
+    checkpoint_seconds = real("checkpoint_seconds", checkpoint_seconds, "a non-negative number", 0.0, math.inf)
+    folder = Path(folder).absolute()  # whatever a training function makes the current one
     place, own = pick_device(device), (model, train_fn, example_input)
     at_once = min(how_many(jobs, place.type), plan.replicates)
     if at_once > 1:
         _check_can_travel(own, at_once)
-    extent = {"replicates": plan.replicates}
-    run = RunFolder.create(folder, plan.of_each_replicate, defaults=plan.defaults(), extent=extent)
-    if not missing_levels(run, plan):
-        _drop_leftovers(run)
-        return run
+    if (folder / PLAN).exists():
+        run = _run_of(plan, folder)
+        for level in run.levels:
+            level.verify()
+        if not missing_levels(run, plan):
+            _drop_leftovers(run)
+            return run
     data = None if plan.data is None else load_dataset(plan.data.name, data_dir, download=download)
+    experiment = _Experiment(plan, place, data, *own)  # before there is a folder: a plan that fails claims none
+    run = _run_of(plan, folder)
     with run.locked():
         _check_same_data(run, data)
         _drop_leftovers(run)
-        experiment = _Experiment(run, plan, place, data, *own)
         _check_same_layers(run, experiment.layers)
-        experiment.checkpoint_seconds = checkpoint_seconds
+        experiment.run, experiment.checkpoint_seconds = run, checkpoint_seconds
         left = list(dict.fromkeys(replicate for replicate, _ in missing_levels(run, plan)))
         steps = sum(map(experiment.steps, plan.levels))
 
@@ -183,9 +197,14 @@ def _make_elsewhere(
 ) -> None:
     """Make the levels of one replicate in a process other than the one that has locked the run."""
     data = None if plan.data is None else load_dataset(plan.data.name, data_dir)
-    experiment = _Experiment(RunFolder.open(path), plan, pick_device(device), data, *own)
-    experiment.checkpoint_seconds = checkpoint_seconds
+    experiment = _Experiment(plan, pick_device(device), data, *own)
+    experiment.run, experiment.checkpoint_seconds = RunFolder.open(path), checkpoint_seconds
     experiment.make_replicate(replicate, report)
+
+
+def _run_of(plan: ImpPlan, folder: Path) -> RunFolder:
+    extent = {"replicates": plan.replicates}
+    return RunFolder.create(folder, plan.of_each_replicate, defaults=plan.defaults(), extent=extent)
 
 
 def level_name(replicate: int, level: int) -> str:
@@ -204,7 +223,6 @@ class _Experiment:
 
     def __init__(
         self,
-        run: RunFolder,
         plan: ImpPlan,
         device: torch.device,
         data: Dataset | None,
@@ -212,7 +230,8 @@ class _Experiment:
         train_fn: TrainFunction | None,
         example_input: Any,
     ) -> None:
-        self.run, self.plan, self.device, self.train_fn = run, plan, device, train_fn
+        self.plan, self.device, self.train_fn = plan, device, train_fn
+        self.run: RunFolder
         self.checkpoint_seconds = CHECKPOINT_SECONDS
         self.data = data
         self.split: Split | None = None
@@ -230,6 +249,8 @@ class _Experiment:
         self.left_alone = left_alone(net, self.layers)
         check_feasible(self.layers, plan.pruning)
         if plan.recipe is not None and self.split is not None:
+            if model is not None:
+                self._check_own_net(net, self.split)
             self._check_precision(net, plan.recipe.precision, self.split.train[0][:2])
 
     def new_net(self, replicate: int, level: int = 0) -> nn.Module:
@@ -254,6 +275,24 @@ class _Experiment:
         if not isinstance(net, nn.Module):
             raise argument_error("model", "a net or a function that returns one", type(net).__name__)
         return net
+
+    def _check_own_net(self, net: nn.Module, split: Split) -> None:
+        """Refuse a net that does not make scores of the classes of the images."""
+        images, labels = (
+            split.train[0][:2],
+            torch.cat([part[1] for part in (split.train, split.validation, split.test)]),
+        )
+        n_classes, shape = int(labels.max()) + 1, "x".join(map(str, images.shape))
+        rule = f"a net that returns scores of {n_classes} classes, 2x{n_classes}, for float32 images, {shape}"
+        try:
+            with undisturbed(net):
+                scores = net(images)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise argument_error("model", rule, f"one that fails ({str(error).splitlines()[0]})") from error
+        if not isinstance(scores, Tensor) or not scores.is_floating_point():
+            raise argument_error("model", rule, scores.dtype if isinstance(scores, Tensor) else type(scores).__name__)
+        if scores.ndim != 2 or len(scores) != 2 or scores.shape[1] < n_classes:
+            raise argument_error("model", rule, tuple(scores.shape))
 
     @torch.no_grad()
     def _check_precision(self, net: nn.Module, precision: str, images: Tensor) -> None:
@@ -387,9 +426,14 @@ class _LevelMaker:
 
     def _check_masked(self, state: State) -> None:
         """Refuse a net whose pruned weights the caller has trained: its metrics are of another net than is kept."""
-        for name, mask in self.files["masks"].items():
-            if name not in state or state[name].shape != mask.shape:
+        start, goes_on = self.files["start"], self.plan.pruning.after in ("finetune", "lr-rewind")
+        for name, array in start.items():
+            if name not in state or state[name].shape != array.shape:
                 raise ValueError(f"Argument 'train_fn' must leave the net's parameters as they are; '{name}' is gone.")
+        for name in state:
+            if name not in start and goes_on:  # a new net has no place for it
+                raise ValueError(f"Argument 'train_fn' must leave the net's state as it is; '{name}' is new in it.")
+        for name, mask in self.files["masks"].items():
             alive = int(np.count_nonzero(state[name][~mask]))
             if alive:
                 raise ValueError(
@@ -398,13 +442,12 @@ class _LevelMaker:
                 )
 
     def _check_converged(self, state: State) -> None:
-        for name, mask in self.files["masks"].items():
-            bad = int(np.count_nonzero(~np.isfinite(state[name][mask].astype(np.float64))))
+        for name in self.experiment.aliases:
+            values = state[name][self.files["masks"].get(name, ...)]
+            bad = int(np.count_nonzero(~np.isfinite(values.astype(np.float64))))
             if bad:
-                raise ValueError(
-                    f"Training diverged: {bad} of the {int(mask.sum())} weights left of layer '{name}' are NaN or "
-                    "infinite."
-                )
+                left = "weights left of layer" if name in self.files["masks"] else "entries of"
+                raise ValueError(f"Training diverged: {bad} of the {values.size} {left} '{name}' are NaN or infinite.")
 
     def _train_by_recipe(self, net: nn.Module, masks: dict[str, Tensor], report: Report) -> None:
         experiment, recipe, split = self.experiment, self.plan.recipe, self.experiment.split
@@ -425,11 +468,13 @@ class _LevelMaker:
             snapshot_step=snapshot,
             normalized=experiment.model is None,
         )
-        assert experiment.data is not None
-        source = bytes.fromhex(experiment.data.sha256)  # a checkpoint begins with what its net was trained on
+        source = self._source(net)  # a checkpoint begins with it
         if (checkpoint := experiment.run.checkpoint(self.name)) is not None:
             if not checkpoint.startswith(source):
-                raise RunError(f"The checkpoint of {self.name} in {experiment.run.path} was made from other data.")
+                raise RunError(
+                    f"The checkpoint of {self.name} in {experiment.run.path} was made from other data, another plan or "
+                    f"another net. Without the file .{self.name}.checkpoint the level is made anew."
+                )
             training.restore(checkpoint.removeprefix(source))
         clock = Clock(experiment.checkpoint_seconds)
 
@@ -445,6 +490,18 @@ class _LevelMaker:
         self.trained = training.progress.records
         if snapshot and training.snapshot is not None:
             self.files["rewind"] = {name: as_numpy(value) for name, value in training.snapshot.items()}
+
+    def _source(self, net: nn.Module) -> bytes:
+        """Return a hash of what the level is made from: level, plan, data, net, masks and starting weights."""
+        assert self.experiment.data is not None
+        found = hashlib.sha256()
+        net_as_text = re.sub(r"\b0x[0-9a-fA-F]+", "", repr(net))  # without addresses in memory
+        for text in (self.name, self.plan.sha256, self.experiment.data.sha256, net_as_text):
+            found.update(text.encode() + b"\0")
+        for stem in ("masks", "start"):
+            for name, array in self.files[stem].items():
+                found.update(f"{name} {array.dtype} {array.shape}\0".encode() + np.ascontiguousarray(array).tobytes())
+        return found.digest()
 
     def _train_by_caller(self, train_fn: TrainFunction, net: nn.Module, masks: dict[str, Tensor]) -> None:
         places = {name: parameter.device for name, parameter in net.named_parameters()}
@@ -505,11 +562,12 @@ def _checked_metrics(metrics: Any) -> dict[str, Any]:
     rule = "a function that returns a mapping of metrics"
     if not isinstance(metrics, Mapping):
         raise argument_error("train_fn", rule, type(metrics).__name__)
-    found = {str(name): plain(value) for name, value in metrics.items()}
-    for name, value in found.items():
+    found = {}
+    for name, value in metrics.items():
         try:
-            json.dumps(value)
-        except (TypeError, ValueError):
+            found[str(name)] = plain(value)
+            json.dumps(found[str(name)])
+        except (TypeError, ValueError, RecursionError):
             raise argument_error("train_fn", f"{rule} that JSON can hold", f"{name} = {value!r}") from None
     accuracy = found.get("test_accuracy")
     if accuracy is not None and (isinstance(accuracy, bool) or not isinstance(accuracy, int | float)):
@@ -518,14 +576,18 @@ def _checked_metrics(metrics: Any) -> dict[str, Any]:
 
 
 def _summary(layers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the sums over the layers; the overlap is that of all forests together."""
+    """Return the sums over the layers; the overlap is that of all forests together.
+
+    Dead units are outputs that no weight reaches, gate by gate where there are gates; what no weight reads is told by
+    layer only, for it is some layer's output as well.
+    """
     total = {key: sum(layer[key] for layer in layers) for key in ("weights", "kept", "critical", "alpha")}
     held = sum(layer["overlap"] * layer["critical"] for layer in layers)
     return {
         **total,
         "density": total["kept"] / total["weights"],
         "overlap": held / total["critical"] if total["critical"] else 1.0,
-        "dead_units": sum(layer["dead_outputs"] + layer["dead_inputs"] for layer in layers),
+        "dead_units": sum(layer["dead_outputs"] for layer in layers),
         **{key: sum(layer[key] for layer in layers) if key in layers[0] else None for key in PERSISTENCES},
     }
 
@@ -541,6 +603,8 @@ def _result(trained: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _check_arguments(plan: ImpPlan, model: object, train_fn: object) -> None:
+    if not isinstance(plan, ImpPlan):
+        raise argument_error("plan", "an ImpPlan, such as ImpPlan.read makes of a file", type(plan).__name__)
     for name, part, given in (("model", plan.model, model), ("train_fn", plan.recipe, train_fn)):
         if (part is None) != (given is not None):
             table = "model" if name == "model" else "recipe"
@@ -581,20 +645,20 @@ def _report_from(report: Report, done: int, where: str, steps: int, message: str
 
 def _check_same_layers(run: RunFolder, layers: list[LayerTensor]) -> None:
     """Refuse a net with other layers than the levels that are there, or of which less is known."""
-    here = {layer.name: (list(layer.shape), "shared" if layer.conv else "dense") for layer in layers}
+    here = {layer.name: _graphs(layer_facts(layer)) for layer in layers}
     for level in run.levels[:1]:
-        records = [record for record in level.metrics if record["record"] == "layer"]
-        there = {record["name"]: (record["shape"], record["graphs"]) for record in records}
+        there = {record["name"]: _graphs(record) for record in level.metrics if record["record"] == "layer"}
         for name in there.keys() | here.keys():
             if there.get(name) != here.get(name):
                 raise RunError(
-                    f"{level.path} was made with other layers: '{name}' is {_shown(there.get(name))} there and "
-                    f"{_shown(here.get(name))} in the net and the example_input given now."
+                    f"{level.path} was made with other layers: '{name}' is {there.get(name, 'not there')} there and "
+                    f"{here.get(name, 'not there')} in the net and the example_input given now."
                 )
 
 
-def _shown(layer: tuple[list[int], str] | None) -> str:
-    return "not there" if layer is None else f"{'x'.join(map(str, layer[0]))} ({layer[1]} graphs)"
+def _graphs(record: Mapping[str, Any]) -> str:
+    size = f", inputs {'x'.join(map(str, record['input_size']))}" if record.get("input_size") else ""
+    return f"{'x'.join(map(str, record['shape']))} ({record['graphs']} graphs{size})"
 
 
 def _drop_leftovers(run: RunFolder) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import cycle
+from itertools import chain, count, cycle
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def measure(folders: Sequence[Path], replicates: int | None = None) -> FigureRec
     """
     rows: list[tuple[Any, ...]] = []
     runs: dict[str, dict[str, Any]] = {}
-    for folder in folders:
+    for folder in {folder.resolve(): folder for folder in folders}.values():
         run, plan = open_run(folder)
         found = [each for each in level_records(run) if replicates is None or each["replicate"] < replicates]
         levels = _comparable(found, plan)
@@ -103,7 +103,15 @@ def draw(record: FigureRecord) -> Any:
             part = record.where(run=run)
             _, densities = part.pivot("density", across="level", down="replicate")
             _, values = part.pivot(column, across="level", down="replicate")
-            draw_band(ax, densities.mean(axis=0), values, color=color, linestyle=dashes, marker="o", label=run)
+            draw_band(
+                ax,
+                densities.mean(axis=0),
+                values,
+                color=color,
+                linestyle=dashes,
+                marker="o",
+                label=run.replace("$", r"\$"),
+            )
         ax.set(xlabel="density", ylabel=label)
         _turn_round(ax, record.column("density"))
     axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, columnspacing=1.2)
@@ -138,8 +146,9 @@ def _comparable(levels: list[dict[str, Any]], plan: ImpPlan) -> list[dict[str, A
 def _unused_name(name: str, folder: Path, used: dict[str, Any]) -> str:
     if name not in used:
         return name
-    named = f"{name} ({folder.resolve().name})"
-    return named if named not in used else f"{name} ({folder})"
+    numbers = chain([""], (f" {n}" for n in count(2)))
+    others = (f"{name} ({folder.resolve().name}{number})" for number in numbers)
+    return next(other for other in others if other not in used)
 
 
 def _described(facts: dict[str, Any], replicates: int) -> str:

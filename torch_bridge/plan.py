@@ -46,7 +46,7 @@ class Part(Record):
         """
         table = f" of [{where}]" if where else ""
         if not isinstance(values, Mapping):
-            raise argument_error(where, "a table", values)
+            raise argument_error(where or "plan", "a table", values)
         known = {each.name: each for each in fields(cls)}  # type: ignore[arg-type]
         for key in values:
             choice(f"a key{table}", key, tuple(known))
@@ -98,6 +98,14 @@ class Part(Record):
             self._integers(low, name)
 
 
+def _check_pair(name: str, given: bool, of: str, chosen: str, its: str) -> None:
+    """Refuse an argument without the choice that it goes with, and the choice without it."""
+    if given and chosen != its:
+        raise ValueError(f"Argument '{name}' goes with the {of} '{its}', not with {chosen!r}.")
+    if chosen == its and not given:
+        raise ValueError(f"Argument '{name}' must be given with the {of} '{its}', and not be empty.")
+
+
 def _count(name: str, value: Any, low: int, high: int = LARGEST) -> int:
     number = integer(name, value, low)
     if number > high:
@@ -139,11 +147,10 @@ class ModelPlan(Part):
         if not isinstance(self.hidden, list | tuple):
             raise argument_error("hidden", "a sequence of positive integers", self.hidden)
         object.__setattr__(self, "hidden", tuple(_count("hidden", units, 1) for units in self.hidden))
-        if (self.name == "mlp") != bool(self.hidden):
-            raise ValueError(
-                f"Argument 'hidden' goes with the model 'mlp', which needs it; the model is {self.name!r}."
-            )
+        _check_pair("hidden", bool(self.hidden), "model", self.name, "mlp")
         self._optional_integer("width", 1)
+        if self.width == WIDTHS.get(self.name):  # so that a default given is a default left out
+            object.__setattr__(self, "width", None)
         if self.width is not None and self.name not in WIDTHS:
             raise ValueError(f"Argument 'width' goes with {', '.join(WIDTHS)}, not with {self.name}.")
 
@@ -262,10 +269,7 @@ class Recipe(Part):
             raise argument_error("milestones", rule, self.milestones)
         stones = [real("milestones", stone, rule, 0.0, BELOW_ONE, open_low=True) for stone in self.milestones]
         object.__setattr__(self, "milestones", tuple(stones))
-        if (self.schedule == "steps") != bool(stones):
-            raise ValueError(
-                f"Argument 'milestones' goes with the schedule 'steps', which needs it; it is {self.schedule!r}."
-            )
+        _check_pair("milestones", bool(stones), "schedule", self.schedule, "steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,22 +287,23 @@ class Pruning(Part):
         ``geometric`` prunes the share `rate` of the survivors every round, ``linear`` (the paper) the same number every
         round until the share `density` is left.
     rate : float
-        In (0, 1).
+        In (0, 1); of ``geometric``.
     density : float, optional
         In (0, 1); ``linear`` needs it.
     scope : {"local", "global"}
         Each layer on its own, or all layers ranked together.
     output_factor : float
-        What the rate (for ``linear``: the pruned share) of the last layer is multiplied by; Frankle & Carbin have 0.5.
-        0 leaves the layer dense; with ``global``, 0 or 1.
+        What the rate (for ``linear``: the pruned share) of the last layer is multiplied by, that is the last in the
+        order of the net's modules; Frankle & Carbin have 0.5. 0 leaves the layer dense; with ``global``, 0 or 1.
     factors : mapping of str to float
         The same for other layers, by the names of their weights.
     on_infeasible : {"raise", "clamp"}
         What T-IMP does where fewer weights are to be kept than carry the topology.
     after : {"rewind", "finetune", "lr-rewind", "reinit"}
         Weights of the initialisation, or of step `rewind_step` of the dense level, and training from that step on; the
-        weights as they are at the last learning rate; the weights as they are and the whole schedule again; new
-        random weights. Batch-norm statistics go with the weights; the optimiser always starts anew.
+        weights as they are at the last learning rate (almost 0 where the schedule is ``cosine``, which goes with
+        ``lr-rewind``); the weights as they are and the whole schedule again; new random weights. Batch-norm statistics
+        go with the weights; the optimiser always starts anew.
     rewind_step : int
         For ``rewind``: 0 is the initialisation.
     finetune_epochs : int, optional
@@ -337,10 +342,7 @@ class Pruning(Part):
         self._real("rate", rule, 0.0, BELOW_ONE, open_low=True)
         if self.density is not None:
             self._real("density", rule, 0.0, BELOW_ONE, open_low=True)
-        if (self.schedule == "linear") != (self.density is not None):
-            raise ValueError(
-                f"Argument 'density' goes with the schedule 'linear', which needs it; it is {self.schedule!r}."
-            )
+        _check_pair("density", self.density is not None, "schedule", self.schedule, "linear")
         if self.rewind_step and self.after != "rewind":
             raise ValueError(f"Argument 'rewind_step' goes with after='rewind', not with {self.after!r}.")
         if self.finetune_epochs and self.after != "finetune":
@@ -469,7 +471,7 @@ class ImpPlan(Part):
         self._integers(1, "replicates", high=MOST_ROUNDS)
         for name, kind in self.PARTS.items():
             value = getattr(self, name)
-            if value is not None and not isinstance(value, kind):
+            if (value is not None or name in ("pruning", "seeds")) and not isinstance(value, kind):
                 raise argument_error(name, f"a {kind.__name__}", type(value).__name__)
         if self.data is None and (self.model is not None or self.recipe is not None):
             raise ValueError("A plan with a [model] or a [recipe] needs [data].")
@@ -500,7 +502,7 @@ class ImpPlan(Part):
             Naming the file, if it cannot be read, is no TOML, or describes no plan.
         """
         try:
-            return cls.from_toml(Path(file).read_text(encoding="utf-8"))
+            return cls.from_toml(Path(file).read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise ValueError(f"{file} could not be read: {error.strerror or error}.") from error
         except ValueError as error:

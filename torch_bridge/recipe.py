@@ -93,7 +93,8 @@ def split_data(data: Dataset, plan: DataPlan, seed: int, device: torch.device) -
     count = len(data.train_labels)
     held_out = plan.validation if isinstance(plan.validation, int) else round(plan.validation * count)
     if not 1 <= held_out < count:
-        raise ValueError(f"Argument 'validation' must leave some of the {count} images on both sides, not {held_out}.")
+        given = plan.validation
+        raise ValueError(f"Argument 'validation' must leave some of the {count} images on both sides, not {given}.")
     order = np.random.default_rng(generator_seed(seed, "split")).permutation(count)
     chosen, left = np.sort(order[:held_out]), np.sort(order[held_out:])
     images, test_images = (
@@ -330,6 +331,8 @@ class Training:
             "snapshot": self.snapshot,
             "generator": torch.get_rng_state(),
             "cuda_generator": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "python_generator": random.getstate(),
+            "numpy_generator": _numpy_state(),
         }
         torch.save(state, content)
         return content.getvalue()
@@ -345,6 +348,18 @@ class Training:
         torch.set_rng_state(state["generator"])
         if state["cuda_generator"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_generator"], self.device)
+        random.setstate(state["python_generator"])
+        _set_numpy_state(state["numpy_generator"])
+
+
+def _numpy_state() -> dict[str, Any]:
+    """Return the state of numpy's global generator, which a net may draw from, in plain Python."""
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return {"name": name, "keys": np.asarray(keys).tolist(), "rest": rest}
+
+
+def _set_numpy_state(state: dict[str, Any]) -> None:
+    np.random.set_state((state["name"], np.array(state["keys"], np.uint32), *state["rest"]))  # noqa: NPY002
 
 
 def _optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:

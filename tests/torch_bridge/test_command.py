@@ -259,9 +259,21 @@ def test_export_writes_records_and_plain_weights(made, tmp_path, capsys):
 def test_errors_are_one_line(made, plan_file, tmp_path, capsys):
     assert "'PLAN' must be a TOML file or one of digits, " in refused(capsys, "run", "nothing", "--out", tmp_path / "x")
     assert "Missing option '--out'" in refused(capsys, "run", plan_file)
-    assert "'method' must be one of 'imp'" in refused(
+    assert "Argument '--method' must be one of 'imp'" in refused(
         capsys, "run", plan_file, "--method", "magic", "--out", tmp_path / "x"
     )
+    nowhere = refused(capsys, "run", "lenet-300-100", "--data-dir", tmp_path / "no", "--out", tmp_path / "x")
+    assert "--data-dir" in nowhere
+    assert "'--seed'" in refused(capsys, "run", plan_file, "--seed", 2**64, "--out", tmp_path / "x")
+    assert "'--checkpoint-seconds'" in refused(
+        capsys, "run", plan_file, "--checkpoint-seconds", "nan", "--out", tmp_path / "x"
+    )
+    assert "'PLAN' must be a TOML file" in refused(capsys, "run", tmp_path, "--out", tmp_path / "x")
+    (tmp_path / "empty.toml").write_text("")
+    assert "empty.toml: a plan for the command line needs" in refused(
+        capsys, "run", tmp_path / "empty.toml", "--out", tmp_path / "x"
+    )
+    assert not (tmp_path / "x").exists()
     message = refused(capsys, "run", plan_file, "--seed", 1, "--out", made["imp"], "--device", "cpu")
     assert "seeds.init is 0 there and 1 here" in message
     assert "could not be read" in refused(capsys, "status", tmp_path / "nothing")
@@ -271,6 +283,28 @@ def test_errors_are_one_line(made, plan_file, tmp_path, capsys):
     bare = tmp_path / "bare.toml"
     bare.write_text("replicates = 2\n")
     assert "needs [model], [data] and [recipe]" in refused(capsys, "run", bare, "--out", tmp_path / "x")
+
+
+def test_brackets_and_dollars_in_the_name_of_a_folder(made, tmp_path, capsys):
+    folder = tmp_path / "[a] [z] $x$"
+    shutil.copytree(made["imp"], folder)
+    _, out, _ = call(capsys, "status", folder)
+    assert "[a] [z] $x$: imp of mlp" in " ".join(out.split())
+    shutil.copytree(made["imp"], tmp_path / "b" / folder.name)
+    call(capsys, "plot", folder, tmp_path / "b" / folder.name, "--out", tmp_path / "out")
+    assert f"IMP ({folder.name})" in (tmp_path / "out" / "imp.csv").read_text()
+
+
+def test_every_run_is_drawn_under_a_name_of_its_own(made, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = ["a/x", "b/x", "x"]
+    for folder in folders:
+        shutil.copytree(made["imp"], tmp_path / folder)
+    call(capsys, "plot", *folders, "x", "--out", "out")
+    rows = [row.split(",")[0] for row in (tmp_path / "out" / "imp.csv").read_text().splitlines()[1:]]
+    names = list(dict.fromkeys(rows))
+    assert names == ["IMP", "IMP (x)", "IMP (x 2)"]
+    assert {rows.count(name) for name in names} == {len(rows) // 3}
 
 
 def test_folders_that_hold_something_else(tmp_path, capsys):

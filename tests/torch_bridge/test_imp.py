@@ -26,6 +26,7 @@ from topobounds.runs import RunError, RunFolder
 from topobounds.topology.persistence import persistence_diagram
 from topobounds.topology.spanning import maximum_spanning_forest
 from torch_bridge.data import load_dataset
+from torch_bridge.history import status
 from torch_bridge.imp import level_name, run_imp
 from torch_bridge.nets import layer_tensors, masked_steps
 from torch_bridge.plan import ImpPlan
@@ -269,7 +270,7 @@ def test_too_few_weights_for_t_imp_are_refused_before_training_or_clamped(tmp_pa
     change = {"method": "t-imp", "rounds": 4, "rate": 0.5}
     with pytest.raises(ValueError, match=r"Round 3 leaves layer 'layers\.2\.weight' 19 weights.*alpha = 24.*clamp"):
         run_imp(plan_of(TINY, pruning=change), tmp_path / "raise", device="cpu")
-    assert RunFolder.open(tmp_path / "raise").levels == []
+    assert not (tmp_path / "raise").exists()  # so that the plan can be mended
     run = run_imp(
         plan_of(TINY, recipe={"steps": 2}, pruning={**change, "on_infeasible": "clamp"}),
         tmp_path / "clamp",
@@ -463,6 +464,91 @@ def test_a_checkpoint_made_from_other_data_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("torch_bridge.data.DIGITS_SEED", 1)
     with pytest.raises(RunError, match=r"checkpoint of replicate-0\.level-00 in .* was made from other data"):
         run_imp(plan, tmp_path, device="cpu")
+
+
+def interrupted(plan, folder, **own):
+    """Make a run up to its first evaluation, with a checkpoint."""
+
+    def stop(done, total, message):
+        if list(Path(folder).glob(".*.checkpoint")):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_imp(plan, folder, device="cpu", checkpoint_seconds=0, progress=stop, **own)
+
+
+def test_a_checkpoint_made_by_another_plan_or_of_another_net_or_level_is_refused(tmp_path):
+    message = r"checkpoint of replicate-0\.level-0\d in .* another plan or another net"
+    interrupted(plan_of(TINY), tmp_path / "plan")
+    (tmp_path / "plan" / "plan.json").unlink()
+    with pytest.raises(RunError, match=message):
+        run_imp(plan_of(TINY, recipe={"learning_rate": 0.05}), tmp_path / "plan", device="cpu")
+
+    plan = ImpPlan.from_dict({"data": TINY["data"], "recipe": TINY["recipe"], "pruning": {"rounds": 1}})
+
+    def net(kind):
+        return lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 20), kind(), nn.Linear(20, 10))
+
+    interrupted(plan, tmp_path / "net", model=net(nn.ReLU))
+    with pytest.raises(RunError, match=message):
+        run_imp(plan, tmp_path / "net", model=net(nn.Tanh), device="cpu")
+    assert len(run_imp(plan, tmp_path / "net", model=net(nn.ReLU), device="cpu").levels) == 2
+
+    interrupted(plan_of(TINY), tmp_path / "level")
+    level = tmp_path / "level" / f".{level_name(0, 0)}.checkpoint"
+    kept = level.read_bytes()
+    run_imp(plan_of(TINY), tmp_path / "level", device="cpu")
+    shutil.rmtree(tmp_path / "level" / level_name(0, 2))
+    level.with_name(f".{level_name(0, 2)}.checkpoint").write_bytes(kept)
+    with pytest.raises(RunError, match=message):
+        run_imp(plan_of(TINY), tmp_path / "level", device="cpu")
+
+
+class Drops(nn.Module):
+    """Leaves out images by generators other than torch's."""
+
+    def forward(self, x):
+        if not self.training:
+            return x
+        return x * random.choice([0.5, 2.0]) * (np.random.rand() < 0.8)  # noqa: NPY002 -- as callers do
+
+
+def test_a_net_that_draws_from_other_generators_resumes_to_the_same_bytes(tmp_path):
+    plan = ImpPlan.from_dict({"data": TINY["data"], "recipe": TINY["recipe"], "pruning": {"rounds": 1}})
+
+    def net():
+        return nn.Sequential(nn.Flatten(), Drops(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 10))
+
+    interrupted(plan, tmp_path / "a", model=net)
+    resumed = run_imp(plan, tmp_path / "a", model=net, device="cpu")
+    assert contents(resumed.path) == contents(run_imp(plan, tmp_path / "b", model=net, device="cpu").path)
+
+
+@pytest.mark.parametrize("change", ["swapped", "copied"])
+def test_levels_that_were_moved_or_copied_are_refused(tiny, tmp_path, change):
+    folder = shutil.copytree(tiny.path, tmp_path / "run")
+    first, second = folder / level_name(0, 1), folder / level_name(0, 2)
+    shutil.rmtree(second)
+    if change == "swapped":
+        first.rename(second)
+    else:
+        shutil.copytree(first, folder / f"{first.name}.bak")
+    for read in (status, lambda path: run_imp(plan_of(TINY, replicates=2), path, device="cpu")):
+        with pytest.raises(RunError, match=rf"was made as the level '{level_name(0, 1)}': a copy, or renamed"):
+            read(folder)
+
+
+def test_a_finished_run_is_checked_whole(tiny, tmp_path):
+    folder = shutil.copytree(tiny.path, tmp_path / "run")
+    end = folder / level_name(0, 1) / "end.safetensors"
+    content = end.read_bytes()
+    end.write_bytes(content[:1000])
+    for read in (status, lambda path: run_imp(plan_of(TINY, replicates=2), path, device="cpu")):
+        with pytest.raises(RunError, match=r"end\.safetensors is damaged: it ends at byte 1000 of"):
+            read(folder)
+    end.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(RunError, match=r"end\.safetensors is damaged: it was altered"):
+        run_imp(plan_of(TINY, replicates=2), folder, device="cpu")
 
 
 def test_what_was_left_of_checkpoints_goes_when_a_finished_run_is_opened(tmp_path):
@@ -685,7 +771,7 @@ def test_a_precision_that_torch_cannot_compute_in_is_refused_before_training(tmp
         run_imp(
             ImpPlan.from_dict(tables), tmp_path, model=lambda: nn.Sequential(nn.Flatten(), Fussy(64, 10)), device="cpu"
         )
-    assert not RunFolder.open(tmp_path).levels
+    assert not list(tmp_path.iterdir())
 
 
 # a net and a training function of the caller's own
@@ -723,6 +809,16 @@ def test_a_training_function_of_ones_own(tmp_path):
             assert not level.weights("end")[name][~mask].any()
     again = run_imp(plan, tmp_path / "b", model=build, train_fn=plain_training)
     assert contents(again.path) == contents(run.path)
+
+
+def test_a_training_function_may_go_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def train(model, mask, round):
+        os.chdir("/")
+
+    run = run_imp(ImpPlan.from_dict({"pruning": {"rounds": 1}}), "here", model=build, train_fn=train)
+    assert [level.path.parent for level in run.levels] == [tmp_path / "here"] * 2
 
 
 def test_copies_of_a_module_of_ones_own_are_trained_and_it_is_left_as_it_is(tmp_path):
@@ -908,11 +1004,18 @@ def test_another_net_or_a_forgotten_example_is_refused_at_resumption(tmp_path):
     def net(channels=4):
         return nn.Sequential(nn.Conv2d(1, channels, 3, padding=1), nn.Flatten(), nn.Linear(64 * channels, 10))
 
+    def anysize():
+        return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.AdaptiveMaxPool2d(8), nn.Flatten(), nn.Linear(256, 10))
+
     plan, example = ImpPlan.from_dict({"pruning": {"rounds": 1}}), torch.zeros(1, 1, 8, 8)
     run = run_imp(plan, tmp_path, model=net, train_fn=lambda *_: None, example_input=example)
     shutil.rmtree(run.level(level_name(0, 1)).path)
-    with pytest.raises(RunError, match=r"'0\.weight' is 4x1x3x3 \(shared graphs\) there and 4x1x3x3 \(dense "):
+    with pytest.raises(
+        RunError, match=r"'0\.weight' is 4x1x3x3 \(shared graphs, inputs 8x8\) there and 4x1x3x3 \(dense "
+    ):
         run_imp(plan, tmp_path, model=net, train_fn=lambda *_: None)
+    with pytest.raises(RunError, match=r"inputs 8x8\) there and .*, inputs 9x9\) in the net and the example_input"):
+        run_imp(plan, tmp_path, model=anysize, train_fn=lambda *_: None, example_input=torch.zeros(1, 1, 9, 9))
     with pytest.raises(RunError, match=r"level-00 was made with other layers: "):
         run_imp(plan, tmp_path, model=lambda: net(5), train_fn=lambda *_: None, example_input=example)
     assert len(run_imp(plan, tmp_path, model=net, train_fn=lambda *_: None, example_input=example).levels) == 2
@@ -934,6 +1037,33 @@ def test_a_net_of_ones_own_in_our_training(tmp_path, last):
     assert 0 < losses[-1] < losses[0]
 
 
+def circular(model, mask, round):
+    metrics = {}
+    metrics["itself"] = metrics
+    return metrics
+
+
+def bias_of_nan(model, mask, round):
+    model[3].bias.data.fill_(torch.nan)
+
+
+def with_a_buffer(model, mask, round):
+    model.register_buffer("seen", torch.ones(1))
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return (self.layer(x.flatten(1)),) * 2
+
+
+def narrow():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+
+
 @pytest.mark.parametrize(
     ("tables", "given", "message"),
     [
@@ -944,6 +1074,20 @@ def test_a_net_of_ones_own_in_our_training(tmp_path, last):
         ({"replicates": 2}, {"model": build(), "train_fn": plain_training}, "'model' must be a function that returns"),
         ({}, {"model": nn.ReLU, "train_fn": plain_training}, "'model' must have a layer to prune"),
         ({}, {"model": build, "train_fn": lambda *_: 3.0}, "'train_fn' must be a function that returns a mapping"),
+        ({}, {"model": build, "train_fn": circular}, "'train_fn' must be a function that returns .* JSON can hold"),
+        ({}, {"model": build, "train_fn": bias_of_nan}, "diverged: 10 of the 10 entries of '3.bias' are NaN"),
+        (
+            {"pruning": {"after": "finetune"}},
+            {"model": build, "train_fn": with_a_buffer},
+            "'train_fn' must leave the net's state as it is; 'seen' is new in it",
+        ),
+        ({"data": TINY["data"], "recipe": {}}, {"model": Twice}, r"'model' must be a net that returns .*, not 'tuple'"),
+        ({"data": TINY["data"], "recipe": {}}, {"model": narrow}, r"scores of 10 classes, 2x10, .*, not \(2, 5\)"),
+        (
+            {"data": TINY["data"], "recipe": {}},
+            {"model": lambda: nn.Linear(3, 3)},
+            "'model' must be a net that returns scores .* 2x1x8x8, not 'one that fails",
+        ),
         ({"pruning": {"factors": {"x": 0.5}}}, {"model": build, "train_fn": plain_training}, "no layer 'x'"),
         (TINY, {"jobs": 0}, "'jobs' must be a positive integer, not 0"),
         (

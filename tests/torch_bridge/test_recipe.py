@@ -147,7 +147,7 @@ def test_padding_is_background_all_round():
     [
         ({"image_size": 7}, "'image_size' must be at least the 8 pixels that there are, not 7"),
         ({"validation": 1733}, "'validation' must leave some of the 1733 images on both sides, not 1733"),
-        ({"validation": 1e-9}, "on both sides, not 0"),
+        ({"validation": 1e-9}, "on both sides, not 1e-09"),
     ],
 )
 def test_data_that_do_not_fit_are_refused(change, message):
