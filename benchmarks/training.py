@@ -19,6 +19,7 @@ import math
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -101,7 +102,7 @@ def contestants(name, device):
         try:
             found[rival][0]()
         except (RuntimeError, NotImplementedError) as error:
-            print(f"{name}, {rival}: {str(error).splitlines()[0][:150]}")
+            print(f"{name}, {rival}: {str(error).splitlines()[0][:150]}", file=sys.stderr)
             del found[rival]
     return found
 
