@@ -122,7 +122,7 @@ def model_times(build, example, rounds):
 def main():
     rounds = 3 if "--quick" in sys.argv[1:] else 9
     torch.set_num_threads(1)
-    print(f"{machine_line().rstrip(".")}; torch {torch.__version__}, one thread; {rounds} rounds\n")
+    print(f"{machine_line().rstrip('.')}; torch {torch.__version__}, one thread; {rounds} rounds\n")
     print("| keep 0.1 | " + " | ".join(CONTESTANTS) + " |\n|---|" + "---:|" * len(CONTESTANTS))
     for m, n in SIZES:
         weights = np.random.default_rng(0).standard_normal((m, n), np.float32)

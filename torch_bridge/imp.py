@@ -278,11 +278,9 @@ class _Experiment:
 
     def _check_own_net(self, net: nn.Module, split: Split) -> None:
         """Refuse a net that does not make scores of the classes of the images."""
-        images, labels = (
-            split.train[0][:2],
-            torch.cat([part[1] for part in (split.train, split.validation, split.test)]),
-        )
-        n_classes, shape = int(labels.max()) + 1, "x".join(map(str, images.shape))
+        images = split.train[0][:2]
+        n_classes = 1 + max(int(labels.max()) for _, labels in (split.train, split.validation, split.test))
+        shape = "x".join(map(str, images.shape))
         rule = f"a net that returns scores of {n_classes} classes, 2x{n_classes}, for float32 images, {shape}"
         try:
             with undisturbed(net):
