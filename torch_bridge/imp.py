@@ -646,7 +646,7 @@ def _check_same_layers(run: RunFolder, layers: list[LayerTensor]) -> None:
     here = {layer.name: _graphs(layer_facts(layer)) for layer in layers}
     for level in run.levels[:1]:
         there = {record["name"]: _graphs(record) for record in level.metrics if record["record"] == "layer"}
-        for name in there.keys() | here.keys():
+        for name in [*there, *here]:
             if there.get(name) != here.get(name):
                 raise RunError(
                     f"{level.path} was made with other layers: '{name}' is {there.get(name, 'not there')} there and "
