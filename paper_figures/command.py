@@ -54,8 +54,8 @@ def figures(ctx: click.Context, /, names: tuple[str, ...], from_records: bool, a
     bounds (all bounds beside the truth), retention (what magnitude pruning leaves of the spanning tree), corollary_3_4
     (where it fails) and compression (table 1 in three conventions). These add some 20 seconds without a net to train.
 
-    Only when named, for it trains for an hour on MNIST: t_imp, T-IMP beside IMP by density. It has its own epochs,
-    whatever --epochs says. --from-records draws it too.
+    Only when named, for it trains for about an hour on MNIST: t_imp, T-IMP beside IMP by density. It has its own
+    epochs, whatever --epochs says. --from-records draws it too.
 
     Trains the nets that are missing, measures them, draws PDF and PNG, and writes the numbers behind each figure as
     CSV and, with where they come from, as JSON. Nets are kept under OUT/runs; a finished trial is not trained again.

@@ -26,18 +26,6 @@ from topobounds.theory.overlap import boruvka_bound, overlap_limit, star_bound
 from topobounds.theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
 from topobounds.theory.table1 import Architecture
 
-__all__ = [
-    "CompressionReport",
-    "LayerReport",
-    "ModelReport",
-    "OverlapReport",
-    "SharedCompression",
-    "compression_report",
-    "html_table",
-    "layer_report",
-    "overlap_report",
-]
-
 Progress = Callable[[int, int], None]
 UNCOUNTED = "The closed form presumes a connected graph; components are not counted."
 Row = tuple[str, float | Fraction | str | None, str, str]

@@ -434,7 +434,7 @@ def _check_geometry(shape: tuple[int, ...], conv: Conv | None) -> None:
     if conv is not None:
         checked_conv(conv)
     elif len(shape) < 2:
-        raise argument_error("weights", "a matrix", f"an array of shape {shape}")
+        raise ValueError(f"Argument 'weights' must be a matrix, not an array of shape {shape}.")
     elif len(shape) > 2:
         raise ValueError(
             f"Argument 'conv' must be given for weights of shape {shape}: the Conv whose kernel they are, or "

@@ -87,7 +87,7 @@ class Part(Record):
 
     def _integers(self, low: int, *names: str, high: int = LARGEST) -> None:
         for name in names:
-            object.__setattr__(self, name, _count(name, getattr(self, name), low, high))
+            object.__setattr__(self, name, integer(name, getattr(self, name), low, most=high))
 
     def _real(self, name: str, rule: str, low: float, high: float, *, open_low: bool = False) -> None:
         """Check a number and keep it as a float, so that 1 and 1.0 are one plan."""
@@ -104,13 +104,6 @@ def _check_pair(name: str, given: bool, of: str, chosen: str, its: str) -> None:
         raise ValueError(f"Argument '{name}' goes with the {of} '{its}', not with {chosen!r}.")
     if chosen == its and not given:
         raise ValueError(f"Argument '{name}' must be given with the {of} '{its}', and not be empty.")
-
-
-def _count(name: str, value: Any, low: int, high: int = LARGEST) -> int:
-    number = integer(name, value, low)
-    if number > high:
-        raise argument_error(name, f"at most {high:,}", number)
-    return number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +139,7 @@ class ModelPlan(Part):
         choice("initialization", self.initialization, ("default", "glorot"))
         if not isinstance(self.hidden, list | tuple):
             raise argument_error("hidden", "a sequence of positive integers", self.hidden)
-        object.__setattr__(self, "hidden", tuple(_count("hidden", units, 1) for units in self.hidden))
+        object.__setattr__(self, "hidden", tuple(integer("hidden", units, 1, most=LARGEST) for units in self.hidden))
         _check_pair("hidden", bool(self.hidden), "model", self.name, "mlp")
         self._optional_integer("width", 1)
         if self.width == WIDTHS.get(self.name):  # so that a default given is a default left out
@@ -224,7 +217,7 @@ class Recipe(Part):
     precision : {"float32", "bfloat16"}
         ``bfloat16`` autocasts the forward pass; weights stay float32.
     compile : bool
-        Put the net through ``torch.compile``: minutes at the start of a process, for faster steps of deep nets.
+        Put the net through ``torch.compile``: a slow start of every process, for faster steps of deep nets.
 
     Raises
     ------

@@ -24,8 +24,7 @@ except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
 from topobounds._arguments import argument_error, choice, integer, real
-from topobounds._records import Record
-from topobounds.analysis import html_table
+from topobounds._records import Record, html_table
 from topobounds.layers import Conv
 from topobounds.pruning import Infeasible, Mask, Scope, masks_around
 from topobounds.topology.filtration import as_array, check_finite

@@ -138,7 +138,9 @@ def weight_array(weights: ArrayLike) -> NDArray[Any]:
     """
     array = as_array("weights", weights)
     if 0 in array.shape:
-        raise argument_error("weights", "an array with at least one entry", f"one of shape {array.shape}")
+        raise ValueError(
+            f"Argument 'weights' must be an array with at least one entry, not one of shape {array.shape}."
+        )
     return _as_floats(array)
 
 
