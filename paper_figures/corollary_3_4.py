@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from paper_figures import style
 from paper_figures.bounds import row_counts
 from paper_figures.records import FigureRecord, Settings, point_seed, provenance
-from topobounds.layers import cells_at_density
 from topobounds.plotting import CATEGORIES
+from topobounds.supports import cells_at_density
 from topobounds.theory.enclosure import Enclosure, expected_overlap
 from topobounds.theory.paper import corollary_3_4
 from topobounds.theory.supports import any_support_bound

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from paper_figures import style
 from paper_figures.records import FigureRecord, Settings
 from paper_figures.training import layer_weights, net_name, run_provenance, source_line, trained, trials
-from topobounds.layers import cells_at_density
 from topobounds.plotting import CATEGORIES, draw_band, layer_colors
+from topobounds.supports import cells_at_density
 from topobounds.theory.paper import corollary_3_4
 from topobounds.topology.spanning import magnitude_overlap
 

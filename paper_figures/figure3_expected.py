@@ -18,9 +18,9 @@ from paper_figures import figure3, style
 from paper_figures.corollary_3_4 import chance_of_disconnected
 from paper_figures.records import FigureRecord, Settings, point_seed
 from paper_figures.training import net_name, source_line
-from topobounds.layers import cells_at_density
 from topobounds.montecarlo import simulate_overlap
 from topobounds.plotting import draw_band
+from topobounds.supports import cells_at_density
 from topobounds.theory.enclosure import Enclosure, expected_overlap
 
 TRAINS = True

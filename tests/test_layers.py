@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from tests import naive_convolution
-from topobounds.layers import Conv, Dense, Recurrent, Unrolled, cells_at_density
+from topobounds.layers import Conv, Dense, Recurrent, Unrolled
+from topobounds.supports import cells_at_density
 
 
 @pytest.mark.parametrize("seed", range(16))

@@ -22,7 +22,8 @@ from topobounds import (
     star_bound,
     theorem_3_3,
 )
-from topobounds.layers import Conv, cells_at_density
+from topobounds.layers import Conv
+from topobounds.supports import cells_at_density
 from topobounds.theory.overlap import corollary_3_4_repaired
 from topobounds.theory.symbolic import exact_theorem_3_3
 from topobounds.verification.samples import Setting

@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import MOST_TRIALS, argument_error, density_fraction, integer, items
 from topobounds._records import Record, html_table
-from topobounds.layers import Conv, Dense, LayerShape, Recurrent, cells_at_density, check_neurons
+from topobounds.layers import Conv, Dense, LayerShape, Recurrent
 from topobounds.montecarlo import Estimate, simulate_overlap
+from topobounds.supports import cells_at_density, check_neurons
 from topobounds.theory.compression import Compression, as_layers, compression, critical_compression_ratio
 from topobounds.theory.counting import exact_expected_overlap
 from topobounds.theory.enclosure import Enclosure, expected_overlap
@@ -595,7 +596,7 @@ def layer_report(
     >>> report.alpha, report.critical_rank, float(report.eta_tau), round(report.overlap, 3)
     (49, 109, 12.244897959183673, 0.857)
     """
-    from topobounds.topology.filtration import as_array, check_finite
+    from topobounds.weights import as_array, check_finite
 
     array = as_array("weights", weights)
     if array.size == 0:
@@ -672,7 +673,7 @@ def _measured_kernel(weights: NDArray[Any], conv: Conv) -> dict[str, Any]:
 
 def _rank(weights: NDArray[Any], index: int) -> int:
     """Return the place of one weight in the total order, from 1."""
-    from topobounds.topology.filtration import order_keys, weight_array
+    from topobounds.weights import order_keys, weight_array
 
     values = order_keys(weight_array(weights)).ravel()  # an integer need not have its own absolute value
     return int(np.count_nonzero(values > values[index]) + np.count_nonzero(values[: index + 1] == values[index]))

@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from topobounds._arguments import MOST_TRIALS, argument_error, choice, density_fraction, integer
 from topobounds._processors import processors
 from topobounds._records import Record
-from topobounds.layers import cells_at_density
+from topobounds.supports import cells_at_density
 
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]

@@ -18,9 +18,9 @@ from matplotlib.text import Text
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, integer
-from topobounds.topology.filtration import weight_matrix
 from topobounds.topology.persistence import PersistenceDiagram
 from topobounds.topology.spanning import SpanningForest
+from topobounds.weights import weight_matrix
 
 CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours for things without an order (Okabe and Ito's, told apart by every kind of colour vision)."""

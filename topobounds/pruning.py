@@ -17,15 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from topobounds._arguments import argument_error, as_written, choice, density_fraction, integer, is_integer, real
 from topobounds.layers import Conv
 from topobounds.topology.convolution import checked_conv, critical_kernel_weights
-from topobounds.topology.filtration import (
-    MAGNITUDE_BITS,
-    check_finite,
-    mask_matrix,
-    order_keys,
-    weight_array,
-    weight_matrix,
-)
 from topobounds.topology.spanning import maximum_spanning_forest
+from topobounds.weights import MAGNITUDE_BITS, check_finite, mask_matrix, order_keys, weight_array, weight_matrix
 
 Keep = int | float | Fraction
 Mask = NDArray[np.bool_]
@@ -52,7 +45,7 @@ def magnitude_mask(
     Parameters
     ----------
     weights : array_like
-        Real numbers of any shape, finite where they survive; see `topobounds.topology.filtration.weight_matrix`.
+        Real numbers of any shape, finite where they survive; see `topobounds.weights.weight_matrix`.
     keep : int or float or Fraction, optional
         An integer is the number of weights to keep, 0 to the number of survivors. A float or fraction in (0, 1] is the
         share of the survivors: ``keep=1`` keeps one weight, ``keep=1.0`` all of them. The share is read as it is

@@ -11,8 +11,8 @@ from topobounds._arguments import argument_error
 from topobounds.layers import Conv
 from topobounds.pruning import Infeasible, Mask, Method, magnitude_mask, network_masks
 from topobounds.topology.convolution import critical_kernel_weights
-from topobounds.topology.filtration import check_finite
 from topobounds.topology.persistence import PersistenceDiagram, persistence_diagram, total_neural_persistence
+from topobounds.weights import check_finite
 from torch_bridge.plan import Pruning
 
 Array = NDArray[Any]

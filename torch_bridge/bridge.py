@@ -13,7 +13,7 @@ except ModuleNotFoundError as error:
 from topobounds._arguments import argument_error
 from topobounds.analysis import LayerReport, ModelReport, layer_report
 from topobounds.layers import Conv, Dense, Recurrent
-from topobounds.topology.filtration import as_array
+from topobounds.weights import as_array
 from torch_bridge.geometry import (
     Trace,
     WeightTensor,

@@ -27,7 +27,7 @@ from topobounds._arguments import argument_error, choice, integer, real
 from topobounds._records import Record, html_table
 from topobounds.layers import Conv
 from topobounds.pruning import Infeasible, Mask, Scope, masks_around
-from topobounds.topology.filtration import as_array, check_finite
+from topobounds.weights import as_array, check_finite
 from torch_bridge.audit import LayerTensor, Topology, layer_topology
 from torch_bridge.geometry import (
     WeightTensor,

@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
 from topobounds._arguments import argument_error, choice
 from topobounds.layers import Conv
 from topobounds.pruning import Mask
-from topobounds.topology.filtration import as_array
+from topobounds.weights import as_array
 from torch_bridge.audit import LayerTensor, Topology, layer_topology
 from torch_bridge.geometry import (
     Trace,

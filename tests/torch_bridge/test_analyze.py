@@ -24,7 +24,7 @@ from topobounds import (
 )
 from topobounds.layers import Conv, Dense, Recurrent
 from topobounds.pruning import magnitude_mask
-from topobounds.topology.filtration import as_array
+from topobounds.weights import as_array
 from torch_bridge import analyze, topological_unstructured
 from torch_bridge.geometry import conv_geometry, trace
 

@@ -13,7 +13,7 @@ import math
 from fractions import Fraction
 
 from topobounds._arguments import argument_error, density_fraction, integer, real
-from topobounds.layers import cells_at_density
+from topobounds.supports import cells_at_density
 
 __all__ = [
     "boruvka_bound",

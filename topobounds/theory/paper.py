@@ -10,7 +10,8 @@ from fractions import Fraction
 
 from topobounds._arguments import argument_error, density_fraction
 from topobounds._records import Record
-from topobounds.layers import Conv, LayerShape, cells_at_density
+from topobounds.layers import Conv, LayerShape
+from topobounds.supports import cells_at_density
 from topobounds.theory.overlap import checked_shape
 
 MOST_TERMS = 2**24  # of a printed sum: some five seconds

@@ -15,10 +15,10 @@ from topobounds._arguments import argument_error, choice
 from topobounds._kernels.convolution import label_vertices
 from topobounds._records import Record
 from topobounds.layers import Axis, Conv
-from topobounds.topology.filtration import as_array, check_finite, mask_matrix, order_keys, weight_array
 from topobounds.topology.persistence import PersistenceDiagram
 from topobounds.topology.shared import SharedGraph, TapEdges, critical_weights, entry_levels
 from topobounds.topology.spanning import Zeros
+from topobounds.weights import as_array, check_finite, mask_matrix, order_keys, weight_array
 
 
 @dataclass(frozen=True, eq=False, repr=False)

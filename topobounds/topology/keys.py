@@ -8,7 +8,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from topobounds.topology.filtration import MAGNITUDE_BITS, order_keys
+from topobounds.weights import MAGNITUDE_BITS, order_keys
 
 Cells = NDArray[np.uint64]
 Tile = tuple[NDArray[Any], Any, Any]

@@ -13,8 +13,8 @@ from topobounds._arguments import argument_error, choice, integers, items
 from topobounds._kernels.convolution import join
 from topobounds._records import Record
 from topobounds.layers import Dense, Network
-from topobounds.topology.filtration import weight_matrix
 from topobounds.topology.spanning import SpanningForest, Zeros, maximum_spanning_forest
+from topobounds.weights import weight_matrix
 
 Connection = tuple[ArrayLike, Hashable, Hashable]
 _CELLS_SORTED = 2**21

@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from topobounds._arguments import argument_error, choice
 from topobounds._records import Record
 from topobounds.layers import Unrolled
-from topobounds.topology.filtration import check_finite, order_keys, weight_matrix
 from topobounds.topology.persistence import PersistenceDiagram, persistence_diagram
 from topobounds.topology.shared import SharedGraph, TapEdges, critical_weights, entry_levels, in_one_type
 from topobounds.topology.spanning import SpanningForest, Zeros, maximum_spanning_forest
+from topobounds.weights import check_finite, order_keys, weight_matrix
 
 Cell = Literal["rnn", "gru", "lstm"]
 GATES: dict[str, tuple[str, ...]] = {"rnn": ("h",), "gru": ("r", "z", "n"), "lstm": ("i", "f", "g", "o")}

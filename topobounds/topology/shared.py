@@ -71,7 +71,7 @@ def entry_levels(keys: NDArray[Any], mask: NDArray[np.bool_] | None, zeros: str)
     Parameters
     ----------
     keys : ndarray of unsigned integers
-        See `topobounds.topology.filtration.order_keys`.
+        See `topobounds.weights.order_keys`.
     mask : ndarray of bool or None
         The support.
     zeros : {"absent", "edge"}

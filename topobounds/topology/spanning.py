@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import choice, integers
 from topobounds._records import Record
-from topobounds.topology.filtration import Filtration, check_finite, filtration, mask_matrix, weight_matrix
 from topobounds.topology.keys import Edges, KeyMatrix
+from topobounds.topology.order import Filtration, filtration
+from topobounds.weights import check_finite, mask_matrix, weight_matrix
 
 Zeros = Literal["absent", "edge"]
 _NUMPY_CELLS = 2**22

@@ -12,10 +12,9 @@ from numpy.typing import ArrayLike
 
 from topobounds._arguments import MOST_TRIALS, argument_error, choice, density_fraction, integer, items, real
 from topobounds.checkpoint import read_arrays
-from topobounds.layers import check_neurons
 from topobounds.montecarlo import SUPPORTS, simulate_overlap
+from topobounds.supports import check_neurons
 from topobounds.theory.paper import corollary_3_4
-from topobounds.topology.filtration import check_finite, weight_matrix
 from topobounds.verification.claims import CLAIMS, Claim
 from topobounds.verification.samples import DISTRIBUTIONS, OVERLAPS, Matrix, Setting, draw_support
 from topobounds.verification.verdicts import (
@@ -27,6 +26,7 @@ from topobounds.verification.verdicts import (
     put_to_matrices,
     put_to_overlaps,
 )
+from topobounds.weights import check_finite, weight_matrix
 
 ABOUT_THE_LAYER = ("layer", "tail")
 

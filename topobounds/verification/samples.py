@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topobounds.layers import cells_at_density
 from topobounds.montecarlo import simulate_overlap
+from topobounds.supports import cells_at_density
 from topobounds.topology.spanning import maximum_spanning_forest
 from topobounds.verification.sequential import Batch, batch_sizes
 

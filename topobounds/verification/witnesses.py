@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from topobounds._arguments import argument_error
-from topobounds.topology.filtration import weight_matrix
 from topobounds.verification import samples
 from topobounds.verification.claims import CLAIMS, Claim
 from topobounds.verification.face import place, verify, verify_file
 from topobounds.verification.samples import Matrix, Setting
 from topobounds.verification.verdicts import Progress, Verdict, bears_out
+from topobounds.weights import weight_matrix
 
 FORMAT, VERSION = "topobounds witnesses", 1
 MOST_CELLS = 1_000_000  # of a matrix that is written out; a larger one the seed draws again

@@ -1,10 +1,9 @@
-"""The order in which the weights of a layer enter its graph.
+"""What may be passed as weights or as a mask, and the array it is read as.
 
-The filtration is superlevel: every neuron is there from the start, edges enter by descending |w|. One total order
-serves everywhere (forest, top-k, masks): |w| descending, then flat row-major index ascending.
+Every function that takes weights reads them here, so that a torch tensor, a list and an array of any floating-point
+type give the same numbers, and a bad entry gives the same message.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
@@ -17,63 +16,6 @@ MAGNITUDE_BITS = {2: 0x7FFF, 4: 0x7FFFFFFF, 8: 0x7FFFFFFFFFFFFFFF}  # by size in
 _NATIVE_FLOATS = {"float16", "float32", "float64", "bfloat16"}
 _EXACT_INTEGERS = 2**53
 _CELLS_CHECKED = 2**20  # at a time, so that no array of the layer's size is made
-
-
-@dataclass(frozen=True, eq=False)
-class Filtration:
-    """The edges of a layer graph in order of entry.
-
-    Attributes
-    ----------
-    weights : ndarray of shape (m, n)
-        The weights as a finite floating-point matrix.
-    cells : ndarray of int64
-        Flat row-major indices of the layer's edges in the total order; edges of weight zero come last.
-    n_nonzero : int
-        How many of `cells` carry a weight other than zero.
-    """
-
-    weights: NDArray[Any]
-    cells: NDArray[np.int64]
-    n_nonzero: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows m and columns n."""
-        m, n = self.weights.shape
-        return m, n
-
-
-def filtration(weights: ArrayLike, mask: ArrayLike | None = None) -> Filtration:
-    """Return the edges of a layer graph in the total order.
-
-    Parameters
-    ----------
-    weights : array_like of shape (m, n)
-        See `weight_matrix`.
-    mask : array_like of bool of shape (m, n), optional
-        The support: cells that are False are no edges and are not looked at.
-
-    Returns
-    -------
-    Filtration
-        Every cell of the support, zeros last.
-
-    Raises
-    ------
-    ValueError
-        If an argument has another shape or kind than said, or a weight of the support is NaN or infinite.
-    """
-    matrix = weight_matrix(weights)
-    support = None if mask is None else mask_matrix(mask, matrix.shape)
-    check_finite(matrix, support)
-    keys = order_keys(matrix).ravel()
-    if support is None:
-        cells = np.argsort(~keys, kind="stable")
-    else:
-        present = np.flatnonzero(support)
-        cells = present[np.argsort(~keys[present], kind="stable")]
-    return Filtration(matrix, cells.astype(np.int64, copy=False), int(np.count_nonzero(keys[cells])))
 
 
 def order_keys(matrix: NDArray[Any]) -> NDArray[Any]:
