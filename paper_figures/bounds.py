@@ -3,6 +3,7 @@
 The layers have `VERTICES` neurons in all, so that alpha is the same for all of them, and run from flat to square.
 """
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -12,31 +13,19 @@ from numpy.typing import NDArray
 
 from paper_figures import style
 from paper_figures.records import FigureRecord, Settings, point_seed, provenance
-from topobounds.analysis import overlap_report
+from topobounds.analysis.overlap import overlap_report
 from topobounds.plotting import CATEGORIES, draw_interval
+from topobounds.theory.bounds import BOUNDS
+from topobounds.theory.paper import PrintedClaim
 
 TRAINS = False
 
-COLUMNS = (
-    "m",
-    "n",
-    "theorem_3_3",
-    "star_bound",
-    "boruvka_bound",
-    "lower",
-    "upper",
-    "limit",
-    "simulated",
-    "standard_error",
-)
+ABOUT_COMPLETE_LAYERS = tuple(name for name, bound in BOUNDS.items() if not bound.needs_density)
+COLUMNS = ("m", "n", *ABOUT_COMPLETE_LAYERS, "lower", "upper", "limit", "simulated", "standard_error")
 VERTICES = 1000
 SHAPES = 26
 SIMULATED = 4000
-LINES = {
-    "theorem_3_3": ("Theorem 3.3, as printed", CATEGORIES[1], "--"),
-    "star_bound": ("star bound", CATEGORIES[4], "-."),
-    "boruvka_bound": ("Borůvka bound", CATEGORIES[2], "-"),
-}
+LINE_STYLES = ((CATEGORIES[1], "--"), (CATEGORIES[4], "-."), (CATEGORIES[2], "-"), (CATEGORIES[5], ":"))
 TRUTH, LIMIT = CATEGORIES[6], CATEGORIES[3]
 
 
@@ -82,8 +71,9 @@ def draw_values(ax: Axes, record: FigureRecord, shapes: NDArray[np.float64]) -> 
     ax.errorbar(
         shapes, record.column("simulated"), error, fmt="o", color=CATEGORIES[0], markersize=3.5, label="simulation"
     )
-    for column, (label, color, line) in LINES.items():
-        ax.plot(shapes, record.column(column), color=color, linestyle=line, label=label)
+    drawn = (name for name in ABOUT_COMPLETE_LAYERS if name in record.columns)
+    for name, (color, line) in zip(drawn, itertools.cycle(LINE_STYLES), strict=False):
+        ax.plot(shapes, record.column(name), color=color, linestyle=line, label=BOUNDS[name].label)
 
 
 def draw_differences(ax: Axes, record: FigureRecord, shapes: NDArray[np.float64]) -> None:
@@ -115,5 +105,6 @@ def _row(m: int, n: int, seed: int) -> tuple[int | float | None, ...]:
     report = overlap_report(m, n, trials=SIMULATED, seed=point_seed(seed, m, n))
     truth, simulation = report.enclosure, report.monte_carlo
     assert simulation is not None
-    bounds = (report.theorem_3_3.value, report.star_bound, report.boruvka_bound)
+    values = (report.bounds[name] for name in ABOUT_COMPLETE_LAYERS)
+    bounds = [value.value if isinstance(value, PrintedClaim) else value for value in values]
     return m, n, *bounds, truth.lower, truth.upper, report.limit, simulation.mean, simulation.standard_error

@@ -8,7 +8,8 @@ import click
 
 from paper_figures.registry import FIGURES, ONLY_NAMED, figure_module
 from topobounds._arguments import argument_error, choice
-from topobounds.cli import Count, console_on_stdout, print_json, print_table, progress_bar
+from topobounds.cli.arguments import Count
+from topobounds.cli.output import console_on_stdout, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from paper_figures.records import FigureRecord

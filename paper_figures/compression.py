@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from paper_figures import style
 from paper_figures.records import FigureRecord, Settings, provenance, save
 from paper_figures.table1 import NAMES
-from topobounds.analysis import CompressionReport, compression_report
+from topobounds.analysis.compression import CompressionReport, compression_report
 from topobounds.layers import LayerShape
 from topobounds.plotting import CATEGORIES
 from topobounds.theory.table1 import PARTS, PRINTED, architecture

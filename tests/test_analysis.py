@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from topobounds import architecture, compression_report, layer_report, overlap_report, simulate_overlap, table1
-from topobounds.analysis import certified_digits
+from topobounds.analysis.overlap import certified_digits
 from topobounds.layers import Conv, Dense, Recurrent
 from topobounds.theory.enclosure import Enclosure
 from topobounds.topology.convolution import critical_kernel_weights

@@ -10,8 +10,9 @@ import sys
 
 import pytest
 
-from topobounds import analysis
-from topobounds.cli import _number_line, main
+from topobounds.analysis import compression as analysis
+from topobounds.cli import main
+from topobounds.cli.overlap import _number_line
 
 
 def topobounds(*arguments, options=(), **environment):

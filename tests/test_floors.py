@@ -82,7 +82,7 @@ def test_a_module_imports_only_from_below(path):
         ("topobounds/layers/shapes.py", "import topobounds.theory.paper"),
         ("topobounds/montecarlo.py", "import numba"),
         ("topobounds/runs.py", "import importlib\nimportlib.import_module('torch')"),
-        ("topobounds/analysis.py", "from paper_figures import style"),
+        ("topobounds/analysis/model.py", "from paper_figures import style"),
         ("paper_figures/figure1.py", "import torch"),
     ],
 )

@@ -24,7 +24,7 @@ from topobounds import (
 )
 from topobounds.layers import Conv
 from topobounds.supports import cells_at_density
-from topobounds.theory.overlap import corollary_3_4_repaired
+from topobounds.theory.bounds import corollary_3_4_repaired
 from topobounds.theory.symbolic import exact_theorem_3_3
 from topobounds.verification.samples import Setting
 

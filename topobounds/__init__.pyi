@@ -1,13 +1,16 @@
-from .analysis import LayerReport, ModelReport, compression_report, layer_report, overlap_report
+from .analysis.compression import compression_report
+from .analysis.model import LayerReport, ModelReport, layer_report
+from .analysis.overlap import overlap_report
 from .checkpoint import CheckpointError
 from .layers import Conv, Dense, Network, Recurrent, Unrolled
 from .montecarlo import Estimate, simulate_overlap
 from .pruning import geometric_schedule, linear_schedule, magnitude_mask, network_masks, random_mask, topological_mask
 from .runs import RunError, RunFolder
+from .theory.bounds import boruvka_bound, star_bound
 from .theory.compression import critical_compression_ratio
 from .theory.counting import exact_expected_overlap
 from .theory.enclosure import Enclosure, expected_overlap, expected_retention
-from .theory.overlap import boruvka_bound, concentration_band, overlap_limit, star_bound
+from .theory.overlap import concentration_band, overlap_limit
 from .theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
 from .theory.table1 import architecture, table1
 from .topology.convolution import CriticalWeights, critical_kernel_weights

@@ -11,7 +11,7 @@ except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
 from topobounds._arguments import argument_error
-from topobounds.analysis import LayerReport, ModelReport, layer_report
+from topobounds.analysis.model import LayerReport, ModelReport, layer_report
 from topobounds.layers import Conv, Dense, Recurrent
 from topobounds.weights import as_array
 from torch_bridge.geometry import (
@@ -49,7 +49,7 @@ def analyze(model: nn.Module, example_input: Any = None) -> ModelReport:
     Returns
     -------
     ModelReport
-        A `topobounds.analysis.LayerReport` for every layer, named as ``model.named_parameters()`` names its weights,
+        A `topobounds.LayerReport` for every layer, named as ``model.named_parameters()`` names its weights,
         with the gate or projection in brackets. A layer that is called on inputs of several sizes has a graph for each;
         the first is reported, and the reason says so. With an example input, `LayerReport.neurons` says which layers
         share neurons: activations of each element, dropout, normalisation and reshaping keep neurons, and a sum, as at

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds._arguments import argument_error
-from topobounds.cli import Count, console_on_stdout, print_json, print_table, progress_bar
+from topobounds.cli.arguments import Count
+from topobounds.cli.output import console_on_stdout, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from torch_bridge.plan import ImpPlan

@@ -252,7 +252,7 @@ class Trace:
         where it is no convolution, or one of one's own that reads or returns anything but a tensor.
     neurons : dict of (module, int) to list
         For every layer graph, by its place in its module, the groups of neurons that each call read and fed: see
-        `topobounds.analysis.LayerReport`. Recurrent modules have none.
+        `topobounds.LayerReport`. Recurrent modules have none.
     """
 
     calls: dict[nn.Module, list[Sizes]]

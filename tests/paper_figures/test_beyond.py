@@ -8,7 +8,7 @@ import pytest
 
 from paper_figures import bounds, compression, corollary_3_4, figure3, figure3_expected, retention
 from paper_figures.records import committed_record, point_seed
-from topobounds.analysis import compression_report
+from topobounds.analysis.compression import compression_report
 from topobounds.montecarlo import simulate_overlap
 from topobounds.theory import paper
 from topobounds.theory.enclosure import Enclosure, expected_overlap
@@ -56,7 +56,7 @@ def test_bounds_are_drawn_as_recorded():
     record = committed_record("bounds")
     above, beneath = bounds.draw(record).axes
     drawn = {line.get_label(): line.get_ydata().tolist() for line in above.lines}
-    assert drawn["Theorem 3.3, as printed"] == record.column("theorem_3_3")
+    assert drawn["Theorem 3.3, printed"] == record.column("theorem_3_3")
     assert drawn["limit for large layers"] == record.column("limit")
     middle = (column("bounds", "lower") + column("bounds", "upper")) / 2
     assert beneath.lines[1].get_ydata() == pytest.approx(1000 * (column("bounds", "limit") - middle))

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.theory.enumeration import connected_graphs, mean_overlap, mean_overlap_by_components, small_layers
+from topobounds.theory.bounds import boruvka_bound
 from topobounds.theory.counting import exact_expected_overlap
-from topobounds.theory.overlap import boruvka_bound, overlap_limit
+from topobounds.theory.overlap import overlap_limit
 
 
 @pytest.mark.parametrize(

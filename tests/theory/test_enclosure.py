@@ -15,9 +15,10 @@ from tests.theory.enumeration import connected_graphs, mean_overlap, small_layer
 from topobounds.theory import enclosure as enclosure_module
 from topobounds.theory._components import _components, components_by_size, middle_components
 from topobounds.theory._logarithms import Ball, ball_sum, log_binomial, log_ratio
+from topobounds.theory.bounds import boruvka_bound, star_bound
 from topobounds.theory.counting import exact_expected_overlap
 from topobounds.theory.enclosure import Enclosure, expected_overlap, expected_retention
-from topobounds.theory.overlap import boruvka_bound, overlap_limit, star_bound
+from topobounds.theory.overlap import overlap_limit
 from topobounds.theory.paper import theorem_3_3
 
 # Monte Carlo mean and standard error of 784x300 at k = alpha (THEORY.md 4.4).

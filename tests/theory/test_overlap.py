@@ -10,15 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.theory.enumeration import empty, mean_overlap, n_components, small_layers
-from topobounds.theory import overlap
-from topobounds.theory.overlap import (
-    boruvka_bound,
-    concentration_band,
-    corollary_3_4_repaired,
-    minimum_overlap,
-    overlap_limit,
-    star_bound,
-)
+from topobounds.theory import bounds
+from topobounds.theory.bounds import boruvka_bound, corollary_3_4_repaired, minimum_overlap, star_bound
+from topobounds.theory.overlap import concentration_band, overlap_limit
 from topobounds.theory.paper import theorem_3_3
 
 ONE = 1 + 2**-44  # two bounds that are equal may be rounded down by different amounts
@@ -159,7 +153,7 @@ def test_probabilities_of_many_factors_are_those_of_mpmath(m, n, k):
 
 def test_both_ways_to_a_probability_agree(monkeypatch):
     added = [star_bound(400, 300, k) for k in (400, 699, 5000, 119_000, 119_599, 119_600, 119_601)]
-    monkeypatch.setattr(overlap, "MOST_SUMMED", 100)
+    monkeypatch.setattr(bounds, "MOST_SUMMED", 100)
     assert [star_bound(400, 300, k) for k in (400, 699, 5000, 119_000, 119_599, 119_600, 119_601)] == pytest.approx(
         added, rel=1e-14
     )

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from fractions import Fraction
 
-from topobounds.theory.overlap import checked_shape
+from topobounds.layers.shape import Shape, checked_shape
 
 MAX_STEPS = 6 * 10**7  # multiplications of a number of up to log2 C(N, k) bits by a short one; about half a minute
 
@@ -52,8 +52,12 @@ def exact_expected_overlap(m: int, n: int, k: int | None = None) -> Fraction:
     >>> exact_expected_overlap(4, 4)
     Fraction(346, 385)
     """
-    m, n, k = checked_shape(m, n, k)
-    m, n = max(m, n), min(m, n)
+    return exact_expected_overlap_of(checked_shape(m, n, k))
+
+
+def exact_expected_overlap_of(shape: Shape) -> Fraction:
+    """Return the `exact_expected_overlap` of a checked shape."""
+    m, n, k = max(shape[:2]), min(shape[:2]), shape.k
     if n == 1:
         return Fraction(k, m)
     steps = counting_steps(m, n, k)

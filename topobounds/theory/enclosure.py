@@ -14,10 +14,12 @@ import numpy as np
 
 from topobounds._arguments import argument_error, integers
 from topobounds._records import Record
+from topobounds.layers.shape import Shape, checked_shape
 from topobounds.theory._components import FACTOR, components_by_size
 from topobounds.theory._logarithms import UNIT, FloatArray
-from topobounds.theory.counting import counting_steps, exact_expected_overlap
-from topobounds.theory.overlap import checked_shape, minimum_overlap, spread
+from topobounds.theory.bounds import minimum_overlap_of
+from topobounds.theory.counting import counting_steps, exact_expected_overlap_of
+from topobounds.theory.overlap import spread
 
 MAX_CELLS = 2**52  # so that every count is an integer that a double holds
 CHEAP_STEPS = 400_000  # of exact counting: a fifth of a second
@@ -103,14 +105,19 @@ def expected_overlap(m: int, n: int, k: int | None = None) -> Enclosure:
     >>> round(enclosure.lower, 6), round(enclosure.upper, 6)
     (0.799622, 0.799622)
     """
-    m, n, k = checked_shape(m, n, k)
+    return expected_overlap_of(checked_shape(m, n, k))
+
+
+def expected_overlap_of(shape: Shape) -> Enclosure:
+    """Return the `expected_overlap` of a checked shape."""
+    m, n, k = shape
     if m * n > MAX_CELLS:
         raise argument_error("m", f"so small that m n is at most 2^52 (overlap_limit takes any size) at n={n}", m)
     if k <= 3 or k == m * n or min(m, n) == 1 or counting_steps(m, n, k) <= CHEAP_STEPS:
-        return _rounded_outwards(_exactly(m, n, k))
+        return _rounded_outwards(_exactly(shape))
     lower, upper = _expected_components(m, n, k)
-    alpha = m + n - 1
-    least, most = minimum_overlap(m, n, k) / alpha, min(k, alpha) / alpha
+    alpha = shape.alpha
+    least, most = minimum_overlap_of(shape) / alpha, min(k, alpha) / alpha
     slack = 4 * math.ulp(m + n) / alpha
     return Enclosure(
         max((m + n - upper) / alpha - slack, math.nextafter(least, 0)),
@@ -147,8 +154,9 @@ def expected_retention(m: int, n: int, ks: Iterable[int]) -> RetentionCurve:
     >>> [(round(density, 4), round(low, 3)) for density, low in zip(curve.densities, curve.lower)]
     [(0.0046, 0.8), (0.0213, 0.999)]
     """
-    m, n, _ = checked_shape(m, n, None)
-    points = {k: expected_overlap(m, n, k) for k in sorted(set(integers("ks", "k", ks, 0, m * n)))}
+    shape = checked_shape(m, n, None)
+    kept = sorted(set(integers("ks", "k", ks, 0, shape.cells)))
+    points = {k: expected_overlap_of(shape._replace(k=k)) for k in kept}
     below, above = {0: 0.0}, {0: 0.0}
     before = 0
     for k, point in points.items():
@@ -160,13 +168,15 @@ def expected_retention(m: int, n: int, ks: Iterable[int]) -> RetentionCurve:
         below[k] = max(below[k], _rounded_outwards(Fraction(below[after]) * k / after).lower if after else 0.0)
         above[k] = min(above[k], above[after])
         after = k
-    return RetentionCurve(m, n, tuple(points), tuple(below[k] for k in points), tuple(above[k] for k in points))
+    return RetentionCurve(
+        shape.m, shape.n, tuple(points), tuple(below[k] for k in points), tuple(above[k] for k in points)
+    )
 
 
-def _exactly(m: int, n: int, k: int) -> Fraction:
-    if k <= 3:  # a bipartite cycle has at least four edges
-        return Fraction(k, m + n - 1)
-    return Fraction(1) if k == m * n else exact_expected_overlap(m, n, k)
+def _exactly(shape: Shape) -> Fraction:
+    if shape.k <= 3:  # a bipartite cycle has at least four edges
+        return Fraction(shape.k, shape.alpha)
+    return Fraction(1) if shape.k == shape.cells else exact_expected_overlap_of(shape)
 
 
 def _rounded_outwards(value: Fraction) -> Enclosure:

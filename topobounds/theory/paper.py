@@ -1,7 +1,7 @@
 """The paper's claims as it prints them, each with what is known of it.
 
 Balwani and Krzyston, *Zeroth-Order Topological Insights into Iterative Magnitude Pruning*, PMLR 196:6-16, 2022.
-A claim that turned out false stays here in its printed form; what replaces it is in `topobounds.theory.overlap`.
+A claim that turned out false stays here in its printed form; what replaces it is in `topobounds.theory.bounds`.
 """
 
 import math
@@ -11,8 +11,8 @@ from fractions import Fraction
 from topobounds._arguments import argument_error, density_fraction
 from topobounds._records import Record
 from topobounds.layers import Conv, LayerShape
+from topobounds.layers.shape import Shape, checked_shape
 from topobounds.supports import cells_at_density
-from topobounds.theory.overlap import checked_shape
 
 MOST_TERMS = 2**24  # of a printed sum: some five seconds
 EXCHANGEABLE = "for exchangeable |w| with almost surely distinct magnitudes (i.i.d. continuous weights suffice)"
@@ -68,8 +68,13 @@ def theorem_3_3(m: int, n: int) -> PrintedClaim:
     >>> round(theorem_3_3(784, 300).value, 4)
     0.1213
     """
-    m, n = _summable(m, n)
-    return PrintedClaim(printed_sum(m, n, m * n), "proved", f"Holds {EXCHANGEABLE}.")
+    return theorem_3_3_of(checked_shape(m, n, None))
+
+
+def theorem_3_3_of(shape: Shape) -> PrintedClaim:
+    """Return `theorem_3_3` of a checked shape."""
+    _check_summable(shape)
+    return PrintedClaim(printed_sum(shape.m, shape.n, shape.cells), "proved", f"Holds {EXCHANGEABLE}.")
 
 
 def corollary_3_4(m: int, n: int, density: float | Fraction) -> PrintedClaim:
@@ -80,7 +85,7 @@ def corollary_3_4(m: int, n: int, density: float | Fraction) -> PrintedClaim:
         E[X] >= min(1, 1 / (m + n - 1) * sum_{i=0}^{j} (m - i) (n - i) / (p m n - i))
 
     The numerator counts all fresh cells, of which only a fraction p carries a weight. At ``density = 1`` this is
-    Theorem 3.3. For bounds that hold at every density see `topobounds.theory.overlap`.
+    Theorem 3.3. For bounds that hold at every density see `topobounds.theory.bounds`.
 
     Parameters
     ----------
@@ -106,13 +111,23 @@ def corollary_3_4(m: int, n: int, density: float | Fraction) -> PrintedClaim:
     >>> round(claim.value, 4), claim.status
     (0.9616, 'false')
     """
-    (m, n), p = _summable(m, n), density_fraction("density", density)
+    shape = checked_shape(m, n, None)
+    _check_summable(shape)
+    density_fraction("density", density)
+    return corollary_3_4_of(shape, density)
+
+
+def corollary_3_4_of(shape: Shape, density: float | Fraction) -> PrintedClaim:
+    """Return `corollary_3_4` of a checked shape and density."""
+    _check_summable(shape)
+    m, n, _ = shape
+    p = float(density)
     if p == 1:
-        return theorem_3_3(m, n)
+        return theorem_3_3_of(shape)
     cells = cells_at_density(m, n, density)
-    if cells < m + n - 1:
+    if cells < shape.alpha:
         return PrintedClaim(
-            None, "undefined", f"{cells} weights cannot connect {m + n} neurons: that takes {m + n - 1}."
+            None, "undefined", f"{cells} weights cannot connect {m + n} neurons: that takes {shape.alpha}."
         )
     return PrintedClaim(
         min(1.0, printed_sum(m, n, p * m * n)),
@@ -122,12 +137,11 @@ def corollary_3_4(m: int, n: int, density: float | Fraction) -> PrintedClaim:
     )
 
 
-def _summable(m: int, n: int) -> tuple[int, int]:
-    """Return m and n as integers, if the sum over their minimum can be evaluated."""
-    m, n, _ = checked_shape(m, n, None)
+def _check_summable(shape: Shape) -> None:
+    """Refuse a layer whose sum over min(m, n) terms would take too long."""
+    m, n, _ = shape
     if min(m, n) > MOST_TERMS:
         raise argument_error("m", f"at most 2^24 where n is {n}, as the sum has min(m, n) terms", m)
-    return m, n
 
 
 def printed_counts(layer: LayerShape) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from sympy import Expr, Min, Rational, Sum, Symbol, digamma, harmonic
 
 from topobounds._arguments import argument_error, as_written, choice, density_fraction, integer, real
 from topobounds._records import Record
-from topobounds.theory.overlap import checked_shape
+from topobounds.layers.shape import checked_shape
 from topobounds.theory.paper import corollary_3_4, printed_sum
 
 FORMS = ("sum", "closed")

@@ -7,8 +7,8 @@ import numpy as np
 
 from topobounds._arguments import real
 from topobounds._records import Record
+from topobounds.layers.shape import checked_shape
 from topobounds.theory._logarithms import log_ratio
-from topobounds.theory.overlap import checked_shape
 
 
 @dataclass(frozen=True)

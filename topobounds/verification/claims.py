@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from topobounds.theory.bounds import boruvka_bound, corollary_3_4_repaired, star_bound
 from topobounds.theory.enclosure import expected_overlap
-from topobounds.theory.overlap import boruvka_bound, corollary_3_4_repaired, overlap_limit, spread, star_bound
+from topobounds.theory.overlap import overlap_limit, spread
 from topobounds.theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
 from topobounds.theory.supports import support_bound
 from topobounds.verification import matrices

@@ -1,0 +1,248 @@
+"""What is known of the overlap of a dense layer's largest weights with its maximum spanning tree, side by side."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import cast
+
+from topobounds._arguments import MOST_TRIALS, argument_error, density_fraction, integer
+from topobounds._records import Record, html_table
+from topobounds.layers.shape import Shape
+from topobounds.montecarlo import Estimate, simulate_overlap
+from topobounds.supports import cells_at_density, check_neurons
+from topobounds.theory.bounds import BOUNDS, Bound
+from topobounds.theory.counting import exact_expected_overlap_of
+from topobounds.theory.enclosure import Enclosure, expected_overlap_of
+from topobounds.theory.overlap import overlap_limit_of
+from topobounds.theory.paper import PrintedClaim
+
+Progress = Callable[[int, int], None]
+Row = tuple[str, float | Fraction | str | None, str, str]
+
+
+@dataclass(frozen=True)
+class OverlapReport(Record):
+    """Everything known of the overlap of a dense layer's k largest weights with its maximum spanning tree.
+
+    Attributes
+    ----------
+    m, n, k : int
+        Inputs, outputs, and the weights kept that the bounds, the enclosure and the limit are about.
+    density : float
+        Density of the uniformly random support that the corollary and the simulation are about; 1 for all cells.
+    cells : int
+        Cells of that support.
+    alpha : int
+        Edges of the spanning tree of the complete layer, m + n - 1.
+    eta_tau : Fraction
+        Critical compression ratio of the complete layer.
+    bounds : dict of str to (float or PrintedClaim or None)
+        The lower bounds of `topobounds.theory.bounds.BOUNDS` by name: a number for a bound that is proved for the
+        complete layer, a `PrintedClaim` for one of the paper's, None for one about a density where none was given.
+    enclosure : Enclosure
+        A certified interval around the expected overlap of the complete layer.
+    limit : float
+        The overlap of large layers of this shape.
+    exact : Fraction or None
+        The expected overlap of the complete layer, if it was asked for.
+    monte_carlo : Estimate or None
+        The simulation, None for no trials. On a support its k is that support's own alpha, where no k was asked for.
+    """
+
+    m: int
+    n: int
+    k: int
+    density: float
+    cells: int
+    alpha: int
+    eta_tau: Fraction
+    bounds: dict[str, float | PrintedClaim | None]
+    enclosure: Enclosure
+    limit: float
+    exact: Fraction | None
+    monte_carlo: Estimate | None
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """What is known, as a table: name, value (of the certified interval what digits it gives), status, remark."""
+        whole = "" if self.density == 1 else " For the complete layer."
+        certified = ", ".join(_outwards(self.enclosure, 7))
+        rows: list[Row] = [
+            (BOUNDS[name].label, *_of_bound(BOUNDS[name], value, whole))
+            for name, value in self.bounds.items()
+            if value is not None
+        ]
+        rows.append(
+            ("certified", certified_digits(self.enclosure), "proved", f"In [{certified}], for the complete layer.")
+        )
+        if self.exact is not None:
+            rows.append(("exact", self.exact, "proved", f"{_fraction(self.exact)}, for the complete layer."))
+        rows.append(("limit", self.limit, "asymptotic", f"Large {'complete ' if whole else ''}layers of this shape."))
+        if self.monte_carlo:
+            rows.append(("simulated", self.monte_carlo.mean, "sampled", _of_estimate(self.monte_carlo)))
+        return tuple(rows)
+
+    def _repr_html_(self) -> str:
+        columns = zip(*self.rows, strict=True)
+        return html_table(dict(zip(("overlap", "value", "status", "remark"), columns, strict=True)))
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields as plain Python: each bound by name, `eta_tau` as a number, `enclosure` as a pair."""
+        record: dict[str, object] = {}
+        for name, value in super().to_dict().items():
+            record |= value if name == "bounds" else {name: value}
+        ends = [self.enclosure.lower, self.enclosure.upper]
+        return record | {"eta_tau": float(self.eta_tau), "enclosure": ends}
+
+    @property
+    def theorem_3_3(self) -> PrintedClaim:
+        """The printed bound for the complete layer."""
+        return cast(PrintedClaim, self.bounds["theorem_3_3"])
+
+    @property
+    def corollary_3_4(self) -> PrintedClaim | None:
+        """The printed bound for supports of the density; None where none was given."""
+        return cast(PrintedClaim | None, self.bounds["corollary_3_4"])
+
+    @property
+    def star_bound(self) -> float:
+        """The star bound, proved for the complete layer."""
+        return cast(float, self.bounds["star_bound"])
+
+    @property
+    def boruvka_bound(self) -> float:
+        """The Boruvka bound, proved for the complete layer."""
+        return cast(float, self.bounds["boruvka_bound"])
+
+
+def overlap_report(
+    m: int,
+    n: int,
+    k: int | None = None,
+    *,
+    density: float | None = None,
+    exact: bool = False,
+    trials: int = 200,
+    seed: int | None = None,
+    progress: Progress | None = None,
+) -> OverlapReport:
+    """Return all that is known of the expected overlap of an m x n layer.
+
+    Parameters
+    ----------
+    m, n : int
+        Inputs and outputs, at least 1, together at most 2**24.
+    k : int, optional
+        Weights kept, 0 to m n; alpha by default. The printed bounds are about k = alpha only.
+    density : float, optional
+        In (0, 1]: ask for Corollary 3.4, and simulate on uniformly random supports of this density.
+    exact : bool
+        Also count graphs, for a layer small or thin enough.
+    trials : int
+        Trials of the simulation; 0 for none.
+    seed : int, optional
+        Seed of the simulation; drawn and recorded if not given.
+    progress : callable, optional
+        Called with (trials done, trials).
+
+    Returns
+    -------
+    OverlapReport
+        The printed bounds, the proved ones, the enclosure, the limit and the simulation.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or the exact value was asked for and is out of reach.
+
+    Examples
+    --------
+    >>> report = overlap_report(784, 300, seed=1)
+    >>> report.alpha, round(report.theorem_3_3.value, 4), round(report.boruvka_bound, 4)
+    (1083, 0.1213, 0.6132)
+    """
+    m, n = integer("m", m, 1), integer("n", n, 1)
+    trials = integer("trials", trials, 0, most=MOST_TRIALS)
+    check_neurons(m, n)
+    shape = Shape(m, n, k=m + n - 1)
+    cells = shape.cells if density is None else _cells(shape, density)
+    if k is not None:
+        shape = shape._replace(k=integer("k", k, 0, shape.cells))
+        if shape.k > cells:
+            raise argument_error("k", f"at most {cells}, the number of cells of the support", k)
+    return OverlapReport(
+        m=shape.m,
+        n=shape.n,
+        k=shape.k,
+        density=1.0 if density is None else float(density),
+        cells=cells,
+        alpha=shape.alpha,
+        eta_tau=Fraction(shape.cells, shape.alpha),
+        bounds={name: _value(bound, shape, density) for name, bound in BOUNDS.items()},
+        enclosure=expected_overlap_of(shape),
+        limit=overlap_limit_of(shape),
+        exact=exact_expected_overlap_of(shape) if exact else None,
+        monte_carlo=simulate_overlap(
+            shape.m, shape.n, k, density=density or 1.0, trials=trials, seed=seed, progress=progress
+        )
+        if trials
+        else None,
+    )
+
+
+def _value(bound: Bound, shape: Shape, density: float | None) -> float | PrintedClaim | None:
+    """Return a bound's value; None for one about supports of a density where none was given."""
+    if density is None:
+        return None if bound.needs_density else bound.at(shape)
+    return bound.at(shape, density)
+
+
+def _cells(shape: Shape, density: float) -> int:
+    density_fraction("density", density)
+    cells = cells_at_density(shape.m, shape.n, density)
+    if not cells:
+        raise argument_error("density", f"at least {1 / shape.cells!r}, one of the {shape.cells} cells", density)
+    return cells
+
+
+def _of_bound(bound: Bound, value: float | PrintedClaim, whole: str) -> tuple[float | None, str, str]:
+    """Return value, status and remark of a bound."""
+    if isinstance(value, PrintedClaim):
+        return value.value, value.status, value.reason
+    return value, "proved", f"{bound.remark}{whole}"
+
+
+def certified_digits(interval: Enclosure, digits: int = 4) -> str:
+    """Return what an interval certifies: the number to so many digits if both ends round to it, else the interval.
+
+    Examples
+    --------
+    >>> certified_digits(Enclosure(0.79962, 0.79963)), certified_digits(Enclosure(0.84496, 0.85554))
+    ('0.7996', '0.8449 to 0.8556')
+    """
+    lower, upper = f"{interval.lower:.{digits}f}", f"{interval.upper:.{digits}f}"
+    return lower if lower == upper else " to ".join(_outwards(interval, digits))
+
+
+def _outwards(interval: Enclosure, digits: int) -> tuple[str, str]:
+    """Return decimals around an interval."""
+    scale = 10**digits
+    ends = math.floor(Fraction(interval.lower) * scale), math.ceil(Fraction(interval.upper) * scale)
+    lower, upper = (f"{end / scale:.{digits}f}" for end in ends)
+    return lower, upper
+
+
+def _fraction(value: Fraction) -> str:
+    """Return a fraction, or how long it is where that is more than a line."""
+    if value.denominator < 10**20:
+        return str(value)
+    return f"A fraction with a denominator of {len(str(value.denominator))} digits"
+
+
+def _of_estimate(estimate: Estimate) -> str:
+    """Return what is to be known of a simulated mean."""
+    own = f"k is the alpha of each support, {estimate.alpha:.1f} on average. " if estimate.k is None else ""
+    if estimate.trials == 1:
+        return f"{own}One trial, seed {estimate.seed}."
+    return f"{own}Standard error {estimate.standard_error:.5f}, {estimate.trials} trials, seed {estimate.seed}."

@@ -1,0 +1,78 @@
+"""What the options of the commands may be: one grammar of errors, naming the option that was typed."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from topobounds._arguments import argument_error, density_fraction, integer
+
+LARGEST = 2**63 - 1  # number that a size may be; beyond, ratios leave the range of floating point
+
+
+class Count(click.ParamType[Any]):
+    """An integer within a range, refused in the words of `topobounds._arguments`."""
+
+    name = "integer"
+
+    def __init__(self, low: int, high: int | None = None) -> None:
+        self.low, self.high = low, high
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return `value` as an integer from `low` to `high`."""
+        try:
+            return integer(_option(param), _as_number(int, value), self.low, self.high)
+        except ValueError as error:
+            raise click.UsageError(str(error), ctx) from None
+
+
+class Density(click.ParamType[Any]):
+    """A density in (0, 1]."""
+
+    name = "float"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return `value` as a number in (0, 1]."""
+        try:
+            return density_fraction(_option(param), _as_number(float, value))
+        except ValueError as error:
+            raise click.UsageError(str(error), ctx) from None
+
+
+class Sizes(click.ParamType[Any]):
+    """Sizes along one, two or three dimensions, as in ``3``, ``3x3`` or ``3x3x3``."""
+
+    name = "sizes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Return `value` as a tuple of integers."""
+        try:
+            return tuple(integer("", int(size), -LARGEST, LARGEST) for size in str(value).lower().split("x"))
+        except ValueError:
+            rule = "sizes such as 3, 3x3 or 3x3x3"
+            raise click.UsageError(str(argument_error(_option(param), rule, value)), ctx) from None
+
+
+def option_names_in(message: str, params: Sequence[click.Parameter]) -> str:
+    """Return an error message with the options' names in place of those of Python's arguments."""
+    names = {param.name: param.opts[0] for param in params if isinstance(param, click.Option)}
+    arguments = re.compile(r"\bArguments? '\w+'(?: and '\w+')*")
+    return arguments.sub(lambda match: re.sub(r"\w+(?=')", lambda name: names.get(name[0], name[0]), match[0]), message)
+
+
+def spelling(name: str) -> str:
+    """Return how the option of an argument is typed."""
+    return "--" + name.removesuffix("_size").replace("_", "-")
+
+
+def _option(param: click.Parameter | None) -> str:
+    return param.opts[0] if param else "value"
+
+
+def _as_number(kind: type, value: Any) -> Any:
+    """Return `value` as a number of the kind, or as it is for the check to refuse."""
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        return value
