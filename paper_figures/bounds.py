@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from paper_figures import style
-from paper_figures.records import FigureRecord, Settings, point_seed, provenance
+from paper_figures.settings import Settings
 from topobounds.analysis.overlap import overlap_report
+from topobounds.figures.publish import new_figure, publish
+from topobounds.figures.record import FigureRecord, point_seed, provenance
 from topobounds.plotting import CATEGORIES, draw_interval
 from topobounds.theory.bounds import BOUNDS
 from topobounds.theory.paper import PrintedClaim
@@ -42,7 +43,7 @@ def measure(settings: Settings) -> FigureRecord:
 
 def render(record: FigureRecord, folder: Path) -> list[Path]:
     """Write PDF, PNG and caption."""
-    return style.publish(draw, caption(record), record, folder)
+    return publish(draw, caption(record), record, folder)
 
 
 def row_counts(vertices: int, count: int) -> list[int]:
@@ -52,7 +53,7 @@ def row_counts(vertices: int, count: int) -> list[int]:
 
 def draw(record: FigureRecord) -> Figure:
     """Return the figure: values above, what little they differ from the certified interval beneath."""
-    figure = style.new_figure(4.3)
+    figure = new_figure(4.3)
     above, beneath = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
     shapes = np.array(record.column("m"), float) / record.column("n")
     draw_values(above, record, shapes)

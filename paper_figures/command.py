@@ -12,7 +12,7 @@ from topobounds.cli.arguments import Count
 from topobounds.cli.output import console_on_stdout, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
-    from paper_figures.records import FigureRecord
+    from topobounds.figures.record import FigureRecord
 
 DEFAULT_SEED = 0
 FIXED = ("dataset", "trials", "epochs", "seed")
@@ -83,19 +83,18 @@ def publish(record: "FigureRecord", folder: Path) -> list[Path]:
     OSError
         If the folder or a file in it cannot be written; the message names it.
     """
-    from paper_figures.records import save
+    from topobounds.figures.publish import write_numbers
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"{folder} could not be written: {error.strerror}.") from None
-    numbers = [save(folder / f"{record.name}.csv", record.csv()), save(folder / f"{record.name}.json", record.json())]
-    return numbers + figure_module(record.name).render(record, folder)
+    return write_numbers(record, folder) + figure_module(record.name).render(record, folder)
 
 
 def _measured(names: list[str], asked: dict[str, Any]) -> "list[FigureRecord]":
     """Return the records measured now; nets are trained for those figures that need them."""
-    from paper_figures.records import Settings
+    from paper_figures.settings import Settings
 
     trained = [name for name in names if figure_module(name).TRAINS]
     dataset = _dataset(trained, asked) if trained else asked["dataset"]
@@ -121,7 +120,7 @@ def _dataset(trained: list[str], asked: dict[str, Any]) -> str:
 
 def _committed(ctx: click.Context, names: list[str], asked: dict[str, Any]) -> "list[FigureRecord]":
     """Return the records that come with the package, if they are what was asked for."""
-    from paper_figures.records import committed_record
+    from paper_figures.settings import committed_record
 
     explicit = [key for key in FIXED if ctx.get_parameter_source(key) is click.core.ParameterSource.COMMANDLINE]
     records = [committed_record(name) for name in names]

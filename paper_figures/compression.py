@@ -12,10 +12,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from paper_figures import style
-from paper_figures.records import FigureRecord, Settings, provenance, save
+from paper_figures.settings import Settings
 from paper_figures.table1 import NAMES
+from topobounds._files import write_whole
 from topobounds.analysis.compression import CompressionReport, compression_report
+from topobounds.figures.publish import new_figure, publish
+from topobounds.figures.record import FigureRecord, provenance
 from topobounds.layers import LayerShape
 from topobounds.plotting import CATEGORIES
 from topobounds.theory.table1 import PARTS, PRINTED, architecture
@@ -61,8 +63,9 @@ def measure(settings: Settings) -> FigureRecord:
 
 def render(record: FigureRecord, folder: Path) -> list[Path]:
     """Write the table as Markdown and LaTeX (booktabs), and PDF, PNG and caption."""
-    tables = [save(folder / "compression.md", markdown(record)), save(folder / "compression.tex", latex(record))]
-    return tables + style.publish(draw, caption(record), record, folder)
+    texts = {"md": markdown(record), "tex": latex(record)}
+    tables = [write_whole(folder / f"compression.{kind}", text) for kind, text in texts.items()]
+    return tables + publish(draw, caption(record), record, folder)
 
 
 def printed_rows(record: FigureRecord) -> list[tuple[str, ...]]:
@@ -109,7 +112,7 @@ def latex(record: FigureRecord) -> str:
 
 def draw(record: FigureRecord) -> Figure:
     """Return the figure: a panel for each part, in it a row for each network."""
-    figure = style.new_figure(3.8)
+    figure = new_figure(3.8)
     axes = figure.subplots(1, len(PARTS), sharey=True)
     for ax, part in zip(axes, PARTS, strict=True):
         draw_part(ax, record.where(part=part))

@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike, NDArray
 
-from paper_figures import style
 from paper_figures.bounds import row_counts
-from paper_figures.records import FigureRecord, Settings, point_seed, provenance
+from paper_figures.settings import Settings
+from topobounds.figures.publish import new_figure, publish
+from topobounds.figures.record import FigureRecord, point_seed, provenance
 from topobounds.plotting import CATEGORIES
 from topobounds.supports import cells_at_density
 from topobounds.theory.enclosure import Enclosure, expected_overlap
@@ -67,7 +68,7 @@ def measure(settings: Settings) -> FigureRecord:
 
 def render(record: FigureRecord, folder: Path) -> list[Path]:
     """Write PDF, PNG and caption."""
-    return style.publish(draw, caption(record), record, folder)
+    return publish(draw, caption(record), record, folder)
 
 
 def verdict(bound: float | None, truth: Enclosure) -> str:
@@ -93,7 +94,7 @@ def verdict(bound: float | None, truth: Enclosure) -> str:
 
 def draw(record: FigureRecord) -> Figure:
     """Return the figure: a map for each reading."""
-    figure = style.new_figure(3.0)
+    figure = new_figure(3.0)
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
     for ax, (reading, title) in zip(axes, READINGS.items(), strict=True):
         draw_map(ax, record, reading)

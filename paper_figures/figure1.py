@@ -6,9 +6,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from paper_figures import style
-from paper_figures.records import FigureRecord, Settings
+from paper_figures.settings import Settings
 from paper_figures.training import layer_weights, net_name, run_provenance, source_line, trained, trials
+from topobounds.figures.publish import new_figure, publish
+from topobounds.figures.record import FigureRecord
 from topobounds.plotting import CATEGORIES, draw_band, layer_colors
 from topobounds.topology.persistence import neural_persistence
 
@@ -30,12 +31,12 @@ def measure(settings: Settings) -> FigureRecord:
 
 def render(record: FigureRecord, folder: Path) -> list[Path]:
     """Write PDF, PNG and caption."""
-    return style.publish(draw, caption(record), record, folder)
+    return publish(draw, caption(record), record, folder)
 
 
 def draw(record: FigureRecord) -> Figure:
     """Return the figure: layers on the left, totals on the right."""
-    figure = style.new_figure(2.75)
+    figure = new_figure(2.75)
     left, right = figure.subplots(1, 2)
     layers = record.distinct("layer")
     for layer, color in zip(layers, layer_colors(len(layers)), strict=True):

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from paper_figures import style
-from paper_figures.records import FigureRecord, Settings, provenance
+from paper_figures.settings import Settings
+from topobounds.figures.publish import new_figure, publish
+from topobounds.figures.record import FigureRecord, provenance
 from topobounds.plotting import draw_betti_curve, draw_filtration, draw_persistence_diagram
 from topobounds.topology.persistence import persistence_diagram
 from topobounds.topology.spanning import maximum_spanning_forest
@@ -43,7 +44,7 @@ def measure(settings: Settings) -> FigureRecord:
 
 def render(record: FigureRecord, folder: Path) -> list[Path]:
     """Write PDF, PNG and caption."""
-    return style.publish(draw, caption(record), record, folder)
+    return publish(draw, caption(record), record, folder)
 
 
 def two_layers(seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -72,7 +73,7 @@ def draw(record: FigureRecord) -> Figure:
     """Return the figure: the net at four thresholds above, diagram and curve beneath."""
     joined = record_matrix(record)
     forest, diagram = maximum_spanning_forest(joined), persistence_diagram(joined)
-    figure = style.new_figure(3.9)
+    figure = new_figure(3.9)
     above, beneath = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.15, 1]).ravel()
     levels = thresholds(diagram.deaths)
     for ax, level, before in zip(above.subplots(1, 4), levels, [np.inf, *levels], strict=False):

@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from paper_figures import style
-from paper_figures.records import FigureRecord, Settings
+from paper_figures.settings import Settings
 from paper_figures.training import layer_weights, net_name, run_provenance, source_line, trained, trials
+from topobounds.figures.publish import new_figure, publish
+from topobounds.figures.record import FigureRecord
 from topobounds.plotting import CATEGORIES, draw_band, layer_colors
 from topobounds.supports import cells_at_density
 from topobounds.theory.paper import corollary_3_4
@@ -55,7 +56,7 @@ def measure(settings: Settings) -> FigureRecord:
 
 def render(record: FigureRecord, folder: Path) -> list[Path]:
     """Write PDF, PNG and caption."""
-    return style.publish(draw, caption(record), record, folder)
+    return publish(draw, caption(record), record, folder)
 
 
 def support_mask(m: int, n: int, density: float, support: str, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -101,7 +102,7 @@ def draw_panels(record: FigureRecord, draw_panel: Panel, handles: Sequence[Artis
     shapes = list(dict.fromkeys(zip(record.column("m"), record.column("n"), strict=True)))
     layers = record.distinct("layer")
     colors = dict(zip(layers, layer_colors(len(layers)), strict=True))
-    figure = style.new_figure(0.9 + 1.45 * len(shapes))
+    figure = new_figure(0.9 + 1.45 * len(shapes))
     grid = figure.subplots(len(shapes), len(SUPPORTS), sharex=True, sharey=True, squeeze=False)
     for axes, (m, n) in zip(grid, shapes, strict=True):
         for ax, support in zip(axes, SUPPORTS, strict=True):

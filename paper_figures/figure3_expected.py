@@ -14,10 +14,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from paper_figures import figure3, style
+from paper_figures import figure3
 from paper_figures.corollary_3_4 import chance_of_disconnected
-from paper_figures.records import FigureRecord, Settings, point_seed
+from paper_figures.settings import Settings
 from paper_figures.training import net_name, source_line
+from topobounds.figures.publish import publish
+from topobounds.figures.record import FigureRecord, point_seed
 from topobounds.montecarlo import simulate_overlap
 from topobounds.plotting import draw_band
 from topobounds.supports import cells_at_density
@@ -66,7 +68,7 @@ def measure(settings: Settings) -> FigureRecord:
 
 def render(record: FigureRecord, folder: Path) -> list[Path]:
     """Write PDF, PNG and caption."""
-    return style.publish(draw, caption(record), record, folder)
+    return publish(draw, caption(record), record, folder)
 
 
 def expectation(m: int, n: int, density: float, support: str, *, seed: int) -> tuple[float, float, float, str]:

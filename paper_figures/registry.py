@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
-    from paper_figures.records import FigureRecord, Settings
+    from paper_figures.settings import Settings
+    from topobounds.figures.record import FigureRecord
 
 FIGURES = {
     "table1": "paper_figures.table1",

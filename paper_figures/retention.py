@@ -12,9 +12,10 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from paper_figures import style
-from paper_figures.records import FigureRecord, Settings
+from paper_figures.settings import Settings
 from paper_figures.training import layer_weights, net_name, run_provenance, source_line, trained, trials
+from topobounds.figures.publish import new_figure, publish
+from topobounds.figures.record import FigureRecord
 from topobounds.plotting import CATEGORIES, draw_band, draw_interval, layer_colors
 from topobounds.theory.enclosure import expected_retention
 from topobounds.theory.threshold import connection_probability, critical_rank_quantile
@@ -55,7 +56,7 @@ def measure(settings: Settings) -> FigureRecord:
 
 def render(record: FigureRecord, folder: Path) -> list[Path]:
     """Write PDF, PNG and caption."""
-    return style.publish(draw, caption(record), record, folder)
+    return publish(draw, caption(record), record, folder)
 
 
 def ranks(m: int, n: int) -> list[int]:
@@ -66,7 +67,7 @@ def ranks(m: int, n: int) -> list[int]:
 
 def draw(record: FigureRecord) -> Figure:
     """Return the figure: expected curves above, trained layers beside them beneath."""
-    figure = style.new_figure(4.9)
+    figure = new_figure(4.9)
     above, beneath = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, 1]).ravel()
     draw_expected(above, record.where(curve="expected"))
     draw_trained(beneath, record)

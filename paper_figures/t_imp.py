@@ -9,9 +9,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from paper_figures import style
-from paper_figures.records import DATASETS, FigureRecord, Settings, provenance
-from paper_figures.training import counted
+from paper_figures.settings import Settings
+from topobounds.figures.publish import publish
+from topobounds.figures.record import DATASETS, FigureRecord, counted, provenance
 from topobounds.runs import RunFolder
 from torch_bridge import picture
 from torch_bridge.command import CONFIGS
@@ -77,7 +77,7 @@ def run_name(plan: ImpPlan, settings: Settings) -> str:
 
 def render(record: FigureRecord, folder: Path) -> list[Path]:
     """Write PDF, PNG and caption."""
-    return style.publish(draw, caption(record), record, folder)
+    return publish(draw, caption(record), record, folder)
 
 
 def draw(record: FigureRecord) -> Figure:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from rich.table import Table
 
-from paper_figures.records import FigureRecord, Settings, provenance, save
+from paper_figures.settings import Settings
+from topobounds._files import write_whole
+from topobounds.figures.record import FigureRecord, provenance
 from topobounds.theory.table1 import Table1Row, table1
 
 TRAINS = False
@@ -38,7 +40,7 @@ def measure(settings: Settings) -> FigureRecord:
 
 def render(record: FigureRecord, folder: Path) -> list[Path]:
     """Write the table as Markdown and as LaTeX (booktabs), footnotes marked."""
-    return [save(folder / "table1.md", markdown(record)), save(folder / "table1.tex", latex(record))]
+    return [write_whole(folder / "table1.md", markdown(record)), write_whole(folder / "table1.tex", latex(record))]
 
 
 def show(record: FigureRecord) -> tuple[Table, list[str]]:

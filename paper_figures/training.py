@@ -5,7 +5,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from paper_figures.records import DATASETS, Settings, provenance
+from paper_figures.settings import Settings
+from topobounds.figures.record import DATASETS, counted, provenance
 from topobounds.runs import Level, RunFolder
 
 
@@ -71,11 +72,6 @@ def source_line(made: dict[str, Any]) -> str:
 def net_name(made: dict[str, Any]) -> str:
     """Return the widths of the net as they are printed, ``784-100-10``."""
     return "-".join(map(str, made["widths"]))
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun, ``1 trial``, ``5 trials``."""
-    return f"{count} {noun}" + ("s" if count != 1 else "")
 
 
 def _widths(level: Level) -> list[int]:

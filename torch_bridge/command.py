@@ -101,9 +101,9 @@ def plot(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
 
     Writes imp.pdf and imp.png, and the numbers behind them as imp.csv and imp.json.
     """
-    from torch_bridge.picture import publish
+    from torch_bridge.picture import publish_runs
 
-    _print_files(publish(folders, out), as_json)
+    _print_files(publish_runs(folders, out), as_json)
 
 
 @imp.command()

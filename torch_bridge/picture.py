@@ -6,9 +6,8 @@ from itertools import chain, count, cycle
 from pathlib import Path
 from typing import Any
 
-from paper_figures import style
-from paper_figures.records import DATASETS, FigureRecord, provenance, save
-from paper_figures.training import counted
+from topobounds.figures.publish import new_figure, publish, write_numbers
+from topobounds.figures.record import DATASETS, FigureRecord, counted, provenance
 from topobounds.plotting import CATEGORIES, draw_band
 from topobounds.runs import RunError
 from torch_bridge.history import level_records, open_run
@@ -31,7 +30,7 @@ QUANTITIES = (
 METHODS = {"imp": "IMP", "t-imp": "T-IMP", "random": "random", "shuffled": "shuffled T-IMP"}
 
 
-def publish(folders: Sequence[Path], out: Path) -> list[Path]:
+def publish_runs(folders: Sequence[Path], out: Path) -> list[Path]:
     """Write the picture of one or several runs, and the numbers behind it.
 
     Parameters
@@ -54,8 +53,7 @@ def publish(folders: Sequence[Path], out: Path) -> list[Path]:
     record = measure(folders)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        numbers = [save(out / f"{record.name}.csv", record.csv()), save(out / f"{record.name}.json", record.json())]
-        return numbers + style.publish(draw, caption(record), record, out)
+        return write_numbers(record, out) + publish(draw, caption(record), record, out)
     except OSError as error:
         raise RunError(f"{out} could not be written: {error.strerror or error}.") from error
 
@@ -73,7 +71,7 @@ def measure(folders: Sequence[Path], replicates: int | None = None) -> FigureRec
     Raises
     ------
     RunError
-        As `publish`.
+        As `publish_runs`.
     """
     rows: list[tuple[Any, ...]] = []
     runs: dict[str, dict[str, Any]] = {}
@@ -96,7 +94,7 @@ def measure(folders: Sequence[Path], replicates: int | None = None) -> FigureRec
 def draw(record: FigureRecord) -> Any:
     """Return the figure: a panel for each quantity that every level has."""
     panels = {column: label for column, label in PANELS.items() if None not in record.column(column)}
-    figure = style.new_figure(2.7)
+    figure = new_figure(2.7)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (column, label) in zip(axes, panels.items(), strict=True):
         for run, color, dashes in zip(record.distinct("run"), cycle(CATEGORIES), cycle(DASHES), strict=False):

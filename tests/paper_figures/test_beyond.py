@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from paper_figures import bounds, compression, corollary_3_4, figure3, figure3_expected, retention
-from paper_figures.records import committed_record, point_seed
+from paper_figures.settings import committed_record
 from topobounds.analysis.compression import compression_report
+from topobounds.figures.record import point_seed
 from topobounds.montecarlo import simulate_overlap
 from topobounds.theory import paper
 from topobounds.theory.enclosure import Enclosure, expected_overlap

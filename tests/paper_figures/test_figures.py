@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from paper_figures import figure2, figure3, style, table1
-from paper_figures.records import COMMITTED, FigureRecord, Settings, committed_record
+from paper_figures import figure2, figure3, table1
 from paper_figures.registry import FIGURES, figure_module
+from paper_figures.settings import COMMITTED, Settings, committed_record
+from topobounds.figures import publish
+from topobounds.figures.record import FigureRecord
 from topobounds.plotting import draw_filtration
 from topobounds.theory.paper import corollary_3_4
 from topobounds.topology.persistence import persistence_diagram
@@ -100,10 +102,10 @@ def test_rendered_files_are_the_same_bytes_each_time(name, tmp_path):
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_nothing_sticks_out_of_the_page(name, tmp_path):
-    with mpl.rc_context(style.STYLE):
+    with mpl.rc_context(publish.STYLE):
         record = committed_record(name)
         figure = figure_module(name).draw(record)
-        style.add_caption(figure, figure_module(name).caption(record))
+        publish.add_caption(figure, figure_module(name).caption(record))
         figure.savefig(io.BytesIO(), format="png")
         box = figure.get_tightbbox()
     assert box.x0 > -0.01

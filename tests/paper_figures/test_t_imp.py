@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from paper_figures import t_imp
-from paper_figures.records import Settings, committed_record
+from paper_figures.settings import Settings, committed_record
 from topobounds.cli import main
 from topobounds.runs import RunFolder
 from torch_bridge import picture

@@ -169,7 +169,7 @@ from torch_bridge import history, picture
 from torch_bridge.command import _plan
 folder = Path(sys.argv[1])
 weights = history.open_run(folder)[0].levels[-1].weights("end")
-picture.publish([folder], Path(sys.argv[2]))
+picture.publish_runs([folder], Path(sys.argv[2]))
 print(history.status(folder)["levels_done"], len(weights), "torch" in sys.modules)
 """
     command = [sys.executable, "-c", code, str(made["imp"]), str(tmp_path)]

@@ -9,7 +9,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from paper_figures.records import FigureRecord, save
+from topobounds._files import write_whole
+from topobounds.figures.record import FigureRecord
 
 TEXT_WIDTH = 6.0
 """Width of the paper's text in inches; figures are made at this size, so that no font is scaled."""
@@ -57,8 +58,14 @@ def add_caption(figure: Figure, caption: str) -> None:
     figure.supxlabel(lines, x=0.01, ha="left", fontsize=CAPTION_SIZE, color="0.25", linespacing=1.25)
 
 
+def write_numbers(record: FigureRecord, folder: Path) -> list[Path]:
+    """Write the numbers behind a figure into an existing folder, as CSV and JSON, and return the two files."""
+    texts = {"csv": record.csv(), "json": record.json()}
+    return [write_whole(folder / f"{record.name}.{kind}", text) for kind, text in texts.items()]
+
+
 def publish(draw: Callable[[FigureRecord], Figure], caption: str, record: FigureRecord, folder: Path) -> list[Path]:
-    """Draw a record in the house style with its caption beneath, and save it as PDF, PNG and caption text.
+    """Draw a record in the style of the project with its caption beneath, and save it as PDF, PNG and caption text.
 
     Parameters
     ----------
@@ -79,9 +86,12 @@ def publish(draw: Callable[[FigureRecord], Figure], caption: str, record: Figure
     with mpl.rc_context(STYLE):
         figure = draw(record)
         add_caption(figure, caption)
-        pdf = save(folder / f"{record.name}.pdf", _image(figure, "pdf", {"CreationDate": None, "Title": record.name}))
-        png = save(folder / f"{record.name}.png", _image(figure, "png", {"Software": None}))
-    return [pdf, png, save(folder / f"{record.name}.txt", caption + "\n")]
+        images = {
+            "pdf": _image(figure, "pdf", {"CreationDate": None, "Title": record.name}),
+            "png": _image(figure, "png", {"Software": None}),
+        }
+    pictures = [write_whole(folder / f"{record.name}.{kind}", image) for kind, image in images.items()]
+    return [*pictures, write_whole(folder / f"{record.name}.txt", caption + "\n")]
 
 
 def _image(figure: Figure, kind: str, metadata: dict[str, str | None]) -> bytes:

@@ -6,12 +6,8 @@ Measuring makes a `FigureRecord`, drawing takes one, and nothing else passes bet
 import csv
 import io
 import json
-import os
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -19,51 +15,10 @@ from numpy.typing import NDArray
 
 from topobounds._records import Record, plain
 
-COMMITTED = Path(__file__).with_name("data")
-"""Folder of the records that come with the package; its README says what each is."""
-
 DATASETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "digits": "scikit-learn digits"}
 """Data sets by the names they have in print."""
 
 Cell = str | int | float | None
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the command was asked for.
-
-    Attributes
-    ----------
-    out : pathlib.Path
-        Folder of the files; training keeps its run folders under ``runs/`` in it.
-    dataset : str
-        A resolved name: never ``auto``.
-    trials, epochs : int
-        Nets trained, and how long each.
-    seed : int
-        Of everything drawn at random: nets, order of the data, supports.
-    data_dir : pathlib.Path or None
-        Where the data sets lie; None for the environment's or the user's cache.
-    download : bool
-        Whether missing data may be downloaded.
-    device : str
-        ``auto``, ``cpu`` or ``cuda``.
-    jobs : int or None
-        Nets trained at the same time; None for one on each processor.
-    progress : callable
-        Told ``(done, total, message)`` as work goes on.
-    """
-
-    out: Path
-    dataset: str
-    trials: int
-    epochs: int
-    seed: int
-    data_dir: Path | None
-    download: bool
-    device: str
-    jobs: int | None
-    progress: Callable[[float, float, str], None]
 
 
 @dataclass(frozen=True)
@@ -163,21 +118,6 @@ class FigureRecord(Record):
         return cls(held["name"], held["provenance"], tuple(held["columns"]), rows, tuple(held["notes"]))
 
 
-def committed_record(name: str) -> FigureRecord:
-    """Return the record of a figure that comes with the package.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
-    file = COMMITTED / f"{name}.json"
-    if not file.exists():
-        names = ", ".join(sorted(each.stem for each in COMMITTED.glob("*.json")))
-        raise ValueError(f"No record of {name} comes with the package, only of: {names}.")
-    return FigureRecord.from_json(file.read_text(encoding="utf-8"))
-
-
 def provenance(command: str, **more: Any) -> dict[str, Any]:
     """Return where a record comes from: the command, `more` (the seed...), and the versions of topobounds and numpy."""
     return {"command": command, **more, "versions": {name: metadata.version(name) for name in ("topobounds", "numpy")}}
@@ -201,22 +141,6 @@ def point_seed(seed: int, *place: int) -> int:
     return int(np.random.SeedSequence([seed, *place]).generate_state(1)[0])
 
 
-def save(path: Path, content: str | bytes) -> Path:
-    """Write a file whole or not at all: beside its place first, then renamed.
-
-    Raises
-    ------
-    OSError
-        If the disk refuses; what was there before is then untouched.
-    """
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        Path(partial).chmod(0o644)
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
-    return path
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, ``1 trial``, ``5 trials``."""
+    return f"{count} {noun}" + ("s" if count != 1 else "")

@@ -1,0 +1,1 @@
+"""Measured records, and how they become figures."""
