@@ -2,13 +2,15 @@
 
 import io
 import zipfile
+from importlib.metadata import EntryPoint
 
 import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from topobounds.checkpoint import DTYPES, CheckpointError, read_arrays
+from topobounds.checkpoint import DTYPES, CheckpointError, open_checkpoint, opening, read_arrays
+from topobounds.checkpoint.arrays import NpyCheckpoint
 
 LAYERS = {
     "a": np.arange(12.0).reshape(3, 4),
@@ -135,3 +137,94 @@ def test_nothing_is_unpickled(tmp_path):
 
 def test_a_dtype_without_a_name_in_numpy(tmp_path):
     assert "tensor 'x', is of type F8_E8M0" in refused(tmp_path / "x.safetensors", packed("x", "F8_E8M0"))
+
+
+# -- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["npy", "npz", "safetensors"])
+def file(request, tmp_path):
+    file = tmp_path / f"layers.{request.param}"
+    arrays = {name: array for name, array in LAYERS.items() if name not in ("half", "tiny")}
+    if request.param == "npy":
+        np.save(file, LAYERS["a"])
+    elif request.param == "npz":
+        np.savez_compressed(file, **arrays)
+    else:
+        file.write_bytes(save(LAYERS, {"made": "by hand"}))
+    return file
+
+
+def test_headers_tell_shapes_and_types(file):
+    with open_checkpoint(file) as checkpoint:
+        assert checkpoint.format == file.suffix[1:]
+        assert checkpoint.files == (file,)
+        for name in checkpoint.names:
+            array = checkpoint.tensor(name)
+            assert (checkpoint.shape(name), checkpoint.dtype(name)) == (array.shape, array.dtype)
+        with pytest.raises(CheckpointError, match=f"{file.name} has no tensor 'tail'"):
+            checkpoint.shape("tail")
+
+
+def test_headers_are_read_without_the_values(tmp_path):
+    whole = save({"first": LAYERS["a"]})
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(whole)
+    with open_checkpoint(file) as checkpoint:
+        file.write_bytes(whole[:-8])
+        assert checkpoint.shape("first") == (3, 4)
+        with pytest.raises(CheckpointError, match="tensor 'first'"):
+            checkpoint.tensor("first")
+
+
+def test_a_file_rewritten_without_a_change_holds_the_same(file, tmp_path):
+    copy = tmp_path / f"copy{file.suffix}"
+    with open_checkpoint(file) as checkpoint:
+        checkpoint.rewrite(copy, lambda name, array: array)
+        names = checkpoint.names
+    old, new = (dict(read_arrays(path)) for path in (file, copy))
+    for one, other in zip(old.values(), new.values(), strict=True):
+        assert one.tobytes() == other.tobytes()
+    assert file.suffix == ".npy" or tuple(new) == names
+    assert file.suffix != ".safetensors" or copy.read_bytes() == file.read_bytes()
+
+
+def test_a_rewritten_file_holds_the_change(file, tmp_path):
+    copy = tmp_path / f"copy{file.suffix}"
+    with open_checkpoint(file) as checkpoint:
+        checkpoint.rewrite(copy, lambda name, array: np.zeros_like(array))
+    assert not any(array.any() for _, array in read_arrays(copy))
+
+
+def test_a_change_of_type_or_shape_is_refused_and_leaves_nothing(file, tmp_path):
+    copy = tmp_path / f"copy{file.suffix}"
+    refusal = pytest.raises(CheckpointError, match=r"cannot be rewritten: its change is float32")
+    with open_checkpoint(file) as checkpoint, refusal:
+        checkpoint.rewrite(copy, lambda name, array: array.astype(np.float32).reshape(-1, 1))
+    assert [each.name for each in tmp_path.iterdir()] == [file.name]
+
+
+class Lines:
+    """A format of another package: one number a line."""
+
+    @staticmethod
+    def can_open(path):
+        return path.suffix == ".lines"
+
+    @staticmethod
+    def open(path):
+        return NpyCheckpoint(path, np.loadtxt(path))
+
+
+def test_another_package_brings_a_format(tmp_path, monkeypatch):
+    plugin = EntryPoint("lines", f"{__name__}:Lines", "topobounds.readers")
+    monkeypatch.setattr(opening, "entry_points", lambda group: [plugin] if group == "topobounds.readers" else [])
+    (tmp_path / "w.lines").write_text("1\n2\n")
+    ((name, array),) = read_arrays(tmp_path / "w.lines")
+    assert (name, array.tolist()) == ("w", [1.0, 2.0])
+
+
+def test_an_archive_named_as_an_array_is_named(tmp_path):
+    np.savez(tmp_path / "x.npz", a=np.ones(2))
+    content = (tmp_path / "x.npz").read_bytes()
+    assert "is an archive of arrays, as .npz files are" in refused(tmp_path / "x.npy", content)

@@ -1,7 +1,7 @@
 from .analysis.compression import compression_report
 from .analysis.model import LayerReport, ModelReport, layer_report
 from .analysis.overlap import overlap_report
-from .checkpoint import CheckpointError
+from .checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from .layers import Conv, Dense, Network, Recurrent, Unrolled
 from .montecarlo import Estimate, simulate_overlap
 from .pruning import geometric_schedule, linear_schedule, magnitude_mask, network_masks, random_mask, topological_mask
@@ -34,6 +34,7 @@ from .verification import Verdict, verify
 __version__: str
 
 __all__ = [
+    "Checkpoint",
     "CheckpointError",
     "Conv",
     "CriticalWeights",
@@ -73,6 +74,7 @@ __all__ = [
     "network_forest",
     "network_masks",
     "neural_persistence",
+    "open_checkpoint",
     "overlap_limit",
     "overlap_report",
     "persistence_diagram",

@@ -28,13 +28,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import safetensors
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import save
 
 from topobounds._arguments import argument_error
 from topobounds._records import plain
-from topobounds.checkpoint import DTYPES
+from topobounds.checkpoint.safetensors import DTYPES, arrays_in, tensor_at
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
@@ -505,25 +504,20 @@ def natural_order(name: str) -> list[str | int]:
 
 def _arrays(file: Path, content: bytes) -> dict[str, NDArray[Any]]:
     try:
-        tensors = sorted(safetensors.deserialize(content), key=lambda t: natural_order(t[0]))  # type: ignore[no-untyped-call]
-    except safetensors.SafetensorError as error:
-        raise RunError(f"{file} is damaged: {error}.") from error
-    for name, tensor in tensors:
-        if tensor["dtype"] not in DTYPES:
-            raise RunError(f"{file}: tensor '{name}' is of dtype {tensor['dtype']}, which numpy has no name for.")
-    return {name: np.frombuffer(t["data"], dtype=DTYPES[t["dtype"]]).reshape(t["shape"]) for name, t in tensors}
+        arrays = arrays_in(content)
+    except ValueError as error:
+        damaged = str(error).startswith("is damaged")
+        raise RunError(f"{file}{'' if damaged else ':'} {error}.") from error
+    return {name: arrays[name] for name in sorted(arrays, key=natural_order)}
 
 
 def _tensor_at(content: bytes, position: int) -> str:
     """Return ", inside tensor 'x'" for a byte of a safetensors file, as far as its header can be read."""
-    start = 8 + int.from_bytes(content[:8], "little")
-    try:
-        header = json.loads(content[8:start])
-        spans = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
-    except (ValueError, AttributeError, TypeError, KeyError):
+    header_end = 8 + int.from_bytes(content[:8], "little")
+    if position < header_end:
         return ", inside the header"
-    names = [name for name, (first, last) in spans.items() if first <= position - start < last]
-    return f", inside tensor '{names[0]}'" if names else ""
+    name = tensor_at(content, position)
+    return "" if name is None else f", inside tensor '{name}'"
 
 
 def _check_same_plan(path: Path, stored: dict[str, Any], asked: dict[str, Any], defaults: dict[str, Any]) -> None:

@@ -1,0 +1,167 @@
+"""What every format of weights on disk offers: its tensors by name, headers first, each array read when it is due."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Change = Callable[[str, Array], Array]
+"""``change(name, array)``: what stands in the place of a tensor in a rewritten file, of the same shape and dtype."""
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class CheckpointError(OSError):
+    """A file of weights that cannot be read, or holds no such tensor; the message names the file and the tensor."""
+
+
+class Checkpoint(ABC):
+    """The tensors of a file of weights, or of several; a context manager that closes them.
+
+    Opening reads headers only.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        What was opened.
+    format : str
+        ``"safetensors"``.
+    files : tuple of pathlib.Path
+        The files that hold the tensors.
+    names : tuple of str
+        The tensors, in the order in which they are stored.
+    tied : mapping of str to str
+        Names that stand for the tensor of another name.
+    left_out : mapping of str to str
+        What the files hold besides and is not read, with the reason.
+    """
+
+    format: str
+    tied: Mapping[str, str] = NOTHING
+    left_out: Mapping[str, str] = NOTHING
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold the tensors."""
+        return (self.path,)
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """The tensors, in the order in which they are stored."""
+
+    @abstractmethod
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor, from the header."""
+
+    @abstractmethod
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Return the dtype of a tensor, from the header; bfloat16 and float8 are those of ml_dtypes.
+
+        Raises
+        ------
+        CheckpointError
+            If numpy has no name for it.
+        """
+
+    @abstractmethod
+    def tensor(self, name: str) -> Array:
+        """Read one tensor; the array may be a read-only view of the file.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is damaged there, or holds no plain array of numbers.
+        """
+
+    def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
+        """Write a file of the same format, names, dtypes and metadata, with some of the tensors changed.
+
+        Parameters
+        ----------
+        target : path
+            The new file; it appears whole or not at all.
+        change : callable
+            ``change(name, array)`` returns what takes the array's place: of its shape and dtype, or the array itself.
+
+        Raises
+        ------
+        CheckpointError
+            If this format cannot be written, or `change` returns another shape or dtype.
+        """
+        raise CheckpointError(f"{self.path} cannot be rewritten: topobounds does not write {self.format} files.")
+
+    def close(self) -> None:  # noqa: B027 -- most formats hold nothing open
+        """Let go of the files; what was read stays."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def _checked(self, name: str) -> str:
+        if name not in self.names:
+            raise CheckpointError(f"{self.path} has no tensor '{name}'.")
+        return name
+
+    def _changed(self, name: str, change: Change) -> Array:
+        """Return what takes a tensor's place in a rewritten file."""
+        array = self.tensor(name)
+        new = change(name, array)
+        if new.shape != array.shape or new.dtype != array.dtype:
+            kinds = f"{new.dtype} {new.shape}, not {array.dtype} {array.shape}"
+            raise CheckpointError(f"{self.path}, tensor '{name}', cannot be rewritten: its change is {kinds}.")
+        return new
+
+
+class Reader(Protocol):
+    """A format of checkpoints; to add one, register an object like this in the entry-point group topobounds.readers."""
+
+    def can_open(self, path: Path, /) -> bool:
+        """Whether this is the format of a file or folder, by its name or its first bytes; nothing is raised."""
+
+    def open(self, path: Path, /) -> Checkpoint:
+        """Open a file or folder of this format.
+
+        Raises
+        ------
+        CheckpointError
+            If it cannot be read, or is damaged.
+        """
+
+
+@contextmanager
+def explained(file: Path, tensor: str | None = None, *damages: type[Exception]) -> Iterator[None]:
+    """Turn what goes wrong with a file into one error that names it, and the tensor.
+
+    Parameters
+    ----------
+    file : pathlib.Path
+        The file.
+    tensor : str, optional
+        The tensor that is being read.
+    *damages : exception types
+        What a damaged file raises, besides ValueError and EOFError.
+    """
+    where = f"{file}, tensor '{tensor}'," if tensor else f"{file}"
+    damaged: tuple[type[Exception], ...] = (ValueError, EOFError, *damages)
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except damaged as error:
+        reason = "it holds no plain array of numbers" if "pickle" in str(error) else str(error).rstrip(".")
+        raise CheckpointError(f"{where} is damaged, or of another kind: {reason}.") from error
+    except OSError as error:
+        raise CheckpointError(f"{where} could not be read: {error.strerror or 'no such file'}.") from error
