@@ -85,7 +85,7 @@ def test_a_module_imports_only_from_below(path):
         ("topobounds/theory/paper.py", "from topobounds import montecarlo"),
         ("topobounds/layers/shapes.py", "import topobounds.theory.paper"),
         ("topobounds/montecarlo.py", "import numba"),
-        ("topobounds/runs.py", "import importlib\nimportlib.import_module('torch')"),
+        ("topobounds/runs/folder.py", "import importlib\nimportlib.import_module('torch')"),
         ("topobounds/analysis/model.py", "from paper_figures import settings"),
         ("paper_figures/figure1.py", "import torch"),
         ("torch_bridge/picture.py", "from paper_figures import settings"),

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from importlib import metadata
 from pathlib import Path
 
 import ml_dtypes
@@ -200,9 +201,36 @@ def test_an_altered_plan_is_refused(run):
 
 def test_a_plan_of_another_format_is_refused(run):
     file = run.path / "plan.json"
-    file.write_text(file.read_text().replace('"version": 1', '"version": 2'))
-    with pytest.raises(RunError, match=r"plan\.json is of format 2"):
+    file.write_text(file.read_text().replace('"schema_version": 2', '"schema_version": 3'))
+    told = (
+        r"plan\.json is of schema 3 \(topobounds [\d.]+\), and this topobounds reads 1 and 2: .* in another folder\.$"
+    )
+    with pytest.raises(RunError, match=told):
         RunFolder.open(run.path)
+
+
+def as_of_schema_1(run, plan):
+    """Make a folder what the first version made of a plan: without its defaults, and without a version."""
+    old = {"version": 1, "plan": plan, "sha256": digest(plan), "extent": {"trials": 1}}
+    (run.path / "plan.json").write_text(json.dumps(old))
+
+
+def test_a_folder_says_which_version_began_it(run):
+    assert run.made_by == RunFolder.open(run.path).made_by == metadata.version("topobounds")
+
+
+def test_a_folder_of_the_first_schema_is_read_and_goes_on(tmp_path):
+    run = RunFolder.create(tmp_path / "run", {"epochs": 3, "rate": 0.1})
+    as_of_schema_1(run, {"epochs": 3})
+    old = RunFolder.open(run.path)
+    assert (old.plan, old.made_by) == ({"epochs": 3}, None)
+    with old.writing("trial-0") as level:
+        level.append_metrics({"epoch": 0})
+    grown = RunFolder.create(run.path, {"epochs": 3, "rate": 0.1}, defaults={"rate": 0.1}, extent={"trials": 2})
+    assert (grown.plan, grown.extent) == ({"epochs": 3}, {"trials": 2})
+    assert RunFolder.open(run.path).level("trial-0").metrics == [{"epoch": 0}]
+    with pytest.raises(RunError, match=r"rate is 0\.1 there and 0\.2 here"):
+        RunFolder.create(run.path, {"epochs": 3, "rate": 0.2}, defaults={"rate": 0.1})
 
 
 def test_a_truncated_plan_names_the_line(run):
@@ -408,7 +436,8 @@ with RunFolder.open(sys.argv[1]).locked():
 
 def test_what_a_killed_writer_left_of_a_checkpoint_goes_with_it(run):
     run.save_checkpoint("trial-0", b"content")
-    (run.path / ".trial-0.checkpoint.partial").write_bytes(b"cont")
+    for left in ("..trial-0.checkpoint.a1b2.partial", ".trial-0.checkpoint.partial"):
+        (run.path / left).write_bytes(b"cont")
     run.drop_checkpoint("trial-0")
     run.drop_checkpoint("trial-0")
     assert sorted(file.name for file in run.path.iterdir()) == [".lock", "plan.json"]

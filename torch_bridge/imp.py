@@ -494,7 +494,7 @@ class _LevelMaker:
         assert self.experiment.data is not None
         found = hashlib.sha256()
         net_as_text = re.sub(r"\b0x[0-9a-fA-F]+", "", repr(net))  # without addresses in memory
-        for text in (self.name, self.plan.sha256, self.experiment.data.sha256, net_as_text):
+        for text in (self.name, self.experiment.run.sha256, self.experiment.data.sha256, net_as_text):
             found.update(text.encode() + b"\0")
         for stem in ("masks", "start"):
             for name, array in self.files[stem].items():

@@ -54,7 +54,8 @@ class Part(Record):
             if name not in values and each.default is MISSING and each.default_factory is MISSING:
                 raise ValueError(f"Key '{name}'{table} must be given.")
         parts = {
-            key: cls.PARTS[key].from_dict(value, key) if key in cls.PARTS else value for key, value in values.items()
+            key: cls.PARTS[key].from_dict(value, key) if key in cls.PARTS and value is not None else value
+            for key, value in values.items()
         }
         try:
             return cls(**parts)
@@ -503,8 +504,8 @@ class ImpPlan(Part):
 
     @property
     def of_each_replicate(self) -> dict[str, Any]:
-        """What differs from the defaults, without the number of replicates: all that a replicate depends on."""
-        return {key: value for key, value in self.changed().items() if key != "replicates"}
+        """The plan, defaults too, without the number of replicates: all that a replicate depends on."""
+        return {key: value for key, value in self.complete().items() if key != "replicates"}
 
     @property
     def sha256(self) -> str:
