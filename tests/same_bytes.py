@@ -615,7 +615,7 @@ def made_run():
         "levels": [each.name for each in opened.levels],
         "finished": [opened.is_finished("trial-0"), opened.is_finished("trial-1"), opened.is_in_use],
         "weights": plain(level.weights("epoch-00")),
-        "metrics": level.metrics(),
+        "metrics": level.metrics,
         "other-plan": result_text(partial(tb.RunFolder.create, "own-run", {"epochs": 2, "widths": [4, 3]})),
         "unknown-level": result_text(partial(opened.level, "trial-9")),
     }
