@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import topobounds as tb
@@ -110,27 +110,32 @@ def matrices_of(shapes):
     )
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 4), min_size=2, max_size=4).flatmap(lambda w: matrices_of(itertools.pairwise(w))))
 def test_a_chain_with_ties_and_zeros_agrees_with_the_definition(matrices):
     check(list(matrices), [(place, place + 1) for place in range(len(matrices))])
 
 
+@settings(deadline=None)
 @given(matrices_of([(3, 2), (2, 3), (3, 2)]))
 def test_a_residual_block_agrees_with_the_definition(matrices):
     first, second, last = matrices
     check([first, second, None, last], RESIDUAL)
 
 
+@settings(deadline=None)
 @given(matrices_of([(2, 3), (3, 2)]))
 def test_an_identity_from_an_input_to_an_output_joins_them_first(matrices):
     check([*matrices, None], [("x", "h"), ("h", "y"), ("x", "y")])
 
 
+@settings(deadline=None)
 @given(matrices_of([(3, 2), (2, 2), (3, 2), (2, 1)]))
 def test_a_skip_with_weights_and_any_order_of_connections_agree_with_the_definition(matrices):
     check([matrices[i] for i in (3, 1, 0, 2)], [("c", "d"), ("b", "c"), ("a", "b"), ("a", "c")])
 
 
+@settings(deadline=None)
 @given(matrices_of([(3, 3), (3, 2)]), st.integers(0, 15))
 def test_masks_keep_exactly_what_is_asked_and_count_what_is_dead(matrices, keep):
     kept = effective_masks(matrices, keep)
@@ -146,6 +151,7 @@ def test_masks_keep_exactly_what_is_asked_and_count_what_is_dead(matrices, keep)
     assert all(kept.masks[place][i, j] for *_, place, i, j in order[:keep])
 
 
+@settings(deadline=None)
 @given(matrices_of([(3, 3), (3, 2)]))
 def test_whole_tie_classes_leave_no_dead_connection(matrices):
     for count in np.cumsum(effective_weights(matrices).sizes).tolist():

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from topobounds._arguments import argument_error, as_written, integer, is_integer, real
 from topobounds._records import Record
-from topobounds.pruning import magnitude_mask, topological_mask
 from topobounds.theory.enclosure import MAX_CELLS, Enclosure, expected_overlap
 from topobounds.theory.ranks import expected_ranks
 from topobounds.topology.filtration import mask_matrix, weight_matrix
-from topobounds.topology.spanning import maximum_spanning_forest
+from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
 
 FloatArray = NDArray[np.float64]
 
@@ -88,7 +88,7 @@ def topology_price(
     Raises
     ------
     ValueError
-        As `topobounds.topological_mask`.
+        As `topobounds.maximum_spanning_forest`, or if `keep` is out of range.
 
     References
     ----------
@@ -101,20 +101,21 @@ def topology_price(
     (1, 35.0)
     """
     matrix = weight_matrix(weights)
-    by_topology = topological_mask(matrix, keep, mask)
-    count = int(np.count_nonzero(by_topology))
-    by_size = magnitude_mask(matrix, count, mask)
-    squares = np.square(matrix.astype(np.float64))
-    lost = math.fsum(squares[by_size & ~by_topology]) - math.fsum(squares[by_topology & ~by_size])
-    total = math.fsum(squares[by_size])
-    reason = _no_expectation(matrix, mask, expected)
+    survivors = np.ones(matrix.shape, np.bool_) if mask is None else mask_matrix(mask, matrix.shape)
+    forest = maximum_spanning_forest(matrix, None if mask is None else survivors)
+    count = _count(keep, forest.alpha, int(np.count_nonzero(survivors)))
+    in_common = round(forest.overlap(count) * forest.alpha)
+    given_up, instead = _swapped(matrix, survivors, forest, count, in_common)
+    lost = max(0.0, math.fsum(np.square(given_up)) - math.fsum(np.square(instead)))
+    total = _largest_squares(matrix[survivors], count)
+    reason = _no_expectation(matrix, survivors, expected)
     chance = _expectations(np.abs(matrix.astype(np.float64)), count) if reason is None else (None, None, None)
     return TopologyPrice(
-        alpha=maximum_spanning_forest(matrix, mask).alpha,
+        alpha=forest.alpha,
         keep=count,
-        swaps=int(np.count_nonzero(by_size & ~by_topology)),
-        squared_weight_lost=max(0.0, lost),
-        share_lost=max(0.0, lost) / total if total else 0.0,
+        swaps=forest.alpha - in_common,
+        squared_weight_lost=lost,
+        share_lost=lost / total if total else 0.0,
         expected_swaps=chance[0],
         expected_squared_weight_lost=chance[1],
         expectation_gap=chance[2],
@@ -122,11 +123,43 @@ def topology_price(
     )
 
 
-def _no_expectation(matrix: NDArray[Any], mask: ArrayLike | None, expected: bool) -> str | None:
+def _count(keep: Any, alpha: int, survivors: int) -> int:
+    """Return how many weights to keep: a number of them, or a share of the survivors."""
+    if is_integer(keep):
+        count = integer("keep", keep, 0, survivors)
+    else:
+        real("keep", keep, "a number of weights or a share of them in (0, 1]", 0.0, 1.0, open_low=True)
+        count = round(as_written(keep) * survivors)
+    if count < alpha:
+        raise argument_error("keep", f"at least alpha = {alpha} weights, the edges of the spanning forest", keep)
+    return count
+
+
+def _swapped(
+    matrix: NDArray[Any], survivors: NDArray[np.bool_], forest: SpanningForest, k: int, in_common: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return the sizes that magnitude alone keeps, and those that T-IMP keeps instead.
+
+    T-IMP keeps the whole forest and the k - alpha largest others, magnitude the `in_common` first edges of the forest
+    and so the k - `in_common` largest others.
+    """
+    others = survivors.copy()
+    others[forest.rows, forest.cols] = False
+    sizes = np.sort(np.abs(matrix[others].astype(np.float64)))[::-1]
+    return sizes[k - forest.alpha : k - in_common], forest.weights[in_common : forest.alpha].astype(np.float64)
+
+
+def _largest_squares(weights: NDArray[Any], k: int) -> float:
+    """Return the sum of the k largest squared weights."""
+    squares = np.square(weights.astype(np.float64))
+    return float(np.sum(np.partition(squares, squares.size - k)[squares.size - k :])) if k else 0.0
+
+
+def _no_expectation(matrix: NDArray[Any], survivors: NDArray[np.bool_], expected: bool) -> str | None:
     """Return why there is no expectation, if there is none."""
     if not expected:
         return "The expectations were not asked for."
-    if mask is not None and not mask_matrix(mask, matrix.shape).all():
+    if not survivors.all():
         return "The expectations are known for full layers, and weights are masked."
     if not matrix.all():
         return "The expectations are known for full layers, and weights are zero."

@@ -20,7 +20,7 @@ from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
 FloatArray = NDArray[np.float64]
 
 EXPLAINED = 3.0
-"""|z| below which the scales explain a number: fitted to the same layer, they leave z off by up to 2."""
+"""|refitted_z| below which the scales explain a number; see `ScaleNull.warning`."""
 MOST_ZEROS = 0.01
 """Share of weights that may be zero; beyond, the layer has been pruned."""
 _TOLERANCE = 1e-9
@@ -98,7 +98,7 @@ class ScaleNull(Record):
     overlap : ScaleComparison
         Of ``|forest ∩ top-k| / alpha``.
     persistence : ScaleComparison
-        Of NP^p, balwani, not normalised. The order of the cells is the sample's, the values are the layer's own, by rank.
+        Of NP^p, balwani, not normalised. The order of the cells is the sample's, the values are the layer's, by rank.
     status : dict of str to str
         The scales are ``fitted``, expectations and deviations ``sampled``, the limit a ``limit``.
     warning : str
@@ -117,9 +117,9 @@ class ScaleNull(Record):
         default_factory=lambda: {"scales": "fitted", "expected": "sampled", "deviation": "sampled", "limit": "limit"}
     )
     warning: str = (
-        "The scales are fitted to the layer that they are compared with, so z is off: on layers that obey the null by "
-        "0.2 to 1.6 for the overlap and -0.4 to -2.3 for the persistence, refitted_z by at most half of that. "
-        "Read |z| < 3 as explained."
+        "The scales are fitted to the layer that they are compared with, so z is off on layers that obey the null, by "
+        "as much as 3 (overlap too high, persistence too low), and refitted_z by up to 1. "
+        "Read |refitted_z| < 3 as explained."
     )
 
 
@@ -340,6 +340,8 @@ def _overlap_limit(scales: NeuronScales, k: int) -> float:
 
         E R_k ~ sum x_i + sum y_j + sum p_ij prod_{j' != j} (1 - p_ij' y_j') prod_{i' != i} (1 - p_i'j x_i') - 1
     """
+    if not k:
+        return 0.0
     m, n = scales.residuals.shape
     probabilities = _probabilities(scales, k)
     x, y = _giant(probabilities)
