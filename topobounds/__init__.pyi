@@ -1,4 +1,6 @@
 from .analysis import LayerReport, ModelReport, compression_report, layer_report, overlap_report
+from .chance.price import TopologyPrice, topology_price
+from .chance.scales import NeuronScales, ScaleNull, neuron_scales, scale_null
 from .checkpoint import CheckpointError
 from .layers import Conv, Dense, Network, Recurrent, Unrolled
 from .montecarlo import Estimate, simulate_overlap
@@ -7,10 +9,18 @@ from .runs import RunError, RunFolder
 from .theory.compression import critical_compression_ratio
 from .theory.counting import exact_expected_overlap
 from .theory.enclosure import Enclosure, expected_overlap, expected_retention
+from .theory.global_pruning import GlobalPruning, global_pruning
 from .theory.overlap import boruvka_bound, concentration_band, overlap_limit, star_bound
 from .theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
 from .theory.table1 import architecture, table1
 from .topology.convolution import CriticalWeights, critical_kernel_weights
+from .topology.effective import (
+    EffectiveMasks,
+    EffectiveWeights,
+    effective_density,
+    effective_masks,
+    effective_weights,
+)
 from .topology.network import NetworkForest, chain, network_forest
 from .topology.persistence import (
     PersistenceDiagram,
@@ -35,18 +45,24 @@ __all__ = [
     "Conv",
     "CriticalWeights",
     "Dense",
+    "EffectiveMasks",
+    "EffectiveWeights",
     "Enclosure",
     "Estimate",
+    "GlobalPruning",
     "LayerReport",
     "ModelReport",
     "Network",
     "NetworkForest",
+    "NeuronScales",
     "PersistenceDiagram",
     "PrintedClaim",
     "Recurrent",
     "RunError",
     "RunFolder",
+    "ScaleNull",
     "SpanningForest",
+    "TopologyPrice",
     "Unrolled",
     "UnrolledForest",
     "Verdict",
@@ -58,10 +74,14 @@ __all__ = [
     "corollary_3_4",
     "critical_compression_ratio",
     "critical_kernel_weights",
+    "effective_density",
+    "effective_masks",
+    "effective_weights",
     "exact_expected_overlap",
     "expected_overlap",
     "expected_retention",
     "geometric_schedule",
+    "global_pruning",
     "layer_report",
     "linear_schedule",
     "magnitude_mask",
@@ -70,6 +90,7 @@ __all__ = [
     "network_forest",
     "network_masks",
     "neural_persistence",
+    "neuron_scales",
     "overlap_limit",
     "overlap_report",
     "persistence_diagram",
@@ -77,11 +98,13 @@ __all__ = [
     "recurrent_diagrams",
     "recurrent_forests",
     "recurrent_matrices",
+    "scale_null",
     "simulate_overlap",
     "star_bound",
     "table1",
     "theorem_3_3",
     "topological_mask",
+    "topology_price",
     "total_neural_persistence",
     "unrolled_forest",
     "verify",

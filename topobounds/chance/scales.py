@@ -7,7 +7,7 @@ docs/theory/scales.md.
 import math
 import secrets
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -280,7 +280,8 @@ def _balanced(squares: FloatArray) -> tuple[FloatArray, FloatArray]:
 def _persistences(scales: NeuronScales, p: float) -> FloatArray:
     """Return (1 - v_j / v_1)^p of the layer's own sizes, by rank."""
     falling = np.sort(scales.residuals * scales.rows[:, None] * scales.cols, axis=None)[::-1]
-    return (1 - falling / falling[0]) ** p
+    persistences: FloatArray = (1 - falling / falling[0]) ** p
+    return persistences
 
 
 def _values(forest: SpanningForest, k: int, persistences: FloatArray) -> _Values:
@@ -348,9 +349,9 @@ def _overlap_limit(scales: NeuronScales, k: int) -> float:
     alone_rows = _log_missed(probabilities * y)
     alone_cols = _log_missed(probabilities * x[:, None])
     rest = alone_rows.sum(axis=1)[:, None] - alone_rows + alone_cols.sum(axis=0) - alone_cols
-    edges = float((probabilities * np.exp(rest)).sum())
-    giant = 1 if x.max() > math.sqrt(_TOLERANCE) else 0
-    return min(1.0, (float(x.sum() + y.sum()) + edges - giant) / (m + n - 1))
+    small_edges = float((probabilities * np.exp(rest)).sum())
+    n_giants = int(x.max() > math.sqrt(_TOLERANCE))
+    return float(min(1.0, (float(x.sum() + y.sum()) + small_edges - n_giants) / (m + n - 1)))
 
 
 def _probabilities(scales: NeuronScales, k: int) -> FloatArray:
@@ -389,5 +390,5 @@ def _giant(probabilities: FloatArray) -> tuple[FloatArray, FloatArray]:
 def _log_missed(hits: FloatArray) -> FloatArray:
     """Return log(1 - hits), no less than a logarithm whose exponential is all but 0."""
     with np.errstate(divide="ignore"):
-        logs: Any = np.log1p(-np.minimum(hits, 1.0))
-    return np.maximum(logs, _LEAST_LOG)
+        logs: FloatArray = np.maximum(np.log1p(-np.minimum(hits, 1.0)), _LEAST_LOG)
+    return logs

@@ -355,7 +355,7 @@ def _collapse_density(shapes: Sequence[_Shape], tails: _Tails | None) -> float:
     def whole(at: float) -> bool:
         kept = shares(at)
         fewest = min(s.weights * p for s, p in zip(shapes, kept.tolist(), strict=True))
-        return min(fewest, *_reached(shapes, kept)) >= 1
+        return bool(min(fewest, *_reached(shapes, kept)) >= 1)
 
     return density(_largest(whole, 1.0 if tails is None else tails.end))
 
@@ -371,7 +371,7 @@ def _rank_limit(shapes: Sequence[_Shape], shares: FloatArray) -> float:
     small = 1 - giant
     edges = rates * sizes[:-1] * sizes[1:] * small[:-1] * small[1:]
     joined = (rates > 0) & (giant[:-1] > 0) & (giant[1:] > 0)
-    n_giants = sum(value for value, _ in groupby(joined.tolist()))  # runs of layers that a giant component crosses
+    n_giants = sum(bool(value) for value, _ in groupby(joined))  # runs of layers that a giant component crosses
     return float(sizes @ giant + edges.sum()) - n_giants
 
 

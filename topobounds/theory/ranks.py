@@ -106,4 +106,4 @@ def _chosen(m: int, n: int) -> list[int]:
         return list(range(1, m * n))
     connected = min(m * n, max(m, n) * (math.log(m + n) + 10))
     spaced = np.geomspace(max(1.0, math.sqrt(m * n) / 2), connected, N_RANKS)
-    return np.unique(np.append(spaced.astype(np.int64), m + n - 1)).tolist()
+    return sorted({*map(int, spaced), m + n - 1})

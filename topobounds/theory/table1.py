@@ -248,12 +248,12 @@ def _ratios(convs: tuple[Conv, ...], dense: tuple[Dense, ...]) -> list[Fraction]
 
 
 def _vgg(name: str, dataset: str) -> tuple[ConvLayer, ...]:
-    widths = VGG16_WIDTHS if name == "vgg16" else VGG11_WIDTHS
+    small = name == "vgg11"
+    widths: tuple[int, ...] = VGG11_WIDTHS if small else VGG16_WIDTHS
+    true_sides: tuple[int, ...] = VGG11_SIDES[dataset] if small else VGG16_SIDES
+    printed_sides: tuple[int, ...] = VGG11_PRINTED_SIDES[dataset] if small else VGG16_SIDES
     channels = zip((3, *widths), widths, strict=False)
-    true, printed_sides = VGG11_SIDES[dataset], VGG11_PRINTED_SIDES[dataset]
-    if name == "vgg16":
-        true = printed_sides = VGG16_SIDES
-    sides = zip(true, printed_sides, strict=True)
+    sides = zip(true_sides, printed_sides, strict=True)
     return tuple(
         ConvLayer(f"conv{i}", _conv3x3(*c, side), printed)
         for i, (c, (side, printed)) in enumerate(zip(channels, sides, strict=True), 1)

@@ -319,15 +319,21 @@ def _network(matrices: Any, connections: Any, convs: Any) -> _Network:
         if len(values) != len(given):
             raise ValueError(f"Argument '{name}' must hold one entry for each of the {len(given)} matrices.")
     layers = [
-        _Layer(_sizes(array, conv), *pair, conv) for array, conv, pair in zip(given, geometries, ends, strict=True)
+        _Layer(_sizes(array, conv), source, target, conv)
+        for array, conv, (source, target) in zip(given, geometries, ends, strict=True)
     ]
     return _Network(tuple(_of_one_type(layers)), _order(layers), _groups(layers))
 
 
 def _pair(pair: Any) -> Ends:
+    """Return the names of two groups, checked."""
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise argument_error("connections", "a sequence of (source, target)", pair)
     source, target = pair
+    try:
+        hash((source, target))
+    except TypeError:
+        raise argument_error("connections", "of names that can be hashed", pair) from None
     return source, target
 
 
@@ -338,14 +344,19 @@ def _sizes(weights: Any, conv: Conv | None) -> Values | None:
     if conv is None:
         matrix = weight_matrix(weights)
         check_finite(matrix)
-        return np.abs(matrix)
+        return _abs(matrix)
     if not isinstance(conv, Conv):
         raise argument_error("convs", "a sequence of Conv or None", conv)
     kernel = weight_array(weights)
     if kernel.shape != conv.weight_shape:
         raise argument_error("matrices", f"of the shape {conv.weight_shape} of its Conv", kernel.shape)
     check_finite(kernel.reshape(len(kernel), -1), shape=kernel.shape)
-    return np.abs(kernel)
+    return _abs(kernel)
+
+
+def _abs(weights: Values) -> Values:
+    sizes: Values = np.abs(weights)
+    return sizes
 
 
 def _of_one_type(layers: Sequence[_Layer]) -> Iterator[_Layer]:
