@@ -118,8 +118,8 @@ class ScaleNull(Record):
     )
     warning: str = (
         "The scales are fitted to the layer that they are compared with, so z is off on layers that obey the null, by "
-        "as much as 3 (overlap too high, persistence too low), and refitted_z by up to 1. "
-        "Read |refitted_z| < 3 as explained."
+        "3 and more (overlap too high, persistence too low), and refitted_z by up to 1, by more where a layer has few "
+        "outputs and heavy-tailed residuals. Read |refitted_z| < 3 as explained."
     )
 
 
