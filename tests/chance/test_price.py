@@ -20,11 +20,12 @@ VALUES = {
 }
 
 
-def lost_and_swaps(matrix, k):
+def lost_and_swaps(matrix, k, mask=None):
     """Return what T-IMP loses against magnitude pruning, and its swaps, in pure Python."""
     m, n = len(matrix), len(matrix[0])
-    forest, _, _ = naive.kruskal(matrix)
-    order = sorted(itertools.product(range(m), range(n)), key=lambda c: (-abs(matrix[c[0]][c[1]]), c))
+    forest, _, _ = naive.kruskal(matrix, mask)
+    cells = [(i, j) for i in range(m) for j in range(n) if mask is None or mask[i][j]]
+    order = sorted(cells, key=lambda c: (-abs(matrix[c[0]][c[1]]), c))
     others = [cell for cell in order if cell not in forest]
     kept = forest + others[: k - len(forest)]
     top = order[:k]
@@ -79,6 +80,19 @@ def test_normal_weights_cost_what_was_found_for_them():
         lost = [topology_price(each, times * alpha, expected=False).squared_weight_lost for each in shuffled]
         error = np.std(lost) / math.sqrt(len(lost))
         assert bound.lower - 4 * error < np.mean(lost) < bound.upper + price.expectation_gap + 4 * error
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_masked_layer_is_compared_on_its_survivors(seed):
+    rng = np.random.default_rng(seed)
+    matrix = rng.integers(-4, 5, (4, 5))
+    mask = rng.random((4, 5)) < 0.7
+    for k in range(tb.maximum_spanning_forest(matrix, mask).alpha, int(mask.sum()) + 1):
+        price = topology_price(matrix, k, mask)
+        assert (price.squared_weight_lost, price.swaps) == lost_and_swaps(matrix.tolist(), k, mask.tolist())
+        both = [tb.topological_mask(matrix, k, mask), tb.magnitude_mask(matrix, k, mask)]
+        assert price.swaps == np.count_nonzero(both[1] & ~both[0])
+    assert topology_price(matrix, 1.0, mask).keep == mask.sum()
 
 
 def test_where_weights_are_missing_there_is_no_expectation_and_a_reason():

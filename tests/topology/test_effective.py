@@ -2,7 +2,10 @@
 
 import itertools
 import math
+import subprocess
+import sys
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -311,6 +314,25 @@ def test_a_threshold_must_be_above_zero_and_a_count_within_the_network():
         effective_weights([[[1.0]]]).density(0)
     with pytest.raises(ValueError, match="'keep' must be an integer from 0 to 1"):
         effective_masks([[[1.0]]], 2)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float32", "int8", "float64"])
+def test_every_type_of_weights_gives_the_same_effective_weights(kind):
+    rng = np.random.default_rng(0)
+    layers = [rng.integers(-9, 10, shape) for shape in ((5, 4), (4, 3))]
+    expected = effective_weights([layer.astype(np.float64) for layer in layers])
+    dtype = ml_dtypes.bfloat16 if kind == "bfloat16" else kind
+    found = effective_weights([layer.astype(dtype) for layer in layers])
+    for part, other in zip(found.weights, expected.weights, strict=True):
+        assert part.tolist() == other.tolist()
+
+
+def test_layers_without_kernels_load_no_compiled_code():
+    code = (
+        "import sys, topobounds as tb; tb.effective_weights([[[1.0]], [[2.0]]]).diagram; print('numba' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
 
 
 def test_a_network_of_zeros_has_no_path():
