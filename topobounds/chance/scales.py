@@ -117,9 +117,10 @@ class ScaleNull(Record):
         default_factory=lambda: {"scales": "fitted", "expected": "sampled", "deviation": "sampled", "limit": "limit"}
     )
     warning: str = (
-        "The scales are fitted to the layer that they are compared with, so z is off on layers that obey the null, by "
-        "3 and more (overlap too high, persistence too low), and refitted_z by up to 1, by more where a layer has few "
-        "outputs and heavy-tailed residuals. Read |refitted_z| < 3 as explained."
+        "The scales are fitted to the layer that they are compared with, so on layers that obey the null z is off by 3 "
+        "and more, and refitted_z by up to 1, or, with heavy-tailed residuals, by half of what z is. "
+        "Read |refitted_z| < 3 as explained. The error goes one way: an overlap below, or a persistence above, is not "
+        "made by the fit."
     )
 
 
