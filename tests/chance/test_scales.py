@@ -39,6 +39,13 @@ def test_a_layer_of_one_row_is_its_column_scales():
     assert np.allclose(scales.rows[0] * scales.cols, [1, 2, 4])
 
 
+def test_where_every_order_has_the_same_forest_there_is_no_z():
+    null = scale_null(np.random.default_rng(0).standard_normal((1, 9)), 5, trials=3, seed=0)
+    assert null.overlap.expected == null.overlap.measured == pytest.approx(5 / 9)
+    assert null.overlap.z is null.persistence.z is None
+    assert null.overlap.deviation == null.persistence.deviation == 0
+
+
 @pytest.mark.parametrize(
     ("weights", "said"),
     [

@@ -8,7 +8,7 @@ import sys
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import topobounds as tb
@@ -258,6 +258,19 @@ def test_every_weight_that_t_imp_keeps_is_on_a_path(seed):
         nominal = sum(int(mask.sum()) for mask in masks) / sum(mask.size for mask in masks)
         assert effective_density(masks) == nominal
         layers = [layer + rng.standard_normal(layer.shape) for layer in layers]
+
+
+@settings(deadline=None)
+@given(matrices_of([(2, 3), (3, 3), (3, 2)]), st.data())
+def test_so_it_is_with_ties_zeros_and_disconnected_layers_unless_a_hidden_neuron_is_isolated(matrices, data):
+    layers = [np.array(matrix) for matrix in matrices]
+    for before, after in itertools.pairwise(layers):
+        assume((before != 0).any(axis=0).all())
+        assume((after != 0).any(axis=1).all())
+    least = [tb.maximum_spanning_forest(layer).alpha for layer in layers]
+    counts = [data.draw(st.integers(low, np.count_nonzero(w))) for low, w in zip(least, layers, strict=True)]
+    masks = [tb.topological_mask(layer, count) for layer, count in zip(layers, counts, strict=True)]
+    assert round(effective_density(masks) * sum(mask.size for mask in masks)) == sum(counts)
 
 
 def test_effective_density_is_lower_where_a_hidden_neuron_is_isolated_on_one_side():

@@ -317,7 +317,8 @@ def _compared(
 ) -> ScaleComparison:
     """Return one of the two numbers beside its samples."""
     first, again = (np.array([values[which] for values in found]) for found in (samples, resamples))
-    expected, deviation = float(first.mean()), float(first.std(ddof=1))
+    expected = float(first.mean())
+    deviation = float(first.std(ddof=1)) if np.ptp(first) else 0.0  # exactly, where rounding would leave something
     bias = float((first - again).mean())
     excess = measured[which] - expected
     return ScaleComparison(

@@ -15,6 +15,7 @@ from topobounds.theory.enclosure import expected_retention
 from topobounds.theory.overlap import checked_shape
 
 FloatArray = NDArray[np.float64]
+Index = NDArray[np.int64]
 
 N_RANKS = 140  # at which rho is enclosed; between them it is known to some units where it bends most
 _ROUNDING = 2.0**-46  # of m + n: more than the few roundings of a chord
@@ -49,18 +50,22 @@ class ExpectedRanks(Record):
         slack = _ROUNDING * (self.m + self.n)
         below = np.interp(ks, self.ks, self.lower) - slack
         after = np.clip(np.searchsorted(self.ks, ks), 1, self.ks.size - 1)
-        before = after - 1
         above = np.minimum(self.upper[after], ks)
-        width = np.diff(self.ks)
-        steepest = np.clip((self.upper[1:] - self.lower[:-1]) / width, 0, 1)
-        flattest = np.maximum((self.lower[1:] - self.upper[:-1]) / width, 0)
-        farther = np.maximum(before - 1, 0)
-        rise = np.where(before > 0, steepest[farther], 1.0)
-        above = np.minimum(above, self.upper[before] + rise * (ks - self.ks[before]))
-        inner = after < self.ks.size - 1
-        fall = np.where(inner, flattest[np.minimum(after, width.size - 1)], 0.0)
-        above = np.minimum(above, self.upper[after] - fall * (self.ks[after] - ks))
+        above = np.minimum(above, self._from_the_left(ks, after - 1))
+        above = np.minimum(above, self._from_the_right(ks, after))
         return np.maximum(below, 0.0), above + slack
+
+    def _from_the_left(self, ks: FloatArray, nearest: Index) -> FloatArray:
+        """Return upper bounds by the lines through the two known points before `ks`, the second of them `nearest`."""
+        slopes = np.clip((self.upper[1:] - self.lower[:-1]) / np.diff(self.ks), 0, 1)
+        rise = np.where(nearest > 0, slopes[np.maximum(nearest - 1, 0)], 1.0)
+        return self.upper[nearest] + rise * (ks - self.ks[nearest])
+
+    def _from_the_right(self, ks: FloatArray, nearest: Index) -> FloatArray:
+        """Return upper bounds by the lines through the two known points after `ks`, the first of them `nearest`."""
+        slopes = np.maximum((self.lower[1:] - self.upper[:-1]) / np.diff(self.ks), 0)
+        fall = np.where(nearest < slopes.size, slopes[np.minimum(nearest, slopes.size - 1)], 0.0)
+        return self.upper[nearest] - fall * (self.ks[nearest] - ks)
 
 
 @functools.lru_cache(maxsize=64)
