@@ -1,6 +1,8 @@
 from .analysis.compression import compression_report
 from .analysis.model import LayerReport, ModelReport, layer_report
 from .analysis.overlap import overlap_report
+from .chance.price import TopologyPrice, topology_price
+from .chance.scales import NeuronScales, ScaleNull, neuron_scales, scale_null
 from .checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from .layers import Conv, Dense, Network, Recurrent, Unrolled
 from .montecarlo import Estimate, simulate_overlap
@@ -10,17 +12,14 @@ from .theory.bounds import boruvka_bound, star_bound
 from .theory.compression import critical_compression_ratio
 from .theory.counting import exact_expected_overlap
 from .theory.enclosure import Enclosure, expected_overlap, expected_retention
+from .theory.global_pruning import GlobalPruning, global_pruning
 from .theory.overlap import concentration_band, overlap_limit
 from .theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
 from .theory.table1 import architecture, table1
 from .topology.convolution import CriticalWeights, critical_kernel_weights
+from .topology.effective import EffectiveMasks, EffectiveWeights, effective_density, effective_masks, effective_weights
 from .topology.network import NetworkForest, chain, network_forest
-from .topology.persistence import (
-    PersistenceDiagram,
-    neural_persistence,
-    persistence_diagram,
-    total_neural_persistence,
-)
+from .topology.persistence import PersistenceDiagram, neural_persistence, persistence_diagram, total_neural_persistence
 from .topology.recurrent import (
     UnrolledForest,
     recurrent_diagrams,
@@ -39,18 +38,24 @@ __all__ = [
     "Conv",
     "CriticalWeights",
     "Dense",
+    "EffectiveMasks",
+    "EffectiveWeights",
     "Enclosure",
     "Estimate",
+    "GlobalPruning",
     "LayerReport",
     "ModelReport",
     "Network",
     "NetworkForest",
+    "NeuronScales",
     "PersistenceDiagram",
     "PrintedClaim",
     "Recurrent",
     "RunError",
     "RunFolder",
+    "ScaleNull",
     "SpanningForest",
+    "TopologyPrice",
     "Unrolled",
     "UnrolledForest",
     "Verdict",
@@ -62,10 +67,14 @@ __all__ = [
     "corollary_3_4",
     "critical_compression_ratio",
     "critical_kernel_weights",
+    "effective_density",
+    "effective_masks",
+    "effective_weights",
     "exact_expected_overlap",
     "expected_overlap",
     "expected_retention",
     "geometric_schedule",
+    "global_pruning",
     "layer_report",
     "linear_schedule",
     "magnitude_mask",
@@ -74,6 +83,7 @@ __all__ = [
     "network_forest",
     "network_masks",
     "neural_persistence",
+    "neuron_scales",
     "open_checkpoint",
     "overlap_limit",
     "overlap_report",
@@ -82,11 +92,13 @@ __all__ = [
     "recurrent_diagrams",
     "recurrent_forests",
     "recurrent_matrices",
+    "scale_null",
     "simulate_overlap",
     "star_bound",
     "table1",
     "theorem_3_3",
     "topological_mask",
+    "topology_price",
     "total_neural_persistence",
     "unrolled_forest",
     "verify",

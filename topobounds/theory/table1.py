@@ -27,6 +27,8 @@ VGG11_PRINTED_SIDES = {  # erratum: on CIFAR the printed rows leave out the pool
     "cifar100": (32,) * 8,
     "tiny-imagenet": (64, 32, 16, 16, 8, 8, 4, 4),
 }
+VGG16_WIDTHS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)  # no row of Table 1
+VGG16_SIDES = (32, 32, 16, 16, 8, 8, 8, 4, 4, 4, 2, 2, 2)
 RESNET20_STAGES = ((16, 32), (32, 16), (64, 8))  # (width, side of the activations); parameter-free shortcuts
 RESNET18_STAGES = ((64, 64), (128, 32), (256, 16), (512, 8))  # 3x3 stem without pooling; 1x1 projections
 DENSE_WIDTHS = {
@@ -36,6 +38,7 @@ DENSE_WIDTHS = {
     ("resnet20", "cifar10"): (64, 10),
     ("resnet20", "cifar100"): (64, 100),
     ("resnet18", "tiny-imagenet"): (512, 200),
+    ("vgg16", "cifar100"): (512, 100),
 }
 # The paper's text was not at hand: 17 of these were written down from the convention above, which is recorded as
 # reproducing them to the last digit; 4.3914 is recorded as printed.
@@ -70,7 +73,7 @@ class ConvLayer:
 
 @dataclass(frozen=True)
 class Architecture(Record):
-    """A network of Table 1.
+    """A network of Table 1, or VGG-16, which is none of its rows.
 
     Attributes
     ----------
@@ -91,6 +94,11 @@ class Architecture(Record):
     def layers(self) -> tuple[LayerShape, ...]:
         """All layers, at their true geometry."""
         return (*(layer.conv for layer in self.convs), *self.dense)
+
+    @property
+    def has_skips(self) -> bool:
+        """Whether shortcuts pass some of its layers: a residual network."""
+        return any("block" in layer.name for layer in self.convs)
 
     @property
     def printed_layers(self) -> tuple[LayerShape, ...]:
@@ -152,15 +160,15 @@ class Table1Row(Record):
 
 
 def architecture(name: str, dataset: str) -> Architecture:
-    """Return a network of Table 1.
+    """Return a network of Table 1, or VGG-16 for CIFAR-100, on which global pruning was published.
 
     Parameters
     ----------
-    name : {"vgg11", "resnet20", "resnet18"}
+    name : {"vgg11", "resnet20", "resnet18", "vgg16"}
         The network.
     dataset : {"cifar10", "cifar100", "tiny-imagenet"}
         The data set, which gives the input size and the number of classes. ResNet-18 is there for Tiny-ImageNet only,
-        ResNet-20 for the two CIFARs.
+        ResNet-20 for the two CIFARs, VGG-16 for CIFAR-100.
 
     Returns
     -------
@@ -170,7 +178,7 @@ def architecture(name: str, dataset: str) -> Architecture:
     Raises
     ------
     ValueError
-        If the paper's table has no such pair; the message lists those it has.
+        If there is no such pair; the message lists those there are.
 
     Examples
     --------
@@ -180,7 +188,7 @@ def architecture(name: str, dataset: str) -> Architecture:
     """
     if f"{name}/{dataset}" not in (pairs := [f"{n}/{d}" for n, d in DENSE_WIDTHS]):
         raise argument_error("architecture", f"one of these with its data set: {', '.join(pairs)}", f"{name}/{dataset}")
-    convs = _vgg11(dataset) if name == "vgg11" else _resnet(name)
+    convs = _vgg(name, dataset) if name.startswith("vgg") else _resnet(name)
     widths = DENSE_WIDTHS[name, dataset]
     return Architecture(name, dataset, convs, tuple(map(Dense, widths, widths[1:])))
 
@@ -239,9 +247,13 @@ def _ratios(convs: tuple[Conv, ...], dense: tuple[Dense, ...]) -> list[Fraction]
     return [Fraction(c.weights, c.kept) for c in counts]
 
 
-def _vgg11(dataset: str) -> tuple[ConvLayer, ...]:
-    channels = zip((3, *VGG11_WIDTHS), VGG11_WIDTHS, strict=False)
-    sides = zip(VGG11_SIDES[dataset], VGG11_PRINTED_SIDES[dataset], strict=True)
+def _vgg(name: str, dataset: str) -> tuple[ConvLayer, ...]:
+    small = name == "vgg11"
+    widths: tuple[int, ...] = VGG11_WIDTHS if small else VGG16_WIDTHS
+    true_sides: tuple[int, ...] = VGG11_SIDES[dataset] if small else VGG16_SIDES
+    printed_sides: tuple[int, ...] = VGG11_PRINTED_SIDES[dataset] if small else VGG16_SIDES
+    channels = zip((3, *widths), widths, strict=False)
+    sides = zip(true_sides, printed_sides, strict=True)
     return tuple(
         ConvLayer(f"conv{i}", _conv3x3(*c, side), printed)
         for i, (c, (side, printed)) in enumerate(zip(channels, sides, strict=True), 1)

@@ -1,0 +1,134 @@
+"""The price of the topology against enumeration, and against the published values of normal weights."""
+
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import topobounds as tb
+from tests import naive
+from topobounds.chance.price import topology_price
+from topobounds.theory.ranks import expected_ranks
+
+VALUES = {
+    (2, 2): [9, 5, 4, 1],
+    (2, 3): [12, 9, 8, 5, 2, 1],
+    (3, 2): [7, 6, 5, 4, 3, 2],
+    (2, 4): [9, 8, 7, 5, 4, 3, 2, 1],
+}
+
+
+def lost_and_swaps(matrix, k, mask=None):
+    """Return what T-IMP loses against magnitude pruning, and its swaps, in pure Python."""
+    m, n = len(matrix), len(matrix[0])
+    forest, _, _ = naive.kruskal(matrix, mask)
+    cells = [(i, j) for i in range(m) for j in range(n) if mask is None or mask[i][j]]
+    order = sorted(cells, key=lambda c: (-abs(matrix[c[0]][c[1]]), c))
+    others = [cell for cell in order if cell not in forest]
+    kept = forest + others[: k - len(forest)]
+    top = order[:k]
+    energy = [sum(matrix[i][j] ** 2 for i, j in cells) for cells in (top, kept)]
+    return energy[0] - energy[1], len(set(top) - set(kept))
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (2, 3), (3, 2)])
+def test_the_expectations_enclose_the_mean_over_all_orders_of_the_values(shape):
+    m, n = shape
+    for k in range(m + n - 1, m * n + 1):
+        orders = [np.reshape(order, shape).tolist() for order in itertools.permutations(VALUES[shape])]
+        results = [lost_and_swaps(matrix, k) for matrix in orders]
+        mean, swaps = (Fraction(sum(each), len(orders)) for each in zip(*results, strict=True))
+        price = topology_price(orders[0], k)
+        assert swaps in price.expected_swaps
+        bound = price.expected_squared_weight_lost
+        assert bound.lower <= mean <= bound.upper + price.expectation_gap
+        if k == m + n - 1:
+            assert price.expectation_gap == 0
+            assert bound.width < 1e-6
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_swaps_and_loss_agree_with_plain_python(seed):
+    rng = np.random.default_rng(seed)
+    m, n = rng.integers(1, 6, 2).tolist()
+    matrix = rng.integers(-4, 5, (m, n)) if seed % 2 else rng.standard_normal((m, n))
+    alpha = tb.maximum_spanning_forest(matrix).alpha
+    for k in range(alpha, np.count_nonzero(matrix) + 1):
+        price = topology_price(matrix, k, expected=False)
+        lost, swaps = lost_and_swaps(matrix.tolist(), k)
+        assert price.swaps == swaps == alpha - round(tb.magnitude_overlap(matrix, k) * alpha)
+        assert price.squared_weight_lost == pytest.approx(lost, abs=1e-12)
+        assert price.keep == k
+        assert price.alpha == alpha
+
+
+@pytest.mark.slow
+def test_normal_weights_cost_what_was_found_for_them():
+    weights = np.random.default_rng(0).standard_normal((784, 300))
+    alpha = 1083
+    for times, swaps, share in ((1, 217.0, 0.024), (2, 49.1, 0.0013), (3, 12.1, 0.0002)):
+        price = topology_price(weights, times * alpha)
+        assert price.expected_swaps.lower == pytest.approx(swaps, abs=0.06)
+        bound = price.expected_squared_weight_lost
+        total = price.squared_weight_lost / price.share_lost
+        assert bound.lower / total == pytest.approx(share, rel=0.3)
+        assert bound.width < 0.01 * bound.upper
+        rng = np.random.default_rng(1)
+        shuffled = [rng.permutation(weights.ravel()).reshape(weights.shape) for _ in range(40)]
+        lost = [topology_price(each, times * alpha, expected=False).squared_weight_lost for each in shuffled]
+        error = np.std(lost) / math.sqrt(len(lost))
+        assert bound.lower - 4 * error < np.mean(lost) < bound.upper + price.expectation_gap + 4 * error
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_masked_layer_is_compared_on_its_survivors(seed):
+    rng = np.random.default_rng(seed)
+    matrix = rng.integers(-4, 5, (4, 5))
+    mask = rng.random((4, 5)) < 0.7
+    for k in range(tb.maximum_spanning_forest(matrix, mask).alpha, int(mask.sum()) + 1):
+        price = topology_price(matrix, k, mask)
+        assert (price.squared_weight_lost, price.swaps) == lost_and_swaps(matrix.tolist(), k, mask.tolist())
+        both = [tb.topological_mask(matrix, k, mask), tb.magnitude_mask(matrix, k, mask)]
+        assert price.swaps == np.count_nonzero(both[1] & ~both[0])
+    assert topology_price(matrix, 1.0, mask).keep == mask.sum()
+
+
+def test_where_weights_are_missing_there_is_no_expectation_and_a_reason():
+    weights = np.arange(1.0, 13.0).reshape(3, 4)
+    mask = np.ones((3, 4), bool)
+    mask[0, 0] = False
+    for price in (topology_price(weights, 7, mask), topology_price(weights * mask, 7)):
+        assert price.expected_swaps is price.expected_squared_weight_lost is price.expectation_gap is None
+        assert price.reason.startswith("The expectations are known for full layers")
+    assert topology_price(np.zeros((2, 2)), 0).share_lost == 0
+    assert topology_price(weights, 7, expected=False).reason == "The expectations were not asked for."
+
+
+def test_fewer_weights_than_the_forest_has_are_refused():
+    with pytest.raises(ValueError, match="at least alpha = 6 weights"):
+        topology_price(np.arange(1.0, 13.0).reshape(3, 4), 5)
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (2, 4), (3, 3)])
+def test_the_expected_ranks_enclose_the_exact_ones(shape):
+    m, n = shape
+    ks = np.arange(m * n + 1)
+    lower, upper = expected_ranks(m, n).at(ks.astype(float))
+    exact = [naive.expected_overlap(m, n, k) * (m + n - 1) for k in ks.tolist()]
+    assert all(low <= rank <= high for low, rank, high in zip(lower, exact, upper, strict=True))
+    assert (upper - lower).max() < 1e-9
+
+
+def test_bounds_between_the_chosen_ranks_hold_and_are_narrow():
+    m, n = 25, 8
+    ranks = expected_ranks(m, n)
+    assert ranks.ks.size < m * n
+    ks = np.arange(1, m * n + 1)
+    lower, upper = ranks.at(ks.astype(float))
+    for k in ks[::7].tolist():
+        exact = tb.expected_overlap(m, n, k)
+        assert lower[k - 1] <= exact.upper * (m + n - 1)
+        assert upper[k - 1] >= exact.lower * (m + n - 1)
+    assert (upper - lower).max() < 1

@@ -1,0 +1,211 @@
+"""What keeping the topology costs: T-IMP beside plain magnitude pruning, and the cost that chance alone would give."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from topobounds._arguments import argument_error, as_written, integer, is_integer, real
+from topobounds._records import Record
+from topobounds.theory.enclosure import MAX_CELLS, Enclosure, expected_overlap
+from topobounds.theory.ranks import expected_ranks
+from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
+from topobounds.weights import mask_matrix, weight_matrix
+
+FloatArray = NDArray[np.float64]
+
+_CHUNK = 2**20  # ranks at a time
+_ROUNDING = 2.0**-40  # of a sum of products of non-negative numbers: more than its roundings, up to 2^52 terms
+
+
+@dataclass(frozen=True)
+class TopologyPrice(Record):
+    """What T-IMP gives up against magnitude pruning to the same count.
+
+    Attributes
+    ----------
+    alpha, keep : int
+        Edges of the layer's forest, and the weights kept, at least alpha.
+    swaps : int
+        Weights that one mask keeps and the other does not: ``alpha - R_k``, the forest edges that magnitude loses.
+    squared_weight_lost : float
+        Sum of the squared weights of magnitude's mask, less that of T-IMP's; at least 0.
+    share_lost : float
+        The same over the sum of magnitude's mask; 0 where that is 0.
+    expected_swaps : Enclosure or None
+        Certified interval of the expected number of swaps, the same values standing in random order.
+    expected_squared_weight_lost : Enclosure or None
+        Certified interval of a lower bound on the expectation of what is lost, over the order of the values. The
+        expectation is at most `expectation_gap` above the interval; the bound is sharp in the limit.
+    expectation_gap : float or None
+        See above; 0 for keep = alpha, where the interval contains the expectation itself.
+    reason : str or None
+        Why there are no expectations; None if there are.
+    """
+
+    alpha: int
+    keep: int
+    swaps: int
+    squared_weight_lost: float
+    share_lost: float
+    expected_swaps: Enclosure | None
+    expected_squared_weight_lost: Enclosure | None
+    expectation_gap: float | None
+    reason: str | None = None
+
+
+def topology_price(
+    weights: ArrayLike, keep: int | float | Fraction, mask: ArrayLike | None = None, *, expected: bool = True
+) -> TopologyPrice:
+    """Return what T-IMP costs against magnitude pruning, and what it would cost by chance.
+
+    T-IMP keeps the alpha edges of the maximum spanning forest and the k - alpha largest other weights. It is the best
+    of all masks of k weights that keep the layer's components, so this is the price of keeping those, and the diagram
+    comes free. With v_1 >= v_2 >= ... the sorted |w|, ``rho_j = E R_j`` and K = k - alpha, ::
+
+        E[squared weight lost] >= sum_j (v_j^2 - v_{j+1}^2) (min(j, k) - min(j, K + rho_j))
+
+    Parameters
+    ----------
+    weights : array_like of shape (m, n)
+        As in `topobounds.maximum_spanning_forest`.
+    keep : int or float or Fraction
+        Weights to keep, alpha at least, or the share of the survivors, as in `topobounds.topological_mask`.
+    mask : array_like of bool of shape (m, n), optional
+        The survivors so far.
+    expected : bool
+        Whether to compute the expectations too, which takes seconds for every new shape.
+
+    Returns
+    -------
+    TopologyPrice
+        The expectations are those of a full layer; they are None where weights are zero or masked.
+
+    Raises
+    ------
+    ValueError
+        As `topobounds.maximum_spanning_forest`, or if `keep` is out of range.
+
+    References
+    ----------
+    docs/theory/why_t_imp.md, "The price".
+
+    Examples
+    --------
+    >>> price = topology_price([[9.0, 8.0, 1.0], [7.0, 6.0, 0.5]], 4)
+    >>> price.swaps, price.squared_weight_lost  # 6 is given up for 1
+    (1, 35.0)
+    """
+    matrix = weight_matrix(weights)
+    survivors = np.ones(matrix.shape, np.bool_) if mask is None else mask_matrix(mask, matrix.shape)
+    forest = maximum_spanning_forest(matrix, None if mask is None else survivors)
+    count = _count(keep, forest.alpha, int(np.count_nonzero(survivors)))
+    in_common = round(forest.overlap(count) * forest.alpha)
+    given_up, instead = _swapped(matrix, survivors, forest, count, in_common)
+    lost = max(0.0, math.fsum(np.square(given_up)) - math.fsum(np.square(instead)))
+    total = _largest_squares(matrix[survivors], count)
+    reason = _no_expectation(matrix, survivors, expected)
+    chance = _expectations(np.abs(matrix.astype(np.float64)), count) if reason is None else (None, None, None)
+    return TopologyPrice(
+        alpha=forest.alpha,
+        keep=count,
+        swaps=forest.alpha - in_common,
+        squared_weight_lost=lost,
+        share_lost=lost / total if total else 0.0,
+        expected_swaps=chance[0],
+        expected_squared_weight_lost=chance[1],
+        expectation_gap=chance[2],
+        reason=reason,
+    )
+
+
+def _count(keep: Any, alpha: int, survivors: int) -> int:
+    """Return how many weights to keep: a number of them, or a share of the survivors."""
+    if is_integer(keep):
+        count = integer("keep", keep, 0, survivors)
+    else:
+        real("keep", keep, "a number of weights or a share of them in (0, 1]", 0.0, 1.0, open_low=True)
+        count = round(as_written(keep) * survivors)
+    if count < alpha:
+        raise argument_error("keep", f"at least alpha = {alpha} weights, the edges of the spanning forest", keep)
+    return count
+
+
+def _swapped(
+    matrix: NDArray[Any], survivors: NDArray[np.bool_], forest: SpanningForest, k: int, in_common: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return the sizes that magnitude alone keeps, and those that T-IMP keeps instead.
+
+    T-IMP keeps the whole forest and the k - alpha largest others, magnitude the `in_common` first edges of the forest
+    and so the k - `in_common` largest others.
+    """
+    others = survivors.copy()
+    others[forest.rows, forest.cols] = False
+    sizes = np.sort(np.abs(matrix[others].astype(np.float64)))[::-1]
+    return sizes[k - forest.alpha : k - in_common], forest.weights[in_common : forest.alpha].astype(np.float64)
+
+
+def _largest_squares(weights: NDArray[Any], k: int) -> float:
+    """Return the sum of the k largest squared weights."""
+    squares = np.square(weights.astype(np.float64))
+    return float(np.sum(np.partition(squares, squares.size - k)[squares.size - k :])) if k else 0.0
+
+
+def _no_expectation(matrix: NDArray[Any], survivors: NDArray[np.bool_], expected: bool) -> str | None:
+    """Return why there is no expectation, if there is none."""
+    if not expected:
+        return "The expectations were not asked for."
+    if not survivors.all():
+        return "The expectations are known for full layers, and weights are masked."
+    if not matrix.all():
+        return "The expectations are known for full layers, and weights are zero."
+    if matrix.size > MAX_CELLS:
+        return "The expectations are known for at most 2^52 weights."
+    return None
+
+
+def _expectations(sizes: FloatArray, k: int) -> tuple[Enclosure, Enclosure, float]:
+    """Return the expected swaps, the bound on the expected loss, and how far the expectation may lie above it."""
+    m, n = sizes.shape
+    alpha = m + n - 1
+    overlap = expected_overlap(m, n, k)
+    swaps = Enclosure(
+        max(0.0, alpha * (1 - overlap.upper) * (1 - _ROUNDING)), alpha * (1 - overlap.lower) * (1 + _ROUNDING)
+    )
+    least, most, gap = [], [], []
+    for js, drops, lower, upper in _steps(sizes):
+        extra = k - alpha
+        top = np.minimum(js, k)
+        least.append(drops @ np.maximum(top - np.minimum(js, extra + upper), 0.0))
+        most.append(drops @ (top - np.minimum(js, extra + lower)))
+        gap.append(drops @ _jensen_gaps(js, m * n, extra, js - upper, js - lower) if extra else 0.0)
+    lost = Enclosure(math.fsum(least) * (1 - _ROUNDING), math.fsum(most) * (1 + _ROUNDING))
+    return swaps, lost, math.fsum(gap) * (1 + _ROUNDING)
+
+
+def _steps(sizes: FloatArray) -> Iterator[tuple[FloatArray, FloatArray, FloatArray, FloatArray]]:
+    """Yield, some at a time, the ranks j, the drops v_j^2 - v_{j+1}^2, and bounds on rho_j."""
+    m, n = sizes.shape
+    ranks = expected_ranks(m, n)
+    falling = np.append(np.sort(sizes, axis=None)[::-1], 0.0)
+    for start in range(0, m * n, _CHUNK):
+        v = falling[start : start + _CHUNK + 1]
+        js = np.arange(start + 1, start + v.size, dtype=float)
+        yield (js, (v[:-1] - v[1:]) * (v[:-1] + v[1:]), *ranks.at(js))
+
+
+def _jensen_gaps(js: FloatArray, cells: int, extra: int, least: FloatArray, most: FloatArray) -> FloatArray:
+    """Return bounds on min(E Z, K) - E min(Z, K), Z = j - R_j being the weights outside the forest, K = `extra`.
+
+    It is E (Z - K)^+ or E (K - Z)^+, so at most half the standard deviation, at most sqrt(v) / 4, and, as
+    P(Z - E Z >= s) <= exp(-2 s^2 / v), at most sqrt(pi v / 8) exp(-2 (E Z - K)^2 / v).
+    """
+    left = cells - js
+    v = np.minimum(js, left**2 * js / (np.abs(left - 0.5) * (cells - 0.5)))
+    distance = np.maximum(np.maximum(least - extra, extra - most), 0.0)
+    tail = np.sqrt(math.pi / 8 * v) * np.exp(-2 * distance**2 / np.maximum(v, 0.25))
+    return np.where(js <= extra, 0.0, np.minimum(np.sqrt(v) / 4, tail))
