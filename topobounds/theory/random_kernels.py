@@ -20,7 +20,6 @@ from topobounds._arguments import argument_error, choice, integer
 from topobounds.layers import Axis, Conv
 from topobounds.theory.counting import exact_expected_overlap
 from topobounds.theory.critical_weights import checked_conv
-from topobounds.theory.overlap import checked_shape
 
 MOST_WEIGHTS = 25  # of a group, where all their subsets are summed over
 MOST_CLOSED_SETS = 2**16  # that are kept: every subset of 16 weights; half a minute
@@ -190,7 +189,7 @@ def expected_channel_overlap(m: int, n: int, taps: int, k: int | None = None) ->
     >>> expected_channel_overlap(2, 2, 9)
     Fraction(281, 357)
     """
-    m, n, _ = checked_shape(m, n, 0)
+    m, n = integer("m", m, 1), integer("n", n, 1)
     taps = integer("taps", taps, 1)
     k = m + n - 1 if k is None else integer("k", k, 0, m * n * taps)
     covered = [
