@@ -15,7 +15,7 @@ FLOORS = [
     {"layers", "weights", "supports"},
     {"checkpoint"},
     {"topology", "theory", "montecarlo", "runs"},
-    {"pruning", "figures"},
+    {"pruning", "chance", "figures"},
     {"analysis", "verification"},
     {"plotting"},
     {"cli"},

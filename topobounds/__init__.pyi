@@ -1,6 +1,7 @@
 from .analysis.compression import compression_report
 from .analysis.model import LayerReport, ModelReport, layer_report
 from .analysis.overlap import overlap_report
+from .chance.convolution import CriticalWeightsEstimate, expected_critical_weights
 from .checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from .layers import Conv, Dense, Network, Recurrent, Unrolled
 from .montecarlo import Estimate, simulate_overlap
@@ -9,6 +10,7 @@ from .runs import RunError, RunFolder
 from .theory.bounds import boruvka_bound, star_bound
 from .theory.compression import critical_compression_ratio
 from .theory.counting import exact_expected_overlap
+from .theory.critical_weights import critical_weights_bound
 from .theory.enclosure import Enclosure, expected_overlap, expected_retention
 from .theory.overlap import concentration_band, overlap_limit
 from .theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
@@ -38,6 +40,7 @@ __all__ = [
     "CheckpointError",
     "Conv",
     "CriticalWeights",
+    "CriticalWeightsEstimate",
     "Dense",
     "Enclosure",
     "Estimate",
@@ -62,7 +65,9 @@ __all__ = [
     "corollary_3_4",
     "critical_compression_ratio",
     "critical_kernel_weights",
+    "critical_weights_bound",
     "exact_expected_overlap",
+    "expected_critical_weights",
     "expected_overlap",
     "expected_retention",
     "geometric_schedule",

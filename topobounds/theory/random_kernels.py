@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from functools import partial, reduce
+from functools import reduce
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,8 +22,9 @@ from topobounds.theory.counting import exact_expected_overlap
 from topobounds.theory.critical_weights import checked_conv
 
 MOST_WEIGHTS = 25  # of a group, where all their subsets are summed over
-MOST_CLOSED_SETS = 2**16  # that are kept: every subset of 16 weights; half a minute
+MOST_CLOSED_SETS = 2**16  # that are kept: every subset of 16 weights; some seconds
 MOST_LABELS = 2**25  # closed sets times neurons of a group; 256 megabytes
+FEW_EDGES = 16  # that are added one by one
 
 State = TypeVar("State")
 Integers = NDArray[np.int64]
@@ -74,14 +75,9 @@ def exact_expected_critical_weights(conv: Conv) -> Fraction:
     if n_weights > MOST_WEIGHTS or n_neurons > MOST_LABELS:
         rule = f"a Conv with at most {MOST_WEIGHTS} weights and {MOST_LABELS} neurons per group"
         raise argument_error("conv", rule, conv)
-    edges = _group_edges(conv)
-    mean = _mean_additions(
-        len(edges),
-        np.arange(n_neurons),
-        partial(_merged, edges),
-        partial(_joined_weights, edges),
-        most_states=min(MOST_CLOSED_SETS, MOST_LABELS // n_neurons),
-    )
+    graph = _GroupGraph(_group_edges(conv))
+    most_states = min(MOST_CLOSED_SETS, MOST_LABELS // n_neurons)
+    mean = _mean_additions(graph.n_weights, np.arange(n_neurons), graph.merged, graph.joined_weights, most_states)
     if mean is None:
         rule = f"a Conv whose weights have fewer subsets that differ in their components, for {n_neurons} neurons"
         raise argument_error("conv", rule, conv)
@@ -240,10 +236,10 @@ def _mean_additions(
                 state = add(states[closed], weight)
                 larger = closure(state)
                 states.setdefault(larger, state)
+                if len(states) > most_states:
+                    return None
             with_weight.setdefault(larger, np.zeros_like(counts))[1:] += counts[:-1]
         subsets = with_weight
-        if len(subsets) > most_states:
-            return None
     return sum((_mean_share(closed, counts, n_weights) for closed, counts in subsets.items()), Fraction(0))
 
 
@@ -306,14 +302,42 @@ def _group_edges(conv: Conv) -> list[_Edges]:
     ]
 
 
-def _merged(edges: list[_Edges], labels: Integers, weight: int) -> Integers:
-    """Return the components of the neurons, as labels from 0, after the edges of one weight more."""
-    cells, positions = edges[weight]
-    joined: Any = coo_array((np.ones(cells.size, np.int8), (labels[cells], labels[positions])), [labels.max() + 1] * 2)
-    _, merged = connected_components(joined, directed=False)
-    return np.asarray(merged[labels], np.int64)
+class _GroupGraph:
+    """The layer graph of one group, its edges weight by weight; a state of it is the component of each neuron."""
+
+    def __init__(self, edges: list[_Edges]) -> None:
+        self.n_weights = len(edges)
+        self.edges = edges
+        self.cells = np.concatenate([np.empty(0, np.int64), *(each.cells for each in edges)])
+        self.positions = np.concatenate([np.empty(0, np.int64), *(each.positions for each in edges)])
+        self.starts = np.cumsum([0, *(each.cells.size for each in edges[:-1])])
+
+    def merged(self, labels: Integers, weight: int) -> Integers:
+        """Return the components after the edges of one weight more."""
+        cells, positions = self.edges[weight]
+        ends = np.stack([labels[cells], labels[positions]])
+        ends = ends[:, ends[0] != ends[1]]
+        if ends.shape[1] <= FEW_EDGES:
+            return _joined(labels, ends)
+        n_labels = int(labels.max()) + 1
+        joined: Any = coo_array((np.ones(ends.shape[1], np.int8), tuple(ends)), (n_labels, n_labels))
+        _, components = connected_components(joined, directed=False)
+        return np.asarray(components[labels], np.int64)
+
+    def joined_weights(self, labels: Integers) -> int:
+        """Return the weights, as bits, whose edges all lie within components."""
+        if not self.n_weights:
+            return 0
+        joined = np.logical_and.reduceat(labels[self.cells] == labels[self.positions], self.starts)
+        return sum(1 << weight for weight in np.flatnonzero(joined).tolist())
 
 
-def _joined_weights(edges: list[_Edges], labels: Integers) -> int:
-    """Return the weights, as bits, whose edges all lie within components."""
-    return sum(1 << weight for weight, each in enumerate(edges) if (labels[each.cells] == labels[each.positions]).all())
+def _joined(labels: Integers, ends: Integers) -> Integers:
+    """Return the labels after a few edges, one by one: scipy would take longer to begin."""
+    merged = labels.copy()
+    places = ends.copy()
+    for edge in range(ends.shape[1]):
+        kept, given_up = places[:, edge]
+        merged[merged == given_up] = kept
+        places[places == given_up] = kept
+    return merged

@@ -63,7 +63,7 @@ def circular_critical_kernel_weights(weights: ArrayLike, conv: Conv) -> Critical
     >>> kernel = np.random.default_rng(0).standard_normal(conv.weight_shape)
     >>> critical = circular_critical_kernel_weights(kernel, conv)
     >>> critical.n_critical, critical.n_components, int(critical.merges.sum())
-    (35, 1, 2047)
+    (34, 1, 2047)
     """
     graph = _GainGraph(checked_conv(conv))
     magnitudes = _magnitudes(weights, conv)

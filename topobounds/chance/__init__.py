@@ -1,0 +1,1 @@
+"""One layer's numbers beside what chance gives."""
