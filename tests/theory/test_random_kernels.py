@@ -109,7 +109,7 @@ def test_groups_are_independent():
     [
         (None, "Argument 'conv' must be a Conv, not None."),
         (Conv(1, 1, 26, 30), "Argument 'conv' must be a Conv with at most 25 weights and "),
-        (Conv(1, 1, 12, 12), "Argument 'conv' must be a Conv whose weights have fewer subsets that differ in "),
+        (Conv(1, 1, 12, 13), "Argument 'conv' must be a Conv whose weights have fewer subsets that differ in "),
     ],
 )
 def test_what_is_too_large_is_refused(conv, message, monkeypatch):

@@ -76,6 +76,8 @@ def exact_expected_critical_weights(conv: Conv) -> Fraction:
         rule = f"a Conv with at most {MOST_WEIGHTS} weights and {MOST_LABELS} neurons per group"
         raise argument_error("conv", rule, conv)
     graph = _GroupGraph(_group_edges(conv))
+    if graph.cells.size == (conv.n_vertices - conv.n_components) // conv.groups:
+        return Fraction(conv.groups * graph.n_weights)  # a forest: every edge merges two components
     most_states = min(MOST_CLOSED_SETS, MOST_LABELS // n_neurons)
     mean = _mean_additions(graph.n_weights, np.arange(n_neurons), graph.merged, graph.joined_weights, most_states)
     if mean is None:
