@@ -125,7 +125,7 @@ def coverage_constant(conv: Conv, side: str = "outputs") -> Fraction:
     Fraction(349, 126)
     """
     reads_positions = (choice("side", side, ("outputs", "inputs")) == "outputs") is not checked_conv(conv).transposed
-    reached = [positions if reads_positions else cells for cells, positions in _spatial_edges(conv)]
+    reached = [positions if reads_positions else cells for cells, positions in spatial_edges(conv)]
     if len(reached) > MOST_WEIGHTS:
         raise argument_error("conv", f"a Conv with at most {MOST_WEIGHTS} taps that read a real cell", conv)
     sizes = [axis.positions if reads_positions else axis.size for axis in conv.axes]
@@ -260,8 +260,8 @@ class _Edges(NamedTuple):
     positions: Integers
 
 
-def _spatial_edges(conv: Conv) -> list[_Edges]:
-    """Return the edges of one pair of channels for every tap that reads a real cell."""
+def spatial_edges(conv: Conv) -> list[_Edges]:
+    """Return the edges of one pair of channels, from cells to positions, for every tap that reads a real cell."""
     along = [[_axis_edges(axis, tap) for tap in range(axis.kernel)] for axis in conv.axes]
     lengths = [(axis.size, axis.positions) for axis in conv.axes]
     edges = (_flat_edges(taps, lengths) for taps in itertools.product(*along))
@@ -295,7 +295,7 @@ def _group_edges(conv: Conv) -> list[_Edges]:
     cells_channels = conv.weight_shape[1]
     n_cells = math.prod(axis.size for axis in conv.axes)
     n_positions = math.prod(conv.kernel_positions)
-    spatial = _spatial_edges(conv)
+    spatial = spatial_edges(conv)
     return [
         _Edges(cells + second * n_cells, positions + cells_channels * n_cells + first * n_positions)
         for first in range(positions_channels)
