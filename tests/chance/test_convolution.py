@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import topobounds as tb
-from topobounds.analysis import compression_report
+from topobounds.analysis.compression import compression_report
 from topobounds.chance import convolution
 from topobounds.theory.random_kernels import coverage_constant, exact_expected_critical_weights
 

@@ -11,6 +11,7 @@ from tests import naive_convolution
 from topobounds.layers import Conv
 from topobounds.theory import random_kernels
 from topobounds.theory.counting import exact_expected_overlap
+from topobounds.theory.critical_weights import critical_weights_range
 from topobounds.theory.random_kernels import (
     coverage_constant,
     exact_expected_critical_weights,
@@ -32,19 +33,36 @@ def mean_over_orders(conv):
     return Fraction(sum(counts), len(counts))
 
 
-def mean_over_subsets(conv):
-    """Return the same by all subsets of the weights, the components of each counted anew."""
-    n = conv.n_weights
-    kept = {}
-    for bits in range(2**n):
+def components_of_subsets(conv):
+    """Return the components of the layer with each subset of its weights, as bits, each counted anew."""
+    kept = []
+    for bits in range(2**conv.n_weights):
         pairs = [(i, conv.n_inputs + o) for i, o, w in naive_convolution.edges(conv) if bits >> w & 1]
-        kept[bits] = naive_convolution.components(conv.n_vertices, pairs)
+        kept.append(naive_convolution.components(conv.n_vertices, pairs))
+    return kept
+
+
+def mean_over_subsets(conv):
+    """Return the mean over all orders by all subsets of the weights."""
+    n = conv.n_weights
+    kept = components_of_subsets(conv)
     total = Fraction(0)
     for bits, weight in itertools.product(range(2**n), range(n)):
         if not bits >> weight & 1 and kept[bits | 1 << weight] < kept[bits]:
             before = bits.bit_count()
             total += Fraction(math.factorial(before) * math.factorial(n - before - 1), math.factorial(n))
     return total
+
+
+def extremes(conv):
+    """Return the least and the most critical weights that an order can have, from the components of all subsets."""
+    kept = components_of_subsets(conv)
+    least, most = {0: 0}, {0: 0}
+    for bits in range(1, len(kept)):
+        before = [bits ^ 1 << weight for weight in range(conv.n_weights) if bits >> weight & 1]
+        least[bits] = min(least[each] + (kept[bits] < kept[each]) for each in before)
+        most[bits] = max(most[each] + (kept[bits] < kept[each]) for each in before)
+    return least[len(kept) - 1], most[len(kept) - 1]
 
 
 def circular(size):
@@ -99,6 +117,23 @@ def test_every_subset_of_nine_weights(conv):
     assert exact_expected_critical_weights(conv) == mean_over_subsets(conv)
 
 
+@pytest.mark.parametrize(
+    ("conv", "least", "most"),
+    [
+        (Conv(1, 1, (3, 3), (4, 4), padding=1), 3, 6),
+        (Conv(1, 1, (3, 3), (2, 2), padding=1), 3, 7),
+        (Conv(1, 1, (3, 3), (2, 4), padding=1), 3, 7),
+        (circular(7), 3, 3),
+        (circular(8), 3, 5),
+    ],
+)
+def test_the_least_and_the_most_critical_weights_of_a_depthwise_kernel(conv, least, most):
+    assert extremes(conv) == (least, most)
+    lower, upper = critical_weights_range(conv)
+    assert lower == least
+    assert upper >= most
+
+
 def test_groups_are_independent():
     one, three = Conv(1, 1, 3, 5, padding=1), Conv(3, 3, 3, 5, padding=1, groups=3)
     assert exact_expected_critical_weights(three) == 3 * exact_expected_critical_weights(one)
@@ -108,6 +143,7 @@ def test_groups_are_independent():
     ("conv", "message"),
     [
         (None, "Argument 'conv' must be a Conv, not None."),
+        (Conv(1, 1, (3, 3), (4096, 4096), padding=1), "Argument 'conv' must be a Conv with at most 25 weights and "),
         (Conv(1, 1, 26, 30), "Argument 'conv' must be a Conv with at most 25 weights and "),
         (Conv(1, 1, 12, 13), "Argument 'conv' must be a Conv whose weights have fewer subsets that differ in "),
     ],
@@ -141,7 +177,7 @@ def mean_coverage(conv, side):
     ("conv", "constant"),
     [
         (Conv(1, 1, (3, 3), (8, 8), padding=1), Fraction(349, 126)),
-        (Conv(64, 8, (3, 3), (224, 224), padding=1), Fraction(349, 126)),
+        (Conv(64, 8, (3, 3), (4096, 4096), padding=1), Fraction(349, 126)),
         (Conv(1, 1, (5, 5), (8, 8), padding=2), Fraction(55929971, 15600900)),
         (Conv(1, 1, 3, 8, padding=1), Fraction(5, 3)),
         (circular(8), 1),

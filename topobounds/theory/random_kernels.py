@@ -23,7 +23,8 @@ from topobounds.theory.critical_weights import checked_conv
 
 MOST_WEIGHTS = 25  # of a group, where all their subsets are summed over
 MOST_CLOSED_SETS = 2**16  # that are kept: every subset of 16 weights; some seconds
-MOST_LABELS = 2**25  # closed sets times neurons of a group; 256 megabytes
+MOST_NEURONS = 2**19  # of a group,
+MOST_LABELS = 2**25  # and times closed sets; 256 megabytes
 FEW_EDGES = 16  # that are added one by one
 
 State = TypeVar("State")
@@ -54,8 +55,8 @@ def exact_expected_critical_weights(conv: Conv) -> Fraction:
     Raises
     ------
     ValueError
-        If `conv` is no Conv, or a group has more than 25 weights, or those have more than 2^16 subsets that differ in
-        their components, or, times the neurons of the group, more than 2^25.
+        If `conv` is no Conv, or a group has more than 25 weights or 2^19 neurons, or its weights have more than 2^16
+        subsets that differ in their components, or, times the neurons of the group, more than 2^25.
 
     See Also
     --------
@@ -72,8 +73,8 @@ def exact_expected_critical_weights(conv: Conv) -> Fraction:
     """
     n_weights = checked_conv(conv).n_weights // conv.groups
     n_neurons = conv.n_vertices // conv.groups
-    if n_weights > MOST_WEIGHTS or n_neurons > MOST_LABELS:
-        rule = f"a Conv with at most {MOST_WEIGHTS} weights and {MOST_LABELS} neurons per group"
+    if n_weights > MOST_WEIGHTS or n_neurons > MOST_NEURONS:
+        rule = f"a Conv with at most {MOST_WEIGHTS} weights and {MOST_NEURONS} neurons per group"
         raise argument_error("conv", rule, conv)
     graph = _GroupGraph(_group_edges(conv))
     if graph.cells.size == (conv.n_vertices - conv.n_components) // conv.groups:
@@ -125,15 +126,12 @@ def coverage_constant(conv: Conv, side: str = "outputs") -> Fraction:
     Fraction(349, 126)
     """
     reads_positions = (choice("side", side, ("outputs", "inputs")) == "outputs") is not checked_conv(conv).transposed
-    reached = [positions if reads_positions else cells for cells, positions in spatial_edges(conv)]
-    if len(reached) > MOST_WEIGHTS:
+    # Neurons that the same taps reach are one: along a dimension a kernel of 3 has three kinds of them, and of pairs of
+    # kinds, one along each dimension, a tap reaches those that it reaches along both.
+    kinds = reduce(np.kron, [_kinds_reached(axis, reads_positions) for axis in conv.axes])
+    kinds = kinds[kinds.any(axis=1)]
+    if len(kinds) > MOST_WEIGHTS:
         raise argument_error("conv", f"a Conv with at most {MOST_WEIGHTS} taps that read a real cell", conv)
-    sizes = [axis.positions if reads_positions else axis.size for axis in conv.axes]
-    reaches = np.zeros((len(reached), math.prod(sizes)), bool)
-    for tap, neurons in enumerate(reached):
-        reaches[tap, neurons] = True
-    # Neurons that the same taps reach are one: a 3 x 3 kernel has nine kinds of them, at the corners, sides and inside.
-    kinds = np.unique(reaches, axis=1)
     masks = [sum(1 << kind for kind in np.flatnonzero(row).tolist()) for row in kinds]
 
     def reach(covered: int, tap: int) -> int:
@@ -262,19 +260,29 @@ class _Edges(NamedTuple):
 
 def spatial_edges(conv: Conv) -> list[_Edges]:
     """Return the edges of one pair of channels, from cells to positions, for every tap that reads a real cell."""
-    along = [[_axis_edges(axis, tap) for tap in range(axis.kernel)] for axis in conv.axes]
+    along = [[axis_edges(axis, tap) for tap in range(axis.kernel)] for axis in conv.axes]
     lengths = [(axis.size, axis.positions) for axis in conv.axes]
     edges = (_flat_edges(taps, lengths) for taps in itertools.product(*along))
     return [each for each in edges if each.cells.size]
 
 
-def _axis_edges(axis: Axis, tap: int) -> _Edges:
+def axis_edges(axis: Axis, tap: int) -> _Edges:
+    """Return the edges of a tap along one dimension, for one channel."""
     positions = np.arange(axis.positions)
     cells = positions * axis.stride - axis.padding + tap * axis.dilation
     if axis.padding_mode != "zeros":
         return _Edges(axis.copied(cells), positions)
     real = (cells >= 0) & (cells < axis.size)
     return _Edges(cells[real], positions[real])
+
+
+def _kinds_reached(axis: Axis, reads_positions: bool) -> NDArray[np.bool_]:
+    """Return which taps, by row, reach which kinds of positions (or cells) along one dimension, by column."""
+    reached = np.zeros((axis.kernel, axis.positions if reads_positions else axis.size), bool)
+    for tap in range(axis.kernel):
+        edges = axis_edges(axis, tap)
+        reached[tap, edges.positions if reads_positions else edges.cells] = True
+    return np.unique(reached, axis=1)
 
 
 def _flat_edges(along: tuple[_Edges, ...], lengths: list[tuple[int, int]]) -> _Edges:

@@ -15,7 +15,7 @@ from topobounds._arguments import argument_error
 from topobounds._records import Record
 from topobounds.layers import Conv
 from topobounds.theory.critical_weights import checked_conv
-from topobounds.theory.random_kernels import spatial_edges
+from topobounds.theory.random_kernels import axis_edges, spatial_edges
 
 MOST_REACHED = 12  # neurons of a channel that one tap reaches: all their subsets are gone through
 STEP = 0.02  # of the weights per channel
@@ -92,11 +92,13 @@ def critical_weights_limit(conv: Conv) -> CriticalWeightsLimit:
     >>> round(limit.per_channel, 3), round(limit.overlap, 3)
     (2.353, 0.81)
     """
-    edges = spatial_edges(checked_conv(conv))
-    reached = max((each.cells.size for each in edges), default=0)
-    if reached > MOST_REACHED or any(np.unique(each.cells).size < each.cells.size for each in edges):
+    along = [[axis_edges(axis, tap).cells for tap in range(axis.kernel)] for axis in checked_conv(conv).axes]
+    reached = math.prod(max(cells.size for cells in taps) for taps in along)
+    twice = any(np.unique(cells).size < cells.size for taps in along for cells in taps)
+    if twice or reached > MOST_REACHED:
         rule = f"a Conv each tap of which reads at most {MOST_REACHED} cells, and each of them at one position"
         raise argument_error("conv", rule, conv)
+    edges = spatial_edges(conv)
     if not edges:
         return CriticalWeightsLimit(0.0, 1.0)
     process = _Process(conv, [(each.positions.tolist(), each.cells.tolist()) for each in edges])
