@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests import naive_convolution
 from topobounds.layers import Conv
 from topobounds.theory.critical_weights import critical_weights_bound, critical_weights_range
+from topobounds.topology.convolution import critical_kernel_weights
 
 
 def n_critical(conv, order):
@@ -158,6 +159,36 @@ def test_a_transposed_convolution_has_the_bound_of_its_mirror():
         image = Conv(4, 6, (kernel, 4), conv.output_size, stride, padding, groups=2, transposed=True)
         if image.output_size == conv.input_size:
             assert critical_weights_range(image) == critical_weights_range(conv)
+
+
+def test_the_critical_weights_of_a_larger_map_are_among_those_of_a_smaller_one():
+    rng = np.random.default_rng(0)
+    compared = fewer = 0
+    while compared < 400:
+        small = naive_convolution.random_conv(rng, modes=("zeros",))
+        more = rng.integers(0, 4, len(small.axes)).tolist()
+        sizes = [size + m * stride for size, m, stride in zip(small.input_size, more, small.stride, strict=True)]
+        if small.transposed or any(axis.size < axis.stride for axis in small.axes):
+            continue
+        large = Conv(
+            small.in_channels,
+            small.out_channels,
+            small.kernel_size,
+            sizes,
+            small.stride,
+            small.padding,
+            small.dilation,
+            small.groups,
+        )
+        reading = [{w for _, _, w in naive_convolution.edges(conv)} for conv in (small, large)]
+        if reading[0] != reading[1]:
+            continue
+        kernel = np.round(2 * rng.standard_normal(small.weight_shape), int(rng.integers(2)))  # with ties and zeros
+        critical = [set(critical_kernel_weights(kernel, conv).indices.tolist()) for conv in (small, large)]
+        assert critical[1] <= critical[0], (small, large)
+        compared += 1
+        fewer += critical[1] < critical[0]
+    assert fewer
 
 
 def test_the_bound_takes_no_longer_for_a_large_map():
