@@ -1,6 +1,7 @@
 from .analysis.compression import compression_report
 from .analysis.model import LayerReport, ModelReport, layer_report
 from .analysis.overlap import overlap_report
+from .chance.convolution import CriticalWeightsEstimate, expected_critical_weights
 from .chance.price import TopologyPrice, topology_price
 from .chance.scales import NeuronScales, ScaleNull, neuron_scales, scale_null
 from .checkpoint import Checkpoint, CheckpointError, open_checkpoint
@@ -11,6 +12,7 @@ from .runs import RunError, RunFolder
 from .theory.bounds import boruvka_bound, star_bound
 from .theory.compression import critical_compression_ratio
 from .theory.counting import exact_expected_overlap
+from .theory.critical_weights import critical_weights_bound
 from .theory.enclosure import Enclosure, expected_overlap, expected_retention
 from .theory.global_pruning import GlobalPruning, global_pruning
 from .theory.overlap import concentration_band, overlap_limit
@@ -37,6 +39,7 @@ __all__ = [
     "CheckpointError",
     "Conv",
     "CriticalWeights",
+    "CriticalWeightsEstimate",
     "Dense",
     "EffectiveMasks",
     "EffectiveWeights",
@@ -67,10 +70,12 @@ __all__ = [
     "corollary_3_4",
     "critical_compression_ratio",
     "critical_kernel_weights",
+    "critical_weights_bound",
     "effective_density",
     "effective_masks",
     "effective_weights",
     "exact_expected_overlap",
+    "expected_critical_weights",
     "expected_overlap",
     "expected_retention",
     "geometric_schedule",

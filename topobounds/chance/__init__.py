@@ -1,1 +1,1 @@
-"""One layer's numbers beside what chance gives."""
+"""One layer's measured numbers beside what chance alone gives, with its spread."""
