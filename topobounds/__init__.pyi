@@ -6,6 +6,8 @@ from .pruning import geometric_schedule, linear_schedule, magnitude_mask, networ
 from .runs import RunError, RunFolder
 from .theory.compression import critical_compression_ratio
 from .theory.counting import exact_expected_overlap
+from .theory.critical_rank import CriticalRankLaw, connection_probability, critical_rank_law
+from .theory.deviation import overlap_deviation
 from .theory.enclosure import Enclosure, expected_overlap, expected_retention
 from .theory.overlap import boruvka_bound, concentration_band, overlap_limit, star_bound
 from .theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
@@ -33,6 +35,7 @@ __version__: str
 __all__ = [
     "CheckpointError",
     "Conv",
+    "CriticalRankLaw",
     "CriticalWeights",
     "Dense",
     "Enclosure",
@@ -55,9 +58,11 @@ __all__ = [
     "chain",
     "compression_report",
     "concentration_band",
+    "connection_probability",
     "corollary_3_4",
     "critical_compression_ratio",
     "critical_kernel_weights",
+    "critical_rank_law",
     "exact_expected_overlap",
     "expected_overlap",
     "expected_retention",
@@ -70,6 +75,7 @@ __all__ = [
     "network_forest",
     "network_masks",
     "neural_persistence",
+    "overlap_deviation",
     "overlap_limit",
     "overlap_report",
     "persistence_diagram",

@@ -107,7 +107,7 @@ def expected_overlap(m: int, n: int, k: int | None = None) -> Enclosure:
     if m * n > MAX_CELLS:
         raise argument_error("m", f"so small that m n is at most 2^52 (overlap_limit takes any size) at n={n}", m)
     if k <= 3 or k == m * n or min(m, n) == 1 or counting_steps(m, n, k) <= CHEAP_STEPS:
-        return _rounded_outwards(_exactly(m, n, k))
+        return rounded_outwards(_exactly(m, n, k))
     lower, upper = _expected_components(m, n, k)
     alpha = m + n - 1
     least, most = minimum_overlap(m, n, k) / alpha, min(k, alpha) / alpha
@@ -153,11 +153,11 @@ def expected_retention(m: int, n: int, ks: Iterable[int]) -> RetentionCurve:
     before = 0
     for k, point in points.items():
         below[k] = max(point.lower, below[before])
-        above[k] = min(point.upper, _rounded_outwards(Fraction(above[before]) * k / before).upper if before else 1.0)
+        above[k] = min(point.upper, rounded_outwards(Fraction(above[before]) * k / before).upper if before else 1.0)
         before = k
     after = before
     for k in reversed(points):
-        below[k] = max(below[k], _rounded_outwards(Fraction(below[after]) * k / after).lower if after else 0.0)
+        below[k] = max(below[k], rounded_outwards(Fraction(below[after]) * k / after).lower if after else 0.0)
         above[k] = min(above[k], above[after])
         after = k
     return RetentionCurve(m, n, tuple(points), tuple(below[k] for k in points), tuple(above[k] for k in points))
@@ -169,7 +169,8 @@ def _exactly(m: int, n: int, k: int) -> Fraction:
     return Fraction(1) if k == m * n else exact_expected_overlap(m, n, k)
 
 
-def _rounded_outwards(value: Fraction) -> Enclosure:
+def rounded_outwards(value: Fraction) -> Enclosure:
+    """Return the interval between the floats next to a non-negative value."""
     nearest = float(value)
     lower = nearest if nearest <= value else math.nextafter(nearest, 0)
     upper = nearest if nearest >= value else math.nextafter(nearest, 1)
