@@ -116,14 +116,7 @@ def exact_overlap_variance(m: int, n: int, k: int | None = None) -> Fraction:
             f"Arguments m={m}, n={n}, k={k} are too large to count exactly: about {steps:.0e} steps, more than "
             f"{MAX_STEPS:.0e}. overlap_deviation has the limit for large layers, simulate_overlap estimates it."
         )
-    # The partition of n into one part, whose terms do not vanish at q = 1.
-    first = math.comb(m * n, k) + m * math.comb(m * n - n, k)
-    second = 2 * m * math.comb(m * n - n, k) + m * (m - 1) * math.comb(m * n - 2 * n, k)
-    for parts in _partitions(n):
-        if len(parts) > 1:
-            once, twice = _component_moments(parts, m, k)
-            first += once
-            second += twice
+    first, second = _component_moments(m, n, k)
     graphs = math.comb(m * n, k)
     mean = Fraction(first, graphs)
     return (Fraction(second, graphs) + mean - mean**2) / (m + n - 1) ** 2
@@ -186,8 +179,21 @@ def _words(cells: int, k: int) -> float:
     return 1 + min(k, cells // 2) * math.log2(4 * cells / (k + 1)) // 2000
 
 
-def _component_moments(parts: tuple[int, ...], m: int, k: int) -> tuple[int, int]:
-    """Return the terms of a partition into r >= 2 parts in the sums of kappa and of kappa (kappa - 1) over all graphs.
+def _component_moments(m: int, n: int, k: int) -> tuple[int, int]:
+    """Return the sums of kappa and of kappa (kappa - 1) over all graphs with k edges, for m >= n >= 2."""
+    # The partition into one part is apart: its terms do not vanish at q = 1.
+    first = math.comb(m * n, k) + m * math.comb(m * n - n, k)
+    second = 2 * m * math.comb(m * n - n, k) + m * (m - 1) * math.comb(m * n - 2 * n, k)
+    for parts in _partitions(n):
+        if len(parts) > 1:
+            once, twice = _moments_of_partition(parts, m, k)
+            first += once
+            second += twice
+    return first, second
+
+
+def _moments_of_partition(parts: tuple[int, ...], m: int, k: int) -> tuple[int, int]:
+    """Return the terms of a partition into r >= 2 parts in the sums of `_component_moments`.
 
     ``h(q) = q (q - 1) ... (q - r + 1)`` has h(1) = 0, h'(1) = (-1)^r (r-2)! and h''(1) = 2 h'(1) (1 - H_{r-2}), with
     the harmonic number H; the power S^m of the partition has the derivative m S^(m-1).

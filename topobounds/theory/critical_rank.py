@@ -30,6 +30,7 @@ LEVELS = 48  # numbers of isolated vertices up to which inclusion and exclusion 
 LARGEST_TERM = 600.0  # logarithm of a term up to which the terms of all levels can be added in double precision
 FIRST_SIZE = 16  # vertices of components that are counted one by one, at first
 BLOCK = 1 / 8  # relative width of the blocks of shapes among the middle components, which are next to none here
+SMALLEST = math.ulp(0.0)  # an upper bound on positive numbers that a double cannot hold
 SUM_FACTOR = 1 + 2.0**-40  # more than the rounding in geometric sums
 NODES = 40  # ranks between which the distribution function is bounded by its log-concavity
 
@@ -98,7 +99,8 @@ def connection_probability(m: int, n: int, k: int) -> Enclosure:
 
         B_odd - M <= P(k* <= k) <= min(B_even, (1 - q(n))^m, (1 - q(m))^n, m^(n-1) n^(m-1) C(k, alpha) / C(m n, alpha))
 
-    with M the expected number of components of 2 to (m + n) / 2 vertices and B the partial sums of ::
+    with M a bound on the expected number of components of 2 to (m + n) / 2 vertices where no vertex is isolated, and B
+    the partial sums of ::
 
         P(no vertex is isolated) = sum_{a, b} (-1)^(a+b) C(m, a) C(n, b) C((m-a)(n-b), k) / C(m n, k)
 
@@ -114,8 +116,8 @@ def connection_probability(m: int, n: int, k: int) -> Enclosure:
     Returns
     -------
     Enclosure
-        Within [0, 1], for exchangeable |w| with almost surely distinct magnitudes. In the middle of the law it is about
-        0.12 ln(n) / n wide for squares (0.007 at 100 x 100), 5e-8 at 784 x 300.
+        Within [0, 1], for exchangeable |w| with almost surely distinct magnitudes. At the median it is 0.02 wide for
+        17 x 17, where exact counting ends, 0.004 at 100 x 100, 5e-4 at 1000 x 1000 and 3e-8 at 784 x 300.
 
     Raises
     ------
@@ -357,7 +359,8 @@ def _lower(m: int, n: int, k: int) -> float:
 
 
 def _upper(m: int, n: int, k: int) -> float:
-    return min(_none_isolated(m, n, k).upper, float(_log_trees(m, n, k).exp_above()))
+    trees = float(_log_trees(m, n, k).exp_above())
+    return max(min(_none_isolated(m, n, k).upper, trees), SMALLEST)
 
 
 def _log_trees(m: int, n: int, k: int) -> Ball:
@@ -400,14 +403,15 @@ def _none_isolated(m: int, n: int, k: int) -> Enclosure:
     possible = sets.cells <= m * n - k
     log_term = ball_sum(sets.log_sets, log_ratio(m * n, np.where(possible, sets.cells, 0.0), k))
     below = np.where(possible, Ball(np.minimum(log_term.mid, LARGEST_TERM), log_term.rad).exp_below(), 0.0) / FACTOR
-    above = np.where(possible, log_term.exp_above(), 0.0) * FACTOR
+    with np.errstate(over="ignore"):
+        most = np.bincount(sets.level, np.where(possible, log_term.exp_above(), 0.0) * FACTOR)
     least = np.bincount(sets.level, below)
-    most = np.bincount(sets.level, above)
     # Sums that end with an odd level are lower bounds, those that end with an even one upper bounds (Bonferroni).
     even = np.arange(len(least)) % 2 == 0
-    lower = np.cumsum(np.where(even, least, -most))[~even]
-    upper = np.cumsum(np.where(even, most, -least))[even]
-    best = min(float(upper.min()), _none_empty(m, n, k), _none_empty(n, m, k), 1.0)
+    with np.errstate(over="ignore"):
+        lower = np.cumsum(np.where(even, least, -most))[~even]
+        upper = np.cumsum(np.where(even, most, -least))[even]
+    best = max(min(float(upper.min()), _none_empty(m, n, k), _none_empty(n, m, k), 1.0), SMALLEST)
     return Enclosure(min(best, max(0.0, float(lower.max()))), best)
 
 
