@@ -22,10 +22,10 @@ from topobounds.figures.publish import new_figure, publish
 from topobounds.figures.record import FigureRecord, point_seed, provenance
 from topobounds.plotting import CATEGORIES
 from topobounds.supports import cells_at_density
+from topobounds.theory.critical_rank import connection_limit, critical_rank_limit
 from topobounds.theory.enclosure import Enclosure, expected_overlap
 from topobounds.theory.paper import corollary_3_4
 from topobounds.theory.supports import any_support_bound
-from topobounds.theory.threshold import connection_probability, critical_rank_quantile
 from topobounds.verification import verify
 
 TRAINS = False
@@ -160,7 +160,7 @@ def chance_of_disconnected(m: int, n: int, cells: int) -> float:
 def _rows(m: int, n: int, seed: int) -> list[tuple[Any, ...]]:
     """Return the rows of one shape, thin supports first."""
     complete, rows, loose = expected_overlap(m, n), [], 1.0
-    line = critical_rank_quantile(m, n) / (m * n)
+    line = critical_rank_limit(m, n) / (m * n)
     for density in DENSITIES:
         bound, cells = corollary_3_4(m, n, density).value, cells_at_density(m, n, density)
         if bound is not None and loose > NEGLIGIBLE:  # beyond, it only falls
@@ -189,7 +189,7 @@ def _on_connected(
         return "holds", "every support"
     if (found := verdict(bound, mean)) != "undecided":
         return found, "enclosure"
-    if connection_probability(m, n, cells) < RARE:
+    if connection_limit(m, n, cells) < RARE:
         return "undecided", None
     sampled = verify(
         m,

@@ -17,8 +17,8 @@ from paper_figures.training import layer_weights, net_name, run_provenance, sour
 from topobounds.figures.publish import new_figure, publish
 from topobounds.figures.record import FigureRecord
 from topobounds.plotting import CATEGORIES, draw_band, draw_interval, layer_colors
+from topobounds.theory.critical_rank import connection_limit, critical_rank_limit
 from topobounds.theory.enclosure import expected_retention
-from topobounds.theory.threshold import connection_probability, critical_rank_quantile
 from topobounds.topology.spanning import maximum_spanning_forest
 
 TRAINS = True
@@ -60,9 +60,9 @@ def render(record: FigureRecord, folder: Path) -> list[Path]:
 
 
 def ranks(m: int, n: int) -> list[int]:
-    """Return the k of a curve, rising: from a few to m n, with alpha and the median critical rank among them."""
+    """Return the k of a curve, rising: from a few to m n, with alpha and the median of k* (limit law) among them."""
     spaced = np.geomspace(max(1, (m + n) / 8), m * n, POINTS)
-    return sorted({*(round(k) for k in spaced.tolist()), m + n - 1, critical_rank_quantile(m, n)})
+    return sorted({*(round(k) for k in spaced.tolist()), m + n - 1, critical_rank_limit(m, n)})
 
 
 def draw(record: FigureRecord) -> Figure:
@@ -142,7 +142,7 @@ def _expected_rows(m: int, n: int) -> list[tuple[Any, ...]]:
     curve = expected_retention(m, n, ranks(m, n))
     ends = zip(curve.ks, curve.densities, curve.lower, curve.upper, strict=True)
     return [
-        ("expected", None, None, m, n, k, density, lower, upper, connection_probability(m, n, k))
+        ("expected", None, None, m, n, k, density, lower, upper, connection_limit(m, n, k))
         for k, density, lower, upper in ends
     ]
 

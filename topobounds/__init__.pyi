@@ -12,7 +12,9 @@ from .runs import RunError, RunFolder
 from .theory.bounds import boruvka_bound, star_bound
 from .theory.compression import critical_compression_ratio
 from .theory.counting import exact_expected_overlap
+from .theory.critical_rank import CriticalRankLaw, connection_probability, critical_rank_law
 from .theory.critical_weights import critical_weights_bound
+from .theory.deviation import overlap_deviation
 from .theory.enclosure import Enclosure, expected_overlap, expected_retention
 from .theory.global_pruning import GlobalPruning, global_pruning
 from .theory.overlap import concentration_band, overlap_limit
@@ -38,6 +40,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Conv",
+    "CriticalRankLaw",
     "CriticalWeights",
     "CriticalWeightsEstimate",
     "Dense",
@@ -67,9 +70,11 @@ __all__ = [
     "chain",
     "compression_report",
     "concentration_band",
+    "connection_probability",
     "corollary_3_4",
     "critical_compression_ratio",
     "critical_kernel_weights",
+    "critical_rank_law",
     "critical_weights_bound",
     "effective_density",
     "effective_masks",
@@ -90,6 +95,7 @@ __all__ = [
     "neural_persistence",
     "neuron_scales",
     "open_checkpoint",
+    "overlap_deviation",
     "overlap_limit",
     "overlap_report",
     "persistence_diagram",

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.theory.enumeration import connected_graphs, mean_overlap, mean_overlap_by_components, small_layers
+from topobounds.theory import counting
 from topobounds.theory.bounds import boruvka_bound
 from topobounds.theory.counting import exact_expected_overlap
 from topobounds.theory.overlap import overlap_limit
@@ -52,6 +53,11 @@ def test_properties(m, n, data):
     assert (value == Fraction(k, alpha)) == (k <= 3 or min(m, n) == 1)  # a bipartite cycle has at least four edges
     if k < m * n:
         assert value <= exact_expected_overlap(m, n, k + 1)
+
+
+@pytest.mark.parametrize(("m", "n"), [(1, 1), (1, 5), (4, 1), (2, 4), (5, 5), (7, 3)])
+def test_connected_graphs_are_counted_by_edges(m, n):
+    assert counting.connected_graphs(m, n) == connected_graphs(m, n)
 
 
 def test_edges():

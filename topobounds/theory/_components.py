@@ -35,27 +35,31 @@ class BySize(NamedTuple):
     every: FloatArray  # all components, from above
 
 
-def components_by_size(m: int, n: int, k: int) -> tuple[BySize, float]:
+def components_by_size(m: int, n: int, k: int, least: int = 64, block: float = BLOCK) -> tuple[BySize, float]:
     """Return the components of up to L vertices, and a bound on those of more than L and up to (m + n) / 2.
 
-    L is taken so large that the latter are negligible, or as large as can be afforded. For 1 <= k < m n, m, n >= 2.
+    L is `least` or more, so large that the latter are negligible, or as large as can be afforded. For 1 <= k < m n and
+    m, n >= 2; `block` as in `middle_components`.
     """
     half, pairs, largest = (m + n) // 2, 0, 1
     chunks, middle = [_isolated_vertices(m, n, k)], math.inf
     while middle > NEGLIGIBLE and pairs < MAX_PAIRS and largest < MAX_SIZE:
-        start, largest = largest + 1, min(half, max(64, 2 * largest))
+        start, largest = largest + 1, min(half, max(least, 2 * largest))
         rows, columns = _shapes(m, n, start, largest)
         chunks.append(_sum_by_size(_components(m, n, k, rows, columns), rows + columns, start, largest))
-        pairs, middle = pairs + len(rows), middle_components(m, n, k, largest)
+        pairs, middle = pairs + len(rows), middle_components(m, n, k, largest, block)
     return BySize(*map(np.concatenate, zip(*chunks, strict=True))), middle
 
 
-def middle_components(m: int, n: int, k: int, largest: int) -> float:
-    """Return a bound on the expected number of components of more than `largest` and up to (m + n) / 2 vertices."""
+def middle_components(m: int, n: int, k: int, largest: int, block: float = BLOCK) -> float:
+    """Return a bound on the expected number of components of more than `largest` and up to (m + n) / 2 vertices.
+
+    Shapes are taken together in blocks of the relative width `block`: the wider, the faster and the looser.
+    """
     half = (m + n) // 2
     if largest >= half:
         return 0.0
-    (a0, a1), (b0, b1) = _blocks(min(m, half - 1)), _blocks(min(n, half - 1))
+    (a0, a1), (b0, b1) = _blocks(min(m, half - 1), block), _blocks(min(n, half - 1), block)
     i, j = np.nonzero((a0[:, None] + b0 <= half) & (a1[:, None] + b1 > largest))
     log_bound = _binomial_model(m, n, k, (a0[i], a1[i]), (b0[j], b1[j]))
     shapes = (a1 - a0 + 1)[i] * (b1 - b0 + 1)[j]
@@ -185,10 +189,10 @@ def _most_choices(m: int, first: FloatArray, last: FloatArray) -> Ball:
     return log_binomial(m, np.clip(float(m // 2), first, last))
 
 
-def _blocks(largest: int) -> Range:
+def _blocks(largest: int, width: float) -> Range:
     """Return first and last numbers of blocks that cover 1 to `largest`, growing in proportion."""
     starts = [1]
     while starts[-1] <= largest:
-        starts.append(starts[-1] + max(1, int(starts[-1] * BLOCK)))
+        starts.append(starts[-1] + max(1, int(starts[-1] * width)))
     first = np.array(starts[:-1], dtype=float)
     return first, np.minimum(np.array(starts[1:], dtype=float) - 1, largest)

@@ -1,4 +1,4 @@
-"""The expected overlap as an exact rational number, by counting connected bipartite graphs."""
+"""Expectation and variance of the overlap as exact rational numbers, by counting bipartite graphs by components."""
 
 import math
 import operator
@@ -70,13 +70,145 @@ def exact_expected_overlap_of(shape: Shape) -> Fraction:
     return (m + n - Fraction(components, math.comb(m * n, k))) / (m + n - 1)
 
 
+def exact_overlap_variance(m: int, n: int, k: int | None = None) -> Fraction:
+    r"""Return Var X_k, the variance of the overlap of the k largest weights with the maximum spanning forest, exactly.
+
+    The graphs A on m rows and n columns, by their edges and components, are counted by ::
+
+        sum_A q^kappa(A) x^|A| = sum_{L |- n} N_L q (q-1) ... (q-r+1) (sum_i (1 + x)^{L_i} + q - r)^m
+
+    over the partitions L of n into r parts, N_L being the number of set partitions of type L. The first two derivatives
+    at q = 1 give E[kappa] and E[kappa (kappa - 1)], and ``Var X_k = Var kappa / (m + n - 1)^2``.
+
+    Parameters
+    ----------
+    m, n : int
+        Rows and columns, at least 1; the value is symmetric in them.
+    k : int, optional
+        Largest weights kept, 0 to m n; alpha = m + n - 1 if left out.
+
+    Returns
+    -------
+    Fraction
+        For exchangeable |w| with almost surely distinct magnitudes; 0 where R_k is not random (k <= 3, k = m n, 1 x n).
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or the layer is too large to count.
+
+    See Also
+    --------
+    topobounds.theory.deviation.overlap_deviation : Its square root, from the limit formula where layers are large.
+
+    Notes
+    -----
+    docs/theory/deviation.md, "Exact value".
+
+    Examples
+    --------
+    >>> exact_overlap_variance(3, 3), exact_overlap_variance(2, 2)
+    (Fraction(9, 980), Fraction(0, 1))
+    """
+    m, n, k = checked_shape(m, n, k)
+    m, n = max(m, n), min(m, n)
+    if n == 1:
+        return Fraction(0)
+    steps = variance_steps(m, n, k)
+    if steps > MAX_STEPS:
+        raise ValueError(
+            f"Arguments m={m}, n={n}, k={k} are too large to count exactly: about {steps:.0e} steps, more than "
+            f"{MAX_STEPS:.0e}. overlap_deviation has the limit for large layers, simulate_overlap estimates it."
+        )
+    first, second = _component_moments(m, n, k)
+    graphs = math.comb(m * n, k)
+    mean = Fraction(first, graphs)
+    return (Fraction(second, graphs) + mean - mean**2) / (m + n - 1) ** 2
+
+
+def variance_steps(m: int, n: int, k: int) -> int:
+    """Return about how many steps `exact_overlap_variance` takes, in the unit of `counting_steps`."""
+    short, long = sorted((m, n))
+    return int(_partition_counts(min(short, 64))[-1] * short * k * _words(m * n, k)) if long > 1 else 0
+
+
+def connected_graphs(m: int, n: int) -> list[int]:
+    """Return the numbers of connected bipartite graphs on m labelled rows and n labelled columns, by number of edges.
+
+    The coefficient of q in the sum of `exact_overlap_variance`: ::
+
+        sum_{L |- n} N_L (-1)^(r-1) (r-1)! (sum_i ((1 + x)^{L_i} - 1))^m
+
+    Parameters
+    ----------
+    m, n : int
+        Rows and columns, at least 1.
+
+    Returns
+    -------
+    list of int
+        m n + 1 numbers, those for 0, 1, ..., m n edges.
+
+    Examples
+    --------
+    >>> connected_graphs(2, 2), connected_graphs(2, 3)[4:]
+    ([0, 0, 0, 4, 1], [12, 6, 1])
+    """
+    m, n = max(m, n), min(m, n)
+    counts = [0] * (m * n + 1)
+    for parts in _partitions(n):
+        # Every row has an edge, so x^m is taken out of the power.
+        by_edges = [sum(math.comb(part, i) for part in parts) for i in range(1, parts[0] + 1)]
+        powers = _power_coefficients(by_edges, m, m * (parts[0] - 1))
+        weight = _set_partitions(parts) * math.factorial(len(parts) - 1) * (-1) ** (len(parts) - 1)
+        for edges, coefficient in enumerate(powers, m):
+            counts[edges] += weight * coefficient
+    return counts
+
+
+def connected_steps(m: int, n: int) -> int:
+    """Return about how many steps `connected_graphs` takes, in the unit of `counting_steps`."""
+    short, cells = min(m, n), m * n
+    return int(_partition_counts(min(short, 64))[-1] * short * (cells - max(m, n)) * _words(cells, cells // 2))
+
+
 def counting_steps(m: int, n: int, k: int) -> int:
     """Return about how many steps `exact_expected_overlap` takes: partitions of up to n, times n k, times words."""
     short, long = sorted((m, n))
-    words = (
-        1 + min(k, m * n // 2) * math.log2(4 * m * n / (k + 1)) // 2000
-    )  # at the largest coefficient on the way to k
-    return int(sum(_partition_counts(min(short, 64))) * short * k / 2 * words) if long > 1 else 0
+    return int(sum(_partition_counts(min(short, 64))) * short * k / 2 * _words(m * n, k)) if long > 1 else 0
+
+
+def _words(cells: int, k: int) -> float:
+    """Return the length of the largest coefficient on the way to k edges, in units of 2000 bits."""
+    return 1 + min(k, cells // 2) * math.log2(4 * cells / (k + 1)) // 2000
+
+
+def _component_moments(m: int, n: int, k: int) -> tuple[int, int]:
+    """Return the sums of kappa and of kappa (kappa - 1) over all graphs with k edges, for m >= n >= 2."""
+    # The partition into one part is apart: its terms do not vanish at q = 1.
+    first = math.comb(m * n, k) + m * math.comb(m * n - n, k)
+    second = 2 * m * math.comb(m * n - n, k) + m * (m - 1) * math.comb(m * n - 2 * n, k)
+    for parts in _partitions(n):
+        if len(parts) > 1:
+            once, twice = _moments_of_partition(parts, m, k)
+            first += once
+            second += twice
+    return first, second
+
+
+def _moments_of_partition(parts: tuple[int, ...], m: int, k: int) -> tuple[int, int]:
+    """Return the terms of a partition into r >= 2 parts in the sums of `_component_moments`.
+
+    ``h(q) = q (q - 1) ... (q - r + 1)`` has h(1) = 0, h'(1) = (-1)^r (r-2)! and h''(1) = 2 h'(1) (1 - H_{r-2}), with
+    the harmonic number H; the power S^m of the partition has the derivative m S^(m-1).
+    """
+    r = len(parts)
+    polynomial = [1, *(sum(math.comb(part, i) for part in parts) for i in range(1, parts[0] + 1))]
+    lower_power = _last_coefficients(polynomial, m - 1, k)
+    power = sum(map(operator.mul, polynomial, lower_power))
+    slope = (-1) ** r * math.factorial(r - 2) * _set_partitions(parts)
+    bend = slope * 2 * (1 - sum(Fraction(1, i) for i in range(1, r - 1)))
+    return slope * power, int(bend * power) + 2 * slope * m * lower_power[0]
 
 
 def _components_with_columns(m: int, n: int, k: int, b: int) -> int:
@@ -91,14 +223,27 @@ def _components_with_columns(m: int, n: int, k: int, b: int) -> int:
 
 
 def _power_coefficient(polynomial: list[int], power: int, k: int) -> int:
-    """Return [x^k] of polynomial^power, where polynomial(0) = 1: f = p^m solves p f' = m p' f."""
-    tail = polynomial[1:]
+    """Return [x^k] of polynomial^power."""
+    return _last_coefficients(polynomial, power, k)[0]
+
+
+def _last_coefficients(polynomial: list[int], power: int, k: int) -> list[int]:
+    """Return [x^k], [x^(k-1)], ... of polynomial^power: as many as the polynomial has, or down to [x^0]."""
+    last = deque(_power_coefficients(polynomial, power, k), maxlen=len(polynomial))
+    return list(reversed(last))
+
+
+def _power_coefficients(polynomial: list[int], power: int, k: int) -> Iterator[int]:
+    """Yield [x^0], ..., [x^k] of polynomial^power, where polynomial(0) > 0: f = p^m solves p f' = m p' f."""
+    start, *tail = polynomial
     factors = [(power + 1) * i * p for i, p in enumerate(tail, 1)]
-    recent = deque([1], maxlen=len(tail))  # f[j - 1], f[j - 2], ...
+    recent = deque([start**power], maxlen=len(tail))  # f[j - 1], f[j - 2], ...
+    yield start**power
     for j in range(1, k + 1):
         factors = list(map(operator.sub, factors, tail))  # ((m + 1) i - j) p_i
-        recent.appendleft(sum(map(operator.mul, factors, recent)) // j)
-    return recent[0]
+        coefficient = sum(map(operator.mul, factors, recent)) // (j * start)
+        recent.appendleft(coefficient)
+        yield coefficient
 
 
 def _partitions(b: int, largest: int | None = None) -> Iterator[tuple[int, ...]]:

@@ -114,7 +114,7 @@ def expected_overlap_of(shape: Shape) -> Enclosure:
     if m * n > MAX_CELLS:
         raise argument_error("m", f"so small that m n is at most 2^52 (overlap_limit takes any size) at n={n}", m)
     if k <= 3 or k == m * n or min(m, n) == 1 or counting_steps(m, n, k) <= CHEAP_STEPS:
-        return _rounded_outwards(_exactly(shape))
+        return rounded_outwards(_exactly(shape))
     lower, upper = _expected_components(m, n, k)
     alpha = shape.alpha
     least, most = minimum_overlap_of(shape) / alpha, min(k, alpha) / alpha
@@ -161,11 +161,11 @@ def expected_retention(m: int, n: int, ks: Iterable[int]) -> RetentionCurve:
     before = 0
     for k, point in points.items():
         below[k] = max(point.lower, below[before])
-        above[k] = min(point.upper, _rounded_outwards(Fraction(above[before]) * k / before).upper if before else 1.0)
+        above[k] = min(point.upper, rounded_outwards(Fraction(above[before]) * k / before).upper if before else 1.0)
         before = k
     after = before
     for k in reversed(points):
-        below[k] = max(below[k], _rounded_outwards(Fraction(below[after]) * k / after).lower if after else 0.0)
+        below[k] = max(below[k], rounded_outwards(Fraction(below[after]) * k / after).lower if after else 0.0)
         above[k] = min(above[k], above[after])
         after = k
     return RetentionCurve(
@@ -179,7 +179,8 @@ def _exactly(shape: Shape) -> Fraction:
     return Fraction(1) if shape.k == shape.cells else exact_expected_overlap_of(shape)
 
 
-def _rounded_outwards(value: Fraction) -> Enclosure:
+def rounded_outwards(value: Fraction) -> Enclosure:
+    """Return the interval between the floats next to a non-negative value."""
     nearest = float(value)
     lower = nearest if nearest <= value else math.nextafter(nearest, 0)
     upper = nearest if nearest >= value else math.nextafter(nearest, 1)

@@ -1,14 +1,14 @@
-"""How far plain magnitude pruning can go with the diagram intact: the law of the critical rank."""
+"""The critical rank as single numbers: the upper ends of the certified law in `topobounds.theory.critical_rank`."""
 
-import math
 from dataclasses import dataclass
-
-import numpy as np
+from fractions import Fraction
 
 from topobounds._arguments import real
 from topobounds._records import Record
 from topobounds.layers.shape import checked_shape
-from topobounds.theory._logarithms import log_ratio
+from topobounds.theory.critical_rank import connection_probability, critical_rank_law
+
+__all__ = ["CriticalRank", "connection_probability", "critical_rank", "critical_rank_quantile"]
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class CriticalRank(Record):
     m, n : int
         The layer.
     median, low, high : int
-        The median of k* and its quantiles at 0.05 and 0.95.
+        The median of k* and its quantiles at 0.05 and 0.95, by `critical_rank_quantile`.
     mean : float
-        Its expectation.
+        Its expectation; the middle of the interval that contains it.
     density : float
         Safe density, median / (m n).
     eta_magnitude : float
@@ -42,55 +42,16 @@ class CriticalRank(Record):
     eta_tau: float
 
 
-def connection_probability(m: int, n: int, k: int) -> float:
-    """Return the limit law of P(k* <= k): that the k largest weights of a dense layer connect it.
-
-    ::
-
-        P(k* <= k) ~ exp(-m q(n) - n q(m)),     q(c) = C(m n - c, k) / C(m n, k)
-
-    For large layers the last things to be connected are single neurons, whose number is nearly Poisson. An
-    approximation, good from some tens of rows and columns on, not a bound; its error is not certified.
-
-    Parameters
-    ----------
-    m, n : int
-        Rows and columns, at least 1.
-    k : int
-        Largest weights kept, 0 to m n.
-
-    Returns
-    -------
-    float
-        In [0, 1]; 0 below k = m + n - 1 and 1 from k = m n - min(m, n) + 1 on, which is exact.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-
-    Examples
-    --------
-    >>> round(connection_probability(784, 300, 5445), 2)
-    0.5
-    """
-    m, n, k = checked_shape(m, n, k)
-    if k < m + n - 1:
-        return 0.0
-    if k > m * n - min(m, n):
-        return 1.0
-    many, few = max(m, n), min(m, n)
-    isolated = many * _empty(m * n, k, few) + (few * _empty(m * n, k, many) if k <= m * n - many else 0.0)
-    return math.exp(-isolated)
-
-
 def critical_rank_quantile(m: int, n: int, probability: float = 0.5) -> int:
-    """Return the least k with `connection_probability` (m, n, k) >= probability.
+    """Return the least k that is proved to connect at least a share `probability` of all layers: P(k* <= k) >= it.
+
+    The upper end of the certified quantile: exact for small layers and for most shapes that are not square, a few
+    ranks too many at most elsewhere.
 
     Parameters
     ----------
     m, n : int
-        Rows and columns, at least 1.
+        Rows and columns, at least 1, with m n at most 2^52.
     probability : float
         In [0, 1].
 
@@ -104,33 +65,29 @@ def critical_rank_quantile(m: int, n: int, probability: float = 0.5) -> int:
     ValueError
         If an argument is out of range.
 
+    See Also
+    --------
+    topobounds.theory.critical_rank.critical_rank_limit : An approximation for layers of any size.
+
     Examples
     --------
-    >>> critical_rank_quantile(784, 300)
-    5445
+    >>> critical_rank_quantile(784, 300), critical_rank_quantile(12, 12)
+    (5448, 37)
     """
-    m, n, low = checked_shape(m, n, None)
     probability = real("probability", probability, "a number in [0, 1]", 0.0, 1.0)
-    high = m * n - min(m, n) + 1
-    while low < high:
-        middle = (low + high) // 2
-        if connection_probability(m, n, middle) >= probability:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    return int(critical_rank_law(m, n).quantile(probability).upper)
 
 
 def critical_rank(m: int, n: int) -> CriticalRank:
     """Return what is to be expected of the critical rank: the rank of the lightest edge of the spanning tree.
 
-    Magnitude pruning keeps the diagram of a layer iff it keeps at least k* weights. By `connection_probability`, an
-    approximation for large layers with exchangeable |w| and almost surely distinct magnitudes.
+    Magnitude pruning keeps the diagram of a layer iff it keeps at least k* weights. For exchangeable |w| with almost
+    surely distinct magnitudes.
 
     Parameters
     ----------
     m, n : int
-        Rows and columns, at least 1.
+        Rows and columns, at least 1, with m n at most 2^52.
 
     Returns
     -------
@@ -149,14 +106,11 @@ def critical_rank(m: int, n: int) -> CriticalRank:
     (0.0232, 43, 217)
     """
     m, n, alpha = checked_shape(m, n, None)
-    median = critical_rank_quantile(m, n)
-    # E[k*] = int_0^1 quantile(u) du, by the midpoint rule.
-    levels = [(i + 0.5) / 64 for i in range(64)]
-    mean = math.fsum(critical_rank_quantile(m, n, u) for u in levels) / len(levels)
-    low, high = (critical_rank_quantile(m, n, u) for u in (0.05, 0.95))
+    law = critical_rank_law(m, n)
+    low, median, high = (int(interval.upper) for interval in (law.low, law.median, law.high))
+    exact_or_interval = law.mean
+    if isinstance(exact_or_interval, Fraction):
+        mean = float(exact_or_interval)
+    else:
+        mean = (exact_or_interval.lower + exact_or_interval.upper) / 2
     return CriticalRank(m, n, median, low, high, mean, median / (m * n), m * n / median, m * n / alpha)
-
-
-def _empty(cells: int, k: int, c: int) -> float:
-    """Return q(c) for c <= cells - k."""
-    return math.exp(log_ratio(cells, np.array(float(c)), k).mid)
