@@ -206,7 +206,7 @@ def overlap_limit(m: int, n: int, k: int | None = None) -> float:
     0.8381
     """
     m, n, k = checked_shape(m, n, k)
-    x = _giant_share(k / m, k / n)
+    x = giant_share(k / m, k / n)
     y = -math.expm1(-k / n * x)
     return min(1.0, (m * x + n * y + k * (1 - x) * (1 - y)) / (m + n - 1))
 
@@ -353,7 +353,7 @@ def _rounded_down(value: Fraction) -> float:
     return nearest if nearest <= value else math.nextafter(nearest, 0)
 
 
-def _giant_share(a: float, b: float) -> float:
+def giant_share(a: float, b: float) -> float:
     """Return the largest root of x = g(x) = 1 - exp(-a (1 - exp(-b x))), which is 0 if a b <= 1.
 
     g is concave and g(0) = 0, so Newton's steps from x = 1, right of the root, fall monotonically onto it.
