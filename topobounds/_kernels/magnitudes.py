@@ -34,17 +34,21 @@ def count_bins(bits: Keys, magnitude: Any, shift: Any, counts: NDArray[np.int64]
 def collect_above(bits: Keys, magnitude: Any, bound: Any, keys: Keys) -> tuple[Any, Any, Any]:
     """Write to `keys`, modified in place, all keys above `bound`.
 
-    `keys` needs room for as many as there are bits. Returns how many are above, how many are equal to `bound`, and the
-    smallest key of all.
+    `keys` needs room for as many as there are bits. Returns how many are above, how many are equal to `bound`, and how
+    many of all keys are 0.
     """
     count, equal, size = _U0, _U0, np.uint64(bits.size)
-    smallest = bits[_U0] & magnitude
+    zeros = _U0
     for block in range(_U0, size, _BLOCK):
         end = min(block + _BLOCK, size)
         largest = bits[block] & magnitude
+        smallest = largest
         for index in range(block, end):  # no branches: the compiler does many at once
             largest = max(largest, bits[index] & magnitude)
             smallest = min(smallest, bits[index] & magnitude)
+        if not smallest:
+            for index in range(block, end):
+                zeros += np.uint64((bits[index] & magnitude) == 0)
         if largest >= bound:
             for index in range(block, end):
                 key = bits[index] & magnitude
@@ -53,4 +57,4 @@ def collect_above(bits: Keys, magnitude: Any, bound: Any, keys: Keys) -> tuple[A
                     count += _U1
                 elif key == bound:
                     equal += _U1
-    return count, equal, smallest
+    return count, equal, zeros

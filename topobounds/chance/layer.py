@@ -7,11 +7,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds.chance.magnitudes import largest_magnitudes
+from topobounds.theory.persistence import sufficient_rank
 from topobounds.topology.filtration import mask_matrix, weight_matrix
 from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
 
 FloatArray = NDArray[np.float64]
-Integers = NDArray[np.int64]
+
+
+NEARLY_FULL = 0.25  # forest edges by which absent cells may shift an expected number of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,22 +25,25 @@ class MeasuredLayer:
     ----------
     matrix : ndarray of floats
         The weights.
-    present : ndarray of bool, or None
-        The support: cells of the mask that are not zero; None if these are all cells.
+    support : ndarray of bool, or None
+        The mask; None if it is True everywhere.
     forest : SpanningForest
-        Of the support.
-    largest : ndarray of float64, or None
-        The largest magnitudes of a full layer, falling, as many as were wanted or more.
+        Of the weights of the mask that are not zero.
+    n_weights : int
+        How many these are.
+    largest : ndarray of float64
+        The largest of their magnitudes, falling: all, or as many as were wanted or more.
     """
 
     matrix: NDArray[Any]
-    present: NDArray[np.bool_] | None
+    support: NDArray[np.bool_] | None
     forest: SpanningForest
-    largest: FloatArray | None
+    n_weights: int
+    largest: FloatArray
 
     @classmethod
-    def of(cls, weights: ArrayLike, mask: ArrayLike | None, wanted: int = 1) -> "MeasuredLayer":
-        """Read a layer and `wanted` of its largest magnitudes.
+    def of(cls, weights: ArrayLike, mask: ArrayLike | None) -> "MeasuredLayer":
+        """Read a layer and its largest magnitudes.
 
         Raises
         ------
@@ -46,13 +52,15 @@ class MeasuredLayer:
         """
         matrix = weight_matrix(weights)
         support = None if mask is None else mask_matrix(mask, matrix.shape)
+        if support is not None and support.all():
+            support = None
         forest = maximum_spanning_forest(matrix, support)
-        if support is None or support.all():
-            largest = largest_magnitudes(matrix, min(wanted, matrix.size))
-            if not largest.zeros:
-                return cls(matrix, None, forest, largest.values)
-        present = matrix != 0 if support is None else support & (matrix != 0)
-        return cls(matrix, present, forest, None)
+        if support is None:
+            largest, zeros = largest_magnitudes(matrix, sufficient_rank(*forest.shape))
+            return cls(matrix, None, forest, matrix.size - zeros, largest)
+        values = np.abs(matrix[support].astype(np.float64))
+        values = np.sort(values[values > 0])[::-1]
+        return cls(matrix, support, forest, values.size, values)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -60,17 +68,21 @@ class MeasuredLayer:
         return self.forest.shape
 
     @property
-    def n_cells(self) -> int:
-        """Cells of the support."""
-        return self.matrix.size if self.present is None else int(np.count_nonzero(self.present))
+    def nearly_full(self) -> bool:
+        """Whether so few cells are absent, of a connected support, that the full layer's bounds hardly widen."""
+        absent = self.matrix.size - self.n_weights
+        shift = sufficient_rank(*self.shape) * absent / (self.n_weights + 1)
+        return self.forest.alpha == sum(self.shape) - 1 and shift <= NEARLY_FULL
 
     @property
-    def cells(self) -> tuple[Integers, Integers]:
-        """Rows and columns of the cells of the support."""
-        return np.nonzero(np.ones(self.shape, np.bool_) if self.present is None else self.present)
+    def present(self) -> NDArray[np.bool_]:
+        """Where a weight is that is not zero."""
+        nonzero: NDArray[np.bool_] = self.matrix != 0
+        return nonzero if self.support is None else nonzero & self.support
 
     @property
     def magnitudes(self) -> FloatArray:
-        """All |w| of the support, falling."""
-        values = self.matrix.ravel() if self.present is None else self.matrix[self.present]
-        return np.sort(np.abs(values.astype(np.float64)))[::-1]
+        """All |w| that are not zero, falling."""
+        if self.largest.size == self.n_weights:
+            return self.largest
+        return np.sort(np.abs(self.matrix.astype(np.float64)).ravel())[::-1][: self.n_weights]

@@ -24,10 +24,10 @@ _EXPONENT_BITS = {"float16": 5, "bfloat16": 8, "float32": 8, "float64": 11}
 
 
 class Largest(NamedTuple):
-    """The largest magnitudes of a matrix, falling, and whether any of all its entries is zero."""
+    """The largest magnitudes of a matrix, falling, without those that are 0, and how many of these it has."""
 
     values: FloatArray
-    zeros: bool
+    zeros: int
 
 
 def largest_magnitudes(matrix: NDArray[Any], wanted: int) -> Largest:
@@ -42,11 +42,12 @@ def largest_magnitudes(matrix: NDArray[Any], wanted: int) -> Largest:
     """
     if matrix.size <= SORTED_CELLS or 4 * wanted >= matrix.size:
         values = np.sort(np.abs(matrix.astype(np.float64)).ravel())[::-1]
-        return Largest(values, not values[-1])
+        nonzero = int(np.count_nonzero(values))
+        return Largest(values[:nonzero], values.size - nonzero)
     bits = _bits(matrix)
     bound = _sampled_bound(bits, wanted)
     keys, ties, zeros = _above(bits, bound)
-    keys = np.append(np.sort(keys)[::-1], np.full(min(ties, wanted), bound, bits.dtype))
+    keys = np.append(keys[::-1], np.full(min(ties, wanted) if bound else 0, bound, bits.dtype))
     return Largest(keys.view(matrix.dtype).astype(np.float64), zeros)
 
 
@@ -109,17 +110,17 @@ def _sampled_bound(bits: Keys, wanted: int) -> Any:
     return np.partition(sample, place)[place]
 
 
-def _above(bits: Keys, bound: Any) -> tuple[Keys, int, bool]:
-    """Return the keys above `bound`, in no order, how many are equal to it, and whether any key is 0."""
+def _above(bits: Keys, bound: Any) -> tuple[Keys, int, int]:
+    """Return the keys above `bound`, rising, how many are equal to it, and how many of all keys are 0."""
     from topobounds._kernels.magnitudes import collect_above
 
-    def collect(chunk: Keys) -> tuple[Keys, int, bool]:
+    def collect(chunk: Keys) -> tuple[Keys, int, int]:
         keys = np.empty(chunk.size, chunk.dtype)
-        count, equal, smallest = collect_above(chunk, _magnitude(bits), bound, keys)
-        return keys[:count].copy(), int(equal), not smallest
+        count, equal, none = collect_above(chunk, _magnitude(bits), bound, keys)
+        return np.sort(keys[:count]), int(equal), int(none)
 
     parts, ties, zeros = zip(*_each(collect, bits), strict=True)
-    return np.concatenate(parts), sum(ties), any(zeros)
+    return np.sort(np.concatenate(parts), kind="stable"), sum(ties), sum(zeros)  # merges the sorted parts
 
 
 def _each(function: Callable[[Keys], Result], bits: Keys) -> list[Result]:

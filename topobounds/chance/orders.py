@@ -24,6 +24,7 @@ LARGEST_SEED = 2**64 - 1
 MOST_SAMPLED_CELLS = 2**32 - 1
 _RANKS_AT_A_TIME = 2**20
 _DRAWN_PER_VERTEX = 6  # edges that leave few vertices outside of the largest component
+_FEW_OF = 8  # cells: a support of fewer is listed, and one of more drawn by looking whether a cell is in it
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +71,7 @@ def checked_sampling(trials: int, seed: int | None) -> tuple[int, int]:
 
 
 def sample_supports(
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-    shape: tuple[int, int],
+    present: NDArray[np.bool_],
     alpha: int,
     statistic: Callable[[Integers], FloatArray],
     trials: int,
@@ -82,12 +81,10 @@ def sample_supports(
 
     Parameters
     ----------
-    rows, columns : ndarray of int64
-        The cells of the support.
-    shape : tuple of int
-        Rows m and columns n.
+    present : ndarray of bool of shape (m, n)
+        The support.
     alpha : int
-        Edges of the support's spanning forest.
+        Edges of its spanning forest.
     statistic : callable
         Makes of ranks from 1, int64 (b, alpha), rising along each row, b values.
     trials, seed : int
@@ -96,30 +93,34 @@ def sample_supports(
     Raises
     ------
     ValueError
-        If the support has 2^32 cells or more.
+        If the layer has 2^32 cells or more.
     """
-    if rows.size > MOST_SAMPLED_CELLS:
-        raise argument_error("weights", "a layer of fewer than 2^32 weights that are not 0", f"{rows.size} of them")
-    vertices = sum(shape)
-    edges = rows.astype(np.uint32), (columns + shape[0]).astype(np.uint32)
+    if present.size > MOST_SAMPLED_CELLS:
+        raise argument_error("weights", "a layer of fewer than 2^32 cells, to be sampled", present.shape)
+    n_cells = int(np.count_nonzero(present))
+    few = _FEW_OF * n_cells < present.size
+    cells = np.flatnonzero(present).astype(np.uint32) if few else np.empty(0, np.uint32)
     starts = np.random.SeedSequence(seed).generate_state(trials, np.uint64)
     size = max(1, min(_RANKS_AT_A_TIME // max(alpha, 1), -(-trials // processors())))
 
     def run(first: int) -> FloatArray:
-        return statistic(_forest_ranks(edges, vertices, alpha, starts[first : first + size]))
+        return statistic(_forest_ranks(present, cells, n_cells, alpha, starts[first : first + size]))
 
     with ThreadPoolExecutor(processors()) as pool:
         return Sample(np.concatenate(list(pool.map(run, range(0, trials, size)))), seed)
 
 
-def _forest_ranks(edges: tuple[Vertices, Vertices], vertices: int, alpha: int, starts: NDArray[np.uint64]) -> Integers:
+def _forest_ranks(
+    present: NDArray[np.bool_], cells: NDArray[np.uint32], n_cells: int, alpha: int, starts: NDArray[np.uint64]
+) -> Integers:
     from topobounds._kernels.orders import forest_ranks
 
-    cells = edges[0].size
-    sets = np.empty((2, cells // 64 + 1), np.uint64)
+    vertices = np.empty((2, sum(present.shape)), np.uint32)
+    seen = np.empty(present.size // 64 + 1, np.uint64)
+    taken = np.empty(n_cells // 64 + 1, np.uint64)
     ranks = np.zeros((starts.size, alpha), np.int64)
-    drawn = min(cells // 2, _DRAWN_PER_VERTEX * vertices)
-    forest_ranks(*edges, drawn, starts, sets[0], sets[1], np.empty(vertices, np.uint32), ranks)
+    drawn = min(n_cells // 2, _DRAWN_PER_VERTEX * vertices.shape[1])
+    forest_ranks(present, cells, n_cells, drawn, starts, seen, taken, vertices[0], vertices[1], ranks)
     return ranks
 
 

@@ -13,6 +13,7 @@ from topobounds.chance.orders import Sample, checked_sampling, sample_kernels, s
 from topobounds.chance.persistence import CONFIDENCE, TRIALS
 from topobounds.layers import Conv
 from topobounds.montecarlo import simulate_overlap
+from topobounds.theory._logarithms import UNIT
 from topobounds.theory.covariance import rank_covariance
 from topobounds.theory.enclosure import Enclosure, expected_overlap
 from topobounds.topology.filtration import order_keys, weight_array
@@ -136,7 +137,7 @@ def overlap_null(
     kept = layer.forest.alpha if k is None else integer("k", k, 0, m * n)
     if not layer.forest.alpha:
         return _without_null(layer.shape, kept, "The layer has no weight other than zero, so nothing can be permuted.")
-    if layer.present is None:
+    if layer.nearly_full:
         return _of_full_layer(layer, kept, trials, seed)
     return _of_support(layer, kept, trials, seed)
 
@@ -148,31 +149,45 @@ def _of_full_layer(layer: MeasuredLayer, k: int, trials: int, seed: int) -> Over
     if in_domain:
         deviation = math.sqrt(float(rank_covariance(m, n, [k])[0, 0])) / alpha
     else:
-        deviation = simulate_overlap(m, n, k, trials=trials, seed=seed).standard_deviation
+        support = layer.present if layer.n_weights < layer.matrix.size else "uniform"
+        kept = min(k, layer.n_weights)
+        deviation = simulate_overlap(m, n, kept, support=support, trials=trials, seed=seed).standard_deviation
     return _null(
-        expected_overlap(m, n, k),
+        _on_nearly_full_support(layer, k),
         deviation,
         None,
         measured=layer.forest.overlap(k),
         status=("certified", "limit" if in_domain else "sampled"),
         uniform_support=None,
         k=k,
-        size=(layer.shape, layer.n_cells, alpha),
+        size=(layer.shape, layer.n_weights, alpha),
         sampling=None if in_domain else (trials, seed),
     )
 
 
+def _on_nearly_full_support(layer: MeasuredLayer, k: int) -> Enclosure:
+    """Return an interval around the expected overlap; absent cells shift it by at most k absent / (cells + 1)."""
+    absent = layer.matrix.size - layer.n_weights
+    if not absent:
+        return expected_overlap(*layer.shape, k)
+    kept = min(k, layer.n_weights)
+    full = expected_overlap(*layer.shape, kept)
+    shift = kept * absent / (layer.n_weights + 1) / layer.forest.alpha * (1 + UNIT)
+    return Enclosure(max(0.0, full.lower - shift), min(1.0, full.upper + shift))
+
+
 def _of_support(layer: MeasuredLayer, k: int, trials: int, seed: int) -> OverlapNull:
     alpha = layer.forest.alpha
-    sample = sample_supports(
-        *layer.cells, layer.shape, alpha, lambda ranks: np.mean(ranks <= k, axis=1), trials, seed
-    )
+
+    def overlap(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.asarray(np.mean(ranks <= k, axis=1))
+
     return _of_sample(
-        sample,
+        sample_supports(layer.present, alpha, overlap, trials, seed),
         measured=layer.forest.overlap(k),
-        uniform_support=_on_uniform_support(layer.shape, k, layer.n_cells),
+        uniform_support=_on_uniform_support(layer.shape, k, layer.n_weights),
         k=k,
-        size=(layer.shape, layer.n_cells, alpha),
+        size=(layer.shape, layer.n_weights, alpha),
     )
 
 

@@ -1,6 +1,5 @@
 """The neural persistence of one layer beside what its values alone would give, in random order."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +19,6 @@ from topobounds.theory.persistence import (
     persistence_deviation,
     persistence_sum,
     persistences,
-    sufficient_rank,
 )
 from topobounds.topology.filtration import weight_array
 
@@ -156,58 +154,33 @@ def persistence_null(
     trials, seed = checked_sampling(trials, seed)
     if conv is not None:
         return _of_kernel(weights, mask, conv, order, trials, seed)
-    m, n = np.shape(weights) if np.ndim(weights) == 2 else (1, 1)
-    layer = MeasuredLayer.of(weights, mask, sufficient_rank(max(m, 1), max(n, 1)))
+    layer = MeasuredLayer.of(weights, mask)
     if not layer.forest.alpha:
         return _without_null(layer.shape, order, "The layer has no weight other than zero, so nothing can be permuted.")
-    if layer.largest is not None:
-        return _of_full_layer(layer, layer.largest, order, trials, seed)
-    return _of_support(layer, order, trials, seed)
+    return _of_layer(layer, order, trials, seed)
 
 
-def _of_full_layer(
-    layer: MeasuredLayer, largest: NDArray[np.float64], p: float, trials: int, seed: int
-) -> PersistenceNull:
+def _of_layer(layer: MeasuredLayer, p: float, trials: int, seed: int) -> PersistenceNull:
     m, n = layer.shape
-    deviation = persistence_deviation(m, n, largest, p=p)
-    sample = None
-    if deviation is None:
-        sample = _sampled(layer, persistences(layer.magnitudes, p), trials, seed)
-    top = float(largest[0])
+    expected = None
+    deviation = None
+    uniform_support = None
+    if layer.nearly_full:
+        expected = expected_persistence(m, n, layer.largest, p=p, cells=layer.n_weights, every_support=True)
+        deviation = persistence_deviation(m, n, layer.largest, p=p)
+    else:
+        uniform_support = expected_persistence(m, n, layer.largest, p=p, cells=layer.n_weights)
     return _null(
-        expected=expected_persistence(m, n, largest, p=p),
-        sample=sample,
+        expected=expected,
+        sample=_sampled(layer, p, trials, seed) if deviation is None else None,
         deviation=deviation,
-        measured=_measured(layer, top, p),
-        extremes=_range_of_full_layer(layer, largest, p),
-        uniform_support=None,
+        measured=_measured(layer, p),
+        extremes=_range(layer, p),
+        uniform_support=uniform_support,
         p=p,
         shape=layer.shape,
-        weights=layer.n_cells,
+        weights=layer.n_weights,
         alpha=layer.forest.alpha,
-    )
-
-
-def _of_support(layer: MeasuredLayer, p: float, trials: int, seed: int) -> PersistenceNull:
-    m, n = layer.shape
-    alpha = layer.forest.alpha
-    values = layer.magnitudes
-    top = float(values[0])
-    heaviest, latest = extreme_ranks(m, n, values.size, alpha)
-    extremes = Enclosure(
-        persistence_sum(values[heaviest - 1], top, p=p).lower, persistence_sum(values[latest - 1], top, p=p).upper
-    )
-    return _null(
-        expected=None,
-        sample=_sampled(layer, persistences(values, p), trials, seed),
-        deviation=None,
-        measured=_measured(layer, top, p),
-        extremes=extremes,
-        uniform_support=expected_persistence(m, n, values, p=p, cells=values.size),
-        p=p,
-        shape=layer.shape,
-        weights=values.size,
-        alpha=alpha,
     )
 
 
@@ -312,28 +285,31 @@ def _without_null(shape: tuple[int, int], p: float, reason: str) -> PersistenceN
     )
 
 
-def _measured(layer: MeasuredLayer, largest: float, p: float) -> float:
+def _measured(layer: MeasuredLayer, p: float) -> float:
     deaths = layer.forest.weights[: layer.forest.alpha].astype(np.float64)
-    return float(np.sum(persistences(deaths, p, largest)))
+    return float(np.sum(persistences(deaths, p)))
 
 
-def _sampled(layer: MeasuredLayer, steps: NDArray[np.float64], trials: int, seed: int) -> Sample:
-    """Return NP^p in random orders; `steps` holds the p-th powers of the persistences of all values, by rank."""
-    statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]] = lambda ranks: steps[ranks - 1].sum(axis=1)
-    return sample_supports(*layer.cells, layer.shape, layer.forest.alpha, statistic, trials, seed)
+def _sampled(layer: MeasuredLayer, p: float, trials: int, seed: int) -> Sample:
+    """Return NP^p with the layer's values in random orders on its support."""
+    by_rank = persistences(layer.magnitudes, p)
+
+    def statistic(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+        return by_rank[ranks - 1].sum(axis=1)
+
+    return sample_supports(layer.present, layer.forest.alpha, statistic, trials, seed)
 
 
-def _range_of_full_layer(layer: MeasuredLayer, largest: NDArray[np.float64], p: float) -> Enclosure | None:
-    """Return the exact range from all values; its upper end rounded up from bins where the layer is not sorted."""
-    heaviest, blocks = extreme_ranks(*layer.shape)
-    top = float(largest[0])
-    if largest.size == layer.matrix.size:
-        late = largest[blocks - 1]
-    elif layer.matrix.size <= BINNED_CELLS:
-        known = np.minimum(blocks, largest.size)
-        binned = BinnedMagnitudes(layer.matrix).at_least(blocks)
-        late = np.where(blocks <= largest.size, largest[known - 1], np.minimum(binned, largest[-1]))
-    else:
+def _range(layer: MeasuredLayer, p: float) -> Enclosure | None:
+    """Return the range over all arrangements; its upper end is rounded up from bins where a layer is not sorted."""
+    values = layer.largest
+    earliest, latest = extreme_ranks(*layer.shape, layer.n_weights, layer.forest.alpha)
+    if values.size < layer.n_weights and layer.matrix.size > BINNED_CELLS:
         return None
-    least = persistence_sum(largest[heaviest - 1], top, p=p).lower
+    late = values[np.minimum(latest, values.size) - 1]
+    beyond = latest > values.size
+    if beyond.any():
+        late[beyond] = np.minimum(late[beyond], BinnedMagnitudes(layer.matrix).at_least(latest[beyond]))
+    top = float(values[0])
+    least = persistence_sum(values[earliest - 1], top, p=p).lower
     return Enclosure(least, persistence_sum(late, top, p=p).upper)
