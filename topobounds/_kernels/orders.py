@@ -78,25 +78,25 @@ def forest_ranks(
                 live[index] |= _new_member(word, _U(n_cells - drawn), taken) << _U(32)
             live.sort()
             for place in live:
-                cell = np.int64(place & _LOW)
+                cell = int(place & _LOW)
                 if _joins(parents, cell // n, m + cell % n):
-                    ranks[trial, merged] = drawn + 1 + np.int64(place >> _U(32))
+                    ranks[trial, merged] = drawn + 1 + int(place >> _U(32))
                     merged += 1
 
 
 @numba.njit(cache=True, nogil=True)
 def _new_cell(word: Members, present: NDArray[np.bool_], cells: Cells, seen: Members) -> int:
     """Draw a cell of the support that is not in the set yet; put it in."""
-    n = present.shape[1]
+    n = _U(present.shape[1])
     if cells.size == 0:
         while True:
-            cell = np.int64(_new_member(word, _U(present.size), seen))
+            cell = _new_member(word, _U(present.size), seen)
             if present[cell // n, cell % n]:
-                return cell
+                return int(cell)
     while True:
-        cell = np.int64(cells[_below(word, _U(cells.size))])
-        if _enters(seen, _U(cell)):
-            return cell
+        cell = _U(cells[_below(word, _U(cells.size))])
+        if _enters(seen, cell):
+            return int(cell)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -116,11 +116,12 @@ def _live_cells(
     count = 0
     if cells.size and cells.size < rows_inside * outside.size + (m - rows_inside) * n:
         for cell in cells:
-            count = _add_live(np.int64(cell), n, m, seen, parents, live, count)
+            count = _add_live(int(cell), n, m, seen, parents, live, count)
         return live[:count]
     for row in range(m):
         if parents[row] == giant:
-            for column in outside:
+            for index in outside:
+                column = int(index)
                 if present[row, column]:
                     count = _add_live(row * n + column, n, m, seen, parents, live, count)
         else:

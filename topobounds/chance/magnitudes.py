@@ -55,7 +55,7 @@ class BinnedMagnitudes:
     """How many |w| of a matrix lie in each of some thousand bins: bounds on the magnitude of any rank."""
 
     def __init__(self, matrix: NDArray[Any]) -> None:
-        from topobounds._kernels.magnitudes import count_bins
+        from topobounds._kernels.magnitudes import count_bins  # noqa: PLC0415 (loads numba)
 
         bits = _bits(matrix)
         shift = _bin_shift(matrix.dtype)
@@ -112,7 +112,7 @@ def _sampled_bound(bits: Keys, wanted: int) -> Any:
 
 def _above(bits: Keys, bound: Any) -> tuple[Keys, int, int]:
     """Return the keys above `bound`, rising, how many are equal to it, and how many of all keys are 0."""
-    from topobounds._kernels.magnitudes import collect_above
+    from topobounds._kernels.magnitudes import collect_above  # noqa: PLC0415 (loads numba)
 
     def collect(chunk: Keys) -> tuple[Keys, int, int]:
         keys = np.empty(chunk.size, chunk.dtype)

@@ -100,7 +100,7 @@ def sample_supports(
     n_cells = int(np.count_nonzero(present))
     few = _FEW_OF * n_cells < present.size
     cells = np.flatnonzero(present).astype(np.uint32) if few else np.empty(0, np.uint32)
-    starts = np.random.SeedSequence(seed).generate_state(trials, np.uint64)
+    starts = np.asarray(np.random.SeedSequence(seed).generate_state(trials, np.uint64), np.uint64)
     size = max(1, min(_RANKS_AT_A_TIME // max(alpha, 1), -(-trials // processors())))
 
     def run(first: int) -> FloatArray:
@@ -113,7 +113,7 @@ def sample_supports(
 def _forest_ranks(
     present: NDArray[np.bool_], cells: NDArray[np.uint32], n_cells: int, alpha: int, starts: NDArray[np.uint64]
 ) -> Integers:
-    from topobounds._kernels.orders import forest_ranks
+    from topobounds._kernels.orders import forest_ranks  # noqa: PLC0415 (loads numba)
 
     vertices = np.empty((2, sum(present.shape)), np.uint32)
     seen = np.empty(present.size // 64 + 1, np.uint64)
@@ -144,7 +144,7 @@ def sample_kernels(
     trials, seed : int
         Checked.
     """
-    from topobounds.topology.convolution import critical_kernel_weights
+    from topobounds.topology.convolution import critical_kernel_weights  # noqa: PLC0415 (loads numba)
 
     size = int(np.count_nonzero(present))
 
@@ -165,7 +165,7 @@ def _in_threads(run: Callable[[int], float], trials: int) -> Iterator[float]:
 
 def live_taps(conv: Conv) -> NDArray[np.bool_]:
     """Return which kernel weights make an edge at all, of shape ``conv.weight_shape``: some may read only padding."""
-    from topobounds.topology.convolution import axis_edges
+    from topobounds.topology.convolution import axis_edges  # noqa: PLC0415 (loads numba)
 
     live = np.ones((1,) * len(conv.axes), np.bool_)
     for place, axis in enumerate(conv.axes):

@@ -202,7 +202,7 @@ def _on_uniform_support(shape: tuple[int, int], k: int, cells: int) -> Enclosure
 def _of_kernel(
     weights: ArrayLike, k: int | None, mask: ArrayLike | None, conv: Conv, trials: int, seed: int
 ) -> OverlapNull:
-    from topobounds.topology.convolution import critical_kernel_weights
+    from topobounds.topology.convolution import critical_kernel_weights  # noqa: PLC0415 (loads numba)
 
     critical = critical_kernel_weights(weights, conv, mask)
     kernel = weight_array(weights)

@@ -187,7 +187,7 @@ def _of_layer(layer: MeasuredLayer, p: float, trials: int, seed: int) -> Persist
 def _of_kernel(
     weights: ArrayLike, mask: ArrayLike | None, conv: Conv, p: float, trials: int, seed: int
 ) -> PersistenceNull:
-    from topobounds.topology.convolution import critical_kernel_weights
+    from topobounds.topology.convolution import critical_kernel_weights  # noqa: PLC0415 (loads numba)
 
     critical = critical_kernel_weights(weights, conv, mask)
     if not critical.alpha:
@@ -198,12 +198,16 @@ def _of_kernel(
     if mask is not None:
         present &= np.asarray(mask, np.bool_)
     values = np.sort(np.abs(kernel[present].astype(np.float64)))[::-1]
-    steps = persistences(values, p)
+    by_rank = persistences(values, p)
+
+    def statistic(ranks: NDArray[np.int64], merges: NDArray[np.int64]) -> float:
+        return float(np.sum(by_rank[ranks - 1] * merges))
+
     return _null(
         expected=None,
-        sample=sample_kernels(conv, present, lambda ranks, merges: steps[ranks - 1] @ merges, trials, seed),
+        sample=sample_kernels(conv, present, statistic, trials, seed),
         deviation=None,
-        measured=float(persistences(critical.weights.astype(np.float64), p) @ critical.merges),
+        measured=float(np.sum(persistences(critical.weights.astype(np.float64), p) * critical.merges)),
         extremes=None,
         uniform_support=None,
         p=p,
@@ -295,7 +299,7 @@ def _sampled(layer: MeasuredLayer, p: float, trials: int, seed: int) -> Sample:
     by_rank = persistences(layer.magnitudes, p)
 
     def statistic(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
-        return by_rank[ranks - 1].sum(axis=1)
+        return np.asarray(by_rank[ranks - 1].sum(axis=1))
 
     return sample_supports(layer.present, layer.forest.alpha, statistic, trials, seed)
 

@@ -9,6 +9,7 @@ its cells in uniformly random order. Then the weight of rank j is a forest edge 
 Proofs are in docs/theory/persistence_null.md.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -63,7 +64,7 @@ def forest_edge_probabilities(m: int, n: int) -> list[Fraction]:
     ['1', '1', '1', '13/14', '5/7', '2/7', '1/14', '0', '0']
     """
     ranks = exact_expected_ranks(m, n)
-    return [later - earlier for earlier, later in zip(ranks, ranks[1:], strict=False)]
+    return [later - earlier for earlier, later in itertools.pairwise(ranks)]
 
 
 def expected_persistence(
@@ -217,7 +218,7 @@ def untrained_persistence_limit(p: int = 2) -> float:
     >>> [round(untrained_persistence_limit(p), 6) for p in (1, 2, 3)]
     [2.404114, 4.808228, 13.706281]
     """
-    from scipy.special import zeta
+    from scipy.special import zeta  # noqa: PLC0415 (not needed by others)
 
     p = integer("p", p, 1, 100)
     rising = [1]  # coefficients of k (k+1) ... (k+p-2), which is (p-1)! C(p+k-2, k-1), from the constant one on
