@@ -13,7 +13,7 @@ FLOORS = [
     {"_arguments", "_processors", "_records"},
     {"_kernels", "layers"},
     {"topology", "theory", "montecarlo", "checkpoint"},
-    {"pruning", "runs"},
+    {"pruning", "chance", "runs"},
     {"analysis", "verification"},
     {"plotting"},
     {"report"},

@@ -1,4 +1,6 @@
 from .analysis import LayerReport, ModelReport, compression_report, layer_report, overlap_report
+from .chance.overlap import OverlapNull, overlap_null
+from .chance.persistence import PersistenceNull, persistence_null
 from .checkpoint import CheckpointError
 from .layers import Conv, Dense, Network, Recurrent, Unrolled
 from .montecarlo import Estimate, simulate_overlap
@@ -9,6 +11,7 @@ from .theory.counting import exact_expected_overlap
 from .theory.enclosure import Enclosure, expected_overlap, expected_retention
 from .theory.overlap import boruvka_bound, concentration_band, overlap_limit, star_bound
 from .theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
+from .theory.persistence import untrained_persistence, untrained_persistence_limit
 from .theory.table1 import architecture, table1
 from .topology.convolution import CriticalWeights, critical_kernel_weights
 from .topology.network import NetworkForest, chain, network_forest
@@ -26,6 +29,7 @@ from .topology.recurrent import (
     unrolled_forest,
 )
 from .topology.spanning import SpanningForest, magnitude_overlap, maximum_spanning_forest
+from .topology.stopping import stopping_epoch
 from .verification import Verdict, verify
 
 __version__: str
@@ -41,7 +45,9 @@ __all__ = [
     "ModelReport",
     "Network",
     "NetworkForest",
+    "OverlapNull",
     "PersistenceDiagram",
+    "PersistenceNull",
     "PrintedClaim",
     "Recurrent",
     "RunError",
@@ -71,18 +77,23 @@ __all__ = [
     "network_masks",
     "neural_persistence",
     "overlap_limit",
+    "overlap_null",
     "overlap_report",
     "persistence_diagram",
+    "persistence_null",
     "random_mask",
     "recurrent_diagrams",
     "recurrent_forests",
     "recurrent_matrices",
     "simulate_overlap",
     "star_bound",
+    "stopping_epoch",
     "table1",
     "theorem_3_3",
     "topological_mask",
     "total_neural_persistence",
     "unrolled_forest",
+    "untrained_persistence",
+    "untrained_persistence_limit",
     "verify",
 ]
