@@ -78,6 +78,8 @@ def forest_ranks(
                 live[index] |= _new_member(word, _U(n_cells - drawn), taken) << _U(32)
             live.sort()
             for place in live:
+                if merged == alpha:
+                    break
                 cell = int(place & _LOW)
                 if _joins(parents, cell // n, m + cell % n):
                     ranks[trial, merged] = drawn + 1 + int(place >> _U(32))
