@@ -201,7 +201,7 @@ def untrained_persistence_limit(p: int = 2) -> float:
     Returns
     -------
     float
-        A limit, not a bound: at n = 100 and p = 2 it is 3.5% high. `untrained_persistence` encloses the truth.
+        A limit, not a bound: at n = 100 and p = 2 it is 3.8% high. `untrained_persistence` encloses the truth.
 
     Raises
     ------
