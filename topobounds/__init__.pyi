@@ -2,6 +2,8 @@ from .analysis.compression import compression_report
 from .analysis.model import LayerReport, ModelReport, layer_report
 from .analysis.overlap import overlap_report
 from .chance.convolution import CriticalWeightsEstimate, expected_critical_weights
+from .chance.overlap import OverlapNull, overlap_null
+from .chance.persistence import PersistenceNull, persistence_null
 from .chance.price import TopologyPrice, topology_price
 from .chance.scales import NeuronScales, ScaleNull, neuron_scales, scale_null
 from .checkpoint import Checkpoint, CheckpointError, open_checkpoint
@@ -19,6 +21,7 @@ from .theory.enclosure import Enclosure, expected_overlap, expected_retention
 from .theory.global_pruning import GlobalPruning, global_pruning
 from .theory.overlap import concentration_band, overlap_limit
 from .theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
+from .theory.persistence import untrained_persistence, untrained_persistence_limit
 from .theory.table1 import architecture, table1
 from .topology.convolution import CriticalWeights, critical_kernel_weights
 from .topology.effective import EffectiveMasks, EffectiveWeights, effective_density, effective_masks, effective_weights
@@ -32,6 +35,7 @@ from .topology.recurrent import (
     unrolled_forest,
 )
 from .topology.spanning import SpanningForest, magnitude_overlap, maximum_spanning_forest
+from .topology.stopping import stopping_epoch
 from .verification import Verdict, verify
 
 __version__: str
@@ -54,7 +58,9 @@ __all__ = [
     "Network",
     "NetworkForest",
     "NeuronScales",
+    "OverlapNull",
     "PersistenceDiagram",
+    "PersistenceNull",
     "PrintedClaim",
     "Recurrent",
     "RunError",
@@ -97,8 +103,10 @@ __all__ = [
     "open_checkpoint",
     "overlap_deviation",
     "overlap_limit",
+    "overlap_null",
     "overlap_report",
     "persistence_diagram",
+    "persistence_null",
     "random_mask",
     "recurrent_diagrams",
     "recurrent_forests",
@@ -106,11 +114,14 @@ __all__ = [
     "scale_null",
     "simulate_overlap",
     "star_bound",
+    "stopping_epoch",
     "table1",
     "theorem_3_3",
     "topological_mask",
     "topology_price",
     "total_neural_persistence",
     "unrolled_forest",
+    "untrained_persistence",
+    "untrained_persistence_limit",
     "verify",
 ]

@@ -70,6 +70,52 @@ def exact_expected_overlap_of(shape: Shape) -> Fraction:
     return (m + n - Fraction(components, math.comb(m * n, k))) / (m + n - 1)
 
 
+def exact_expected_ranks(m: int, n: int, most: int | None = None) -> list[Fraction]:
+    """Return E[R_k], the expected number of forest edges among the k largest weights, for k = 0, ..., `most`, exactly.
+
+    ``E[R_k] = alpha E[X_k]`` with `exact_expected_overlap`, whose one pass over the partitions of the columns gives
+    the coefficients of all powers of x at once.
+
+    Parameters
+    ----------
+    m, n : int
+        Rows and columns, at least 1; the values are symmetric in them.
+    most : int, optional
+        The largest k, 0 to m n; m n if left out.
+
+    Returns
+    -------
+    list of Fraction
+        ``most + 1`` numbers, rising from 0, at most alpha = m + n - 1.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or the layer is too large to count.
+
+    Examples
+    --------
+    >>> [str(rank) for rank in exact_expected_ranks(3, 3, 6)]
+    ['0', '1', '2', '3', '55/14', '65/14', '69/14']
+    """
+    m, n, most = checked_shape(m, n, m * n if most is None else most)
+    m, n = max(m, n), min(m, n)
+    if n == 1:
+        return [Fraction(k) for k in range(most + 1)]
+    steps = counting_steps(m, n, most)
+    if steps > MAX_STEPS:
+        raise ValueError(
+            f"Arguments m={m}, n={n} are too large to count exactly up to k={most}: about {steps:.0e} steps, more "
+            f"than {MAX_STEPS:.0e}. expected_retention encloses the values up to m n = 2^52."
+        )
+    components = [m * math.comb(m * n - n, k) for k in range(most + 1)]
+    for b in range(1, n + 1):
+        for weight, coefficients in _partition_terms(m, n, most, b):
+            factor = math.comb(n, b) * weight
+            components = [total + factor * c for total, c in zip(components, coefficients, strict=True)]
+    return [m + n - Fraction(total, math.comb(m * n, k)) for k, total in enumerate(components)]
+
+
 def exact_overlap_variance(m: int, n: int, k: int | None = None) -> Fraction:
     r"""Return Var X_k, the variance of the overlap of the k largest weights with the maximum spanning forest, exactly.
 
@@ -213,18 +259,18 @@ def _moments_of_partition(parts: tuple[int, ...], m: int, k: int) -> tuple[int, 
 
 def _components_with_columns(m: int, n: int, k: int, b: int) -> int:
     """Return the number of (graph with k edges, component with b columns), all m x n graphs together."""
-    total = 0
+    total = sum(weight * deque(powers, maxlen=1)[0] for weight, powers in _partition_terms(m, n, k, b))
+    return math.comb(n, b) * total
+
+
+def _partition_terms(m: int, n: int, most: int, b: int) -> Iterator[tuple[int, Iterator[int]]]:
+    """Yield for every partition L of b its c_L and the coefficients [x^k] P_L(x)^m, k = 0, ..., `most`."""
     for parts in _partitions(b):
         polynomial = [sum(math.comb(p, i) for p in parts) + math.comb(n - b, i) for i in range(max(*parts, n - b) + 1)]
         polynomial[0] = 1
         sign = -1 if len(parts) % 2 == 0 else 1
-        total += sign * math.factorial(len(parts) - 1) * _set_partitions(parts) * _power_coefficient(polynomial, m, k)
-    return math.comb(n, b) * total
-
-
-def _power_coefficient(polynomial: list[int], power: int, k: int) -> int:
-    """Return [x^k] of polynomial^power."""
-    return _last_coefficients(polynomial, power, k)[0]
+        weight = sign * math.factorial(len(parts) - 1) * _set_partitions(parts)
+        yield weight, _power_coefficients(polynomial, m, most)
 
 
 def _last_coefficients(polynomial: list[int], power: int, k: int) -> list[int]:

@@ -16,7 +16,7 @@ from topobounds._arguments import integers
 from topobounds._records import Record
 from topobounds.layers.shape import checked_shape
 from topobounds.theory.counting import exact_overlap_variance, variance_steps
-from topobounds.theory.overlap import _giant_share
+from topobounds.theory.overlap import giant_share
 
 LEAST_SIDE = 50  # of a layer for which the limit formula is within about a tenth,
 LEAST_RANK = 1.2  # from so many times sqrt(m n) largest weights
@@ -239,7 +239,7 @@ def _ranks(name: str, k: ArrayLike, cells: int) -> NDArray[np.float64]:
 def _extinction(m: int, n: int, ks: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the shares u of the rows and v of the columns that are not in the giant component, at each k."""
     distinct, place = np.unique(ks, return_inverse=True)
-    in_giant = np.array([_giant_share(k / m, k / n) for k in distinct.tolist()])
+    in_giant = np.array([giant_share(k / m, k / n) for k in distinct.tolist()])
     v = np.exp(-distinct / n * in_giant)
     u = np.exp(distinct / m * np.expm1(-distinct / n * in_giant))
     return u[place].reshape(ks.shape), v[place].reshape(ks.shape)

@@ -56,7 +56,7 @@ def overlap_limit(m: int, n: int, k: int | None = None) -> float:
 def overlap_limit_of(shape: Shape) -> float:
     """Return the `overlap_limit` of a checked shape."""
     m, n, k = shape
-    x = _giant_share(k / m, k / n)
+    x = giant_share(k / m, k / n)
     y = -math.expm1(-k / n * x)
     return min(1.0, (m * x + n * y + k * (1 - x) * (1 - y)) / shape.alpha)
 
@@ -106,7 +106,7 @@ def spread(cells: int, k: int) -> float:
     return min(k, left**2 * k / ((left - 0.5) * (cells - 0.5))) if left else 0.0
 
 
-def _giant_share(a: float, b: float) -> float:
+def giant_share(a: float, b: float) -> float:
     """Return the largest root of x = g(x) = 1 - exp(-a (1 - exp(-b x))), which is 0 if a b <= 1.
 
     g is concave and g(0) = 0, so Newton's steps from x = 1, right of the root, fall monotonically onto it.

@@ -1,0 +1,153 @@
+"""The null of the overlap: certified on full layers, sampled on pruned ones and kernels."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+
+from tests.theory.random_orders import forest_rank_law
+from topobounds import (
+    Conv,
+    critical_kernel_weights,
+    expected_overlap,
+    magnitude_mask,
+    maximum_spanning_forest,
+    overlap_null,
+    simulate_overlap,
+)
+
+SUPPORTS = {
+    "full": np.ones((3, 3), bool),
+    "disconnected": np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], bool),
+    "with a dead row": np.array([[1, 1, 1], [0, 0, 0], [1, 1, 1]], bool),
+}
+
+
+@pytest.mark.parametrize("k", [None, 0, 1, 4, 6])
+@pytest.mark.parametrize("present", SUPPORTS.values(), ids=SUPPORTS)
+def test_small_layers_have_the_null_of_all_orders(present, k):
+    weights = np.where(present, np.random.default_rng(0).standard_normal(present.shape), 0)
+    cells = [tuple(c) for c in np.argwhere(present).tolist()]
+    law = forest_rank_law(cells, *present.shape)
+    alpha = len(next(iter(law)))
+    kept = alpha if k is None else k
+    overlaps = np.repeat([sum(r <= kept for r in ranks) / alpha for ranks in law], list(law.values()))
+    null = overlap_null(weights, k, trials=4000, seed=2)
+    assert null.k == kept
+    assert null.expected.lower - 1e-12 <= overlaps.mean() + 0.01 * overlaps.std()
+    assert overlaps.mean() - 0.01 * overlaps.std() <= null.expected.upper + 1e-12
+    assert null.deviation == pytest.approx(overlaps.std(), rel=0.1, abs=1e-12)
+    assert null.measured == maximum_spanning_forest(weights).overlap(k)
+
+
+def test_a_full_layer_is_certified_without_trials():
+    weights = np.random.default_rng(0).standard_normal((120, 90))
+    null = overlap_null(weights)
+    assert null.expected == expected_overlap(120, 90)
+    assert (null.status, null.deviation_status, null.trials, null.seed) == ("certified", "limit", None, None)
+    sampled = simulate_overlap(120, 90, trials=2000, seed=0).standard_deviation
+    assert null.deviation == pytest.approx(sampled, rel=0.1)
+    assert abs(null.z) < 4
+    assert null.uniform_support is None
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(120, 90, 90), (120, 90, 1000), (200, 20, None), (200, 20, 300)])
+def test_outside_of_its_domain_the_limit_gives_way_to_a_simulation(m, n, k):
+    weights = np.random.default_rng(0).standard_normal((m, n))
+    null = overlap_null(weights, k, trials=400, seed=7)
+    assert (null.status, null.deviation_status, null.trials, null.seed) == ("certified", "sampled", 400, 7)
+    assert null.deviation == simulate_overlap(m, n, k, trials=400, seed=7).standard_deviation
+    assert null.expected == expected_overlap(m, n, k)
+
+
+def test_a_few_absent_cells_leave_the_null_certified():
+    weights = np.random.default_rng(0).standard_normal((200, 300))
+    full = overlap_null(weights)
+    weights[5, 6] = 0
+    null = overlap_null(weights)
+    assert null.status == "certified"
+    assert null.expected.lower < full.expected.lower < full.expected.upper < null.expected.upper
+    assert null.expected.width < 1e-4
+
+
+def test_pruned_row_scales_are_far_below_the_chance_of_their_own_support():
+    """784 x 300, log-normal row scales, 5% kept: the full layer's value would read as chance, and is not."""
+    rng = np.random.default_rng(0)
+    weights = np.exp(rng.standard_normal((784, 1))) * rng.standard_normal((784, 300))
+    null = overlap_null(weights, mask=magnitude_mask(weights, 11_760), trials=400, seed=1)
+    assert null.z == pytest.approx(-17, abs=2)
+    assert null.measured == pytest.approx(0.53, abs=0.02)
+    assert null.expected.lower == pytest.approx(0.72, abs=0.02)
+    assert null.deviation == pytest.approx(0.0115, abs=0.001)
+    assert abs(null.uniform_support.lower - null.measured) < 0.03
+
+
+@pytest.mark.parametrize("k", [None, 0, 2, 4])
+def test_a_kernel_has_the_null_of_all_orders_of_its_taps(k):
+    conv = Conv(2, 1, (2,), (3,))
+    found = []
+    for order in itertools.permutations([4.0, 3, 2, 1]):
+        critical = critical_kernel_weights(np.reshape(order, (1, 2, 2)), conv)
+        ranks = 5 - critical.weights
+        found.append(np.mean(ranks <= (critical.n_critical if k is None else k)))
+    null = overlap_null(np.array([4.0, -3, 2, 1]).reshape(1, 2, 2), k, conv=conv, trials=2000, seed=3)
+    assert null.expected.lower - 1e-12 <= np.mean(found) <= null.expected.upper + 1e-12
+    assert null.measured == found[0]
+    assert null.k == k
+    assert null.status == "sampled"
+
+
+def test_a_pruned_kernel_is_measured_among_its_own_weights():
+    conv = Conv(8, 8, (3, 3), (6, 6), padding=1)
+    rng = np.random.default_rng(1)
+    kernel = rng.standard_normal(conv.weight_shape)
+    mask = rng.random(conv.weight_shape) < 0.4
+    null = overlap_null(kernel, mask=mask, conv=conv, trials=50, seed=0)
+    critical = critical_kernel_weights(kernel, conv, mask)
+    pruned = np.where(mask, kernel, 0)
+    shared = (critical.mask & magnitude_mask(pruned, critical.n_critical)).sum()
+    assert null.measured == pytest.approx(shared / critical.n_critical)
+    assert null.weights == mask.sum()
+    assert abs(null.z) < 5
+
+
+def test_layers_of_zeros_have_no_null():
+    for null in (overlap_null(np.zeros((3, 4))), overlap_null(np.zeros((1, 1, 2)), conv=Conv(1, 1, (2,), (3,)))):
+        assert (null.expected, null.deviation, null.z, null.status, null.measured) == (None, None, None, None, 1.0)
+        assert "no weight other than zero" in null.reason
+
+
+@pytest.mark.parametrize("weights", [[[3.0, 1, 2]], [[4.0, 3], [2, 1]], [[5.0]], np.eye(4)], ids=str)
+def test_where_nothing_is_left_to_chance_there_is_no_z(weights):
+    null = overlap_null(weights, seed=0)
+    assert null.deviation == 0
+    assert null.z is None
+    assert "no z" in null.reason
+
+
+def test_the_seed_decides_and_the_record_is_ready_for_json():
+    rng = np.random.default_rng(0)
+    weights = np.where(rng.random((9, 9)) < 0.5, rng.standard_normal((9, 9)), 0)
+    null = overlap_null(weights, seed=4)
+    assert null == overlap_null(weights, seed=4)
+    assert null != overlap_null(weights, seed=5)
+    drawn = overlap_null(weights)
+    assert drawn == overlap_null(weights, seed=drawn.seed)
+    json.dumps(null.to_dict(), allow_nan=False)
+    assert null.standard_error == pytest.approx(null.deviation / math.sqrt(200))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"k": 5}, "Argument 'k' must be an integer from 0 to 4, not 5."),
+        ({"k": True}, "Argument 'k' must be an integer from 0 to 4, not True."),
+        ({"trials": 0}, "Argument 'trials' must be an integer of at least 2, not 0."),
+        ({"conv": 3}, "Argument 'conv' must be a Conv, not 3."),
+    ],
+)
+def test_arguments_out_of_range_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        overlap_null(np.ones((2, 2)), **arguments)

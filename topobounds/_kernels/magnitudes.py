@@ -1,0 +1,60 @@
+"""Kernels that read the largest magnitudes of a layer, and how many lie in each bin, without sorting the layer.
+
+Keys are the bits of the weights as unsigned integers, without the sign, which `magnitude` masks away; they sort as |w|
+does. A bin holds the keys that agree but for their lowest `shift` bits.
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Keys = NDArray[Any]
+
+_BLOCK, _LANES, _U0, _U1 = np.uint64(64), np.uint64(4), np.uint64(0), np.uint64(1)
+
+
+@numba.njit(cache=True, nogil=True)
+def count_bins(bits: Keys, magnitude: Any, shift: Any, counts: NDArray[np.int64]) -> None:
+    """Add to `counts`, modified in place, the keys by bin; each of its four rows counts every fourth key.
+
+    Four rows, since counting twice in one place makes the second wait for the first.
+    """
+    size = np.uint64(bits.size)
+    whole = size // _LANES * _LANES
+    for index in range(_U0, whole, _LANES):
+        for lane in range(_LANES):
+            counts[lane, (bits[index + lane] & magnitude) >> shift] += 1
+    for index in range(whole, size):
+        counts[_U0, (bits[index] & magnitude) >> shift] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def collect_above(bits: Keys, magnitude: Any, bound: Any, keys: Keys) -> tuple[Any, Any, Any]:
+    """Write to `keys`, modified in place, all keys above `bound`.
+
+    `keys` needs room for as many as there are bits. Returns how many are above, how many are equal to `bound`, and how
+    many of all keys are 0.
+    """
+    count, equal, size = _U0, _U0, np.uint64(bits.size)
+    zeros = _U0
+    for block in range(_U0, size, _BLOCK):
+        end = min(block + _BLOCK, size)
+        largest = bits[block] & magnitude
+        smallest = largest
+        for index in range(block, end):  # no branches: the compiler does many at once
+            largest = max(largest, bits[index] & magnitude)
+            smallest = min(smallest, bits[index] & magnitude)
+        if not smallest:
+            for index in range(block, end):
+                zeros += np.uint64((bits[index] & magnitude) == 0)
+        if largest >= bound:
+            for index in range(block, end):
+                key = bits[index] & magnitude
+                if key > bound:
+                    keys[count] = key
+                    count += _U1
+                elif key == bound:
+                    equal += _U1
+    return count, equal, zeros

@@ -1,0 +1,203 @@
+"""Random orders of the cells of a support, and the ranks at which its spanning forest takes an edge.
+
+One trial is one stream of words, ``mix(start + c * step)`` for c = 1, 2, ... (SplitMix64; Steele, Lea and Flood, 2014),
+so it depends on its own start alone. The first cells of the order are drawn one by one. By then most vertices lie in
+one component and most cells that are left can join nothing any more: the others are looked for where a vertex lies
+outside of it, and only they are given a place in the rest of the order.
+
+A cell is its flat row-major index; vertices are numbered 0 .. m-1 for rows and m .. m+n-1 for columns.
+"""
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Cells = NDArray[np.uint32]
+Members = NDArray[np.uint64]
+Ranks = NDArray[np.int64]
+Vertices = NDArray[np.uint32]
+
+_U = np.uint64
+_STEP = _U(0x9E3779B97F4A7C15)
+_LOW = _U(0xFFFFFFFF)
+_SIX, _MASK_SIX = _U(6), _U(63)
+
+
+@numba.njit(cache=True, nogil=True)
+def forest_ranks(
+    present: NDArray[np.bool_],
+    cells: Cells,
+    n_cells: int,
+    drawn: int,
+    starts: Members,
+    seen: Members,
+    taken: Members,
+    parents: Vertices,
+    sizes: Vertices,
+    ranks: Ranks,
+) -> None:
+    """Write the ranks of the forest's edges, rising from 1, of one random order of the support per trial.
+
+    Parameters
+    ----------
+    present : bool (m, n)
+        The support.
+    cells : uint32 (n_cells,) or (0,)
+        Its cells; may be left out, where they are not few of all m n, at most 2^32 - 1.
+    n_cells, drawn : int
+        Cells of the support, and how many of them to draw one by one.
+    starts : uint64 (trials,)
+        Where the stream of each trial starts.
+    seen, taken : uint64 (m n // 64 + 1,), uint64 (n_cells // 64 + 1,)
+        Sets of the cells drawn and of the places given; modified in place.
+    parents, sizes : uint32 (m + n,)
+        Union-find, and the vertices by component; modified in place.
+    ranks : int64 (trials, alpha)
+        Modified in place; alpha is the number of edges of the support's forest.
+    """
+    m, n = present.shape
+    alpha = ranks.shape[1]
+    word = np.zeros(1, np.uint64)
+    for trial in range(starts.size):
+        word[0] = starts[trial]
+        seen[:] = 0
+        for vertex in range(parents.size):
+            parents[vertex] = vertex
+        merged = 0
+        for rank in range(1, drawn + 1):
+            if merged == alpha:
+                break
+            cell = _new_cell(word, present, cells, seen)
+            if _joins(parents, cell // n, m + cell % n):
+                ranks[trial, merged] = rank
+                merged += 1
+        if merged < alpha:
+            taken[:] = 0
+            live = _live_cells(present, cells, n_cells - drawn, seen, parents, sizes)
+            for index in range(live.size):
+                live[index] |= _new_member(word, _U(n_cells - drawn), taken) << _U(32)
+            live.sort()
+            for place in live:
+                if merged == alpha:
+                    break
+                cell = int(place & _LOW)
+                if _joins(parents, cell // n, m + cell % n):
+                    ranks[trial, merged] = drawn + 1 + int(place >> _U(32))
+                    merged += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _new_cell(word: Members, present: NDArray[np.bool_], cells: Cells, seen: Members) -> int:
+    """Draw a cell of the support that is not in the set yet; put it in."""
+    n = _U(present.shape[1])
+    if cells.size == 0:
+        while True:
+            cell = _new_member(word, _U(present.size), seen)
+            if present[cell // n, cell % n]:
+                return int(cell)
+    while True:
+        cell = _U(cells[_below(word, _U(cells.size))])
+        if _enters(seen, cell):
+            return int(cell)
+
+
+@numba.njit(cache=True, nogil=True)
+def _live_cells(
+    present: NDArray[np.bool_], cells: Cells, most: int, seen: Members, parents: Vertices, sizes: Vertices
+) -> Members:
+    """Return the cells of the support that are not drawn and join two components."""
+    m, n = present.shape
+    sizes[:] = 0
+    for vertex in range(parents.size):
+        parents[vertex] = _root(parents, vertex)
+        sizes[parents[vertex]] += 1
+    giant = sizes.argmax()
+    outside = np.flatnonzero(parents[m:] != giant)
+    rows_inside = np.count_nonzero(parents[:m] == giant)
+    live = np.empty(most, np.uint64)
+    count = 0
+    if cells.size and cells.size < rows_inside * outside.size + (m - rows_inside) * n:
+        for cell in cells:
+            count = _add_live(int(cell), n, m, seen, parents, live, count)
+        return live[:count]
+    for row in range(m):
+        if parents[row] == giant:
+            for index in outside:
+                column = int(index)
+                if present[row, column]:
+                    count = _add_live(row * n + column, n, m, seen, parents, live, count)
+        else:
+            for column in range(n):
+                if present[row, column]:
+                    count = _add_live(row * n + column, n, m, seen, parents, live, count)
+    return live[:count]
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_live(cell: int, n: int, m: int, seen: Members, parents: Vertices, live: Members, count: int) -> int:
+    """Append a cell that is not drawn and joins two components, which `parents` labels; return the new count."""
+    if parents[cell // n] != parents[m + cell % n] and not _holds(seen, _U(cell)):
+        live[count] = cell
+        count += 1
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _new_member(word: Members, population: np.uint64, members: Members) -> np.uint64:
+    """Draw a number below `population` that is not in the set yet; put it in."""
+    while True:
+        value = _below(word, population)
+        if _enters(members, value):
+            return value
+
+
+@numba.njit(cache=True, nogil=True)
+def _below(word: Members, population: np.uint64) -> np.uint64:
+    """Draw a number below `population`, less than 2^32."""
+    while True:
+        word[0] += _STEP
+        product = (_mix(word[0]) >> _U(32)) * population
+        # Lemire's method, without bias: a word is skipped if it falls into the incomplete interval.
+        if (product & _LOW) >= population or (product & _LOW) >= _U(1 << 32) % population:
+            return product >> _U(32)
+
+
+@numba.njit(cache=True, nogil=True)
+def _enters(members: Members, value: np.uint64) -> bool:
+    """Put `value` in the set; return whether it is new."""
+    if _holds(members, value):
+        return False
+    members[value >> _SIX] |= _U(1) << (value & _MASK_SIX)
+    return True
+
+
+@numba.njit(cache=True, nogil=True)
+def _holds(members: Members, value: np.uint64) -> bool:
+    return bool((members[value >> _SIX] >> (value & _MASK_SIX)) & _U(1))
+
+
+@numba.njit(cache=True, nogil=True)
+def _mix(x: np.uint64) -> np.uint64:
+    x ^= x >> _U(30)
+    x *= _U(0xBF58476D1CE4E5B9)
+    x ^= x >> _U(27)
+    x *= _U(0x94D049BB133111EB)
+    return x ^ (x >> _U(31))
+
+
+@numba.njit(cache=True, nogil=True)
+def _joins(parents: Vertices, vertex: int, other: int) -> bool:
+    """Join the components of two vertices; return whether they were two."""
+    a, b = _root(parents, vertex), _root(parents, other)
+    if a == b:
+        return False
+    parents[max(a, b)] = min(a, b)
+    return True
+
+
+@numba.njit(cache=True, nogil=True)
+def _root(parents: Vertices, vertex: int) -> int:
+    while parents[vertex] != vertex:
+        parents[vertex] = parents[parents[vertex]]
+        vertex = parents[vertex]
+    return vertex

@@ -1,0 +1,174 @@
+"""A statistic of the spanning forest under random orders of the weights: of a support's cells, or of a kernel's taps.
+
+Trial i depends on the seed and on i alone, not on the number of trials or of threads.
+"""
+
+import math
+import secrets
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topobounds._arguments import MOST_TRIALS, argument_error, integer
+from topobounds._processors import processors
+from topobounds.layers import Conv
+
+FloatArray = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Vertices = NDArray[np.uint32]
+
+LARGEST_SEED = 2**64 - 1
+MOST_SAMPLED_CELLS = 2**32 - 1
+_RANKS_AT_A_TIME = 2**20
+_DRAWN_PER_VERTEX = 6  # edges that leave few vertices outside of the largest component
+_FEW_OF = 8  # cells: a support of fewer is listed, and one of more drawn by looking whether a cell is in it
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Values of a statistic in random orders.
+
+    Attributes
+    ----------
+    values : ndarray of float64
+        One per trial.
+    seed : int
+        What draws them again.
+    """
+
+    values: FloatArray
+    seed: int
+
+    @property
+    def mean(self) -> float:
+        """Mean of the values."""
+        return float(self.values[0]) if self.deviation == 0 else float(np.mean(self.values))
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation, exactly 0 where all values are equal."""
+        return float(np.std(self.values, ddof=1)) if np.ptp(self.values) else 0.0
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean."""
+        return self.deviation / math.sqrt(self.values.size)
+
+
+def checked_sampling(trials: int, seed: int | None) -> tuple[int, int]:
+    """Return the number of trials and a seed, drawn where None is given.
+
+    Raises
+    ------
+    ValueError
+        If one of them is out of range.
+    """
+    trials = integer("trials", trials, 2, most=MOST_TRIALS)
+    return trials, secrets.randbits(32) if seed is None else integer("seed", seed, 0, LARGEST_SEED)
+
+
+def sample_supports(
+    present: NDArray[np.bool_],
+    alpha: int,
+    statistic: Callable[[Integers], FloatArray],
+    trials: int,
+    seed: int,
+) -> Sample:
+    """Return a statistic of the ranks of the forest's edges, the cells of a support in uniformly random order.
+
+    Parameters
+    ----------
+    present : ndarray of bool of shape (m, n)
+        The support.
+    alpha : int
+        Edges of its spanning forest.
+    statistic : callable
+        Makes of ranks from 1, int64 (b, alpha), rising along each row, b values.
+    trials, seed : int
+        Checked.
+
+    Raises
+    ------
+    ValueError
+        If the layer has 2^32 cells or more.
+    """
+    if present.size > MOST_SAMPLED_CELLS:
+        raise argument_error("weights", "a layer of fewer than 2^32 cells, to be sampled", present.shape)
+    n_cells = int(np.count_nonzero(present))
+    few = _FEW_OF * n_cells < present.size
+    cells = np.flatnonzero(present).astype(np.uint32) if few else np.empty(0, np.uint32)
+    starts = np.asarray(np.random.SeedSequence(seed).generate_state(trials, np.uint64), np.uint64)
+    size = max(1, min(_RANKS_AT_A_TIME // max(alpha, 1), -(-trials // processors())))
+
+    def run(first: int) -> FloatArray:
+        return statistic(_forest_ranks(present, cells, n_cells, alpha, starts[first : first + size]))
+
+    with ThreadPoolExecutor(processors()) as pool:
+        return Sample(np.concatenate(list(pool.map(run, range(0, trials, size)))), seed)
+
+
+def _forest_ranks(
+    present: NDArray[np.bool_], cells: NDArray[np.uint32], n_cells: int, alpha: int, starts: NDArray[np.uint64]
+) -> Integers:
+    from topobounds._kernels.orders import forest_ranks  # noqa: PLC0415 (loads numba)
+
+    vertices = np.empty((2, sum(present.shape)), np.uint32)
+    seen = np.empty(present.size // 64 + 1, np.uint64)
+    taken = np.empty(n_cells // 64 + 1, np.uint64)
+    ranks = np.zeros((starts.size, alpha), np.int64)
+    drawn = min(n_cells // 2, _DRAWN_PER_VERTEX * vertices.shape[1])
+    forest_ranks(present, cells, n_cells, drawn, starts, seen, taken, vertices[0], vertices[1], ranks)
+    return ranks
+
+
+def sample_kernels(
+    conv: Conv,
+    present: NDArray[np.bool_],
+    statistic: Callable[[Integers, Integers], float],
+    trials: int,
+    seed: int,
+) -> Sample:
+    """Return a statistic of a convolution's critical weights, its kernel weights in uniformly random order.
+
+    Parameters
+    ----------
+    conv : Conv
+        The geometry.
+    present : ndarray of bool of shape ``conv.weight_shape``
+        The kernel weights that are not 0.
+    statistic : callable
+        Makes of the ranks from 1 of the critical weights, rising, and their merges a value.
+    trials, seed : int
+        Checked.
+    """
+    from topobounds.topology.convolution import critical_kernel_weights  # noqa: PLC0415 (loads numba)
+
+    size = int(np.count_nonzero(present))
+
+    def run(trial: int) -> float:
+        generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(trial,)))
+        order = np.zeros(present.shape)
+        order[present] = generator.permutation(size) + 1.0
+        critical = critical_kernel_weights(order, conv)
+        return statistic(size + 1 - critical.weights.astype(np.int64), critical.merges)
+
+    return Sample(np.array(list(_in_threads(run, trials))), seed)
+
+
+def _in_threads(run: Callable[[int], float], trials: int) -> Iterator[float]:
+    with ThreadPoolExecutor(processors()) as pool:
+        yield from pool.map(run, range(trials))
+
+
+def live_taps(conv: Conv) -> NDArray[np.bool_]:
+    """Return which kernel weights make an edge at all, of shape ``conv.weight_shape``: some may read only padding."""
+    from topobounds.topology.convolution import axis_edges  # noqa: PLC0415 (loads numba)
+
+    live = np.ones((1,) * len(conv.axes), np.bool_)
+    for place, axis in enumerate(conv.axes):
+        taps = np.isin(np.arange(axis.kernel), axis_edges(axis)[0])
+        live = live & np.expand_dims(taps, tuple(i for i in range(len(conv.axes)) if i != place))
+    return np.broadcast_to(live, conv.weight_shape)

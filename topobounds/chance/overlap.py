@@ -1,0 +1,312 @@
+"""The overlap of one layer's largest weights with its spanning forest beside what a random order would give."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from topobounds._arguments import integer
+from topobounds._records import Record
+from topobounds.chance.layer import MeasuredLayer
+from topobounds.chance.orders import Sample, checked_sampling, sample_kernels, sample_supports
+from topobounds.chance.persistence import CONFIDENCE, TRIALS
+from topobounds.layers import Conv
+from topobounds.montecarlo import simulate_overlap
+from topobounds.theory._logarithms import UNIT
+from topobounds.theory.covariance import rank_covariance
+from topobounds.theory.enclosure import Enclosure, expected_overlap
+from topobounds.weights import order_keys, weight_array
+
+SMALLEST_SIDE = 50
+
+
+@dataclass(frozen=True)
+class OverlapNull(Record):
+    """The overlap of a layer's k largest weights with its forest, and its law if its weights came in random order.
+
+    Attributes
+    ----------
+    expected : Enclosure or None
+        An interval around the expected overlap. Certified, it contains it; sampled, it is the mean of the trials with
+        3 standard errors on either side.
+    deviation : float or None
+        Standard deviation of the overlap under the null.
+    measured : float
+        The layer's own overlap; 1 for a layer of zeros.
+    z : float or None
+        ``(measured - expected) / deviation`` at the middle of the interval; None where the deviation is 0.
+    status : str or None
+        ``"certified"`` or ``"sampled"``: of `expected`.
+    deviation_status : str or None
+        ``"limit"`` or ``"sampled"``: of `deviation`.
+    standard_error : float or None
+        Of a sampled mean.
+    uniform_support : Enclosure or None
+        Beside the null of a layer with zeros, another: on uniformly random supports of as many cells, the expected
+        edges among the k largest over the expected edges of the forest (a ratio of means, both certified). It answers
+        another question and is not what `z` is about.
+    k : int or None
+        Weights kept; None where each order of a kernel has its own number of critical weights.
+    shape : tuple of int
+        Rows m and columns n; input and output neurons of a convolution.
+    weights : int
+        Weights that are not zero.
+    alpha : int
+        Edges of the spanning forest.
+    trials, seed : int or None
+        Of the sampling, where there was any.
+    reason : str or None
+        Why a number is missing.
+    """
+
+    expected: Enclosure | None
+    deviation: float | None
+    measured: float
+    z: float | None
+    status: str | None
+    deviation_status: str | None
+    standard_error: float | None
+    uniform_support: Enclosure | None
+    k: int | None
+    shape: tuple[int, int]
+    weights: int
+    alpha: int
+    trials: int | None
+    seed: int | None
+    reason: str | None
+
+
+def overlap_null(
+    weights: ArrayLike,
+    k: int | None = None,
+    *,
+    mask: ArrayLike | None = None,
+    conv: Conv | None = None,
+    trials: int = TRIALS,
+    seed: int | None = None,
+) -> OverlapNull:
+    """Return a layer's overlap beside what a random order of its weights would give.
+
+    The null hypothesis: the weights come in uniformly random order on the layer's own support. On a full layer the
+    mean is certified, and the deviation a limit where that is good (no side below 50, 1.2 sqrt(m n) <= k <= 2 alpha)
+    and simulated elsewhere. On a layer with zeros or a mask, and for a convolution kernel, both are sampled.
+
+    Parameters
+    ----------
+    weights : array_like of shape (m, n), or ``conv.weight_shape``
+        The layer, as in `maximum_spanning_forest`. Zeros are no edges.
+    k : int, optional
+        Weights kept, from 0 to m n (of a kernel, to all its weights). By default alpha of the support; of a kernel
+        the number of its critical weights, in each order anew.
+    mask : array_like of bool of the shape of `weights`, optional
+        The support: a weight that is False is none.
+    conv : Conv, optional
+        The geometry of a kernel. Its overlap is the share of its critical weights that are among its k largest.
+    trials : int
+        Random orders drawn where there is sampling, at least 2.
+    seed : int, optional
+        From 0 to 2^64 - 1. None draws one; the result records it. The numbers do not depend on the threads.
+
+    Returns
+    -------
+    OverlapNull
+        Of a layer of zeros, or an empty mask, there is no null, and the reason says so.
+
+    Raises
+    ------
+    ValueError
+        As `maximum_spanning_forest` or `critical_kernel_weights`; or if an argument is out of range.
+
+    Notes
+    -----
+    docs/theory/persistence_null.md, "Which null for which layer".
+
+    Examples
+    --------
+    >>> scales = np.exp(np.random.default_rng(0).standard_normal((784, 1)))
+    >>> null = overlap_null(scales * np.random.default_rng(1).standard_normal((784, 300)))
+    >>> round(null.expected.lower, 3), round(null.measured, 3), null.z < -20, null.deviation_status
+    (0.8, 0.319, True, 'limit')
+    """
+    trials, seed = checked_sampling(trials, seed)
+    if conv is not None:
+        return _of_kernel(weights, k, mask, conv, trials, seed)
+    layer = MeasuredLayer.of(weights, mask)
+    m, n = layer.shape
+    kept = layer.forest.alpha if k is None else integer("k", k, 0, m * n)
+    if not layer.forest.alpha:
+        return _without_null(layer.shape, kept, "The layer has no weight other than zero, so nothing can be permuted.")
+    if layer.nearly_full:
+        return _of_full_layer(layer, kept, trials, seed)
+    return _of_support(layer, kept, trials, seed)
+
+
+def _of_full_layer(layer: MeasuredLayer, k: int, trials: int, seed: int) -> OverlapNull:
+    m, n = layer.shape
+    alpha = m + n - 1
+    in_domain = min(m, n) >= SMALLEST_SIDE and 1.2 * math.sqrt(m * n) <= k <= 2 * alpha
+    if in_domain:
+        deviation = math.sqrt(float(rank_covariance(m, n, [k])[0, 0])) / alpha
+    else:
+        support = layer.present if layer.n_weights < layer.matrix.size else "uniform"
+        kept = min(k, layer.n_weights)
+        deviation = simulate_overlap(m, n, kept, support=support, trials=trials, seed=seed).standard_deviation
+    return _null(
+        _on_nearly_full_support(layer, k),
+        deviation,
+        None,
+        measured=layer.forest.overlap(k),
+        status=("certified", "limit" if in_domain else "sampled"),
+        uniform_support=None,
+        k=k,
+        size=(layer.shape, layer.n_weights, alpha),
+        sampling=None if in_domain else (trials, seed),
+    )
+
+
+def _on_nearly_full_support(layer: MeasuredLayer, k: int) -> Enclosure:
+    """Return an interval around the expected overlap; absent cells shift it by at most k absent / (cells + 1)."""
+    absent = layer.matrix.size - layer.n_weights
+    if not absent:
+        return expected_overlap(*layer.shape, k)
+    kept = min(k, layer.n_weights)
+    full = expected_overlap(*layer.shape, kept)
+    shift = kept * absent / (layer.n_weights + 1) / layer.forest.alpha * (1 + UNIT)
+    return Enclosure(max(0.0, full.lower - shift), min(1.0, full.upper + shift))
+
+
+def _of_support(layer: MeasuredLayer, k: int, trials: int, seed: int) -> OverlapNull:
+    alpha = layer.forest.alpha
+
+    def overlap(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.asarray(np.mean(ranks <= k, axis=1))
+
+    return _of_sample(
+        sample_supports(layer.present, alpha, overlap, trials, seed),
+        measured=layer.forest.overlap(k),
+        uniform_support=_on_uniform_support(layer.shape, k, layer.n_weights),
+        k=k,
+        size=(layer.shape, layer.n_weights, alpha),
+    )
+
+
+def _on_uniform_support(shape: tuple[int, int], k: int, cells: int) -> Enclosure:
+    """Return E[R_k] / E[R_cells], the cells of a uniformly random support being the first of a random order of all."""
+    largest = expected_overlap(*shape, min(k, cells))
+    every = expected_overlap(*shape, cells)
+    lower = math.nextafter(largest.lower / every.upper, 0.0)
+    return Enclosure(lower, min(1.0, math.nextafter(largest.upper / every.lower, 2.0)))
+
+
+def _of_kernel(
+    weights: ArrayLike, k: int | None, mask: ArrayLike | None, conv: Conv, trials: int, seed: int
+) -> OverlapNull:
+    from topobounds.topology.convolution import critical_kernel_weights  # noqa: PLC0415 (loads numba)
+
+    critical = critical_kernel_weights(weights, conv, mask)
+    kernel = weight_array(weights)
+    kept = None if k is None else integer("k", k, 0, kernel.size)
+    if not critical.alpha:
+        reason = "The kernel has no weight other than zero that makes an edge, so nothing can be permuted."
+        return _without_null(critical.shape, kept, reason)
+    present = kernel != 0
+    if mask is not None:
+        present &= np.asarray(mask, np.bool_)
+
+    def overlap(ranks: NDArray[np.int64], _merges: NDArray[np.int64]) -> float:
+        return float(np.mean(ranks <= (ranks.size if kept is None else kept)))
+
+    sample = sample_kernels(conv, present, overlap, trials, seed)
+    return _of_sample(
+        sample,
+        measured=overlap(_ranks(kernel, present, critical.indices[: critical.n_critical]), critical.merges),
+        uniform_support=None,
+        k=kept,
+        size=(critical.shape, int(np.count_nonzero(present)), critical.alpha),
+    )
+
+
+def _ranks(kernel: NDArray[np.floating], present: NDArray[np.bool_], indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the ranks from 1 of weights among those present: |w| falling, ties by flat index."""
+    cells = np.flatnonzero(present)
+    order = cells[np.argsort(~order_keys(kernel.reshape(1, -1)).ravel()[cells], kind="stable")]
+    ranks = np.zeros(kernel.size, np.int64)
+    ranks[order] = np.arange(1, order.size + 1)
+    return ranks[indices]
+
+
+def _of_sample(
+    sample: Sample,
+    *,
+    measured: float,
+    uniform_support: Enclosure | None,
+    k: int | None,
+    size: tuple[tuple[int, int], int, int],
+) -> OverlapNull:
+    error = CONFIDENCE * sample.standard_error
+    return _null(
+        Enclosure(max(0.0, sample.mean - error), min(1.0, sample.mean + error)),
+        sample.deviation,
+        sample.standard_error,
+        measured=measured,
+        status=("sampled", "sampled"),
+        uniform_support=uniform_support,
+        k=k,
+        size=size,
+        sampling=(sample.values.size, sample.seed),
+    )
+
+
+def _null(
+    expected: Enclosure,
+    deviation: float,
+    standard_error: float | None,
+    *,
+    measured: float,
+    status: tuple[str, str],
+    uniform_support: Enclosure | None,
+    k: int | None,
+    size: tuple[tuple[int, int], int, int],
+    sampling: tuple[int, int] | None,
+) -> OverlapNull:
+    middle = (expected.lower + expected.upper) / 2
+    trials, seed = sampling or (None, None)
+    shape, weights, alpha = size
+    return OverlapNull(
+        expected=expected,
+        deviation=deviation,
+        measured=measured,
+        z=(measured - middle) / deviation if deviation else None,
+        status=status[0],
+        deviation_status=status[1],
+        standard_error=standard_error,
+        uniform_support=uniform_support,
+        k=k,
+        shape=shape,
+        weights=weights,
+        alpha=alpha,
+        trials=trials,
+        seed=seed,
+        reason=None if deviation else "Every order that was seen gives the same overlap, so there is no z.",
+    )
+
+
+def _without_null(shape: tuple[int, int], k: int | None, reason: str) -> OverlapNull:
+    return OverlapNull(
+        expected=None,
+        deviation=None,
+        measured=1.0,
+        z=None,
+        status=None,
+        deviation_status=None,
+        standard_error=None,
+        uniform_support=None,
+        k=k,
+        shape=shape,
+        weights=0,
+        alpha=0,
+        trials=None,
+        seed=None,
+        reason=reason,
+    )

@@ -1,0 +1,319 @@
+"""The neural persistence of one layer beside what its values alone would give, in random order."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from topobounds._arguments import real
+from topobounds._records import Record
+from topobounds.chance.layer import MeasuredLayer
+from topobounds.chance.magnitudes import BINNED_CELLS, BinnedMagnitudes
+from topobounds.chance.orders import Sample, checked_sampling, live_taps, sample_kernels, sample_supports
+from topobounds.layers import Conv
+from topobounds.theory.enclosure import Enclosure
+from topobounds.theory.persistence import (
+    LARGEST_ORDER,
+    expected_persistence,
+    extreme_ranks,
+    persistence_deviation,
+    persistence_sum,
+    persistences,
+)
+from topobounds.weights import weight_array
+
+TRIALS = 200
+CONFIDENCE = 3  # standard errors on either side of a sampled mean
+
+
+@dataclass(frozen=True)
+class PersistenceNull(Record):
+    """The neural persistence of a layer, and its law if the layer's values lay on its support in random order.
+
+    All numbers but `norm` and `share` are those of NP^p, not normalised.
+
+    Attributes
+    ----------
+    expected : Enclosure or None
+        An interval around E[NP^p | values]. Certified, it contains it; sampled, it is the mean of the trials with 3
+        standard errors on either side.
+    norm : float or None
+        ``(expected / (alpha - 1))^(1/p)``, at the middle of the interval: what stands beside the normalised NP; 0
+        where alpha is 1.
+    deviation : float or None
+        Standard deviation of NP^p under the null.
+    measured : float
+        The layer's own NP^p; 0 for a layer of zeros.
+    z : float or None
+        ``(measured - expected) / deviation``; None where the deviation is 0, for then nothing was left to chance.
+    share : float or None
+        ``(expected / measured)^(1/p)``: the share of NP that the values alone explain. Above 1 where the layer has
+        less than chance gives; None where NP is 0.
+    range : Enclosure or None
+        The least and the largest NP^p of all arrangements of the values on the support. On a full layer both are
+        attained (of a layer of more than 2^18 weights the upper end is rounded up to the next of some thousand values,
+        and of one of more than 2^24 there is none); on another support the largest is only a bound.
+    status : str or None
+        ``"certified"`` or ``"sampled"``: of `expected`.
+    deviation_status : str or None
+        ``"limit"`` or ``"sampled"``: of `deviation`.
+    standard_error : float or None
+        Of a sampled mean.
+    uniform_support : Enclosure or None
+        Beside the null of a layer with zeros, another, certified: E[NP^p] of the same values on a uniformly random
+        support of as many cells. It answers another question and is not what `z` is about.
+    p : float
+        Order of the norm.
+    shape : tuple of int
+        Rows m and columns n of the layer; input and output neurons of a convolution.
+    weights : int
+        Weights that are not zero, and of a kernel make an edge.
+    alpha : int
+        Edges of the spanning forest.
+    trials, seed : int or None
+        Of the sampling, where there was any.
+    reason : str or None
+        Why a number is missing.
+    """
+
+    expected: Enclosure | None
+    norm: float | None
+    deviation: float | None
+    measured: float
+    z: float | None
+    share: float | None
+    range: Enclosure | None
+    status: str | None
+    deviation_status: str | None
+    standard_error: float | None
+    uniform_support: Enclosure | None
+    p: float
+    shape: tuple[int, int]
+    weights: int
+    alpha: int
+    trials: int | None
+    seed: int | None
+    reason: str | None
+
+
+def persistence_null(
+    weights: ArrayLike,
+    mask: ArrayLike | None = None,
+    *,
+    p: float = 2,
+    conv: Conv | None = None,
+    trials: int = TRIALS,
+    seed: int | None = None,
+) -> PersistenceNull:
+    """Return a layer's neural persistence beside what its values alone would give.
+
+    The null hypothesis: the values |w| that are not zero lie on the layer's own support in uniformly random order.
+    On a full layer its mean is certified, and its deviation a limit or, for layers with a side below 50, sampled. On a
+    layer with zeros or a mask, and for a convolution kernel, both are sampled.
+
+    Parameters
+    ----------
+    weights : array_like of shape (m, n), or ``conv.weight_shape``
+        The layer, as in `maximum_spanning_forest`. Zeros are no edges (convention ``balwani``).
+    mask : array_like of bool of the shape of `weights`, optional
+        The support: a weight that is False is none.
+    p : float
+        Order of the norm, above 0 and at most 1000.
+    conv : Conv, optional
+        The geometry of a kernel. Its null are random orders of its weights; those that read only padding stay out.
+    trials : int
+        Random orders drawn where there is sampling, at least 2.
+    seed : int, optional
+        From 0 to 2^64 - 1. None draws one; the result records it. The numbers do not depend on the threads.
+
+    Returns
+    -------
+    PersistenceNull
+        Of a layer of zeros, or an empty mask, there is no null, and the reason says so.
+
+    Raises
+    ------
+    ValueError
+        As `maximum_spanning_forest` or `critical_kernel_weights`; or if an argument is out of range.
+
+    Notes
+    -----
+    Proofs: docs/theory/persistence_null.md, "The null of the values". What is bounded at the first layer of a shape
+    takes up to some seconds and is kept for the next ones.
+
+    Examples
+    --------
+    >>> null = persistence_null([[19.0, 3, 8], [12, 17, 1], [5, 2, 9]], seed=1)
+    >>> round(null.expected.lower, 6), round(null.measured, 6), null.status
+    (0.849228, 0.759003, 'certified')
+    >>> pruned = persistence_null([[19.0, 0, 8], [12, 17, 0], [0, 2, 9]], seed=1)
+    >>> pruned.status, pruned.trials, pruned.alpha
+    ('sampled', 200, 5)
+    """
+    order = real("p", p, f"a number above 0 and at most {LARGEST_ORDER}", 0.0, LARGEST_ORDER, open_low=True)
+    trials, seed = checked_sampling(trials, seed)
+    if conv is not None:
+        return _of_kernel(weights, mask, conv, order, trials, seed)
+    layer = MeasuredLayer.of(weights, mask)
+    if not layer.forest.alpha:
+        return _without_null(layer.shape, order, "The layer has no weight other than zero, so nothing can be permuted.")
+    return _of_layer(layer, order, trials, seed)
+
+
+def _of_layer(layer: MeasuredLayer, p: float, trials: int, seed: int) -> PersistenceNull:
+    m, n = layer.shape
+    expected = None
+    deviation = None
+    uniform_support = None
+    if layer.nearly_full:
+        expected = expected_persistence(m, n, layer.largest, p=p, cells=layer.n_weights, every_support=True)
+        deviation = persistence_deviation(m, n, layer.largest, p=p)
+    else:
+        uniform_support = expected_persistence(m, n, layer.largest, p=p, cells=layer.n_weights)
+    return _null(
+        expected=expected,
+        sample=_sampled(layer, p, trials, seed) if deviation is None else None,
+        deviation=deviation,
+        measured=_measured(layer, p),
+        extremes=_range(layer, p),
+        uniform_support=uniform_support,
+        p=p,
+        shape=layer.shape,
+        weights=layer.n_weights,
+        alpha=layer.forest.alpha,
+    )
+
+
+def _of_kernel(
+    weights: ArrayLike, mask: ArrayLike | None, conv: Conv, p: float, trials: int, seed: int
+) -> PersistenceNull:
+    from topobounds.topology.convolution import critical_kernel_weights  # noqa: PLC0415 (loads numba)
+
+    critical = critical_kernel_weights(weights, conv, mask)
+    if not critical.alpha:
+        reason = "The kernel has no weight other than zero that makes an edge, so nothing can be permuted."
+        return _without_null(critical.shape, p, reason)
+    kernel = weight_array(weights)
+    present = (kernel != 0) & live_taps(conv)
+    if mask is not None:
+        present &= np.asarray(mask, np.bool_)
+    values = np.sort(np.abs(kernel[present].astype(np.float64)))[::-1]
+    by_rank = persistences(values, p)
+
+    def statistic(ranks: NDArray[np.int64], merges: NDArray[np.int64]) -> float:
+        return float(np.sum(by_rank[ranks - 1] * merges))
+
+    return _null(
+        expected=None,
+        sample=sample_kernels(conv, present, statistic, trials, seed),
+        deviation=None,
+        measured=float(np.sum(persistences(critical.weights.astype(np.float64), p) * critical.merges)),
+        extremes=None,
+        uniform_support=None,
+        p=p,
+        shape=critical.shape,
+        weights=values.size,
+        alpha=critical.alpha,
+    )
+
+
+def _null(
+    *,
+    expected: Enclosure | None,
+    sample: Sample | None,
+    deviation: float | None,
+    measured: float,
+    extremes: Enclosure | None,
+    uniform_support: Enclosure | None,
+    p: float,
+    shape: tuple[int, int],
+    weights: int,
+    alpha: int,
+) -> PersistenceNull:
+    """Put a record together from a certified mean or a sample, and a deviation in the limit or that sample."""
+    certified = expected is not None
+    if sample is not None:
+        deviation = sample.deviation
+        error = CONFIDENCE * sample.standard_error
+        expected = expected or Enclosure(max(0.0, sample.mean - error), sample.mean + error)
+    assert expected is not None
+    assert deviation is not None
+    middle = (expected.lower + expected.upper) / 2
+    reasons = []
+    if not deviation:
+        reasons.append("Every order gives the same neural persistence, so there is no z.")
+    if extremes is None:
+        reasons.append("The range is not known for kernels, nor read off layers of more than 2^24 weights.")
+    return PersistenceNull(
+        expected=expected,
+        norm=(middle / (alpha - 1)) ** (1 / p) if alpha > 1 else 0.0,
+        deviation=deviation,
+        measured=measured,
+        z=(measured - middle) / deviation if deviation else None,
+        share=(middle / measured) ** (1 / p) if measured else None,
+        range=extremes,
+        status="certified" if certified else "sampled",
+        deviation_status="sampled" if sample else "limit",
+        standard_error=None if certified or sample is None else sample.standard_error,
+        uniform_support=uniform_support,
+        p=p,
+        shape=shape,
+        weights=weights,
+        alpha=alpha,
+        trials=sample.values.size if sample else None,
+        seed=sample.seed if sample else None,
+        reason=" ".join(reasons) or None,
+    )
+
+
+def _without_null(shape: tuple[int, int], p: float, reason: str) -> PersistenceNull:
+    return PersistenceNull(
+        expected=None,
+        norm=None,
+        deviation=None,
+        measured=0.0,
+        z=None,
+        share=None,
+        range=None,
+        status=None,
+        deviation_status=None,
+        standard_error=None,
+        uniform_support=None,
+        p=p,
+        shape=shape,
+        weights=0,
+        alpha=0,
+        trials=None,
+        seed=None,
+        reason=reason,
+    )
+
+
+def _measured(layer: MeasuredLayer, p: float) -> float:
+    deaths = layer.forest.weights[: layer.forest.alpha].astype(np.float64)
+    return float(np.sum(persistences(deaths, p)))
+
+
+def _sampled(layer: MeasuredLayer, p: float, trials: int, seed: int) -> Sample:
+    """Return NP^p with the layer's values in random orders on its support."""
+    by_rank = persistences(layer.magnitudes, p)
+
+    def statistic(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.asarray(by_rank[ranks - 1].sum(axis=1))
+
+    return sample_supports(layer.present, layer.forest.alpha, statistic, trials, seed)
+
+
+def _range(layer: MeasuredLayer, p: float) -> Enclosure | None:
+    """Return the range over all arrangements; its upper end is rounded up from bins where a layer is not sorted."""
+    values = layer.largest
+    earliest, latest = extreme_ranks(*layer.shape, layer.n_weights, layer.forest.alpha)
+    if values.size < layer.n_weights and layer.matrix.size > BINNED_CELLS:
+        return None
+    late = values[np.minimum(latest, values.size) - 1]
+    beyond = latest > values.size
+    if beyond.any():
+        late[beyond] = np.minimum(late[beyond], BinnedMagnitudes(layer.matrix).at_least(latest[beyond]))
+    top = float(values[0])
+    least = persistence_sum(values[earliest - 1], top, p=p).lower
+    return Enclosure(least, persistence_sum(late, top, p=p).upper)
