@@ -18,10 +18,10 @@ from topobounds.pruning import magnitude_mask
 from topobounds.theory.counting import exact_expected_overlap
 from topobounds.topology.persistence import persistence_diagram
 from topobounds.topology.spanning import maximum_spanning_forest
-from topobounds.verification import CLAIMS, matrices, replay, verify, verify_file, write_witnesses
-from topobounds.verification.samples import Setting, draw_support, layer_overlaps
+from topobounds.verification import CLAIMS, checks, replay, verify, verify_file, write_witnesses
+from topobounds.verification.draws import Setting, draw_support, layer_overlaps
+from topobounds.verification.judging import decide
 from topobounds.verification.sequential import MAX_STAKE, Batch, MeanInterval, batch_sizes, share_interval
-from topobounds.verification.verdicts import decide
 
 IDS = [
     "theorem_3_2",
@@ -321,18 +321,18 @@ def test_the_checks_see_what_is_wrong(monkeypatch):
         return not all(CLAIMS[name].check(a_matrix(), np.random.default_rng(seed)) for seed in range(5))
 
     with monkeypatch.context() as patch:
-        patch.setattr(matrices, "maximum_spanning_forest", lambda w: maximum_spanning_forest(w.T.reshape(w.shape)))
+        patch.setattr(checks, "maximum_spanning_forest", lambda w: maximum_spanning_forest(w.T.reshape(w.shape)))
         assert caught("component_identity")
         assert caught("theorem_3_2")
     with monkeypatch.context() as patch:
-        patch.setattr(matrices, "topological_mask", magnitude_mask)
+        patch.setattr(checks, "topological_mask", magnitude_mask)
         assert caught("t_imp_preserves")
     with monkeypatch.context() as patch:
-        patch.setattr(matrices, "_keeps_diagram", lambda weights, kept: [True] * len(kept))
+        patch.setattr(checks, "_keeps_diagram", lambda weights, kept: [True] * len(kept))
         assert caught("theorem_3_2")
     with monkeypatch.context() as patch:
         patch.setattr(
-            matrices, "persistence_diagram", lambda w, zeros, backend: persistence_diagram(w + (backend == "gudhi"))
+            checks, "persistence_diagram", lambda w, zeros, backend: persistence_diagram(w + (backend == "gudhi"))
         )
         assert caught("diagram_equals_gudhi")
 
@@ -640,7 +640,7 @@ def topobounds(*arguments, **options):
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
 
 
-def checks(*arguments, **options):
+def json_checks(*arguments, **options):
     run = topobounds("verify", *arguments, "--json", **options)
     assert (run.returncode, run.stderr) == (0, "")
     return json.loads(run.stdout)["checks"]
@@ -649,7 +649,7 @@ def checks(*arguments, **options):
 def test_the_command_finds_the_false_corollary():
     names = ["theorem_3_3", "corollary_3_4", "component_identity"]
     chosen = [word for name in names for word in ("--claim", name)]
-    found = checks("--m", 784, "--n", 300, "--density", 0.1, "--seed", 1, *chosen)
+    found = json_checks("--m", 784, "--n", 300, "--density", 0.1, "--seed", 1, *chosen)
     assert all(set(check) >= KEYS for check in found)
     assert found == [at_density(0.1)[name].to_dict() for name in names]
     corollary = found[1]
@@ -681,20 +681,22 @@ def test_strict_is_calm_where_nothing_is_violated():
 def test_one_seed_gives_one_result_whatever_the_processors():
     arguments = ("--m", 100, "--n", 80, "--density", 0.2, "--seed", 9, "--claim", "enclosure")
     first = min(os.sched_getaffinity(0))
-    alone = checks(*arguments, preexec_fn=functools.partial(os.sched_setaffinity, 0, {first}))
-    assert alone == checks(*arguments)
+    alone = json_checks(*arguments, preexec_fn=functools.partial(os.sched_setaffinity, 0, {first}))
+    assert alone == json_checks(*arguments)
 
 
 def test_the_command_on_files(tmp_path):
     np.savez(tmp_path / "layers.npz", fair=exchangeable(), unfair=blocked(), bias=np.ones(3))
-    found = checks(tmp_path / "layers.npz", "--claim", "exchangeable", "--claim", "component_identity")
+    found = json_checks(tmp_path / "layers.npz", "--claim", "exchangeable", "--claim", "component_identity")
     assert [(c["tensor"], c["claim"], c["verdict"]) for c in found] == [
         ("fair", "component_identity", "holds"),
         ("fair", "exchangeable", "holds"),
         ("unfair", "component_identity", "holds"),
         ("unfair", "exchangeable", "violated"),
     ]
-    found = checks(tmp_path / "layers.npz", "--tensor", "unfair", "--distribution", "shuffled", "--claim", "star_bound")
+    found = json_checks(
+        tmp_path / "layers.npz", "--tensor", "unfair", "--distribution", "shuffled", "--claim", "star_bound"
+    )
     assert [(c["tensor"], c["verdict"]) for c in found] == [("unfair", "holds")]
     printed = " ".join(topobounds("verify", tmp_path / "layers.npz", "--tensor", "unfair", "--seed", 2).stdout.split())
     assert "unfair: 200 x 100, distribution given, seed 2" in printed

@@ -14,8 +14,8 @@ from topobounds.theory.enclosure import expected_overlap
 from topobounds.theory.overlap import boruvka_bound, corollary_3_4_repaired, overlap_limit, spread, star_bound
 from topobounds.theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
 from topobounds.theory.supports import support_bound
-from topobounds.verification import matrices
-from topobounds.verification.samples import Matrix, Setting
+from topobounds.verification import checks
+from topobounds.verification.draws import Matrix, Setting
 
 Interval = tuple[float, float]
 Bound = Callable[[Setting], Interval]
@@ -43,7 +43,7 @@ class Claim:
     direction : str
         How the mean is to compare with the bound: ``">="``, ``"<="``, ``"in"`` an interval, or ``"always"``.
     sample : str
-        What is drawn: ``"layer"``, ``"support"``, ``"connected"`` (see `topobounds.verification.samples`), ``"tail"``
+        What is drawn: ``"layer"``, ``"support"``, ``"connected"`` (see `topobounds.verification.draws`), ``"tail"``
         or ``"matrix"``; ``"shuffles"`` for what only a given matrix can be put to.
     bound : callable or None
         The interval, from the setting, of what is drawn as ``"layer"``, ``"support"``, ``"connected"`` or ``"tail"``.
@@ -110,7 +110,7 @@ CLAIMS = {
             ANY,
             "always",
             "matrix",
-            check=matrices.theorem_3_2,
+            check=checks.theorem_3_2,
         ),
         Claim(
             "theorem_3_3",
@@ -193,7 +193,7 @@ CLAIMS = {
             ANY,
             "always",
             "matrix",
-            check=matrices.component_identity,
+            check=checks.component_identity,
         ),
         Claim(
             "t_imp_preserves",
@@ -202,7 +202,7 @@ CLAIMS = {
             ANY,
             "always",
             "matrix",
-            check=matrices.t_imp_preserves,
+            check=checks.t_imp_preserves,
         ),
         Claim(
             "diagram_equals_gudhi",
@@ -211,7 +211,7 @@ CLAIMS = {
             ANY,
             "always",
             "matrix",
-            check=matrices.diagram_equals_gudhi,
+            check=checks.diagram_equals_gudhi,
         ),
         Claim(
             "exchangeable",

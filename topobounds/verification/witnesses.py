@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from topobounds._arguments import argument_error
-from topobounds.verification import samples
+from topobounds.verification import draws
 from topobounds.verification.claims import CLAIMS, Claim
-from topobounds.verification.face import place, verify, verify_file
-from topobounds.verification.samples import Matrix, Setting
-from topobounds.verification.verdicts import Progress, Verdict, bears_out
+from topobounds.verification.draws import Matrix, Setting
+from topobounds.verification.judging import Progress, Verdict, bears_out
+from topobounds.verification.verify import place, verify, verify_file
 from topobounds.weights import weight_matrix
 
 FORMAT, VERSION = "topobounds witnesses", 1
@@ -153,11 +153,11 @@ def _example(claim: Claim, verdict: Verdict) -> dict[str, Any]:
     setting = _setting(verdict)
     if claim.sample == "matrix":
         number = verdict.trials - 1
-        matrix = samples.draw_matrix(setting, setting.stream(claim.id, number))
+        matrix = draws.draw_matrix(setting, setting.stream(claim.id, number))
         return {"number": number, "matrix": _packed(matrix)}
     low, high = claim.interval(place(claim, setting))
-    for number in range(TRIES if claim.sample in samples.OVERLAPS else 0):
-        matrix = samples.draw_matrix(place(claim, setting), setting.stream("example", number))
+    for number in range(TRIES if claim.sample in draws.OVERLAPS else 0):
+        matrix = draws.draw_matrix(place(claim, setting), setting.stream("example", number))
         overlap = _overlap(claim, setting, matrix)
         if overlap is not None and not low <= overlap <= high:
             return {"matrix": _packed(matrix), "overlap": overlap}
@@ -171,8 +171,8 @@ def _setting(v: Verdict) -> Setting:
 def _overlap(claim: Claim, setting: Setting, matrix: Matrix) -> float | None:
     """Return the overlap that the claim is about; None where the matrix does not meet the hypothesis."""
     if claim.sample == "layer":
-        return samples.forest_overlap(matrix, setting.kept, "complete")[0]
-    overlap, alpha = samples.forest_overlap(matrix, setting.k, "support")
+        return draws.forest_overlap(matrix, setting.kept, "complete")[0]
+    overlap, alpha = draws.forest_overlap(matrix, setting.k, "support")
     return None if claim.sample == "connected" and alpha < setting.alpha else overlap
 
 

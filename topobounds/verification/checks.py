@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 from topobounds.pruning import topological_mask
 from topobounds.topology.persistence import persistence_diagram
 from topobounds.topology.spanning import Zeros, maximum_spanning_forest
-from topobounds.verification.samples import Matrix
+from topobounds.verification.draws import Matrix
 
 READINGS: tuple[Zeros, Zeros] = ("absent", "edge")
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from topobounds._records import Record
 from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
-from topobounds.verification import samples
+from topobounds.verification import draws
 from topobounds.verification.claims import CLAIMS, TAIL, Claim, Interval, band
-from topobounds.verification.samples import Matrix, Setting
+from topobounds.verification.draws import Matrix, Setting
 from topobounds.verification.sequential import Batch, MeanInterval, share_interval
 
 Progress = Callable[[int, int, str], object]
@@ -153,10 +153,10 @@ def put_to_overlaps(stream: str, claims: list[Claim], setting: Setting, terms: T
 
 def _batches(stream: str, setting: Setting, budget: int) -> Iterator[Batch]:
     if stream != "tail":
-        return samples.OVERLAPS[stream](setting, budget)
+        return draws.OVERLAPS[stream](setting, budget)
     low, high = CLAIMS["enclosure"].interval(setting)
     t = band(setting.m * setting.n, setting.kept, setting.alpha, TAIL)
-    return samples.outliers(setting, budget, low - t, high + t)
+    return draws.outliers(setting, budget, low - t, high + t)
 
 
 def _of_mean(bound: Interval, interval: MeanInterval, verdict: str, terms: Terms) -> Found:
@@ -186,7 +186,7 @@ def put_to_matrices(claim: Claim, setting: Setting, terms: Terms) -> Found:
     budget = min(MOST_MATRICES, most // size) if terms.trials is None else terms.trials
     for number in range(budget):
         terms.advance(number, budget, claim.id)
-        if not bears_out(claim, samples.draw_matrix(setting, setting.stream(claim.id, number)), setting, number):
+        if not bears_out(claim, draws.draw_matrix(setting, setting.stream(claim.id, number)), setting, number):
             return _of_matrices(number + 1, True, terms)
     return _of_matrices(budget, False, terms)
 
@@ -229,7 +229,7 @@ class GivenLayer:
     def put(self, claim: Claim, terms: Terms) -> Found:
         """Return what the matrix says of a claim."""
         if claim.sample == "matrix":
-            most = GUDHI_CELLS if claim.id in SLOW else samples.CELLS
+            most = GUDHI_CELLS if claim.id in SLOW else draws.CELLS
             if terms.trials is None and self.weights.size > most:
                 return _of_matrices(0, False, terms)
             return _of_matrices(1, not bears_out(claim, self.weights, self.setting, 0), terms)
@@ -266,7 +266,7 @@ class GivenLayer:
         mean = MeanInterval(1 - error)
         verdict = "undecided"
         budget = setting.budget(terms.trials)
-        for batch in samples.support_overlaps(setting, budget):
+        for batch in draws.support_overlaps(setting, budget):
             mean.add(batch)
             terms.advance(mean.seen.count, budget, "exchangeable")
             last = mean.seen.count == budget

@@ -16,8 +16,8 @@ from topobounds.montecarlo import SUPPORTS, simulate_overlap
 from topobounds.supports import check_neurons
 from topobounds.theory.paper import corollary_3_4
 from topobounds.verification.claims import CLAIMS, Claim
-from topobounds.verification.samples import DISTRIBUTIONS, OVERLAPS, Matrix, Setting, draw_support
-from topobounds.verification.verdicts import (
+from topobounds.verification.draws import DISTRIBUTIONS, OVERLAPS, Matrix, Setting, draw_support
+from topobounds.verification.judging import (
     Found,
     GivenLayer,
     Progress,
