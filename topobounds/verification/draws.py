@@ -4,8 +4,6 @@ Without a distribution no weight is drawn: overlaps come from `simulate_overlap`
 order. With one, weights are drawn and Kruskal's algorithm runs on them.
 """
 
-import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds.montecarlo import simulate_overlap
-from topobounds.supports import cells_at_density
+from topobounds.supports import cells_at_density, read_support
 from topobounds.topology.spanning import maximum_spanning_forest
 from topobounds.verification.sequential import Batch, batch_sizes
 
@@ -23,7 +21,6 @@ Sample = Callable[["Setting", int], Iterator[Batch]]
 
 DISTRIBUTIONS = ("none", "normal", "uniform", "cauchy")
 MOST, USUAL = 20_000, 4_000  # overlaps drawn for a claim by default, of small layers and of others
-CELL_BYTES = 24  # that a drawn layer takes at least, weights and order
 VERTICES, CELLS = 80_000_000, 20_000_000  # and at most as many as have so many vertices, or weights if they are drawn
 
 
@@ -187,39 +184,11 @@ OVERLAPS = {"layer": layer_overlaps, "support": support_overlaps, "connected": c
 # -- supports and matrices ---------------------------------------------------------------------------------------------
 
 
-def check_memory(m: int, n: int) -> None:
-    """Refuse to draw the cells of a layer that the memory of this machine cannot hold.
-
-    Raises
-    ------
-    ValueError
-        Saying how much it would take.
-    """
-    names = getattr(os, "sysconf_names", {})
-    if "SC_PHYS_PAGES" not in names:
-        return
-    needed, there = CELL_BYTES * m * n, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > there:
-        raise ValueError(
-            f"Arguments 'm' and 'n' must be so small that a layer can be drawn whole: {m} x {n} cells take at least "
-            f"{needed / 2**30:,.1f} GiB of memory, not the {there / 2**30:,.1f} GiB there are."
-        )
-
-
 def draw_support(setting: Setting, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Return a random support of the setting's kind."""
+    """Return a random support of the setting's kind, or its fixed one."""
     if setting.mask is not None:
         return setting.mask
-    check_memory(setting.m, setting.n)
-    mask = np.zeros((setting.m, setting.n), np.bool_)
-    if setting.support != "uniform":
-        mask[0], mask[:, 0] = True, True
-    if setting.support == "block":
-        side = 1 + min(math.isqrt(setting.cells - setting.alpha), setting.m - 1, setting.n - 1)
-        mask[:side, :side] = True
-    free = np.flatnonzero(~mask)
-    mask.flat[rng.choice(free, setting.cells - int(mask.sum()), replace=False)] = True
-    return mask
+    return read_support(setting.m, setting.n, setting.density, setting.support).draw_mask(rng)
 
 
 def draw_matrix(setting: Setting, rng: np.random.Generator) -> Matrix:

@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike
 
 from topobounds._arguments import MOST_TRIALS, argument_error, choice, density_fraction, integer, items, real
 from topobounds.checkpoint import read_arrays
-from topobounds.montecarlo import SUPPORTS, simulate_overlap
-from topobounds.supports import check_neurons
+from topobounds.supports import SUPPORTS, check_neurons, read_support
 from topobounds.theory.paper import corollary_3_4
 from topobounds.verification.claims import CLAIMS, Claim
 from topobounds.verification.draws import DISTRIBUTIONS, OVERLAPS, Matrix, Setting, draw_support
@@ -223,7 +222,7 @@ def _drawn_setting(
     density = 1.0 if density is None else density_fraction("density", density)
     support = choice("support", "uniform" if support is None else support, SUPPORTS)
     distribution = choice("distribution", "none" if distribution is None else distribution, DISTRIBUTIONS)
-    simulate_overlap(m, n, 0, density=density, support=support, trials=1, seed=0)  # refuses what cannot be drawn
+    read_support(m, n, density, support)  # refuses what cannot be drawn
     return Setting(m, n, k, density, "uniform" if density == 1 else support, distribution, seed)
 
 
