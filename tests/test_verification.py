@@ -19,9 +19,12 @@ from topobounds.theory.counting import exact_expected_overlap
 from topobounds.topology.persistence import persistence_diagram
 from topobounds.topology.spanning import maximum_spanning_forest
 from topobounds.verification import CLAIMS, checks, replay, verify, verify_file, write_witnesses
-from topobounds.verification.draws import Setting, draw_support, layer_overlaps
+from topobounds.verification import subject as subjects
+from topobounds.verification.draws import Setting, draw_support
 from topobounds.verification.judging import decide
+from topobounds.verification.kinds import LAYER
 from topobounds.verification.sequential import MAX_STAKE, Batch, MeanInterval, batch_sizes, share_interval
+from topobounds.verification.subject import Subject
 
 IDS = [
     "theorem_3_2",
@@ -263,7 +266,7 @@ def test_every_distribution_has_the_same_overlap():
     truth = float(exact_expected_overlap(4, 4))
     for distribution in ("none", "normal", "uniform", "cauchy"):
         setting = Setting(4, 4, None, 1.0, "uniform", distribution, 5)
-        seen = sum(layer_overlaps(setting, 1000), Batch(0, 0.5, 0.0))
+        seen = sum(LAYER.draw(setting, 1000), Batch(0, 0.5, 0.0))
         assert abs(seen.mean - truth) < 5 * math.sqrt(seen.squares / 999 / 1000)
 
 
@@ -313,22 +316,22 @@ def test_every_matrix_bears_them_out(name, kind):
         "one row": a_matrix()[:1],
         "one weight": np.array([[0.0, 0.0], [3.0, 0.0]]),
     }[kind]
-    assert all(CLAIMS[name].check(weights, np.random.default_rng(seed)) for seed in range(5))
+    assert all(CLAIMS[name].check(Subject(weights), np.random.default_rng(seed)) for seed in range(5))
 
 
 def test_the_checks_see_what_is_wrong(monkeypatch):
     def caught(name):
-        return not all(CLAIMS[name].check(a_matrix(), np.random.default_rng(seed)) for seed in range(5))
+        return not all(CLAIMS[name].check(Subject(a_matrix()), np.random.default_rng(seed)) for seed in range(5))
 
     with monkeypatch.context() as patch:
-        patch.setattr(checks, "maximum_spanning_forest", lambda w: maximum_spanning_forest(w.T.reshape(w.shape)))
+        patch.setattr(subjects, "maximum_spanning_forest", lambda w: maximum_spanning_forest(w.T.reshape(w.shape)))
         assert caught("component_identity")
         assert caught("theorem_3_2")
     with monkeypatch.context() as patch:
-        patch.setattr(checks, "topological_mask", magnitude_mask)
+        patch.setattr(checks, "_t_imp_mask", lambda subject, keep: magnitude_mask(subject.weights, keep))
         assert caught("t_imp_preserves")
     with monkeypatch.context() as patch:
-        patch.setattr(checks, "_keeps_diagram", lambda weights, kept: [True] * len(kept))
+        patch.setattr(checks, "_keeps_diagram", lambda subject, cells: True)
         assert caught("theorem_3_2")
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -414,7 +417,7 @@ def test_ties_across_the_cut_are_told():
 
 
 def test_shuffles_of_ties_have_the_overlap_of_ties():
-    """THEORY 3: with a fixed rule for heavy ties Theorem 3.3's hypothesis fails, 0.28 one way round, 0.65 the other."""
+    """With a fixed rule for heavy ties Theorem 3.3's hypothesis fails, 0.28 one way round, 0.65 the other."""
     weights = np.random.default_rng(2).integers(-1, 2, (784, 300)).astype(float)
     options = {"distribution": "shuffled", "trials": 40, "claims": ["boruvka_bound"]}
     found, turned = verdicts(weights=weights, **options), verdicts(weights=weights.T, **options)
@@ -451,8 +454,8 @@ def test_without_a_violation_no_file_is_written(tmp_path):
 
 
 def test_a_counterexample_is_kept(tmp_path, monkeypatch):
-    def only_if_the_first_weight_is_small(weights, rng):
-        return abs(weights[0, 0]) < 40 and rng.random() < 2
+    def only_if_the_first_weight_is_small(subject, rng):
+        return abs(subject.weights[0, 0]) < 40 and rng.random() < 2
 
     with monkeypatch.context() as patch:
         claim = replace(CLAIMS["component_identity"], check=only_if_the_first_weight_is_small)

@@ -1,4 +1,4 @@
-"""Any claim about the overlap and the diagram, printed or ours, put to samples and to real weights."""
+"""Any claim about the overlap and the diagram, printed or ours, tested on samples and on real weights."""
 
 from topobounds.verification.claims import CLAIMS
 from topobounds.verification.judging import Verdict

@@ -1,27 +1,25 @@
-"""The claims, as data: what each says, under which hypothesis, and to what samples it is put.
+"""The claims, as data: what each says, under which hypothesis, and on what kind of samples it is tested.
 
 Every claim is that a mean lies in an interval: of the overlap, of an indicator, or, for a claim about every matrix,
 of "it is so" (the interval is then the one point 1).
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from topobounds.theory.enclosure import expected_overlap
-from topobounds.theory.overlap import boruvka_bound, corollary_3_4_repaired, overlap_limit, spread, star_bound
+from topobounds.theory.overlap import boruvka_bound, corollary_3_4_repaired, overlap_limit, star_bound
 from topobounds.theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
 from topobounds.theory.supports import support_bound
-from topobounds.verification import checks
-from topobounds.verification.draws import Matrix, Setting
+from topobounds.verification import checks, kinds
+from topobounds.verification.draws import Setting
+from topobounds.verification.judging import Interval
+from topobounds.verification.kinds import TAIL, Kind
+from topobounds.verification.subject import Subject
 
-Interval = tuple[float, float]
 Bound = Callable[[Setting], Interval]
-Check = Callable[[Matrix, np.random.Generator], bool]
-
-TAIL = 0.1  # probability of the band whose outliers are counted
+Check = Callable[[Subject, np.random.Generator], bool]
 
 EXCHANGEABLE = "|w| exchangeable and distinct"
 LAYER = f"{EXCHANGEABLE}, on all cells or a uniformly random support"
@@ -30,7 +28,7 @@ ANY = "any real matrix"
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim that can be put to samples.
+    """A claim that can be tested on samples.
 
     Attributes
     ----------
@@ -42,15 +40,16 @@ class Claim:
         What it says, and of what.
     direction : str
         How the mean is to compare with the bound: ``">="``, ``"<="``, ``"in"`` an interval, or ``"always"``.
-    sample : str
-        What is drawn: ``"layer"``, ``"support"``, ``"connected"`` (see `topobounds.verification.draws`), ``"tail"``
-        or ``"matrix"``; ``"shuffles"`` for what only a given matrix can be put to.
+    kind : Kind
+        What is drawn, and how it is judged; see `topobounds.verification.kinds`.
     bound : callable or None
-        The interval, from the setting, of what is drawn as ``"layer"``, ``"support"``, ``"connected"`` or ``"tail"``.
+        The interval, from the setting; None for a claim about every matrix, and where shuffles give it.
     check : callable or None
-        For ``"matrix"``: whether a matrix bears the claim out.
+        For a claim about every matrix: whether a matrix bears it out.
     at_alpha : bool
         Whether it is about k = alpha only.
+    no_bound : callable or None
+        Why there is no bound for the layers of a setting, None where there is one; None for a claim that always has it.
     """
 
     id: str
@@ -58,14 +57,29 @@ class Claim:
     statement: str
     hypothesis: str
     direction: str
-    sample: str
+    kind: Kind
     bound: Bound | None = None
     check: Check | None = None
     at_alpha: bool = False
+    no_bound: Callable[[Setting], str | None] | None = None
+
+    @property
+    def sample(self) -> str:
+        """Name of the kind of samples."""
+        return self.kind.name
 
     def interval(self, setting: Setting) -> Interval:
         """Return the bound as an interval; [1, 1] for a claim about every matrix."""
         return self.bound(setting) if self.bound else (1.0, 1.0)
+
+    def misfit(self, setting: Setting) -> str | None:
+        """Return why the claim says nothing of these layers, None if it does say something."""
+        if self.at_alpha and setting.kept != setting.alpha:
+            return f"it is about the {setting.alpha} largest weights, not {setting.kept}."
+        # A given matrix is judged by its own support.
+        if self.no_bound is not None and setting.distribution != "given":
+            return self.no_bound(setting)
+        return self.kind.misfit(setting)
 
 
 def _repaired(setting: Setting) -> Interval:
@@ -76,22 +90,15 @@ def _repaired(setting: Setting) -> Interval:
     return support_bound(setting.mask, setting.k), 1.0
 
 
-def _enclosure(setting: Setting) -> Interval:
-    enclosure = expected_overlap(setting.m, setting.n, setting.kept)
-    return enclosure.lower, enclosure.upper
-
-
 def _limit(setting: Setting) -> Interval:
-    limit, error = overlap_limit(setting.m, setting.n, setting.kept), 1 / min(setting.m, setting.n)
+    limit = overlap_limit(setting.m, setting.n, setting.kept)
+    error = 1 / min(setting.m, setting.n)
     return max(0.0, limit - error), min(1.0, limit + error)
 
 
-def band(cells: int, k: int, alpha: int, probability: float) -> float:
-    """Return t such that X_k = R_k / alpha is at least t from its mean with at most this probability.
-
-    The k largest weights are a random subset of `cells` cells, and one swapped cell changes R_k by at most 1.
-    """
-    return math.sqrt(spread(cells, k) / 2 * math.log(2 / probability)) / alpha if 0 < k < cells else 0.0
+def _no_corollary(setting: Setting) -> str | None:
+    printed = corollary_3_4(setting.m, setting.n, setting.density)
+    return printed.reason if printed.value is None else None
 
 
 def _value(claim: PrintedClaim) -> float:
@@ -109,7 +116,7 @@ CLAIMS = {
             "alpha weights, the spanning forest, preserve the diagram; fewer never do",
             ANY,
             "always",
-            "matrix",
+            kinds.MATRIX,
             check=checks.theorem_3_2,
         ),
         Claim(
@@ -118,7 +125,7 @@ CLAIMS = {
             "E[X] >= sum_{i<j} (m - i)(n - i) / (m n - i) / (m + n - 1), j = min(m, n); 1 for j = 1",
             LAYER,
             ">=",
-            "layer",
+            kinds.LAYER,
             lambda s: (_value(theorem_3_3(s.m, s.n)), 1.0),
             at_alpha=True,
         ),
@@ -128,9 +135,10 @@ CLAIMS = {
             "E[X] >= min(1, sum_{i<j} (m - i)(n - i) / (p m n - i) / (m + n - 1)), j = min(m, n)",
             f"{EXCHANGEABLE}, on a connected support of density p",
             ">=",
-            "connected",
+            kinds.CONNECTED,
             lambda s: (_value(corollary_3_4(s.m, s.n, s.density)), 1.0),
             at_alpha=True,
+            no_bound=_no_corollary,
         ),
         Claim(
             "corollary_3_4_repaired",
@@ -138,7 +146,7 @@ CLAIMS = {
             "E[X_k] >= the Boruvka bound on a uniformly random support, its form by degrees on a fixed one",
             f"{EXCHANGEABLE}, on a uniformly random or fixed support",
             ">=",
-            "support",
+            kinds.SUPPORT,
             _repaired,
         ),
         Claim(
@@ -147,7 +155,7 @@ CLAIMS = {
             "E[X_k] >= max(n (1 - q(m)), m (1 - q(n))) / (m + n - 1)",
             LAYER,
             ">=",
-            "layer",
+            kinds.LAYER,
             lambda s: (star_bound(s.m, s.n, s.kept), 1.0),
         ),
         Claim(
@@ -156,7 +164,7 @@ CLAIMS = {
             "E[X_k] >= (m (1 - q(n)) + n (1 - q(m)) - m n / alpha (1 - q(alpha))) / alpha",
             LAYER,
             ">=",
-            "layer",
+            kinds.LAYER,
             lambda s: (boruvka_bound(s.m, s.n, s.kept), 1.0),
         ),
         Claim(
@@ -165,8 +173,8 @@ CLAIMS = {
             "lower <= E[X_k] <= upper",
             LAYER,
             "in",
-            "layer",
-            _enclosure,
+            kinds.LAYER,
+            kinds.enclosure,
         ),
         Claim(
             "concentration",
@@ -174,7 +182,7 @@ CLAIMS = {
             f"P(|X_k - E X_k| >= t) <= 2 exp(-2 alpha^2 t^2 / v), here with t such that this is {TAIL}",
             LAYER,
             "<=",
-            "tail",
+            kinds.OUTLIERS,
             lambda s: (0.0, TAIL),
         ),
         Claim(
@@ -183,7 +191,7 @@ CLAIMS = {
             "|E[X_k] - limit| <= 1 / min(m, n), a rate that is measured, not proved",
             LAYER,
             "in",
-            "layer",
+            kinds.LAYER,
             _limit,
         ),
         Claim(
@@ -192,7 +200,7 @@ CLAIMS = {
             "|forest ∩ top-k| = m + n - kappa(F_k)",
             ANY,
             "always",
-            "matrix",
+            kinds.MATRIX,
             check=checks.component_identity,
         ),
         Claim(
@@ -201,7 +209,7 @@ CLAIMS = {
             "the mask of the forest and the largest other weights leaves the diagram as it is, bit for bit",
             ANY,
             "always",
-            "matrix",
+            kinds.MATRIX,
             check=checks.t_imp_preserves,
         ),
         Claim(
@@ -210,7 +218,7 @@ CLAIMS = {
             "our diagram is gudhi's, zeros read either way",
             ANY,
             "always",
-            "matrix",
+            kinds.GUDHI_MATRIX,
             check=checks.diagram_equals_gudhi,
         ),
         Claim(
@@ -219,7 +227,7 @@ CLAIMS = {
             "X_k of the matrix is within the concentration band of its mean over shuffles of the weights",
             "|w| exchangeable on its support",
             "in",
-            "shuffles",
+            kinds.SHUFFLES,
         ),
     )
 }
