@@ -122,13 +122,13 @@ class EveryMatrix(Kind):
 
     Attributes
     ----------
-    drawn_cells, given_cells : int
+    drawn_cells, subject_cells : int
         By default at most as many cells are drawn for a claim, and a given matrix has at most as many.
     """
 
     name: ClassVar[str] = "matrix"
     drawn_cells: int = MATRIX_CELLS
-    given_cells: int = draws.CELLS
+    subject_cells: int = draws.CELLS
 
     def stream(self, claim: "Claim", setting: Setting) -> str:
         """Return the id of the claim: each draws its own matrices."""
@@ -151,7 +151,7 @@ class EveryMatrix(Kind):
 
     def test_subject(self, claim: "Claim", subject: Subject, setting: Setting, terms: Terms) -> Outcome:
         """Test a claim on one given matrix, which is one sample."""
-        if terms.trials is None and subject.weights.size > self.given_cells:
+        if terms.trials is None and subject.weights.size > self.subject_cells:
             return outcome_of_matrices(0, False, terms)
         return outcome_of_matrices(1, not self._bears_out(claim, subject, setting, 0), terms)
 
@@ -175,7 +175,7 @@ class EveryMatrix(Kind):
 
 
 @dataclass(frozen=True, eq=False)
-class GivenOverlap:
+class MeasuredOverlap:
     """The overlap X_k of a given matrix, and what decides how far it may lie from its mean.
 
     Attributes
@@ -271,9 +271,9 @@ class Overlaps(Kind):
         k = alpha if setting.k is None else setting.k
         if k > subject.n_weights:
             return not_tested(f"The layer has {subject.n_weights} weights other than zero, fewer than the {k} to keep.")
-        return self.judge(claim, GivenOverlap(subject, setting, cells, alpha, k), terms)
+        return self.judge(claim, MeasuredOverlap(subject, setting, cells, alpha, k), terms)
 
-    def judge(self, claim: "Claim", overlap: GivenOverlap, terms: Terms) -> Outcome:
+    def judge(self, claim: "Claim", overlap: MeasuredOverlap, terms: Terms) -> Outcome:
         """Judge a claim by one overlap, which lies within t of its mean if the hypothesis is met."""
         t = overlap.band(1 - terms.confidence)
         interval = _clipped(overlap.value - t, overlap.value + t)
@@ -345,7 +345,7 @@ class Outliers(LayerOverlaps):
         """Return "in" for a given matrix, whose one overlap is to lie in the band."""
         return "in" if setting.distribution == "given" else claim.direction
 
-    def judge(self, claim: "Claim", overlap: GivenOverlap, terms: Terms) -> Outcome:
+    def judge(self, claim: "Claim", overlap: MeasuredOverlap, terms: Terms) -> Outcome:
         """Judge by whether the overlap lies in the band around the enclosure of its mean."""
         del claim
         t = overlap.band(1 - terms.confidence)
@@ -409,7 +409,7 @@ class ConnectedOverlaps(SupportOverlaps):
         overlap, alpha = draws.forest_overlap(matrix, setting.k, "support")
         return None if alpha < setting.alpha else overlap
 
-    def judge(self, claim: "Claim", overlap: GivenOverlap, terms: Terms) -> Outcome:
+    def judge(self, claim: "Claim", overlap: MeasuredOverlap, terms: Terms) -> Outcome:
         """Judge a matrix whose support is connected."""
         forest = overlap.subject.forest
         if forest.alpha < overlap.setting.alpha:
@@ -426,7 +426,7 @@ class Shuffles(SupportOverlaps):
         """Refuse where there is no matrix to shuffle."""
         return None if setting.distribution == "given" else "it is about a given matrix."
 
-    def judge(self, claim: "Claim", overlap: GivenOverlap, terms: Terms) -> Outcome:
+    def judge(self, claim: "Claim", overlap: MeasuredOverlap, terms: Terms) -> Outcome:
         """Compare X with the mean over shuffles: half the error for the mean, half for the band around it."""
         error = (1 - terms.confidence) / 2
         x = overlap.value
@@ -461,7 +461,7 @@ def _orders_of(setting: Setting) -> Setting:
     return orders if setting.mask is not None else replace(orders, density=1.0, support="uniform")
 
 
-def _tied_shuffles(overlap: GivenOverlap, budget: int) -> Iterator[Batch]:
+def _tied_shuffles(overlap: MeasuredOverlap, budget: int) -> Iterator[Batch]:
     """Yield batches of overlaps of shuffles where a tie decides which weights are the k largest.
 
     The support stays, and with it alpha; R_k = m + n - kappa(F_k), so that no forest is needed.
@@ -476,7 +476,7 @@ def _tied_shuffles(overlap: GivenOverlap, budget: int) -> Iterator[Batch]:
         yield Batch.of([rank / overlap.alpha for rank in retained])
 
 
-def _outcome_of_one(bound: Interval, interval: Interval, overlap: GivenOverlap, t: float, terms: Terms) -> Outcome:
+def _outcome_of_one(bound: Interval, interval: Interval, overlap: MeasuredOverlap, t: float, terms: Terms) -> Outcome:
     """Return the outcome of a claim by one overlap, which lies within t of its mean if the hypothesis is met."""
     reason = f"X = {overlap.value:.4f}; if the weights are exchangeable and distinct, E[X] is within {t:.4f} of it "
     reason += f"with confidence {terms.confidence:g}.{overlap.tie}"

@@ -94,10 +94,10 @@ def verify(
     seed = _seed(seed)
     terms = _terms(trials, confidence, tolerance, progress)
     if weights is None:
-        setting = _drawn_setting(m, n, k, density, support, distribution, seed)
+        setting = _setting_of_draws(m, n, k, density, support, distribution, seed)
     else:
         _refuse(m=m, n=n, density=density, support=support)
-        setting = _given_setting(weights, k, distribution, seed)
+        setting = _setting_of_matrix(weights, k, distribution, seed)
     return _verdicts(setting, _chosen(claims), terms)
 
 
@@ -146,7 +146,7 @@ def verify_file(
     n_tested = 0
     for name, array in matrices_of(path, tensor):
         try:
-            of_matrix = _verdicts(_given_setting(array, k, distribution, seed), chosen, terms)
+            of_matrix = _verdicts(_setting_of_matrix(array, k, distribution, seed), chosen, terms)
         except ValueError as error:
             refusals.append(ValueError(f"{path}, tensor '{name}': {error}"))
             of_matrix = _undecided(array, k, chosen, terms, seed, str(error))
@@ -204,7 +204,7 @@ def _terms(trials: int | None, confidence: float, tolerance: float, progress: Pr
     )
 
 
-def _drawn_setting(
+def _setting_of_draws(
     m: int | None,
     n: int | None,
     k: int | None,
@@ -223,7 +223,7 @@ def _drawn_setting(
     return Setting(m, n, k, density, "uniform" if density == 1 else support, distribution, seed)
 
 
-def _given_setting(weights: ArrayLike, k: int | None, distribution: str | None, seed: int) -> Setting:
+def _setting_of_matrix(weights: ArrayLike, k: int | None, distribution: str | None, seed: int) -> Setting:
     matrix = np.ascontiguousarray(weight_matrix(weights))
     check_finite(matrix)
     m, n = matrix.shape
