@@ -1,0 +1,50 @@
+"""Claims about every matrix."""
+
+import numpy as np
+import pytest
+
+from tests.verification.cases import MATRIX_IDS
+from topobounds.pruning import magnitude_mask
+from topobounds.topology.persistence import persistence_diagram
+from topobounds.topology.spanning import maximum_spanning_forest
+from topobounds.verification import CLAIMS, checks
+from topobounds.verification import subject as subjects
+from topobounds.verification.subject import Subject
+
+
+def a_matrix():
+    return np.random.default_rng(7).standard_normal((8, 6))
+
+
+@pytest.mark.parametrize("name", MATRIX_IDS)
+@pytest.mark.parametrize("kind", ["float32", "ties", "zeros", "one row", "one weight"])
+def test_every_matrix_bears_them_out(name, kind):
+    weights = {
+        "float32": a_matrix().astype(np.float32),
+        "ties": np.round(a_matrix()),
+        "zeros": np.where(np.abs(a_matrix()) > 1, a_matrix(), 0),
+        "one row": a_matrix()[:1],
+        "one weight": np.array([[0.0, 0.0], [3.0, 0.0]]),
+    }[kind]
+    assert all(CLAIMS[name].check(Subject(weights), np.random.default_rng(seed)) for seed in range(5))
+
+
+def test_the_checks_see_what_is_wrong(monkeypatch):
+    def caught(name):
+        return not all(CLAIMS[name].check(Subject(a_matrix()), np.random.default_rng(seed)) for seed in range(5))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subjects, "maximum_spanning_forest", lambda w: maximum_spanning_forest(w.T.reshape(w.shape)))
+        assert caught("component_identity")
+        assert caught("theorem_3_2")
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "_t_imp_mask", lambda subject, keep: magnitude_mask(subject.weights, keep))
+        assert caught("t_imp_preserves")
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "_keeps_diagram", lambda subject, cells: True)
+        assert caught("theorem_3_2")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            checks, "persistence_diagram", lambda w, zeros, backend: persistence_diagram(w + (backend == "gudhi"))
+        )
+        assert caught("diagram_equals_gudhi")
