@@ -1,10 +1,11 @@
 """Claims about every matrix."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from tests.verification.cases import MATRIX_IDS
-from topobounds.pruning import magnitude_mask
+from topobounds.pruning import magnitude_mask, topological_mask
 from topobounds.topology.persistence import persistence_diagram
 from topobounds.topology.spanning import maximum_spanning_forest
 from topobounds.verification import CLAIMS, checks
@@ -48,3 +49,47 @@ def test_the_checks_see_what_is_wrong(monkeypatch):
             checks, "persistence_diagram", lambda w, zeros, backend: persistence_diagram(w + (backend == "gudhi"))
         )
         assert caught("diagram_equals_gudhi")
+
+
+MATRICES = {
+    "normal": a_matrix(),
+    "ties": np.round(a_matrix()),
+    "zeros": np.where(np.abs(a_matrix()) > 1, a_matrix(), 0),
+    "bfloat16": a_matrix().astype(ml_dtypes.bfloat16),
+    "one row": a_matrix()[:1],
+}
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_the_mask_of_t_imp_around_a_known_forest_is_its_mask(name):
+    subject = Subject(MATRICES[name])
+    for keep in range(subject.forest.alpha, subject.n_weights + 1):
+        np.testing.assert_array_equal(
+            checks._t_imp_mask(subject, keep), topological_mask(MATRICES[name], keep), err_msg=str(keep)
+        )
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_a_diagram_is_kept_exactly_if_both_readings_of_zeros_are(name):
+    weights = MATRICES[name]
+    subject = Subject(weights)
+    rng = np.random.default_rng(2)
+    edges = subject.forest.rows * weights.shape[1] + subject.forest.cols
+    others = np.setdiff1d(np.flatnonzero(weights), edges)
+    sets = [rng.choice(weights.size, size, replace=False) for size in range(weights.size + 1)]
+    sets += [np.append(edges, rng.permutation(others)[:size]) for size in range(others.size + 1)]
+    sets += [subject.order[:size] for size in range(1, subject.n_weights + 1)]
+    outcomes = set()
+    for cells in sets:
+        pruned = np.zeros_like(weights)
+        pruned.flat[cells] = weights.flat[cells]
+        before, after = (
+            [persistence_diagram(w, zeros=zeros) for zeros in ("absent", "edge")] for w in (weights, pruned)
+        )
+        same = all(
+            (a.n_essential, a.w_max) == (b.n_essential, b.w_max) and np.array_equal(a.deaths, b.deaths)
+            for a, b in zip(before, after, strict=True)
+        )
+        assert checks._keeps_diagram(subject, cells) == same
+        outcomes.add(same)
+    assert outcomes == {True, False}

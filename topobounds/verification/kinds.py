@@ -95,9 +95,10 @@ class Kind(ABC):
         """Test a claim on one given matrix."""
 
     def example(self, claim: "Claim", setting: Setting, trials: int) -> dict[str, Any]:
-        """Return a matrix that shows the violation seen after so many trials, with what is known of it.
+        """Return what shows the violation seen after so many trials: a ``matrix``, and what is known of it.
 
-        It is empty for kinds that show violations by the seed only, and where no such matrix is at hand.
+        A witness holds these entries beside the arguments of the call, so none may have the name of an argument. They
+        are empty for kinds that show violations by the seed only, and where no such matrix is at hand.
         """
         del claim, setting, trials
         return {}
