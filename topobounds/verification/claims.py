@@ -22,8 +22,8 @@ Bound = Callable[[Setting], Interval]
 Check = Callable[[Subject, np.random.Generator], bool]
 
 EXCHANGEABLE = "|w| exchangeable and distinct"
-LAYER = f"{EXCHANGEABLE}, on all cells or a uniformly random support"
-ANY = "any real matrix"
+EXCHANGEABLE_LAYER = f"{EXCHANGEABLE}, on all cells or a uniformly random support"
+ANY_MATRIX = "any real matrix"
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ class Claim:
         """Return why the claim says nothing of these layers, None if it does say something."""
         if self.at_alpha and setting.kept != setting.alpha:
             return f"it is about the {setting.alpha} largest weights, not {setting.kept}."
-        # A given matrix is judged by its own support.
+        # A given matrix has a support of its own, on which the kind decides.
         if self.no_bound is not None and setting.distribution != "given":
-            return self.no_bound(setting)
+            return self.no_bound(setting) or self.kind.misfit(setting)
         return self.kind.misfit(setting)
 
 
@@ -114,7 +114,7 @@ CLAIMS = {
             "theorem_3_2",
             "Theorem 3.2",
             "alpha weights, the spanning forest, preserve the diagram; fewer never do",
-            ANY,
+            ANY_MATRIX,
             "always",
             kinds.MATRIX,
             check=checks.theorem_3_2,
@@ -123,7 +123,7 @@ CLAIMS = {
             "theorem_3_3",
             "Theorem 3.3",
             "E[X] >= sum_{i<j} (m - i)(n - i) / (m n - i) / (m + n - 1), j = min(m, n); 1 for j = 1",
-            LAYER,
+            EXCHANGEABLE_LAYER,
             ">=",
             kinds.LAYER,
             lambda s: (_value(theorem_3_3(s.m, s.n)), 1.0),
@@ -153,7 +153,7 @@ CLAIMS = {
             "star_bound",
             "Star bound",
             "E[X_k] >= max(n (1 - q(m)), m (1 - q(n))) / (m + n - 1)",
-            LAYER,
+            EXCHANGEABLE_LAYER,
             ">=",
             kinds.LAYER,
             lambda s: (star_bound(s.m, s.n, s.kept), 1.0),
@@ -162,7 +162,7 @@ CLAIMS = {
             "boruvka_bound",
             "Boruvka bound",
             "E[X_k] >= (m (1 - q(n)) + n (1 - q(m)) - m n / alpha (1 - q(alpha))) / alpha",
-            LAYER,
+            EXCHANGEABLE_LAYER,
             ">=",
             kinds.LAYER,
             lambda s: (boruvka_bound(s.m, s.n, s.kept), 1.0),
@@ -171,7 +171,7 @@ CLAIMS = {
             "enclosure",
             "Certified enclosure",
             "lower <= E[X_k] <= upper",
-            LAYER,
+            EXCHANGEABLE_LAYER,
             "in",
             kinds.LAYER,
             kinds.enclosure,
@@ -180,7 +180,7 @@ CLAIMS = {
             "concentration",
             "Concentration",
             f"P(|X_k - E X_k| >= t) <= 2 exp(-2 alpha^2 t^2 / v), here with t such that this is {TAIL}",
-            LAYER,
+            EXCHANGEABLE_LAYER,
             "<=",
             kinds.OUTLIERS,
             lambda s: (0.0, TAIL),
@@ -189,7 +189,7 @@ CLAIMS = {
             "limit",
             "Limit of large layers",
             "|E[X_k] - limit| <= 1 / min(m, n), a rate that is measured, not proved",
-            LAYER,
+            EXCHANGEABLE_LAYER,
             "in",
             kinds.LAYER,
             _limit,
@@ -198,7 +198,7 @@ CLAIMS = {
             "component_identity",
             "Greedy property of Kruskal's algorithm",
             "|forest ∩ top-k| = m + n - kappa(F_k)",
-            ANY,
+            ANY_MATRIX,
             "always",
             kinds.MATRIX,
             check=checks.component_identity,
@@ -207,7 +207,7 @@ CLAIMS = {
             "t_imp_preserves",
             "Section 3.4 (T-IMP)",
             "the mask of the forest and the largest other weights leaves the diagram as it is, bit for bit",
-            ANY,
+            ANY_MATRIX,
             "always",
             kinds.MATRIX,
             check=checks.t_imp_preserves,
@@ -216,7 +216,7 @@ CLAIMS = {
             "diagram_equals_gudhi",
             "Section 2.2",
             "our diagram is gudhi's, zeros read either way",
-            ANY,
+            ANY_MATRIX,
             "always",
             kinds.GUDHI_MATRIX,
             check=checks.diagram_equals_gudhi,

@@ -66,7 +66,6 @@ class Kind(ABC):
 
     def misfit(self, setting: Setting) -> str | None:
         """Return why claims of this kind say nothing of these layers, None if they do say something."""
-        del setting
         return None
 
     def adapt(self, setting: Setting) -> Setting:
@@ -79,7 +78,6 @@ class Kind(ABC):
 
     def direction(self, claim: "Claim", setting: Setting) -> str:
         """Return how the mean is to compare with the bound, as in `Claim.direction`."""
-        del setting
         return claim.direction
 
     def k_of_every_sample(self, setting: Setting) -> int | None:
@@ -100,7 +98,6 @@ class Kind(ABC):
         A witness holds these entries beside the arguments of the call, so none may have the name of an argument. They
         are empty for kinds that show violations by the seed only, and where no such matrix is at hand.
         """
-        del claim, setting, trials
         return {}
 
     def check_example(self, claim: "Claim", setting: Setting, matrix: Matrix, known: dict[str, Any]) -> None:
@@ -133,7 +130,6 @@ class EveryMatrix(Kind):
 
     def stream(self, claim: "Claim", setting: Setting) -> str:
         """Return the id of the claim: each draws its own matrices."""
-        del setting
         return claim.id
 
     def test_samples(self, claims: "Sequence[Claim]", setting: Setting, terms: Terms) -> dict[str, Outcome]:
@@ -238,7 +234,6 @@ class Overlaps(Kind):
 
     def stream(self, claim: "Claim", setting: Setting) -> str:
         """Return the name of the kind whose samples serve: claims of one kind share them."""
-        del claim
         return self.source(setting).name
 
     def test_samples(self, claims: "Sequence[Claim]", setting: Setting, terms: Terms) -> dict[str, Outcome]:
@@ -282,7 +277,6 @@ class Overlaps(Kind):
 
     def example(self, claim: "Claim", setting: Setting, trials: int) -> dict[str, Any]:
         """Return the first sample on the wrong side of the bound, with its overlap."""
-        del trials
         adapted = self.adapt(setting)
         low, high = claim.interval(adapted)
         for number in range(TRIES):
@@ -294,7 +288,6 @@ class Overlaps(Kind):
 
     def check_example(self, claim: "Claim", setting: Setting, matrix: Matrix, known: dict[str, Any]) -> None:
         """Refuse a matrix that has another overlap than is known of it."""
-        del claim
         overlap = self.overlap(matrix, setting)
         if overlap != known["overlap"]:
             raise ValueError(f"the matrix in it has the overlap {overlap}, not {known['overlap']}")
@@ -333,7 +326,6 @@ class Outliers(LayerOverlaps):
 
     def source(self, setting: Setting) -> Overlaps:
         """Return this kind: no other one draws outliers."""
-        del setting
         return self
 
     def draw(self, setting: Setting, budget: int) -> Iterator[Batch]:
@@ -348,14 +340,12 @@ class Outliers(LayerOverlaps):
 
     def judge(self, claim: "Claim", overlap: MeasuredOverlap, terms: Terms) -> Outcome:
         """Judge by whether the overlap lies in the band around the enclosure of its mean."""
-        del claim
         t = overlap.band(1 - terms.confidence)
         low, high = enclosure(overlap.setting)
         return _outcome_of_one(_clipped(low - t, high + t), (overlap.value, overlap.value), overlap, t, terms)
 
     def example(self, claim: "Claim", setting: Setting, trials: int) -> dict[str, Any]:
         """Return nothing: no single matrix shows a share of outliers."""
-        del claim, setting, trials
         return {}
 
 
@@ -452,7 +442,6 @@ class Shuffles(SupportOverlaps):
 
     def example(self, claim: "Claim", setting: Setting, trials: int) -> dict[str, Any]:
         """Return nothing: the matrix itself is the example."""
-        del claim, setting, trials
         return {}
 
 

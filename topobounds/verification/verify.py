@@ -276,6 +276,8 @@ def _verdicts(setting: Setting, chosen: list[Claim] | None, terms: Terms) -> lis
 
 def _verdict(claim: Claim, setting: Setting, outcome: Outcome, terms: Terms) -> Verdict:
     direction = claim.kind.direction(claim, setting)
+    # The outcome's fields are the verdict's, but for the bound, of which a claim may be about one end only.
+    tested = vars(outcome) | {"bound": _as_stated(outcome.bound, direction)}
     return Verdict(
         claim=claim.id,
         m=setting.m,
@@ -292,7 +294,7 @@ def _verdict(claim: Claim, setting: Setting, outcome: Outcome, terms: Terms) -> 
         tolerance=terms.tolerance,
         seed=setting.seed,
         witness=_witness(claim, setting, terms) if outcome.verdict == "violated" else None,
-        **vars(outcome) | {"bound": _as_stated(outcome.bound, direction)},
+        **tested,
     )
 
 
