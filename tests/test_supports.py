@@ -32,6 +32,23 @@ def test_a_mask_has_exactly_the_cells_of_its_support(kind, m, n, density):
         assert maximum_spanning_forest(np.ones((m, n)), mask).alpha == support.alpha
 
 
+@pytest.mark.parametrize("support", ["star", "uniform"])
+@pytest.mark.parametrize(("m", "n", "density"), [(5, 4, 0.4), (5, 4, 0.55), (1, 6, 1.0), (30, 20, 0.1)])
+def test_the_supports_of_figure_3_have_exactly_their_cells(support, m, n, density):
+    mask = read_support(m, n, density, support).draw_mask(np.random.default_rng(0))
+    assert mask.sum() == round(density * m * n)
+    if support == "star":
+        assert mask[0].all()
+        assert mask[:, 0].all()
+        assert maximum_spanning_forest(np.ones((m, n)), mask).alpha == m + n - 1
+
+
+def test_supports_differ_by_the_generator_and_fill_every_cell():
+    masks = [read_support(6, 5, 0.5, "star").draw_mask(np.random.default_rng(seed)) for seed in range(200)]
+    frequency = np.mean(masks, axis=0)[1:, 1:]
+    assert abs(frequency - 5 / 20).max() < 0.15, "15 cells, 10 of them the star's"
+
+
 @pytest.mark.parametrize("kind", ["star", "block"])
 @pytest.mark.parametrize(("m", "n", "density"), [(5, 4, 0.45), (7, 9, 0.6), (9, 7, 0.6), (12, 12, 0.97)])
 def test_fixed_and_free_cells_are_all_cells_or_outside_them_only_the_square(kind, m, n, density):

@@ -204,23 +204,6 @@ def test_figure3_marks_exactly_the_bounds_above_a_measured_mean():
     assert "false as printed" in figure3.caption(record)
 
 
-@pytest.mark.parametrize("support", ["star", "uniform"])
-@pytest.mark.parametrize(("m", "n", "density"), [(5, 4, 0.4), (5, 4, 0.55), (1, 6, 1.0), (30, 20, 0.1)])
-def test_supports_have_exactly_their_cells(support, m, n, density):
-    mask = read_support(m, n, density, support).draw_mask(np.random.default_rng(0))
-    assert mask.sum() == round(density * m * n)
-    if support == "star":
-        assert mask[0].all()
-        assert mask[:, 0].all()
-        assert maximum_spanning_forest(np.ones((m, n)), mask).alpha == m + n - 1
-
-
-def test_supports_differ_by_the_generator_and_fill_every_cell():
-    masks = [read_support(6, 5, 0.5, "star").draw_mask(np.random.default_rng(seed)) for seed in range(200)]
-    frequency = np.mean(masks, axis=0)[1:, 1:]
-    assert abs(frequency - 5 / 20).max() < 0.15, "15 cells, 10 of them the star's"
-
-
 def test_figure3_k_is_the_alpha_of_the_supports_forest():
     rng = np.random.default_rng(5)
     weights = rng.standard_normal((20, 12))
