@@ -20,7 +20,7 @@ from paper_figures.training import layer_weights, net_name, run_provenance, sour
 from topobounds.figures.publish import new_figure, publish
 from topobounds.figures.record import FigureRecord
 from topobounds.plotting import CATEGORIES, draw_band, layer_colors
-from topobounds.supports import cells_at_density
+from topobounds.supports import cells_at_density, fewest_cells, read_support
 from topobounds.theory.paper import corollary_3_4
 from topobounds.topology.spanning import magnitude_overlap
 
@@ -57,29 +57,6 @@ def measure(settings: Settings) -> FigureRecord:
 def render(record: FigureRecord, folder: Path) -> list[Path]:
     """Write PDF, PNG and caption."""
     return publish(draw, caption(record), record, folder)
-
-
-def support_mask(m: int, n: int, density: float, support: str, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Return a random support of exactly ``cells_at_density(m, n, density)`` cells.
-
-    Parameters
-    ----------
-    m, n : int
-        Shape.
-    density : float
-        In (0, 1]; a star needs ``cells_at_density(m, n, density) >= m + n - 1``.
-    support : {"star", "uniform"}
-        All of row 0 and column 0 and the rest uniformly random, or all uniformly random.
-    rng : numpy.random.Generator
-        Where the randomness comes from.
-    """
-    mask = np.zeros((m, n), bool)
-    if support == "star":
-        mask[0], mask[:, 0] = True, True
-    free = np.flatnonzero(~mask)
-    count = cells_at_density(m, n, density) - np.count_nonzero(mask)
-    mask.flat[rng.choice(free, count, replace=False)] = True
-    return mask
 
 
 def draw(record: FigureRecord) -> Figure:
@@ -172,14 +149,14 @@ def _layer_rows(layer: int, weights: NDArray[Any], trial: int, seed: int) -> lis
         for density in (p for p in DENSITIES if _exists(m, n, p, support)):
             # a stream of its own for each support, so that no order of work changes the numbers
             key = (seed, trial, layer, round(density * 10**6), SUPPORTS.index(support))
-            mask = support_mask(m, n, density, support, np.random.default_rng(key))
+            mask = read_support(m, n, density, support).draw_mask(np.random.default_rng(key))
             bound = corollary_3_4(m, n, density).value
             rows.append((layer, m, n, density, support, trial, magnitude_overlap(weights, mask=mask), bound))
     return rows
 
 
 def _exists(m: int, n: int, density: float, support: str) -> bool:
-    return cells_at_density(m, n, density) >= (m + n - 1 if support == "star" else 1)
+    return cells_at_density(m, n, density) >= fewest_cells(m, n, support)
 
 
 def _lowest_mean(record: FigureRecord) -> float:

@@ -79,7 +79,7 @@ def expectation(m: int, n: int, density: float, support: str, *, seed: int) -> t
     m, n : int
         The layer.
     density, support
-        As in `figure3.support_mask`.
+        As in `topobounds.supports.read_support`.
     seed : int
         The figure's.
     """

@@ -136,7 +136,7 @@ def test_supports_have_their_cells_and_their_shape(m, n, density):
 
 def test_the_block_covers_the_layer_where_the_density_does():
     layer = montecarlo._support(5, 5, 24 / 25, "block")
-    assert (layer.side, layer.fixed.size, layer.free) == (4, 18, 7)
+    assert (layer.side, layer.fixed.size, layer.n_free) == (4, 18, 7)
     assert layer.free_cells(np.arange(7)).tolist() == [9, 14, 19, 21, 22, 23, 24]
 
 

@@ -26,7 +26,7 @@ from topobounds.layers import Conv
 from topobounds.supports import cells_at_density
 from topobounds.theory.bounds import corollary_3_4_repaired
 from topobounds.theory.symbolic import exact_theorem_3_3
-from topobounds.verification.samples import Setting
+from topobounds.verification.draws import Setting
 
 SIZES = [(1, 1), (1, 9), (2, 2), (2, 3), (3, 4), (5, 5), (7, 40), (10, 10), (10, 1000), (30, 20), (33, 100)]
 SIZES += [(64, 64), (100, 10), (128, 1000), (300, 100), (400, 400), (784, 300), (784, 10), (1000, 200), (2000, 2000)]

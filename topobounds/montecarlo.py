@@ -2,7 +2,7 @@
 
 No weight is drawn. Under exchangeable magnitudes the k heaviest weights of a support are a uniformly random k-subset
 of its cells, and for every matrix |forest ∩ top-k| = m + n - kappa, where kappa counts the components of the graph of
-those k cells (THEORY 1 and 4). So a trial draws cells and counts components.
+those k cells (docs/theory/README.md, "The setting in ten lines"). So a trial draws cells and counts components.
 
 One trial is one stream of random words, a function of the seed and the number of the trial alone. What is drawn does
 not depend on how many trials are asked for, on how they are batched, on the number of threads, or on whether numpy or
@@ -14,25 +14,23 @@ import secrets
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property, partial
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._arguments import MOST_TRIALS, argument_error, choice, density_fraction, integer
+from topobounds._arguments import MOST_TRIALS, argument_error, choice, integer
 from topobounds._processors import processors
 from topobounds._records import Record
-from topobounds.supports import cells_at_density
+from topobounds.supports import Integers, Support, read_support
 
-Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
 Progress = Callable[[int, int], object]
 
-SUPPORTS = ("uniform", "star", "block")
 NUMPY_CELLS = 5_000_000  # expected draws that numpy makes in the time it takes to load the compiled kernels,
 LOADED_CELLS = 30_000  # and those that it makes about as fast as they do
 NUMPY_POPULATION = 1 << 36  # a cell and its place among the words drawn share 63 bits in `_is_first`
@@ -113,8 +111,8 @@ def simulate_overlap(
     """Estimate the expected overlap E[X_k], X_k = |forest ∩ top-k| / alpha, for exchangeable magnitudes.
 
     The k heaviest weights of the support are a uniformly random k-subset of its cells; |forest ∩ top-k| is m + n less
-    the components of their graph (THEORY 1, 4). Nothing is assumed of the distribution of the weights but
-    exchangeability and the absence of ties.
+    the components of their graph (docs/theory/README.md, "The setting in ten lines"). Nothing is assumed of the
+    distribution of the weights but exchangeability and the absence of ties.
 
     Parameters
     ----------
@@ -163,135 +161,50 @@ def simulate_overlap(
     >>> abs(estimate.mean - 0.7996) < 5 * estimate.standard_error
     True
     """
-    layer = _support(integer("m", m, 1), integer("n", n, 1), density, support)
-    limit = _limit(layer, k, choice("alpha_of", alpha_of, ("support", "complete")))
+    drawn = _support(integer("m", m, 1), integer("n", n, 1), density, support)
+    limit = _limit(drawn, k, choice("alpha_of", alpha_of, ("support", "complete")))
     trials = integer("trials", trials, 1, most=MOST_TRIALS)
     seed = secrets.randbits(32) if seed is None else integer("seed", seed, 0, _MASK_64)
     workers = processors() if threads is None else integer("threads", threads, 1)
     law: Counter[tuple[int, int]] = Counter()
-    for alphas, retained in _batches(layer, limit, seed, trials, workers):
+    for alphas, retained in _batches(drawn, limit, seed, trials, workers):
         codes, counts = np.unique(retained << 32 | alphas, return_counts=True)
         law.update({divmod(code, 1 << 32): count for code, count in zip(codes.tolist(), counts.tolist(), strict=True)})
         if progress is not None:
             progress(law.total(), trials)
-    return _estimate(layer, limit, alpha_of, seed, law)
+    return _estimate(drawn, limit, alpha_of, seed, law)
 
 
 # -- supports --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Support:
-    """Where the weights are.
-
-    Cells are flat row-major indices. The cells in `fixed` belong to every trial's support, the `cells - len(fixed)`
-    others are uniformly random among the cells outside row 0, column 0 and the top-left square of side `side`;
-    where `fixed` is None, all cells are uniformly random.
-    """
-
-    m: int
-    n: int
-    name: str
-    density: float
-    cells: int
-    fixed: Integers | None = None
-    side: int = 0
-    alpha: int | None = None
-    """Rank of the support; None if it differs from trial to trial."""
-
-    @cached_property
-    def fixed_edges(self) -> NDArray[np.uint32]:
-        """The fixed cells as the kernels have them: vertices of the shorter side first, the higher end first."""
-        rows, columns = divmod(np.empty(0, np.int64) if self.fixed is None else self.fixed, self.n)
-        ends = (self.n + rows, columns) if self.m >= self.n else (self.m + columns, rows)
-        return np.array(ends, np.uint32)
-
-    @property
-    def complete_alpha(self) -> int:
-        """Rank of the complete graph."""
-        return self.m + self.n - 1
-
-    @property
-    def free(self) -> int:
-        """Number of the cells among which those beyond the fixed ones are drawn."""
-        if self.fixed is None:
-            return self.m * self.n
-        return self.corner + (self.m - self.side) * (self.n - 1)
-
-    @property
-    def corner(self) -> int:
-        """Number of the free cells to the right of the square."""
-        return (self.side - 1) * (self.n - self.side)
-
-    def free_cells(self, index: Integers) -> Integers:
-        """Return the free cells of these indices: first those right of the square, then the rows below."""
-        width = max(self.n - self.side, 1)
-        right = self.n * (1 + index // width) + self.side + index % width
-        below = index - self.corner
-        under = self.n * (self.side + below // (self.n - 1)) + 1 + below % (self.n - 1)
-        return np.where(index < self.corner, right, under)
-
-
-def _support(m: int, n: int, density: float, support: str | ArrayLike) -> _Support:
+def _support(m: int, n: int, density: float, support: str | ArrayLike) -> Support:
+    """Return the support that trials draw from, the alpha of a mask counted."""
     if m + n >= 1 << 31:
         raise ValueError(f"Arguments 'm' and 'n' must add up to less than 2^31, not {m + n}.")
-    as_given, density = density, density_fraction("density", density)
-    if not isinstance(support, str):
-        return _masked(m, n, density, support)
-    choice("support", support, SUPPORTS)
-    if density == 1.0:
-        return _Support(m, n, support, density, m * n, alpha=m + n - 1)
-    cells = cells_at_density(m, n, as_given)
-    if support != "uniform":
-        return _starred(m, n, density, cells, support)
-    if cells < 1:
-        raise argument_error("density", f"at least {1 / (m * n)!r}, one of the {m * n} cells", density)
-    return _Support(m, n, support, density, cells)
-
-
-def _starred(m: int, n: int, density: float, cells: int, support: str) -> _Support:
-    """Return the star or the block of this many cells."""
-    alpha = m + n - 1
-    if cells < alpha:
-        rule = f"at least {alpha / (m * n)!r} for support {support!r}, {alpha} of the {m * n} cells"
-        raise argument_error("density", rule, density)
-    side = 1 if support == "star" else 1 + min(math.isqrt(cells - alpha), m - 1, n - 1)
-    inner = np.arange(1, side)
-    parts = (np.arange(n), np.arange(1, m) * n, (inner[:, None] * n + inner).ravel())
-    return _Support(m, n, support, density, cells, np.concatenate(parts), side, alpha)
-
-
-def _masked(m: int, n: int, density: float, support: ArrayLike) -> _Support:
-    """Return the support that a mask gives."""
-    mask = np.asarray(support)
-    if mask.shape != (m, n) or mask.dtype != np.bool_:
-        given = f"{mask.dtype} {mask.shape}"
-        raise ValueError(f"Argument 'support' must be one of {SUPPORTS} or a bool array ({m}, {n}), not {given}.")
-    if density != 1.0:
-        raise argument_error("density", "left out where 'support' is a mask", density)
-    fixed = np.flatnonzero(mask)
-    if not fixed.size:
-        raise ValueError("Argument 'support' must have at least one cell that is True, not 0.")
+    checked = read_support(m, n, density, support)
+    if checked.name != "mask" or checked.fixed is None:
+        return checked
     forest = _Forests(1, m, n)
-    for first in range(0, fixed.size, NUMPY_BATCH):
-        cells = fixed[first : first + NUMPY_BATCH]
+    for first in range(0, checked.cells, NUMPY_BATCH):
+        cells = checked.fixed[first : first + NUMPY_BATCH]
         forest.add(np.zeros_like(cells), cells)
-    return _Support(m, n, "mask", fixed.size / (m * n), fixed.size, fixed, 1, int(forest.ranks()[0]))
+    return replace(checked, alpha=int(forest.ranks()[0]))
 
 
-def _limit(layer: _Support, k: int | None, alpha_of: str) -> int | None:
+def _limit(support: Support, k: int | None, alpha_of: str) -> int | None:
     """Return the number of cells to take, None for the alpha of each trial's own support."""
     if k is not None:
         k = integer("k", k, 0)
     elif alpha_of == "support":
-        return layer.alpha
-    elif layer.complete_alpha > layer.cells:
-        rule = f"large enough for {layer.complete_alpha} cells, the alpha of the complete graph"
-        raise argument_error("density", rule, layer.density)
+        return support.alpha
+    elif support.complete_alpha > support.cells:
+        rule = f"large enough for {support.complete_alpha} cells, the alpha of the complete graph"
+        raise argument_error("density", rule, support.density)
     else:
-        k = layer.complete_alpha
-    if k > layer.cells:
-        raise argument_error("k", f"at most {layer.cells}, the number of cells of the support", k)
+        k = support.complete_alpha
+    if k > support.cells:
+        raise argument_error("k", f"at most {support.cells}, the number of cells of the support", k)
     return k
 
 
@@ -299,15 +212,15 @@ def _limit(layer: _Support, k: int | None, alpha_of: str) -> int | None:
 
 
 def _batches(
-    layer: _Support, limit: int | None, seed: int, trials: int, threads: int
+    support: Support, limit: int | None, seed: int, trials: int, threads: int
 ) -> Iterator[tuple[Integers, Integers]]:
     """Yield, batch by batch, alpha and |forest ∩ top-k| of each trial."""
-    work = _work(layer, limit)
-    compiled = layer.m * layer.n > NUMPY_POPULATION or not _affords_numpy(trials * work)
+    work = _work(support, limit)
+    compiled = support.m * support.n > NUMPY_POPULATION or not _affords_numpy(trials * work)
     size = max(1, (COMPILED_BATCH if compiled else NUMPY_BATCH) // work)
     batches = (range(first, min(first + size, trials)) for first in range(0, trials, size))
     ranks = _compiled_ranks if compiled else _numpy_ranks
-    run = partial(_run, layer, limit, seed, ranks)
+    run = partial(_run, support, limit, seed, ranks)
     return _in_threads(run, batches, threads) if compiled else map(run, batches)
 
 
@@ -328,13 +241,13 @@ def _affords_numpy(cells: int) -> bool:
     return True
 
 
-def _work(layer: _Support, limit: int | None) -> int:
-    """Return about how many cells a trial draws: the limit, or what it takes to connect the layer."""
-    vertices = layer.m + layer.n
+def _work(support: Support, limit: int | None) -> int:
+    """Return about how many cells a trial draws: the limit, or what it takes to connect the support."""
+    vertices = support.m + support.n
     top = vertices if limit is None else limit
-    if layer.name != "mask":
+    if support.name != "mask":
         top = min(top, 16 * vertices)
-    return 1 + top + (min(layer.cells, 8 * vertices) if layer.alpha is None else 0)
+    return 1 + top + (min(support.cells, 8 * vertices) if support.alpha is None else 0)
 
 
 def _in_threads(
@@ -354,42 +267,42 @@ def _in_threads(
                 future.cancel()
 
 
-RankFunction = Callable[[_Support, Words, Integers, int], Integers]
+RankFunction = Callable[[Support, Words, Integers, int], Integers]
 
 
 def _run(
-    layer: _Support, limit: int | None, seed: int, ranks: RankFunction, trials: range
+    support: Support, limit: int | None, seed: int, ranks: RankFunction, trials: range
 ) -> tuple[Integers, Integers]:
     """Return alpha of the support and |forest ∩ top-k| of each of these trials."""
     streams = _streams(seed, trials)
-    if layer.alpha is None:
-        alphas = ranks(layer, streams, np.full(len(trials), layer.cells), layer.complete_alpha)
+    if support.alpha is None:
+        alphas = ranks(support, streams, np.full(len(trials), support.cells), support.complete_alpha)
     else:
-        alphas = np.full(len(trials), layer.alpha)
+        alphas = np.full(len(trials), support.alpha)
     limits = alphas if limit is None else np.full(len(trials), limit)
-    return alphas, ranks(layer, streams, limits, layer.alpha or layer.complete_alpha)
+    return alphas, ranks(support, streams, limits, support.alpha or support.complete_alpha)
 
 
 # Both functions below return, for each stream, the rank of the first cells that it draws, as many as its limit says.
 # A trial whose rank has reached `full` is over: no cell can add to it.
 
 
-def _compiled_ranks(layer: _Support, streams: Words, limits: Integers, full: int) -> Integers:
+def _compiled_ranks(support: Support, streams: Words, limits: Integers, full: int) -> Integers:
     """Return the ranks, by the compiled kernel: for many trials."""
     from topobounds._kernels.montecarlo import draw_ranks
 
-    vertices = layer.m + layer.n
+    vertices = support.m + support.n
     most = min(int(limits.max()), 16 * vertices)
     edges = np.empty((2, min(max(vertices, 64), 4096)), np.uint32)
     parents = np.empty(vertices, np.uint32)
     ranks = np.zeros(limits.size, np.int64)
-    sides, slots = (max(layer.m, layer.n), min(layer.m, layer.n)), 0 if layer.fixed is None else layer.cells
+    sides, slots = (max(support.m, support.n), min(support.m, support.n)), 0 if support.fixed is None else support.cells
     done = 0
     # A hash table that turns out too small gives way to a bitmap.
     for load in (most, math.inf):
-        cells, slot_set = _set(layer.free, load), _set(slots, load)
+        cells, slot_set = _set(support.n_free, load), _set(slots, load)
         seen, shifts = (cells[0], slot_set[0]), (cells[1], slot_set[1])
-        layout = (sides, layer.m >= layer.n, layer.side, slots, layer.fixed_edges)
+        layout = (sides, support.m >= support.n, support.side, slots, support.fixed_edges)
         done = draw_ranks(streams, limits, done, full, *layout, seen, shifts, edges, parents, ranks)
         if done == limits.size:
             break
@@ -404,15 +317,15 @@ def _set(population: int, load: float) -> tuple[Words, int]:
     return np.zeros(1 << bits, np.uint64), 64 - bits
 
 
-def _numpy_ranks(layer: _Support, streams: Words, limits: Integers, full: int) -> Integers:
+def _numpy_ranks(support: Support, streams: Words, limits: Integers, full: int) -> Integers:
     """Return the ranks, by numpy: for few trials."""
     ranks = np.zeros(limits.size, np.int64)
-    forests = _Forests(limits.size, layer.m, layer.n)
+    forests = _Forests(limits.size, support.m, support.n)
     live = np.flatnonzero(limits > 0)
-    start, stop = 0, 8 * (layer.m + layer.n)  # connects nearly every uniform support
+    start, stop = 0, 8 * (support.m + support.n)  # connects nearly every uniform support
     while live.size:
         stop = min(stop, int(limits[live].max()))
-        cells = _top_cells(layer, streams[:, :, live], stop)[:, start:]
+        cells = _top_cells(support, streams[:, :, live], stop)[:, start:]
         taken = np.arange(start, stop) < limits[live, None]
         forests.add(np.broadcast_to(live[:, None], cells.shape)[taken], cells[taken])
         ranks = forests.ranks()
@@ -421,19 +334,19 @@ def _numpy_ranks(layer: _Support, streams: Words, limits: Integers, full: int) -
     return ranks
 
 
-def _top_cells(layer: _Support, streams: Words, count: int) -> Integers:
+def _top_cells(support: Support, streams: Words, count: int) -> Integers:
     """Return the first `count` cells of each trial's support in a uniformly random order, shape (trials, count)."""
-    if layer.fixed is None:
-        return _first_distinct(streams[0], count, layer.free, lambda words: _pairs(words, layer.m, layer.n))
-    slots = _first_distinct(streams[1], count, layer.cells, lambda words: _below(words, layer.cells))
-    is_free = slots >= layer.fixed.size
-    cells = layer.fixed[np.where(is_free, 0, slots)]
+    if support.fixed is None:
+        return _first_distinct(streams[0], count, support.n_free, lambda words: _pairs(words, support.m, support.n))
+    slots = _first_distinct(streams[1], count, support.cells, lambda words: _below(words, support.cells))
+    is_free = slots >= support.fixed.size
+    cells = support.fixed[np.where(is_free, 0, slots)]
     # The free cells of the support enter in a random order too: the next one is the next fresh cell of its stream.
     most = int(is_free.sum(axis=1).max())
     if most:
-        index = _first_distinct(streams[0], most, layer.free, lambda words: _below(words, layer.free))
+        index = _first_distinct(streams[0], most, support.n_free, lambda words: _below(words, support.n_free))
         entered = np.arange(most) < is_free.sum(axis=1, keepdims=True)
-        cells[is_free] = layer.free_cells(index[entered])
+        cells[is_free] = support.free_cells(index[entered])
     return cells
 
 
@@ -570,13 +483,13 @@ def _below(words: Words, population: int) -> Integers:
 # -- the estimate ----------------------------------------------------------------------------------------------------
 
 
-def _estimate(layer: _Support, limit: int | None, alpha_of: str, seed: int, law: Counter[tuple[int, int]]) -> Estimate:
+def _estimate(support: Support, limit: int | None, alpha_of: str, seed: int, law: Counter[tuple[int, int]]) -> Estimate:
     """Return the estimate of a law: how many trials had which |forest ∩ top-k| and which alpha of the support."""
     counts = sorted(law.items())
-    connected = [item for item in counts if item[0][1] == layer.complete_alpha]
+    connected = [item for item in counts if item[0][1] == support.complete_alpha]
     alphas = {alpha for (_, alpha), _ in counts}
     trials = law.total()
-    of: dict[str, Any] = {} if alpha_of == "support" else {"alpha": layer.complete_alpha}
+    of: dict[str, Any] = {} if alpha_of == "support" else {"alpha": support.complete_alpha}
     mean, deviation = _moments(counts, **of)
     mean_connected, deviation_connected = _moments(connected)
     n_connected = sum(count for _, count in connected)
@@ -587,12 +500,12 @@ def _estimate(layer: _Support, limit: int | None, alpha_of: str, seed: int, law:
         standard_error=deviation / math.sqrt(trials),
         trials=trials,
         seed=seed,
-        m=layer.m,
-        n=layer.n,
+        m=support.m,
+        n=support.n,
         k=k,
-        density=layer.density,
-        support=layer.name,
-        cells=layer.cells,
+        density=support.density,
+        support=support.name,
+        cells=support.cells,
         alpha_of=alpha_of,
         alpha=float(of.get("alpha", mean_alpha)),
         standard_deviation=deviation,

@@ -16,6 +16,7 @@ from paper_figures.settings import COMMITTED, Settings, committed_record
 from topobounds.figures import publish
 from topobounds.figures.record import FigureRecord
 from topobounds.plotting import draw_filtration
+from topobounds.supports import read_support
 from topobounds.theory.paper import corollary_3_4
 from topobounds.topology.persistence import persistence_diagram
 from topobounds.topology.spanning import magnitude_overlap, maximum_spanning_forest
@@ -205,27 +206,10 @@ def test_figure3_marks_exactly_the_bounds_above_a_measured_mean():
     assert "false as printed" in figure3.caption(record)
 
 
-@pytest.mark.parametrize("support", ["star", "uniform"])
-@pytest.mark.parametrize(("m", "n", "density"), [(5, 4, 0.4), (5, 4, 0.55), (1, 6, 1.0), (30, 20, 0.1)])
-def test_supports_have_exactly_their_cells(support, m, n, density):
-    mask = figure3.support_mask(m, n, density, support, np.random.default_rng(0))
-    assert mask.sum() == round(density * m * n)
-    if support == "star":
-        assert mask[0].all()
-        assert mask[:, 0].all()
-        assert maximum_spanning_forest(np.ones((m, n)), mask).alpha == m + n - 1
-
-
-def test_supports_differ_by_the_generator_and_fill_every_cell():
-    masks = [figure3.support_mask(6, 5, 0.5, "star", np.random.default_rng(seed)) for seed in range(200)]
-    frequency = np.mean(masks, axis=0)[1:, 1:]
-    assert abs(frequency - 5 / 20).max() < 0.15, "15 cells, 10 of them the star's"
-
-
 def test_figure3_k_is_the_alpha_of_the_supports_forest():
     rng = np.random.default_rng(5)
     weights = rng.standard_normal((20, 12))
-    mask = figure3.support_mask(20, 12, 0.1, "uniform", rng)
+    mask = read_support(20, 12, 0.1, "uniform").draw_mask(rng)
     forest = maximum_spanning_forest(weights, mask)
     assert forest.alpha < 31, "the support is disconnected"
     assert magnitude_overlap(weights, mask=mask) == forest.overlap(forest.alpha)

@@ -1,8 +1,8 @@
-"""Any claim about the overlap and the diagram, printed or ours, put to samples and to real weights."""
+"""Any claim about the overlap and the diagram, printed or ours, tested on samples and on real weights."""
 
 from topobounds.verification.claims import CLAIMS
-from topobounds.verification.face import verify, verify_file
-from topobounds.verification.verdicts import Verdict
+from topobounds.verification.judging import Verdict
+from topobounds.verification.verify import verify, verify_file
 from topobounds.verification.witnesses import replay, write_witnesses
 
 __all__ = ["CLAIMS", "Verdict", "replay", "verify", "verify_file", "write_witnesses"]

@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from topobounds._arguments import argument_error
-from topobounds.verification import samples
 from topobounds.verification.claims import CLAIMS, Claim
-from topobounds.verification.face import place, verify, verify_file
-from topobounds.verification.samples import Matrix, Setting
-from topobounds.verification.verdicts import Progress, Verdict, bears_out
+from topobounds.verification.draws import Matrix, Setting
+from topobounds.verification.judging import Progress, Verdict
+from topobounds.verification.verify import verify, verify_file
 from topobounds.weights import weight_matrix
 
 FORMAT, VERSION = "topobounds witnesses", 1
 MOST_CELLS = 1_000_000  # of a matrix that is written out; a larger one the seed draws again
-TRIES = 200
 CALL = ("claims", "m", "n", "k", "density", "support", "distribution", "trials", "confidence", "tolerance", "seed")
 
 
@@ -108,13 +105,13 @@ def replay(path: str | os.PathLike[str], progress: Progress | None = None) -> li
         if not witnesses or not all(isinstance(witness, dict) for witness in witnesses):
             raise ValueError("there is no witness in it")
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is no witness file of version {VERSION}: {_said(error)}.") from None
+        raise ValueError(f"{path} is no witness file of version {VERSION}: {_in_words(error)}.") from None
     verdicts = []
     for number, witness in enumerate(witnesses, 1):
         try:
             verdicts += _replayed(witness, progress)
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError) as error:
-            raise ValueError(f"Witness {number} of {path} cannot be replayed: {_said(error)}.") from None
+            raise ValueError(f"Witness {number} of {path} cannot be replayed: {_in_words(error)}.") from None
     return verdicts
 
 
@@ -127,7 +124,7 @@ def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
         raise OSError(f"{path} could not be read: {error.strerror}.") from None
 
 
-def _said(error: Exception) -> str:
+def _in_words(error: Exception) -> str:
     text = str(error).rstrip(".") or type(error).__name__
     return f"it has no entry {text}" if isinstance(error, KeyError) else text
 
@@ -150,30 +147,14 @@ def _described(verdict: Verdict, weights: ArrayLike | None) -> dict[str, Any]:
 
 def _example(claim: Claim, verdict: Verdict) -> dict[str, Any]:
     """Return the counterexample or, for a bound on a mean, the first sample on its wrong side, with its overlap."""
-    setting = _setting(verdict)
-    if claim.sample == "matrix":
-        number = verdict.trials - 1
-        matrix = samples.draw_matrix(setting, setting.stream(claim.id, number))
-        return {"number": number, "matrix": _packed(matrix)}
-    low, high = claim.interval(place(claim, setting))
-    for number in range(TRIES if claim.sample in samples.OVERLAPS else 0):
-        matrix = samples.draw_matrix(place(claim, setting), setting.stream("example", number))
-        overlap = _overlap(claim, setting, matrix)
-        if overlap is not None and not low <= overlap <= high:
-            return {"matrix": _packed(matrix), "overlap": overlap}
-    return {}
+    example = claim.kind.example(claim, _setting(verdict, verdict.witness), verdict.trials)
+    return example | {"matrix": _packed(example["matrix"])} if example else {}
 
 
-def _setting(v: Verdict) -> Setting:
-    return Setting(v.m, v.n, v.witness["k"] if v.witness else None, v.density, v.support, v.distribution, v.seed)
-
-
-def _overlap(claim: Claim, setting: Setting, matrix: Matrix) -> float | None:
-    """Return the overlap that the claim is about; None where the matrix does not meet the hypothesis."""
-    if claim.sample == "layer":
-        return samples.forest_overlap(matrix, setting.kept, "complete")[0]
-    overlap, alpha = samples.forest_overlap(matrix, setting.k, "support")
-    return None if claim.sample == "connected" and alpha < setting.alpha else overlap
+def _setting(verdict: Verdict, witness: dict[str, Any] | None) -> Setting:
+    """Return what layers the verdict is about."""
+    k = witness["k"] if witness else None
+    return Setting(verdict.m, verdict.n, k, verdict.density, verdict.support, verdict.distribution, verdict.seed)
 
 
 def _replayed(witness: dict[str, Any], progress: Progress | None) -> list[Verdict]:
@@ -188,21 +169,9 @@ def _replayed(witness: dict[str, Any], progress: Progress | None) -> list[Verdic
         return verify(weights=_unpacked(witness["weights"]), **call)
     verdicts = verify(**call)
     if "matrix" in witness:
-        _check(CLAIMS[witness["claims"][0]], verdicts[0], witness)
+        claim = CLAIMS[witness["claims"][0]]
+        claim.kind.check_example(claim, _setting(verdicts[0], witness), _unpacked(witness["matrix"]), witness)
     return verdicts
-
-
-def _check(claim: Claim, verdict: Verdict, witness: dict[str, Any]) -> None:
-    """Refuse a matrix that does not show what its witness says."""
-    matrix = _unpacked(witness["matrix"])
-    setting = replace(_setting(verdict), k=witness["k"])
-    if claim.sample == "matrix":
-        if bears_out(claim, matrix, setting, witness["number"]):
-            raise ValueError("the matrix in it is no counterexample")
-        return
-    overlap = _overlap(claim, setting, matrix)
-    if overlap != witness["overlap"]:
-        raise ValueError(f"the matrix in it has the overlap {overlap}, not {witness['overlap']}")
 
 
 def _packed(matrix: Matrix) -> dict[str, Any]:

@@ -12,23 +12,12 @@ from numpy.typing import ArrayLike
 
 from topobounds._arguments import MOST_TRIALS, argument_error, choice, density_fraction, integer, items, real
 from topobounds.checkpoint import read_arrays
-from topobounds.montecarlo import SUPPORTS, simulate_overlap
-from topobounds.supports import check_neurons
-from topobounds.theory.paper import corollary_3_4
+from topobounds.supports import SUPPORTS, check_neurons, read_support
 from topobounds.verification.claims import CLAIMS, Claim
-from topobounds.verification.samples import DISTRIBUTIONS, OVERLAPS, Matrix, Setting, draw_support
-from topobounds.verification.verdicts import (
-    Found,
-    GivenLayer,
-    Progress,
-    Terms,
-    Verdict,
-    put_to_matrices,
-    put_to_overlaps,
-)
+from topobounds.verification.draws import DISTRIBUTIONS, Matrix, Setting
+from topobounds.verification.judging import Interval, Outcome, Progress, Terms, Verdict, not_tested
+from topobounds.verification.subject import Subject
 from topobounds.weights import check_finite, weight_matrix
-
-ABOUT_THE_LAYER = ("layer", "tail")
 
 
 def verify(
@@ -47,10 +36,10 @@ def verify(
     seed: int | None = None,
     progress: Progress | None = None,
 ) -> list[Verdict]:
-    """Put claims about the overlap and the diagram to samples, or to a given layer, and say which hold.
+    """Test claims about the overlap and the diagram on samples, or on a given layer, and say which hold.
 
     Samples are drawn until a claim is decided or the trials are spent; the confidence is that of the whole sequence.
-    A claim is put to samples that meet its hypothesis: a bound for the complete layer is sampled there, or on
+    A claim is tested on samples that meet its hypothesis: a bound for the complete layer is sampled there, or on
     uniformly random supports, where it holds too.
 
     Parameters
@@ -61,8 +50,8 @@ def verify(
     k : int, optional
         How many of the largest weights, 0 to m n; alpha if left out. Theorem 3.3 and Corollary 3.4 are about alpha.
     weights : array_like of shape (m, n), optional
-        A layer. A claim about the mean of X is then put to its one X, with the interval X ± t that holds E[X] with the
-        probability `confidence` if the weights are exchangeable: so a layer that is not exchangeable breaks claims,
+        A layer. A claim about the mean of X is then tested on its one X, with the interval X ± t that holds E[X] with
+        the probability `confidence` if the weights are exchangeable: so a layer that is not exchangeable breaks claims,
         and ``exchangeable`` compares it with shuffles of itself. Weights of zero are no edges.
     density : float, optional
         In (0, 1]; 1 if left out. Share of the cells that carry a weight.
@@ -72,13 +61,13 @@ def verify(
         ``none``, the default, samples supports and orders only; the others draw weights and run Kruskal's algorithm on
         them. ``shuffled`` puts the entries of `weights`, zeros among them, at random places: the null model.
     claims : iterable of str, optional
-        Ids, as in `topobounds.verification.claims.CLAIMS`; all that can be put to these layers if left out.
+        Ids, as in `topobounds.verification.claims.CLAIMS`; all that say something of these layers if left out.
     trials : int, optional
         Most samples of each claim, from 1 to 10^9; what takes seconds if left out. A given matrix is one sample.
     confidence : float
         In (0, 1): at most 1 minus this is the probability of a wrong ``violated``, and of a wrong ``holds``.
     tolerance : float
-        In [0, 1). When the trials are spent, ``holds`` is said of a bound that is met to within this.
+        In [0, 1). When the trials are spent, a bound met to within this counts as holding.
     seed : int, optional
         Non-negative; drawn and recorded if left out. One seed gives one result.
     progress : callable, optional
@@ -92,7 +81,7 @@ def verify(
     Raises
     ------
     ValueError
-        If an argument is out of range, a claim is unknown or cannot be put to these layers, the weights are no finite
+        If an argument is out of range, a claim is unknown or says nothing of these layers, the weights are no finite
         matrix with a weight other than zero, or the layers to be drawn do not fit into memory.
 
     Examples
@@ -102,13 +91,14 @@ def verify(
     >>> [(v.claim, v.verdict) for v in verify(60, 50, density=0.1, claims=names, seed=1)]
     [('theorem_3_3', 'holds'), ('corollary_3_4', 'violated')]
     """
-    seed, terms = _seed(seed), _terms(trials, confidence, tolerance, progress)
+    seed = _seed(seed)
+    terms = _terms(trials, confidence, tolerance, progress)
     if weights is None:
-        setting = _drawn_setting(m, n, k, density, support, distribution, seed)
+        setting = _setting_of_draws(m, n, k, density, support, distribution, seed)
     else:
         _refuse(m=m, n=n, density=density, support=support)
-        setting = _given_setting(weights, k, distribution, seed)
-    return _verdicts(setting, _asked(claims), terms)
+        setting = _setting_of_matrix(weights, k, distribution, seed)
+    return _verdicts(setting, _chosen(claims), terms)
 
 
 def verify_file(
@@ -124,7 +114,7 @@ def verify_file(
     seed: int | None = None,
     progress: Progress | None = None,
 ) -> list[Verdict]:
-    """Put claims to every matrix in a file of weights.
+    """Test claims on every matrix in a file of weights.
 
     Parameters
     ----------
@@ -138,7 +128,7 @@ def verify_file(
     Returns
     -------
     list of Verdict
-        Those of the first matrix, then those of the next. What cannot be put to one of several matrices (it is all
+        Those of the first matrix, then those of the next. What cannot be tested on one of several matrices (it is all
         zeros, say, or not finite) is undecided, for the reason that `verify` gives.
 
     Raises
@@ -146,32 +136,36 @@ def verify_file(
     CheckpointError
         If the file cannot be read or holds no matrix.
     ValueError
-        As `verify`; or if nothing can be put to any of the matrices, in which case the message names the first.
+        As `verify`; or if nothing can be tested on any of the matrices, in which case the message names the first.
     """
-    seed, terms, asked = _seed(seed), _terms(trials, confidence, tolerance, progress), _asked(claims)
+    seed = _seed(seed)
+    terms = _terms(trials, confidence, tolerance, progress)
+    chosen = _chosen(claims)
     verdicts: list[Verdict] = []
-    refused: list[ValueError] = []
-    n_put = 0
+    refusals: list[ValueError] = []
+    n_tested = 0
     for name, array in matrices_of(path, tensor):
         try:
-            found = _verdicts(_given_setting(array, k, distribution, seed), asked, terms)
+            of_matrix = _verdicts(_setting_of_matrix(array, k, distribution, seed), chosen, terms)
         except ValueError as error:
-            refused.append(ValueError(f"{path}, tensor '{name}': {error}"))
-            found = [_not_put(claim, array, k, terms, seed, str(error)) for claim in asked or CLAIMS.values()]
+            refusals.append(ValueError(f"{path}, tensor '{name}': {error}"))
+            of_matrix = _undecided(array, k, chosen, terms, seed, str(error))
         else:
-            n_put += 1
-        verdicts += [replace(verdict, file=str(path), tensor=name) for verdict in found]
-    if refused and not n_put:
-        raise refused[0]
+            n_tested += 1
+        verdicts += [replace(verdict, file=str(path), tensor=name) for verdict in of_matrix]
+    if refusals and not n_tested:
+        raise refusals[0]
     return verdicts
 
 
-def _not_put(claim: Claim, matrix: Matrix, k: int | None, terms: Terms, seed: int, reason: str) -> Verdict:
-    """Return the verdict on a claim that cannot be put to a matrix of a file."""
+def _undecided(
+    matrix: Matrix, k: int | None, chosen: list[Claim] | None, terms: Terms, seed: int, reason: str
+) -> list[Verdict]:
+    """Return the verdicts on claims that cannot be tested on a matrix of a file."""
     m, n = matrix.shape
     density = np.count_nonzero(matrix) / matrix.size if matrix.size else 0.0
     setting = Setting(m, n, k, density, "given", "given", seed)
-    return _verdict(claim, setting, Found(None, None, None, None, 0, "undecided", reason), terms)
+    return [_verdict(claim, setting, not_tested(reason), terms) for claim in chosen or CLAIMS.values()]
 
 
 def matrices_of(path: str | os.PathLike[str], tensor: str | None = None) -> Iterator[tuple[str, Matrix]]:
@@ -180,7 +174,7 @@ def matrices_of(path: str | os.PathLike[str], tensor: str | None = None) -> Iter
     Raises
     ------
     ValueError
-        If there is none, or the tensor asked for is no matrix.
+        If there is none, or the tensor of this name is no matrix.
     """
     shapes = []
     for name, array in read_arrays(path, tensor):
@@ -188,8 +182,10 @@ def matrices_of(path: str | os.PathLike[str], tensor: str | None = None) -> Iter
         if array.ndim == 2:
             yield name, array
     if not any(len(shape) == 2 for shape in shapes):
-        what = f"tensor '{tensor}' of {path}" if tensor else f"{path}"
-        raise ValueError(f"There is no matrix in {what}, only arrays of shape {', '.join(map(str, shapes)) or 'none'}.")
+        source = f"tensor '{tensor}' of {path}" if tensor else f"{path}"
+        raise ValueError(
+            f"There is no matrix in {source}, only arrays of shape {', '.join(map(str, shapes)) or 'none'}."
+        )
 
 
 # -- arguments ---------------------------------------------------------------------------------------------------------
@@ -208,7 +204,7 @@ def _terms(trials: int | None, confidence: float, tolerance: float, progress: Pr
     )
 
 
-def _drawn_setting(
+def _setting_of_draws(
     m: int | None,
     n: int | None,
     k: int | None,
@@ -223,11 +219,11 @@ def _drawn_setting(
     density = 1.0 if density is None else density_fraction("density", density)
     support = choice("support", "uniform" if support is None else support, SUPPORTS)
     distribution = choice("distribution", "none" if distribution is None else distribution, DISTRIBUTIONS)
-    simulate_overlap(m, n, 0, density=density, support=support, trials=1, seed=0)  # refuses what cannot be drawn
+    read_support(m, n, density, support)  # refuses what cannot be drawn
     return Setting(m, n, k, density, "uniform" if density == 1 else support, distribution, seed)
 
 
-def _given_setting(weights: ArrayLike, k: int | None, distribution: str | None, seed: int) -> Setting:
+def _setting_of_matrix(weights: ArrayLike, k: int | None, distribution: str | None, seed: int) -> Setting:
     matrix = np.ascontiguousarray(weight_matrix(weights))
     check_finite(matrix)
     m, n = matrix.shape
@@ -247,7 +243,7 @@ def _refuse(**arguments: object) -> None:
             raise argument_error(name, "left out where 'weights' are given", value)
 
 
-def _asked(claims: Iterable[str] | None) -> list[Claim] | None:
+def _chosen(claims: Iterable[str] | None) -> list[Claim] | None:
     if claims is None:
         return None
     names = [claims] if isinstance(claims, str) else items("claims", claims, "claims")
@@ -256,77 +252,40 @@ def _asked(claims: Iterable[str] | None) -> list[Claim] | None:
     return [claim for claim in CLAIMS.values() if claim.id in names]
 
 
-# -- claims and what they are put to -----------------------------------------------------------------------------------
+# -- claims and what they are tested on --------------------------------------------------------------------------------
 
 
-def _verdicts(setting: Setting, asked: list[Claim] | None, terms: Terms) -> list[Verdict]:
-    unfit = {claim.id: reason for claim in CLAIMS.values() if (reason := _unfit(claim, setting))}
-    for claim in asked or ():
-        if claim.id in unfit:
-            raise ValueError(f"Claim '{claim.id}' cannot be put to these layers: {unfit[claim.id]}")
-    claims = [claim for claim in asked or CLAIMS.values() if claim.id not in unfit]
-    if setting.distribution == "given":
-        layer = GivenLayer(setting)
-        return [_verdict(claim, setting, layer.put(claim, terms), terms) for claim in claims]
-    places = {claim.id: place(claim, setting) for claim in claims}
-    found: dict[str, Found] = {}
+def _verdicts(setting: Setting, chosen: list[Claim] | None, terms: Terms) -> list[Verdict]:
+    misfits = {claim.id: reason for claim in CLAIMS.values() if (reason := claim.misfit(setting))}
+    for claim in chosen or ():
+        if claim.id in misfits:
+            raise ValueError(f"Claim '{claim.id}' cannot be put to these layers: {misfits[claim.id]}")
+    claims = [claim for claim in chosen or CLAIMS.values() if claim.id not in misfits]
+    if setting.weights is not None and setting.distribution == "given":
+        subject = Subject(setting.weights)
+        return [_verdict(c, setting, c.kind.test_subject(c, subject, setting, terms), terms) for c in claims]
+    settings = {claim.id: claim.kind.adapt(setting) for claim in claims}
+    streams = {claim.id: claim.kind.stream(claim, settings[claim.id]) for claim in claims}
+    outcomes: dict[str, Outcome] = {}
     for claim in claims:
-        stream = _stream(claim, places[claim.id])
-        if stream == "matrix":
-            found[claim.id] = put_to_matrices(claim, places[claim.id], terms)
-        elif claim.id not in found:
-            together = [other for other in claims if _stream(other, places[other.id]) == stream]
-            found |= put_to_overlaps(stream, together, places[claim.id], terms)
-    return [_verdict(claim, places[claim.id], found[claim.id], terms) for claim in claims]
+        if claim.id not in outcomes:
+            together = [other for other in claims if streams[other.id] == streams[claim.id]]
+            outcomes |= claim.kind.test_samples(together, settings[claim.id], terms)
+    return [_verdict(claim, settings[claim.id], outcomes[claim.id], terms) for claim in claims]
 
 
-def _unfit(claim: Claim, setting: Setting) -> str | None:
-    """Return why a claim says nothing of these layers, None if it does say something."""
-    if claim.at_alpha and setting.kept != setting.alpha:
-        return f"it is about the {setting.alpha} largest weights, not {setting.kept}."
-    if claim.id == "corollary_3_4" and setting.distribution != "given":
-        printed = corollary_3_4(setting.m, setting.n, setting.density)
-        return printed.reason if printed.value is None else None
-    if claim.sample == "shuffles" and setting.distribution != "given":
-        return "it is about a given matrix."
-    if claim.sample in ABOUT_THE_LAYER and setting.distribution == "shuffled" and setting.kept > setting.cells:
-        return f"the matrix has {setting.cells} weights other than zero, fewer than {setting.kept}."
-    return None
-
-
-def place(claim: Claim, setting: Setting) -> Setting:
-    """Return the setting that meets the claim's hypothesis."""
-    if claim.sample in ABOUT_THE_LAYER and (setting.support != "uniform" or setting.kept > setting.cells):
-        return replace(setting, density=1.0, support="uniform")
-    if claim.sample == "support" and setting.support != "uniform":
-        return replace(setting, mask=draw_support(setting, setting.stream("mask")))
-    return setting
-
-
-def _stream(claim: Claim, setting: Setting) -> str:
-    """Return what is drawn for the claim; on all cells every overlap is that of the layer."""
-    return "layer" if claim.sample in OVERLAPS and setting.density == 1 else claim.sample
-
-
-def _verdict(claim: Claim, setting: Setting, found: Found, terms: Terms) -> Verdict:
-    own_alpha = claim.sample == "support" and setting.k is None and setting.support == "uniform" and setting.density < 1
-    of_one = setting.distribution == "given" and claim.sample == "tail"
-    direction = "in" if of_one else claim.direction
+def _verdict(claim: Claim, setting: Setting, outcome: Outcome, terms: Terms) -> Verdict:
+    direction = claim.kind.direction(claim, setting)
+    # The outcome's fields are the verdict's, but for the bound, of which a claim may be about one end only.
+    tested = vars(outcome) | {"bound": _as_stated(outcome.bound, direction)}
     return Verdict(
         claim=claim.id,
         m=setting.m,
         n=setting.n,
-        k=None if own_alpha else setting.kept,
+        k=claim.kind.k_of_every_sample(setting),
         density=setting.density,
         support=setting.support,
         distribution=setting.distribution,
-        bound=found.bound and {">=": found.bound[0], "<=": found.bound[1], "always": 1.0}.get(direction, found.bound),
-        estimate=found.estimate,
-        standard_error=found.standard_error,
-        confidence_interval=found.confidence_interval,
-        trials=found.trials,
-        verdict=found.verdict,
-        reason=found.reason,
         source=claim.source,
         statement=claim.statement,
         hypothesis=claim.hypothesis,
@@ -334,8 +293,17 @@ def _verdict(claim: Claim, setting: Setting, found: Found, terms: Terms) -> Verd
         confidence=terms.confidence,
         tolerance=terms.tolerance,
         seed=setting.seed,
-        witness=_witness(claim, setting, terms) if found.verdict == "violated" else None,
+        witness=_witness(claim, setting, terms) if outcome.verdict == "violated" else None,
+        **tested,
     )
+
+
+def _as_stated(bound: Interval | None, direction: str) -> float | Interval | None:
+    """Return a bound as the claim states it: the one end that it is about, or both."""
+    if bound is None or direction == "in":
+        return bound
+    low, high = bound
+    return high if direction == "<=" else low
 
 
 def _witness(claim: Claim, setting: Setting, terms: Terms) -> dict[str, Any]:

@@ -1,11 +1,9 @@
-"""What a claim is put to: overlaps, supports and matrices, each a function of the seed and of its own number.
+"""The samples that claims are tested on: overlaps, supports and matrices, functions of the seed and of their number.
 
 Without a distribution no weight is drawn: overlaps come from `simulate_overlap`, matrices hold the ranks of a random
 order. With one, weights are drawn and Kruskal's algorithm runs on them.
 """
 
-import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,17 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topobounds.layers.shape import Shape
 from topobounds.montecarlo import simulate_overlap
-from topobounds.supports import cells_at_density
+from topobounds.supports import cells_at_density, read_support
 from topobounds.topology.spanning import maximum_spanning_forest
 from topobounds.verification.sequential import Batch, batch_sizes
 
 Matrix = NDArray[Any]
-Sample = Callable[["Setting", int], Iterator[Batch]]
 
 DISTRIBUTIONS = ("none", "normal", "uniform", "cauchy")
 MOST, USUAL = 20_000, 4_000  # overlaps drawn for a claim by default, of small layers and of others
-CELL_BYTES = 24  # that a drawn layer takes at least, weights and order
 VERTICES, CELLS = 80_000_000, 20_000_000  # and at most as many as have so many vertices, or weights if they are drawn
 
 
@@ -72,6 +69,11 @@ class Setting:
         return self.alpha if self.k is None else self.k
 
     @property
+    def shape(self) -> Shape:
+        """Rows, columns and largest weights, checked before."""
+        return Shape(self.m, self.n, self.kept)
+
+    @property
     def cells(self) -> int:
         """Cells that carry a weight."""
         if self.weights is not None:
@@ -84,7 +86,7 @@ class Setting:
         return np.random.default_rng([self.seed, *(number for part in numbers for number in part)])
 
     def budget(self, trials: int | None) -> int:
-        """Return how many overlaps to draw at most: the trials asked for, or what takes a few seconds."""
+        """Return how many overlaps to draw at most: these trials, or what takes a few seconds."""
         if trials is not None:
             return trials
         if self.distribution != "none":
@@ -96,24 +98,37 @@ class Setting:
 # -- overlaps: each yields batches of values in [0, 1] -----------------------------------------------------------------
 
 
-def layer_overlaps(setting: Setting, budget: int) -> Iterator[Batch]:
-    """Yield R_k / (m + n - 1), R_k the forest edges among the k largest weights, k the same for every support."""
-    return _overlaps(setting, "layer", budget, k=setting.kept, alpha_of="complete")
+def overlaps(
+    setting: Setting, name: str, budget: int, *, k: int | None, alpha_of: str, connected: bool = False
+) -> Iterator[Batch]:
+    """Yield R_k / alpha, R_k the forest edges among the k largest weights.
 
-
-def support_overlaps(setting: Setting, budget: int) -> Iterator[Batch]:
-    """Yield R_k / alpha, alpha that of the sample's own support; it is also k, where none was given."""
-    return _overlaps(setting, "support", budget, k=setting.k, alpha_of="support")
-
-
-def connected_overlaps(setting: Setting, budget: int) -> Iterator[Batch]:
-    """Yield R_alpha / alpha of those samples whose support is connected; the others make batches smaller."""
-    return _overlaps(setting, "connected", budget, k=None, alpha_of="support", connected=True)
+    Parameters
+    ----------
+    setting : Setting
+        What layers are drawn.
+    name : str
+        Of the random numbers.
+    budget : int
+        Layers to draw.
+    k : int or None
+        Largest weights; None for the alpha of each sample's own support.
+    alpha_of : {"support", "complete"}
+        Whose alpha is meant: that of each sample's own support, or m + n - 1.
+    connected : bool
+        Leave out the samples whose support is not connected, which makes batches smaller.
+    """
+    for numbers in batches_of_numbers(budget):
+        if setting.distribution == "none":
+            path = name, numbers.start
+            yield _simulated(setting, path, len(numbers), k=k, alpha_of=alpha_of, connected=connected)
+        else:
+            yield Batch.of(_drawn(setting, name, numbers, k, alpha_of, connected=connected))
 
 
 def outliers(setting: Setting, budget: int, low: float, high: float) -> Iterator[Batch]:
     """Yield whether R_k / (m + n - 1) lies outside [low, high]: 1 or 0."""
-    for numbers in _numbers(budget):
+    for numbers in batches_of_numbers(budget):
         if setting.distribution == "none":
             singles = (_simulated(setting, ("tail", i), 1, k=setting.kept, alpha_of="complete") for i in numbers)
             values = [single.mean for single in singles]
@@ -122,18 +137,8 @@ def outliers(setting: Setting, budget: int, low: float, high: float) -> Iterator
         yield Batch.of([not low <= value <= high for value in values])
 
 
-def _overlaps(
-    setting: Setting, name: str, budget: int, *, k: int | None, alpha_of: str, connected: bool = False
-) -> Iterator[Batch]:
-    for numbers in _numbers(budget):
-        if setting.distribution == "none":
-            path = name, numbers.start
-            yield _simulated(setting, path, len(numbers), k=k, alpha_of=alpha_of, connected=connected)
-        else:
-            yield Batch.of(_drawn(setting, name, numbers, k, alpha_of, connected=connected))
-
-
-def _numbers(budget: int) -> Iterator[range]:
+def batches_of_numbers(budget: int) -> Iterator[range]:
+    """Yield the numbers of the samples of each batch, `budget` in all."""
     first = 0
     for size in batch_sizes(budget):
         yield range(first, first + size)
@@ -163,7 +168,7 @@ def _simulated(
 def _drawn(
     setting: Setting, name: str, numbers: range, k: int | None, alpha_of: str, *, connected: bool = False
 ) -> list[float]:
-    """Return the overlaps of matrices; only of those with a connected support, if asked for."""
+    """Return the overlaps of matrices; with `connected` only of those that have a connected support."""
     values = []
     for number in numbers:
         overlap, alpha = forest_overlap(draw_matrix(setting, setting.stream(name, number)), k, alpha_of)
@@ -181,45 +186,14 @@ def forest_overlap(weights: Matrix, k: int | None, alpha_of: str) -> tuple[float
     return (retained / alpha if alpha else 1.0), forest.alpha
 
 
-OVERLAPS = {"layer": layer_overlaps, "support": support_overlaps, "connected": connected_overlaps}
-
-
 # -- supports and matrices ---------------------------------------------------------------------------------------------
 
 
-def check_memory(m: int, n: int) -> None:
-    """Refuse to draw the cells of a layer that the memory of this machine cannot hold.
-
-    Raises
-    ------
-    ValueError
-        Saying how much it would take.
-    """
-    names = getattr(os, "sysconf_names", {})
-    if "SC_PHYS_PAGES" not in names:
-        return
-    needed, there = CELL_BYTES * m * n, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > there:
-        raise ValueError(
-            f"Arguments 'm' and 'n' must be so small that a layer can be drawn whole: {m} x {n} cells take at least "
-            f"{needed / 2**30:,.1f} GiB of memory, not the {there / 2**30:,.1f} GiB there are."
-        )
-
-
 def draw_support(setting: Setting, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Return a random support of the setting's kind."""
+    """Return a random support of the setting's kind, or its fixed one."""
     if setting.mask is not None:
         return setting.mask
-    check_memory(setting.m, setting.n)
-    mask = np.zeros((setting.m, setting.n), np.bool_)
-    if setting.support != "uniform":
-        mask[0], mask[:, 0] = True, True
-    if setting.support == "block":
-        side = 1 + min(math.isqrt(setting.cells - setting.alpha), setting.m - 1, setting.n - 1)
-        mask[:side, :side] = True
-    free = np.flatnonzero(~mask)
-    mask.flat[rng.choice(free, setting.cells - int(mask.sum()), replace=False)] = True
-    return mask
+    return read_support(setting.m, setting.n, setting.density, setting.support).draw_mask(rng)
 
 
 def draw_matrix(setting: Setting, rng: np.random.Generator) -> Matrix:

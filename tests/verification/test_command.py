@@ -1,0 +1,168 @@
+"""`topobounds verify` as a command."""
+
+import functools
+import json
+import math
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.verification.cases import at_density, blocked, exchangeable
+from topobounds.cli import main
+
+KEYS = {"claim", "m", "n", "density", "support", "distribution", "bound", "estimate", "standard_error"}
+
+
+KEYS |= {"confidence_interval", "trials", "verdict"}
+
+
+def topobounds(*arguments, **options):
+    command = [sys.executable, "-m", "topobounds", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+def json_checks(*arguments, **options):
+    run = topobounds("verify", *arguments, "--json", **options)
+    assert (run.returncode, run.stderr) == (0, "")
+    return json.loads(run.stdout)["checks"]
+
+
+def test_the_command_finds_the_false_corollary():
+    names = ["theorem_3_3", "corollary_3_4", "component_identity"]
+    chosen = [word for name in names for word in ("--claim", name)]
+    found = json_checks("--m", 784, "--n", 300, "--density", 0.1, "--seed", 1, *chosen)
+    assert all(set(check) >= KEYS for check in found)
+    assert found == [at_density(0.1)[name].to_dict() for name in names]
+    corollary = found[1]
+    assert corollary["verdict"] == "violated"
+    assert corollary["witness"]["seed"] == 1
+
+
+def test_the_command_prints_a_table_and_the_command_that_shows_it_again(tmp_path):
+    arguments = ["--m", 60, "--n", 50, "--density", 0.12, "--trials", 32, "--seed", 4]
+    run = topobounds("verify", *arguments, "--strict", "--witness", tmp_path / "w.json")
+    assert (run.returncode, run.stderr) == (1, "")
+    lines = run.stdout.splitlines()
+    assert lines[0].startswith("60 x 50, distribution none, seed 4")
+    (row,) = (line for line in lines if line.startswith("corollary_3_4 "))
+    assert row.split()[-1] == "violated"
+    (again,) = (line.removeprefix("Again: topobounds") for line in lines if line.startswith("Again: "))
+    assert len(again) > 120, "on one line, to be pasted"
+    assert topobounds(*shlex.split(again), "--strict").returncode == 1
+    replayed = topobounds("verify", "--replay", tmp_path / "w.json", "--strict")
+    assert replayed.returncode == 1
+    assert "Violated: corollary_3_4." in replayed.stdout
+
+
+def test_strict_is_calm_where_nothing_is_violated():
+    assert topobounds("verify", "--m", 8, "--n", 6, "--claim", "theorem_3_3", "--strict").returncode == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processors cannot be taken away here")
+def test_one_seed_gives_one_result_whatever_the_processors():
+    arguments = ("--m", 100, "--n", 80, "--density", 0.2, "--seed", 9, "--claim", "enclosure")
+    first = min(os.sched_getaffinity(0))
+    alone = json_checks(*arguments, preexec_fn=functools.partial(os.sched_setaffinity, 0, {first}))
+    assert alone == json_checks(*arguments)
+
+
+def test_the_command_on_files(tmp_path):
+    np.savez(tmp_path / "layers.npz", fair=exchangeable(), unfair=blocked(), bias=np.ones(3))
+    found = json_checks(tmp_path / "layers.npz", "--claim", "exchangeable", "--claim", "component_identity")
+    assert [(c["tensor"], c["claim"], c["verdict"]) for c in found] == [
+        ("fair", "component_identity", "holds"),
+        ("fair", "exchangeable", "holds"),
+        ("unfair", "component_identity", "holds"),
+        ("unfair", "exchangeable", "violated"),
+    ]
+    found = json_checks(
+        tmp_path / "layers.npz", "--tensor", "unfair", "--distribution", "shuffled", "--claim", "star_bound"
+    )
+    assert [(c["tensor"], c["verdict"]) for c in found] == [("unfair", "holds")]
+    printed = " ".join(topobounds("verify", tmp_path / "layers.npz", "--tensor", "unfair", "--seed", 2).stdout.split())
+    assert "unfair: 200 x 100, distribution given, seed 2" in printed
+    assert "--tensor unfair" in printed
+
+
+@pytest.fixture
+def bad_files(tmp_path):
+    np.save(tmp_path / "nan.npy", np.array([[1.0, math.nan], [2.0, 3.0]]))
+    np.save(tmp_path / "fair.npy", exchangeable())
+    np.save(tmp_path / "zeros.npy", np.zeros((3, 3)))
+    np.savez(tmp_path / "vectors.npz", bias=np.ones(3))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "nan.npy").read_bytes()[:-4])
+    (tmp_path / "weights.pt").write_bytes(b"PK")
+    (tmp_path / "no.json").write_text("{}")
+    (tmp_path / "half.json").write_text('{"format": "topobounds witnesses", "version": 1, "witnesses": [{"m": 3}]}')
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "exactly one"),
+        (["--m", "3"], "--n"),
+        (["--n", "3"], "--m"),
+        (["--m", "0", "--n", "3"], "'--m'"),
+        (["--m", "3", "--n", "3", "nan.npy"], "--m and FILE"),
+        (["nan.npy", "--density", "0.5"], "--density does not go with FILE"),
+        (["nan.npy", "--support", "star"], "--support does not go with FILE"),
+        (["fair.npy", "--distribution", "cauchy"], "'--distribution' must be one of 'given', 'shuffled'"),
+        (["--m", "3", "--n", "3", "--tensor", "a"], "--tensor does not go with --m"),
+        (["--replay", "no.json", "--seed", "1"], "--seed does not go with --replay"),
+        (["--m", "3", "--n", "3", "--claim", "lemma_1"], "'lemma_1'"),
+        (["--m", "3", "--n", "3", "--confidence", "2"], "'--confidence'"),
+        (["--m", "3", "--n", "3", "--density", "1e-3"], "'--density'"),
+        (["--m", "2147483646", "--n", "1"], "Arguments '--m' and '--n' must add up to at most 16777216"),
+        (
+            ["--m", "3", "--n", "3", "--witness", ""],
+            "'--witness' must be the name of a file in a folder that exists, not ''",
+        ),
+        (
+            ["--m", "3", "--n", "3", "--witness", "no/w"],
+            "'--witness' must be the name of a file in a folder that exists",
+        ),
+        (["--replay", ""], "'--replay' must be the name of a file, not ''"),
+        (["--replay", "."], ". could not be read: Is a directory."),
+        (["nan.npy"], "nan.npy, tensor 'nan': Argument 'weights' must be finite, but 1 of its 4"),
+        (["zeros.npy"], "zeros.npy, tensor 'zeros': Argument 'weights' must hold a weight other than zero"),
+        (["vectors.npz"], "no matrix in vectors.npz"),
+        (["vectors.npz", "--tensor", "bias"], "no matrix in tensor 'bias' of vectors.npz"),
+        (["vectors.npz", "--tensor", "head"], "vectors.npz has no tensor 'head'"),
+        (["cut.npy"], "cut.npy is damaged"),
+        (["absent.safetensors"], "absent.safetensors could not be read"),
+        (["weights.pt"], "weights.pt is no .npy, .npz or .safetensors file"),
+        (["--replay", "no.json"], "no.json is no witness file"),
+        (["--replay", "half.json"], "Witness 1 of half.json cannot be replayed"),
+        (["--replay", "absent.json"], "absent.json could not be read: No such file or directory."),
+    ],
+)
+def test_bad_input_gets_one_line(bad_files, monkeypatch, capsys, arguments, named):
+    monkeypatch.chdir(bad_files)
+    with pytest.raises(SystemExit) as left:
+        main(["verify", *arguments])
+    out, err = capsys.readouterr()
+    assert (left.value.code, out) == (2, "")
+    assert len(err.strip().splitlines()) == 1
+    assert named in err
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder here that even root cannot write to")
+def test_nothing_is_printed_if_the_witness_cannot_be_written():
+    target = "/proc/w.json"
+    arguments = ["--m", 60, "--n", 50, "--density", 0.12, "--trials", 32, "--seed", 4, "--claim", "corollary_3_4"]
+    run = topobounds("verify", *arguments, "--witness", target, "--json")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == f"Error: {target} could not be written: No such file or directory.\n"
+
+
+def test_bad_input_in_a_process(bad_files):
+    run = topobounds("verify", "nan.npy", "--json", cwd=bad_files)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("Error: nan.npy, tensor 'nan': Argument 'weights' must be finite")
+    assert len(run.stderr.strip().splitlines()) == 1

@@ -1,0 +1,157 @@
+"""From samples to verdicts: what was tested, what came out, and what that says of a claim."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from topobounds._records import Record
+from topobounds.verification.sequential import MeanInterval, share_interval
+
+Interval = tuple[float, float]
+Progress = Callable[[int, int, str], object]
+
+
+@dataclass(frozen=True)
+class Verdict(Record):
+    """What samples say of a claim.
+
+    Attributes
+    ----------
+    claim : str
+        Its id.
+    m, n, k : int
+        The layer, and how many of its largest weights; k is None where it is the alpha of every sample's own support.
+    density, support, distribution : float, str, str
+        What was drawn: a claim about the complete layer is tested on complete layers, whatever the support was to be.
+    bound : float or tuple of float or None
+        What the claim sets for the mean: a least or largest value, or an interval; 1 for a claim about every matrix;
+        None where a given matrix does not meet the hypothesis.
+    estimate : float or None
+        The mean of the samples: of the overlap; for ``concentration`` the share of outliers; for a claim about every
+        matrix the share of matrices that bear it out.
+    standard_error : float or None
+        Of `estimate`.
+    confidence_interval : tuple of float or None
+        Holds the mean with the probability `confidence`, over the whole sequence of looks (see
+        `topobounds.verification.sequential`); for one given layer, under exchangeability.
+    trials : int
+        Samples used.
+    verdict : {"holds", "violated", "undecided"}
+        ``violated``: the confidence interval lies outside the bound, or a matrix contradicts the claim. ``holds``:
+        it lies inside or, when no trials are left, inside to within `tolerance`; or no matrix contradicts the claim.
+    reason : str
+        How the verdict came about.
+    source, statement, hypothesis, direction : str
+        The claim itself; see `topobounds.verification.claims.Claim`.
+    confidence, tolerance, seed : float, float, int
+        The arguments of the call.
+    file, tensor : str or None
+        Where given weights come from.
+    witness : dict or None
+        Of a violation: the arguments of the call that shows it again.
+    """
+
+    claim: str
+    m: int
+    n: int
+    k: int | None
+    density: float
+    support: str
+    distribution: str
+    bound: float | Interval | None
+    estimate: float | None
+    standard_error: float | None
+    confidence_interval: Interval | None
+    trials: int
+    verdict: str
+    reason: str
+    source: str
+    statement: str
+    hypothesis: str
+    direction: str
+    confidence: float
+    tolerance: float
+    seed: int
+    file: str | None = None
+    tensor: str | None = None
+    witness: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How long claims are tested, how sure a verdict must be, and who is told of the progress."""
+
+    trials: int | None
+    confidence: float
+    tolerance: float
+    progress: Progress | None
+
+    def advance(self, done: int, budget: int, claim: str) -> None:
+        """Report the samples done of a claim."""
+        if self.progress is not None:
+            self.progress(done, budget, claim)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the test of a claim came to: these fields of a `Verdict`, the bound still as an interval."""
+
+    bound: Interval | None
+    estimate: float | None
+    standard_error: float | None
+    confidence_interval: Interval | None
+    trials: int
+    verdict: str
+    reason: str
+
+
+def decide(bound: Interval, interval: Interval, tolerance: float = 0.0) -> str:
+    """Return the verdict on "the mean lies in `bound`" if it lies in `interval`.
+
+    Examples
+    --------
+    >>> decide((0.6, 1.0), (0.7, 0.9)), decide((0.6, 1.0), (0.1, 0.5)), decide((0.6, 1.0), (0.5, 0.7))
+    ('holds', 'violated', 'undecided')
+    """
+    if interval[1] < bound[0] or interval[0] > bound[1]:
+        return "violated"
+    inside = bound[0] - tolerance <= interval[0] and interval[1] <= bound[1] + tolerance
+    return "holds" if inside else "undecided"
+
+
+def not_tested(reason: str, bound: Interval | None = None) -> Outcome:
+    """Return the outcome of a claim that no sample was tested on."""
+    return Outcome(bound, None, None, None, 0, "undecided", reason)
+
+
+def outcome_of_mean(bound: Interval, interval: MeanInterval, verdict: str, terms: Terms) -> Outcome:
+    """Return the outcome of a claim about a mean, from all samples so far and the verdict on them."""
+    seen = interval.seen
+    if not seen.count:
+        return not_tested("No sample meets the hypothesis, or one takes too long.", bound)
+    low, high = interval.ends
+    reason = f"With confidence {terms.confidence:g} the mean of {seen.count} samples puts it in [{low:.4f}, {high:.4f}]"
+    if verdict == "undecided":
+        reason += ", which is not clear of the bound."
+    elif verdict == "violated":
+        reason += ", outside the bound."
+    elif decide(bound, interval.ends) == "holds":
+        reason += ", inside the bound."
+    else:
+        reason += f", inside the bound to within {terms.tolerance:g}."
+    return Outcome(bound, seen.mean, interval.standard_error, interval.ends, seen.count, verdict, reason)
+
+
+def outcome_of_matrices(trials: int, failed: bool, terms: Terms) -> Outcome:
+    """Return the outcome of a claim about every matrix; if it failed, then at the last one."""
+    always = (1.0, 1.0)
+    if not trials:
+        return not_tested("One matrix of this size is more than the default budget; ask for --trials.", always)
+    interval = share_interval(trials, failed=failed, confidence=terms.confidence)
+    share = (trials - failed) / trials
+    error = math.sqrt(share * (1 - share) / trials)
+    if failed:
+        reason = f"Matrix {trials} of {trials} is a counterexample."
+        return Outcome(always, share, error, interval, trials, "violated", reason)
+    return Outcome(always, share, error, interval, trials, "holds", f"No counterexample in {trials} trials.")
