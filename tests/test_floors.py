@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"_arguments", "_processors", "_records"},
+    {"_arguments", "_engine", "_processors", "_records"},
     {"_kernels", "layers", "weights", "supports"},
     {"topology", "theory", "montecarlo", "checkpoint"},
     {"pruning", "runs"},

@@ -18,6 +18,7 @@ from .topology.persistence import (
     persistence_diagram,
     total_neural_persistence,
 )
+from .topology.protocol import Deficit
 from .topology.recurrent import (
     UnrolledForest,
     recurrent_diagrams,
@@ -34,6 +35,7 @@ __all__ = [
     "CheckpointError",
     "Conv",
     "CriticalWeights",
+    "Deficit",
     "Dense",
     "Enclosure",
     "Estimate",

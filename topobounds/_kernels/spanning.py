@@ -41,7 +41,7 @@ def _load(context: Any, builder: Any, array_type: Any, array: Any, start: Any, l
     return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=array_type.dtype.bitwidth // 8)
 
 
-# Left to itself the compiler neither compares many entries at once nor tells which of them passed: hence by hand.
+# LLVM does not vectorise these comparisons nor return a bit mask, so the vector code is written out.
 @_intrinsic
 def _any_at_least(_typing: Any, array: Any, start: Any, magnitude: Any, bound: Any) -> Any:
     """Whether one of the _BLOCK entries from `start` on, masked by `magnitude`, is at least `bound`."""

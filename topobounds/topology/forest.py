@@ -37,7 +37,7 @@ _ROOM = 2**13  # entries, and those of one line, collected in one call of the ke
 _NONE = np.empty(0, np.uint64)
 _PADDING = np.zeros(64, np.uint32)  # labels that kernels may read ahead of the first
 _TOO_MANY = 3  # times what is wanted
-_CROWD = 8  # vertices a component from which on a filter round is likely to join more than a Borůvka round
+_CROWD = 8  # above this many active vertices per component a filter round beats a Borůvka round
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ def spanning_edges(keys: KeyMatrix) -> Edges:
     m, n = keys.shape
     parent = np.arange(m + n, dtype=np.uint32)
     finished = np.zeros(m + n, np.bool_)
-    early, ranks, n_sorted, complete = _filter_round(keys, parent, first=True)
+    early, ranks, complete = _filter_round(keys, parent, first=True)
     late: list[Found] = []
-    stuck = not n_sorted
+    stuck = not early[0].size
     while not complete:
         kernels.label(parent)
         active = _active(keys, parent, finished)
@@ -119,14 +119,14 @@ def spanning_edges(keys: KeyMatrix) -> Edges:
             late.append(_boruvka_round(keys, parent, active, finished))
             stuck = False
         else:
-            found, _, _, complete = _filter_round(keys, parent)
+            found, _, complete = _filter_round(keys, parent)
             late.append(found)
             stuck = 2 * found[0].size < n_components  # a Borůvka round always joins as many as that
     if not late:
-        return Edges(early[1], early[0], ranks, n_sorted)
+        return Edges(early[1], early[0], ranks)
     late_keys, late_cells = _in_order(*(np.concatenate(arrays) for arrays in zip(*late, strict=True)))
     edge_keys, edge_cells = np.concatenate([early[0], late_keys]), np.concatenate([early[1], late_cells])
-    return Edges(edge_cells, edge_keys, ranks, n_sorted)
+    return Edges(edge_cells, edge_keys, ranks)
 
 
 def ranks_of(keys: KeyMatrix, edge_keys: Cells, edge_cells: Cells) -> NDArray[np.int64]:
@@ -152,14 +152,12 @@ def _active(keys: KeyMatrix, labels: Vertices, finished: NDArray[np.bool_]) -> N
     return active
 
 
-def _filter_round(
-    keys: KeyMatrix, parent: Vertices, *, first: bool = False
-) -> tuple[Found, NDArray[np.int64], int, bool]:
+def _filter_round(keys: KeyMatrix, parent: Vertices, *, first: bool = False) -> tuple[Found, NDArray[np.int64], bool]:
     """Join the components that `parent` labels by all edges whose key reaches a bound; `parent` is modified in place.
 
-    Returns the edges, their ranks among the edges between components, the number of those that reached the bound,
-    and whether these were all there are. If they were many more than wanted, it does nothing. In the `first` round
-    every vertex is a component.
+    Returns the edges, their ranks among the edges between components, and whether no edge is left to find. If many more
+    than wanted reached the bound, it does nothing. In the `first` round every vertex is a component, so the ranks are
+    those among all cells.
     """
     m, n = keys.shape
     own, labels = _oriented(keys, parent)
@@ -176,7 +174,7 @@ def _filter_round(
     found = codes[positions]
     cells = coding.cells(found)
     complete = bound == 1 or positions.size == m + n - 1
-    return (coding.keys(found, keys, cells), cells), positions + 1, codes.size, complete
+    return (coding.keys(found, keys, cells), cells), positions + 1, complete
 
 
 def _wanted(keys: KeyMatrix) -> int:
