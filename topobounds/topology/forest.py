@@ -1,11 +1,14 @@
 """The maximum spanning forest of a dense layer in about one read of its weights.
 
-Filter rounds: a sample gives the bound that some M (ln M + 1) keys reach, M being the longer side; one pass over the
-weights collects them; sorted, they go through Kruskal's algorithm. At random they make a graph that is connected but
-for a few vertices, so the first round is most often nearly all. Blocks and hierarchies take one round a level.
+Filter rounds: a sample gives the bound that some M (ln M + 3) keys reach, M being the longer side; one pass over the
+weights collects them; sorted, they go through Kruskal's algorithm. At random they make a connected graph, but for a
+vertex in one layer of ten, so the first round is most often all. Blocks and hierarchies take one round a level.
 
 Borůvka rounds: every component but the one that is dearest to search takes the first edge that leaves it. Vertices
 left alone, dead rows, scales and heavy ties end here.
+
+Ranks: the first round sorts all cells down to its bound, so the ranks of its edges are known. Those of later edges take
+one more pass, which counts the cells between them.
 
 Every round is exact whatever the sample was, and the order is total: any number of threads finds the same forest.
 """
@@ -34,6 +37,8 @@ _CELLS_PER_CHUNK = 2**21
 _CELLS_PER_COPY = 2**17  # a tile that is copied stays in the cache
 _SAMPLED_HITS = 64  # sampled keys above the bound: it lets 1 +- 1/8 of what is wanted through
 _ROOM = 2**13  # entries, and those of one line, collected in one call of the kernel
+_BINS_PER_EDGE = 16  # so that few weights share their bin with an edge, and have to be compared with it
+_MOST_BINS = 2**16  # a table of them stays in the cache
 _NONE = np.empty(0, np.uint64)
 _PADDING = np.zeros(64, np.uint32)  # labels that kernels may read ahead of the first
 _TOO_MANY = 3  # times what is wanted
@@ -131,17 +136,22 @@ def spanning_edges(keys: KeyMatrix) -> Edges:
 
 def ranks_of(keys: KeyMatrix, edge_keys: Cells, edge_cells: Cells) -> NDArray[np.int64]:
     """Return the ranks, from 1, of cells in the total order among all cells of the layer: one pass over the weights."""
-    shift = max(keys.bits.itemsize * 8 - 17, 0)  # the key's first 16 bits after the sign
-    prefixes = (edge_keys >> np.uint64(shift)).astype(np.int64)
-    starts = np.searchsorted(-prefixes, -np.arange(2**16 + 2))
+    lightest, span = edge_keys[-1], int(edge_keys[0] - edge_keys[-1])
+    most_bins = min(_BINS_PER_EDGE << edge_keys.size.bit_length(), _MOST_BINS)
+    shift = max(span.bit_length() - most_bins.bit_length() + 1, 0)
+    edges_in_bin = np.bincount((edge_keys - lightest).astype(np.int64) >> shift)
+    edges_above = edge_keys.size - np.cumsum(edges_in_bin)
+    slots = np.append(np.where(edges_in_bin, edge_keys.size + 1, edges_above), [0, edge_keys.size + 2])
+    bins = edges_above.astype(np.uint32), slots.astype(np.uint32), np.uint64(shift)
 
     def count(lines: slice) -> NDArray[np.int64]:
-        counts = np.zeros(edge_keys.size + 1, np.int64)
+        counts = np.zeros((2, edge_keys.size + 3), np.int64)
         place = lines.start, keys.transposed
-        kernels.count_between(*keys.tile(lines), keys.width, *place, edge_keys, edge_cells, starts, shift, counts)
-        return counts
+        kernels.count_between(*keys.tile(lines), keys.width, *place, edge_keys, edge_cells, *bins, counts)
+        return counts.sum(axis=0)
 
-    return np.cumsum(np.sum(_each(count, _chunks(keys)), axis=0))[:-1] + 1
+    counts = np.sum(_each(count, _chunks(keys)), axis=0)
+    return np.cumsum(counts[: edge_keys.size]) + 1
 
 
 def _active(keys: KeyMatrix, labels: Vertices, finished: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -179,7 +189,7 @@ def _filter_round(keys: KeyMatrix, parent: Vertices, *, first: bool = False) -> 
 
 def _wanted(keys: KeyMatrix) -> int:
     longer = max(keys.shape)
-    return math.ceil(longer * (math.log(longer) + 1)) + 16
+    return math.ceil(longer * (math.log(longer) + 3)) + 16
 
 
 def _limit(keys: KeyMatrix) -> int:
@@ -275,17 +285,25 @@ def _leaving(keys: KeyMatrix, labels: Vertices, active: NDArray[np.bool_]) -> Fo
     """Return key and cell of the first edge from each active vertex to another component; key 0 where there is none."""
     m, _ = keys.shape
     values, cells = np.zeros(labels.size, np.uint64), np.zeros(labels.size, np.uint64)
+    ceiling = np.iinfo(keys.bits.dtype).max  # no key between components is larger
     for view in (keys, keys.across()):
         side = slice(m, None) if view.transposed else slice(0, m)
         lines = np.flatnonzero(active[side])
+        n_lines = len(view.bits)
         if not lines.size:
             continue
-        if view is not keys and lines.size * 8 > view.bits.shape[0]:  # too many lines to gather across memory
-            best, places = _heaviest_by_entry(keys, labels)
+        if view is keys and lines.size * 8 > n_lines * 7:
+            # The few lines that are not asked for cost little, and with them the largest key of all is known.
+            best, places = _heaviest_by_line(view, labels, np.arange(n_lines))
+            ceiling = best.max()
+            best, places = best[lines], places[lines]
+        elif view is not keys and lines.size * 8 > n_lines:  # too many lines to gather across memory
+            best, places = _heaviest_by_entry(keys, labels, ceiling)
             best, places = best[lines], places[lines]
         else:
             best, places = _heaviest_by_line(view, labels, lines)
-        values[side][lines], cells[side][lines] = best, view.cells(lines, places)
+        values[side][lines] = best
+        cells[side][lines] = view.cells(lines, places)
     return values, cells
 
 
@@ -304,14 +322,18 @@ def _heaviest_by_line(keys: KeyMatrix, labels: Vertices, lines: NDArray[np.int64
     return np.concatenate([best for best, _ in results]), np.concatenate([places for _, places in results])
 
 
-def _heaviest_by_entry(keys: KeyMatrix, labels: Vertices) -> tuple[NDArray[Any], Vertices]:
-    """Return for each entry its largest key to another component over all lines, and the first line that has it."""
+def _heaviest_by_entry(keys: KeyMatrix, labels: Vertices, ceiling: int) -> tuple[NDArray[Any], Vertices]:
+    """Return for each entry its largest key to another component over all lines, and the first line that has it.
+
+    `ceiling` is a key that none of these exceeds.
+    """
     own, others = _oriented(keys, labels)
 
     def search(chunk: slice) -> tuple[NDArray[Any], Vertices]:
         tile, magnitude, lift = keys.tile(chunk)
         best, places = np.zeros(keys.width, tile.dtype), np.zeros(keys.width, np.uint32)
-        kernels.heaviest_by_entry(tile, magnitude, lift, own[chunk], others, chunk.start, best, places)
+        limits = chunk.start, tile.dtype.type(ceiling)
+        kernels.heaviest_by_entry(tile, magnitude, lift, own[chunk], others, *limits, best, places)
         return best, places
 
     best, places = np.zeros(keys.width, keys.bits.dtype), np.zeros(keys.width, np.uint32)
