@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from topobounds import magnitude_overlap, maximum_spanning_forest, neural_persistence, persistence_diagram
 from topobounds.topology import forest as machine
 from topobounds.topology import spanning
+from topobounds.topology.keys import KeyMatrix
 from topobounds.topology.order import filtration
 
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
@@ -240,12 +241,37 @@ def test_a_layer_whose_first_round_is_its_last_takes_no_further_pass(monkeypatch
     assert magnitude_overlap(normal) == forest.overlap()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["normal", "one level", "few levels", "rising", "scaled"])
+def test_ranks_of_any_cells_are_their_places_in_the_sorted_layer(kind, dtype):
+    rng = np.random.default_rng(13)
+    for m, n, order, n_cells in itertools.product([1, 40, 150], [1, 60, 129, 300], "CF", [1, 5, 200]):
+        normal = rng.standard_normal((m, n))
+        weights = {
+            "normal": normal,
+            "one level": np.ones((m, n)),
+            "few levels": np.round(normal * 2),
+            "rising": np.sort(normal, axis=None).reshape(m, n),
+            "scaled": normal * np.exp(rng.standard_normal((m, 1))),
+        }[kind]
+        weights = np.asarray(weights.astype(dtype), order=order)
+        support = rng.random((m, n)) < 0.8 if n_cells == 5 else None
+        sorted_layer = filtration(weights, support).cells
+        places = np.sort(rng.choice(sorted_layer.size, min(n_cells, sorted_layer.size), replace=False))
+        if not places.size:
+            continue
+        keys = KeyMatrix.of(weights, support, zero_edges=True)
+        rows, cols = np.divmod(sorted_layer[places].astype(np.uint64), np.uint64(n))
+        cells = rows << np.uint64(32) | cols
+        np.testing.assert_array_equal(machine.ranks_of(keys, keys.at(cells), cells), places + 1)
+
+
 @pytest.mark.parametrize("kind", ["scaled", "all ones"])
 def test_a_forest_does_not_notice_what_becomes_of_its_weights(kind):
     rng = np.random.default_rng(9)
-    weights = (
-        rng.standard_normal((400, 300)) * np.logspace(0, 4, 400)[:, None] if kind == "scaled" else np.ones((400, 300))
-    )
+    weights = np.ones((400, 300))
+    if kind == "scaled":
+        weights = rng.standard_normal((400, 300)) * np.logspace(0, 4, 400)[:, None]
     cells, ranks, alpha = _oracle(weights)
     forest = maximum_spanning_forest(weights)
     weights[200:, 100:] = 0.5
