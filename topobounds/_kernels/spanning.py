@@ -369,6 +369,55 @@ def _edges_before(keys: Cells, cells: Cells, low: Any, high: Any, guess: Any, ke
     return low
 
 
+@numba.njit(nogil=True)
+def _count_ties(
+    tile: Keys, begin: Any, magnitude: Any, bound: Any, cells: Cells, passed: Any, first_cell: Any, counts: Any
+) -> None:
+    """Count the entries of a block that reach `bound` by the edges before them, whose cells are given in order."""
+    for lane in range(_U128):
+        while passed < np.uint64(cells.size) and cells[passed] <= first_cell + lane:
+            passed += _U1
+        counts[0, passed] += np.int64(np.uint64(tile[begin + lane] & magnitude) >= bound)
+
+
+@numba.njit(nogil=True)
+def _bins_of_all(
+    tile: Keys, begin: Any, lanes: Any, magnitude: Any, lightest: Any, span: Any, shift: Any, n_bins: int, places: Cells
+) -> None:
+    """Write the bin of every entry of a block to `places`: bin `n_bins` above all edges, the next one below them."""
+    for lane in range(lanes):
+        key = np.uint64(tile[begin + lane] & magnitude)
+        place = (key - lightest) >> shift if key - lightest <= span else np.uint64(n_bins)
+        places[lane] = np.uint64(n_bins) + _U1 if key < lightest else place
+
+
+@numba.njit(nogil=True)
+def _bins_of_some(
+    tile: Keys,
+    begin: Any,
+    lanes: Any,
+    magnitude: Any,
+    lightest: Any,
+    span: Any,
+    shift: Any,
+    n_bins: int,
+    places: Cells,
+    some_lanes: Cells,
+) -> Any:
+    """Write the bins of the entries of a block that reach `lightest`, and which these are; return how many."""
+    count = _U0
+    for half in range(_U0, lanes, _U64):
+        bits = _heavy(tile, begin + half, min(_U64, lanes - half), magnitude, lightest)
+        while bits:
+            lane = half + _lowest(bits)
+            bits &= bits - _U1
+            offset = np.uint64(tile[begin + lane] & magnitude) - lightest
+            places[count] = offset >> shift if offset <= span else np.uint64(n_bins)
+            some_lanes[count] = lane
+            count += _U1
+    return count
+
+
 @numba.njit(cache=True, nogil=True)
 def count_between(
     tile: Keys,
@@ -393,8 +442,7 @@ def count_between(
     0 to E added up are the answer.
     """
     n, n_edges = np.uint64(width), np.uint64(edge_keys.size)
-    lightest, span = edge_keys[-1], edge_keys[0] - edge_keys[-1]
-    raw_lightest, n_bins = lightest - np.uint64(lift), np.uint64(edges_above.size)
+    raw_lightest, span = edge_keys[-1] - np.uint64(lift), edge_keys[0] - edge_keys[-1]
     one_level = span == _U0 and not transposed
     passed = _U0  # with one level: the edges before a block, whose cells rise through the tile
     guesses = edges_above.copy()  # the last answer in each bin: among ties the next one is most often the same
@@ -410,35 +458,24 @@ def count_between(
                     continue
                 n_places = _number_at_least(tile, begin, magnitude, raw_lightest)
                 if one_level and not _any_at_least(tile, begin, magnitude, raw_lightest + _U1):
-                    # What is left ties with all edges: where no edge lies in the block, it is counted at once.
-                    while passed < n_edges and edge_cells[passed] < (row << _U32 | start):
+                    first_cell = row << _U32 | start
+                    while passed < n_edges and edge_cells[passed] < first_cell:
                         passed += _U1
-                    if passed == n_edges or edge_cells[passed] >= (row << _U32 | (start + lanes)):
+                    # What is left ties with all edges: where no edge lies in the block, it is counted at once.
+                    if passed == n_edges or edge_cells[passed] >= first_cell + lanes:
                         counts[0, passed] += np.int64(n_places)
-                        continue
-                    for lane in range(lanes):
-                        while passed < n_edges and edge_cells[passed] <= (row << _U32 | (start + lane)):
-                            passed += _U1
-                        counts[0, passed] += np.int64(np.uint64(tile[begin + lane] & magnitude) >= raw_lightest)
+                    else:
+                        _count_ties(tile, begin, magnitude, raw_lightest, edge_cells, passed, first_cell, counts)
                     continue
             # The bins of the entries in question; if these are many, of all entries, which takes no branch.
             if n_places > _U32:
                 n_places, in_question = lanes, every_lane
-                for lane in range(lanes):
-                    raw = np.uint64(tile[begin + lane] & magnitude)
-                    place = (raw - raw_lightest) >> shift if raw - raw_lightest <= span else n_bins
-                    places[lane] = n_bins + _U1 if raw < raw_lightest else place
+                _bins_of_all(tile, begin, lanes, magnitude, raw_lightest, span, shift, edges_above.size, places)
             else:
-                n_places, in_question = _U0, some_lanes
-                for half in range(_U0, lanes, _U64):
-                    bits = _heavy(tile, begin + half, min(_U64, lanes - half), magnitude, raw_lightest)
-                    while bits:
-                        lane = half + _lowest(bits)
-                        bits &= bits - _U1
-                        offset = np.uint64(tile[begin + lane] & magnitude) - raw_lightest
-                        places[n_places] = offset >> shift if offset <= span else n_bins
-                        in_question[n_places] = lane
-                        n_places += _U1
+                in_question = some_lanes
+                n_places = _bins_of_some(
+                    tile, begin, lanes, magnitude, raw_lightest, span, shift, edges_above.size, places, some_lanes
+                )
             # Every entry counts in the slot of its bin, in turn in two rows, for a slot that is hit again has to wait.
             n_unclear = _U0
             for i in range(n_places):

@@ -142,15 +142,18 @@ def ranks_of(keys: KeyMatrix, edge_keys: Cells, edge_cells: Cells) -> NDArray[np
     edges_in_bin = np.bincount((edge_keys - lightest).astype(np.int64) >> shift)
     edges_above = edge_keys.size - np.cumsum(edges_in_bin)
     slots = np.append(np.where(edges_in_bin, edge_keys.size + 1, edges_above), [0, edge_keys.size + 2])
-    bins = edges_above.astype(np.uint32), slots.astype(np.uint32), np.uint64(shift)
+    bins = edges_above.astype(np.uint32), slots.astype(np.uint32)
 
     def count(lines: slice) -> NDArray[np.int64]:
         counts = np.zeros((2, edge_keys.size + 3), np.int64)
-        place = lines.start, keys.transposed
-        kernels.count_between(*keys.tile(lines), keys.width, *place, edge_keys, edge_cells, *bins, counts)
-        return counts.sum(axis=0)
+        tile, magnitude, lift = keys.tile(lines)
+        layout = keys.width, lines.start, keys.transposed
+        kernels.count_between(
+            tile, magnitude, lift, *layout, edge_keys, edge_cells, bins[0], bins[1], np.uint64(shift), counts
+        )
+        return counts
 
-    counts = np.sum(_each(count, _chunks(keys)), axis=0)
+    counts: NDArray[np.int64] = np.sum(_each(count, _chunks(keys)), axis=(0, 1))
     return np.cumsum(counts[: edge_keys.size]) + 1
 
 
