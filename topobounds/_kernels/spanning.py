@@ -445,7 +445,8 @@ def count_between(
     raw_lightest, span = edge_keys[-1] - np.uint64(lift), edge_keys[0] - edge_keys[-1]
     one_level = span == _U0 and not transposed
     passed = _U0  # with one level: the edges before a block, whose cells rise through the tile
-    guesses = edges_above.copy()  # the last answer in each bin: among ties the next one is most often the same
+    # The last answer in the bin that begins after so many edges: among ties the next one is most often the same.
+    guesses = np.arange(edge_keys.size + 1).astype(np.uint64)
     every_lane = np.arange(_BLOCK).astype(np.uint64)
     some_lanes, places, unclear = np.empty_like(every_lane), np.empty_like(every_lane), np.empty_like(every_lane)
     for line in range(np.uint64(tile.size) // n):
@@ -490,6 +491,6 @@ def count_between(
                 cell = col << _U32 | row if transposed else row << _U32 | col
                 low = np.uint64(edges_above[place])
                 high = np.uint64(edges_above[place - _U1]) if place else n_edges
-                before = _edges_before(edge_keys, edge_cells, low, high, np.uint64(guesses[place]), key, cell)
-                guesses[place] = before
+                before = _edges_before(edge_keys, edge_cells, low, high, guesses[low], key, cell)
+                guesses[low] = before
                 counts[0, before] += 1

@@ -1,8 +1,8 @@
 """The maximum spanning forest of a dense layer in about one read of its weights.
 
-Filter rounds: a sample gives the bound that some M (ln M + 3) keys reach, M being the longer side; one pass over the
+Filter rounds: a sample gives the bound that some M (ln M + 4) keys reach, M being the longer side; one pass over the
 weights collects them; sorted, they go through Kruskal's algorithm. At random they make a connected graph, but for a
-vertex in one layer of ten, so the first round is most often all. Blocks and hierarchies take one round a level.
+vertex in one layer of twenty, so the first round is most often all. Blocks and hierarchies take one round a level.
 
 Borůvka rounds: every component but the one that is dearest to search takes the first edge that leaves it. Vertices
 left alone, dead rows, scales and heavy ties end here.
@@ -37,8 +37,8 @@ _CELLS_PER_CHUNK = 2**21
 _CELLS_PER_COPY = 2**17  # a tile that is copied stays in the cache
 _SAMPLED_HITS = 64  # sampled keys above the bound: it lets 1 +- 1/8 of what is wanted through
 _ROOM = 2**13  # entries, and those of one line, collected in one call of the kernel
-_BINS_PER_EDGE = 16  # so that few weights share their bin with an edge, and have to be compared with it
-_MOST_BINS = 2**16  # a table of them stays in the cache
+_BINS_PER_EDGE = 32  # so that few weights share their bin with an edge, and have to be compared with it
+_MOST_BINS = 2**17  # a table of them stays in the cache
 _NONE = np.empty(0, np.uint64)
 _PADDING = np.zeros(64, np.uint32)  # labels that kernels may read ahead of the first
 _TOO_MANY = 3  # times what is wanted
@@ -136,11 +136,15 @@ def spanning_edges(keys: KeyMatrix) -> Edges:
 
 def ranks_of(keys: KeyMatrix, edge_keys: Cells, edge_cells: Cells) -> NDArray[np.int64]:
     """Return the ranks, from 1, of cells in the total order among all cells of the layer: one pass over the weights."""
-    lightest, span = edge_keys[-1], int(edge_keys[0] - edge_keys[-1])
+    # The range of the edges' keys in bins: a weight whose bin holds no edge need not be compared with any.
+    lightest = edge_keys[-1]
+    span = int(edge_keys[0] - lightest)
     most_bins = min(_BINS_PER_EDGE << edge_keys.size.bit_length(), _MOST_BINS)
     shift = max(span.bit_length() - most_bins.bit_length() + 1, 0)
     edges_in_bin = np.bincount((edge_keys - lightest).astype(np.int64) >> shift)
     edges_above = edge_keys.size - np.cumsum(edges_in_bin)
+    # Where a weight is counted: by the edges above it, or, if its bin holds edges (E + 1), after comparing. Two more bins,
+    # for weights above all edges and for those below (E + 2, which nobody reads).
     slots = np.append(np.where(edges_in_bin, edge_keys.size + 1, edges_above), [0, edge_keys.size + 2])
     bins = edges_above.astype(np.uint32), slots.astype(np.uint32)
 
@@ -151,9 +155,9 @@ def ranks_of(keys: KeyMatrix, edge_keys: Cells, edge_cells: Cells) -> NDArray[np
         kernels.count_between(
             tile, magnitude, lift, *layout, edge_keys, edge_cells, bins[0], bins[1], np.uint64(shift), counts
         )
-        return counts
+        return np.asarray(counts.sum(axis=0))
 
-    counts: NDArray[np.int64] = np.sum(_each(count, _chunks(keys)), axis=(0, 1))
+    counts: NDArray[np.int64] = np.sum(_each(count, _chunks(keys)), axis=0)
     return np.cumsum(counts[: edge_keys.size]) + 1
 
 
@@ -192,7 +196,7 @@ def _filter_round(keys: KeyMatrix, parent: Vertices, *, first: bool = False) -> 
 
 def _wanted(keys: KeyMatrix) -> int:
     longer = max(keys.shape)
-    return math.ceil(longer * (math.log(longer) + 3)) + 16
+    return math.ceil(longer * (math.log(longer) + 4)) + 16
 
 
 def _limit(keys: KeyMatrix) -> int:
