@@ -143,8 +143,8 @@ def ranks_of(keys: KeyMatrix, edge_keys: Cells, edge_cells: Cells) -> NDArray[np
     shift = max(span.bit_length() - most_bins.bit_length() + 1, 0)
     edges_in_bin = np.bincount((edge_keys - lightest).astype(np.int64) >> shift)
     edges_above = edge_keys.size - np.cumsum(edges_in_bin)
-    # Where a weight is counted: by the edges above it, or, if its bin holds edges (E + 1), after comparing. Two more bins,
-    # for weights above all edges and for those below (E + 2, which nobody reads).
+    # Where a weight is counted: by the edges above its bin, or apart (E + 1) if the bin holds edges to compare with. Two
+    # bins more are for weights above all edges and for those below (E + 2, which nobody reads).
     slots = np.append(np.where(edges_in_bin, edge_keys.size + 1, edges_above), [0, edge_keys.size + 2])
     bins = edges_above.astype(np.uint32), slots.astype(np.uint32)
 
