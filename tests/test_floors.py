@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"_arguments", "_processors"},
-    {"_kernels", "_records", "_files"},
+    {"_kernels", "_records", "_files", "_engine"},
     {"layers", "weights", "supports"},
     {"checkpoint"},
     {"topology", "theory", "montecarlo", "runs"},

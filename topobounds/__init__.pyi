@@ -27,6 +27,7 @@ from .topology.convolution import CriticalWeights, critical_kernel_weights
 from .topology.effective import EffectiveMasks, EffectiveWeights, effective_density, effective_masks, effective_weights
 from .topology.network import NetworkForest, chain, network_forest
 from .topology.persistence import PersistenceDiagram, neural_persistence, persistence_diagram, total_neural_persistence
+from .topology.protocol import Deficit
 from .topology.recurrent import (
     UnrolledForest,
     recurrent_diagrams,
@@ -47,6 +48,7 @@ __all__ = [
     "CriticalRankLaw",
     "CriticalWeights",
     "CriticalWeightsEstimate",
+    "Deficit",
     "Dense",
     "EffectiveMasks",
     "EffectiveWeights",

@@ -11,7 +11,6 @@ the compiled kernels count.
 
 import math
 import secrets
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import MOST_TRIALS, argument_error, choice, integer
+from topobounds._engine import NumpyBudget
 from topobounds._processors import processors
 from topobounds._records import Record
 from topobounds.supports import Integers, Support, read_support
@@ -37,6 +37,7 @@ NUMPY_POPULATION = 1 << 36  # a cell and its place among the words drawn share 6
 NUMPY_BATCH, COMPILED_BATCH = 1 << 15, 1 << 21  # expected draws at a time: what stays in the cache; some 20 ms
 BITMAP_CELLS = 1 << 22  # above, a hash table is faster than clearing a bitmap,
 TABLE_CELLS = 256  # unless it is no smaller: it has 4 places of 64 bits for every cell drawn
+_ENGINE = NumpyBudget("topobounds._kernels.montecarlo", NUMPY_CELLS, LOADED_CELLS)
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MASK_64 = (1 << 64) - 1
@@ -216,29 +217,12 @@ def _batches(
 ) -> Iterator[tuple[Integers, Integers]]:
     """Yield, batch by batch, alpha and |forest ∩ top-k| of each trial."""
     work = _work(support, limit)
-    compiled = support.m * support.n > NUMPY_POPULATION or not _affords_numpy(trials * work)
+    compiled = support.m * support.n > NUMPY_POPULATION or not _ENGINE.affords(trials * work)
     size = max(1, (COMPILED_BATCH if compiled else NUMPY_BATCH) // work)
     batches = (range(first, min(first + size, trials)) for first in range(0, trials, size))
     ranks = _compiled_ranks if compiled else _numpy_ranks
     run = partial(_run, support, limit, seed, ranks)
     return _in_threads(run, batches, threads) if compiled else map(run, batches)
-
-
-_numpy_cells = [0]  # drawn by numpy so far
-
-
-def _affords_numpy(cells: int) -> bool:
-    """Say whether numpy is to draw so many cells: while the kernels are not loaded, and that would take longer.
-
-    All that numpy has drawn so far counts, so that many short runs never take more than twice the time that the better
-    of the two ways would have taken.
-    """
-    if "topobounds._kernels.montecarlo" in sys.modules:
-        return cells <= LOADED_CELLS
-    if _numpy_cells[0] + cells > NUMPY_CELLS:
-        return False
-    _numpy_cells[0] += cells
-    return True
 
 
 def _work(support: Support, limit: int | None) -> int:

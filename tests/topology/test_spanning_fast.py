@@ -1,6 +1,7 @@
 """The fast spanning forest against the plain Kruskal's algorithm on a full stable sort: the same edges, in order."""
 
 import itertools
+import pickle
 from pathlib import Path
 
 import ml_dtypes
@@ -14,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from topobounds import magnitude_overlap, maximum_spanning_forest, neural_persistence, persistence_diagram
 from topobounds.topology import forest as machine
 from topobounds.topology import spanning
+from topobounds.topology.keys import KeyMatrix
 from topobounds.topology.order import filtration
 
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
@@ -230,35 +232,73 @@ def test_infinity_in_the_corners_and_the_largest_finite_weight(dtype, place):
             maximum_spanning_forest(weights, mask, zeros=zeros)
 
 
-def test_ranks_are_counted_only_where_they_have_to_be(monkeypatch):
-    rng = np.random.default_rng(8)
-    normal = rng.standard_normal((400, 300)).astype(np.float32)
-    scaled = (normal * np.exp(2 * rng.standard_normal((400, 1)))).astype(np.float32)
-    forest = maximum_spanning_forest(scaled)
-    _, ranks, alpha = _oracle(scaled)
+def test_a_layer_whose_first_round_is_its_last_takes_no_further_pass(monkeypatch):
+    normal = np.random.default_rng(8).standard_normal((400, 300)).astype(np.float32)
+    _, ranks, _ = _oracle(normal)
     monkeypatch.setattr(machine, "ranks_of", None)
-    assert forest.overlap() == np.count_nonzero(ranks <= alpha) / alpha
-    assert magnitude_overlap(normal) == maximum_spanning_forest(normal).overlap()
-    with pytest.raises(TypeError):
-        _ = forest.critical_rank  # the lightest edge comes long after what was sorted
+    forest = maximum_spanning_forest(normal)
+    np.testing.assert_array_equal(forest.ranks, ranks)
+    assert magnitude_overlap(normal) == forest.overlap()
 
 
-@pytest.mark.parametrize("change", ["trained", "pruned to its forest"])
-def test_weights_that_changed_are_noticed_when_ranks_are_counted(change):
-    weights = np.random.default_rng(9).standard_normal((400, 300)) * np.logspace(0, 4, 400)[:, None]
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["normal", "one level", "few levels", "rising", "scaled"])
+def test_ranks_of_any_cells_are_their_places_in_the_sorted_layer(kind, dtype):
+    rng = np.random.default_rng(13)
+    for m, n, order, n_cells in itertools.product([1, 40, 150], [1, 60, 129, 300], "CF", [1, 5, 200]):
+        normal = rng.standard_normal((m, n))
+        weights = {
+            "normal": normal,
+            "one level": np.ones((m, n)),
+            "few levels": np.round(normal * 2),
+            "rising": np.sort(normal, axis=None).reshape(m, n),
+            "scaled": normal * np.exp(rng.standard_normal((m, 1))),
+        }[kind]
+        weights = np.asarray(weights.astype(dtype), order=order)
+        support = rng.random((m, n)) < 0.8 if n_cells == 5 else None
+        sorted_layer = filtration(weights, support).cells
+        places = np.sort(rng.choice(sorted_layer.size, min(n_cells, sorted_layer.size), replace=False))
+        if not places.size:
+            continue
+        keys = KeyMatrix.of(weights, support, zero_edges=True)
+        rows, cols = np.divmod(sorted_layer[places].astype(np.uint64), np.uint64(n))
+        cells = rows << np.uint64(32) | cols
+        np.testing.assert_array_equal(machine.ranks_of(keys, keys.at(cells), cells), places + 1)
+
+
+@pytest.mark.parametrize("kind", ["scaled", "all ones"])
+def test_a_forest_does_not_notice_what_becomes_of_its_weights(kind):
+    rng = np.random.default_rng(9)
+    weights = np.ones((400, 300))
+    if kind == "scaled":
+        weights = rng.standard_normal((400, 300)) * np.logspace(0, 4, 400)[:, None]
+    cells, ranks, alpha = _oracle(weights)
     forest = maximum_spanning_forest(weights)
-    kept = weights[forest.rows, forest.cols]
-    weights *= 1.001 if change == "trained" else 0
-    if change != "trained":
-        weights[forest.rows, forest.cols] = kept
-    with pytest.raises(RuntimeError, match="changed since the forest was made"):
-        _ = forest.ranks
-    assert forest.alpha == 699
-    assert "alpha=699" in repr(forest)
+    weights[200:, 100:] = 0.5
+    np.testing.assert_array_equal(forest.ranks, ranks)
+    assert (forest.critical_rank, forest.rows.tolist()) == (ranks[alpha - 1], (cells // 300).tolist())
+
+
+def test_the_critical_rank_of_equal_weights_is_that_of_the_last_row():
+    weights = np.ones((2500, 2000), np.float32)
+    forest = maximum_spanning_forest(weights)
+    weights[2400:, 1900:] = 0.5
+    assert forest.critical_rank == 4_998_001  # row 0, and the first cell of every other row
+    weights.fill(1)
+    np.testing.assert_array_equal(forest.ranks, [*range(1, 2001), *range(2001, 4_998_002, 2000)])
+
+
+def test_a_pickled_forest_holds_its_edges_and_no_weights():
+    weights = np.random.default_rng(0).standard_normal((1500, 1500)).astype(np.float32)
+    forest = maximum_spanning_forest(weights)
+    bytes_per_edge = 8 + 8 + 4 + 8  # row, column, weight, rank
+    stored = pickle.dumps(forest)
+    assert len(stored) < bytes_per_edge * forest.alpha + 2000
+    np.testing.assert_array_equal(pickle.loads(stored).ranks, forest.ranks)
 
 
 def test_numpy_alone_finds_the_same(monkeypatch):
-    monkeypatch.setattr(spanning, "_affords_numpy", lambda cells: True)
+    monkeypatch.setattr(spanning._ENGINE, "affords", lambda cells: True)
     rng = np.random.default_rng(10)
     for kind, zeros in itertools.product(KINDS, ["absent", "edge"]):
         m, n = rng.integers(1, 60, 2)

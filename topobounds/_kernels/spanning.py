@@ -24,7 +24,8 @@ _intrinsic: Any = extending.intrinsic
 ir: Any = cgutils.ir  # type: ignore[attr-defined]  # llvmlite's, which numba brings
 _LANES = 64  # entries compared at once; the answer is one bit each in an uint64
 _BLOCK = 128  # entries asked at once whether any of them is of interest: most often none is
-_U0, _U1, _U32, _U64, _U128 = np.uint64(0), np.uint64(1), np.uint64(32), np.uint64(_LANES), np.uint64(_BLOCK)
+_U0, _U1, _U15, _U32 = np.uint64(0), np.uint64(1), np.uint64(15), np.uint64(32)
+_U64, _U128 = np.uint64(_LANES), np.uint64(_BLOCK)
 _LOW = np.uint64(0xFFFFFFFF)
 
 
@@ -41,7 +42,7 @@ def _load(context: Any, builder: Any, array_type: Any, array: Any, start: Any, l
     return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=array_type.dtype.bitwidth // 8)
 
 
-# Left to itself the compiler neither compares many entries at once nor tells which of them passed: hence by hand.
+# LLVM does not vectorise these comparisons nor return a bit mask, so the vector code is written out.
 @_intrinsic
 def _any_at_least(_typing: Any, array: Any, start: Any, magnitude: Any, bound: Any) -> Any:
     """Whether one of the _BLOCK entries from `start` on, masked by `magnitude`, is at least `bound`."""
@@ -60,6 +61,28 @@ def _any_at_least(_typing: Any, array: Any, start: Any, magnitude: Any, bound: A
         return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
 
     return types.boolean(array, types.uint64, array.dtype, array.dtype), generate
+
+
+@_intrinsic
+def _number_at_least(_typing: Any, array: Any, start: Any, magnitude: Any, bound: Any) -> Any:
+    """How many of the _BLOCK entries from `start` on, masked by `magnitude`, are at least `bound`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind, lanes = signature.args[0], 256 // signature.args[0].dtype.bitwidth
+        mask, bounds = _splat(builder, args[2], lanes), _splat(builder, args[3], lanes)
+        counts = ir.Constant(mask.type, [0] * lanes)
+        for offset in range(0, _BLOCK, lanes):
+            place = builder.add(args[1], ir.Constant(ir.IntType(64), offset))
+            keys = builder.and_(_load(context, builder, kind, args[0], place, lanes), mask)
+            # A comparison that holds is -1 in every bit of its lane.
+            counts = builder.sub(counts, builder.sext(builder.icmp_unsigned(">=", keys, bounds), mask.type))
+        total = ir.Constant(ir.IntType(64), 0)
+        for lane in range(lanes):
+            count = builder.extract_element(counts, ir.Constant(ir.IntType(32), lane))
+            total = builder.add(total, count if lanes == 4 else builder.zext(count, ir.IntType(64)))
+        return total
+
+    return types.uint64(array, types.uint64, array.dtype, array.dtype), generate
 
 
 @_intrinsic
@@ -121,16 +144,6 @@ def _highest(_typing: Any, bits: Any) -> Any:
     def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         zeros = builder.ctlz(args[0], ir.Constant(ir.IntType(1), 1))
         return builder.sub(ir.Constant(ir.IntType(64), 63), zeros)
-
-    return types.uint64(types.uint64), generate
-
-
-@_intrinsic
-def _number(_typing: Any, bits: Any) -> Any:
-    """How many bits are set."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        return builder.ctpop(args[0])
 
     return types.uint64(types.uint64), generate
 
@@ -236,15 +249,23 @@ def heaviest_by_entry(
     own: Vertices,
     labels: Vertices,
     first: int,
+    ceiling: Any,
     keys: Keys,
     places: Vertices,
 ) -> None:
     """Raise `keys`, for each entry of a line, to the largest key that the lines of `tile` hold there.
 
-    As `heaviest_by_line`, across the lines: `places` receives the line, counted from `first`, the first of equals.
+    As `heaviest_by_line`, across the lines: `places` receives the line, counted from `first`, the first of equals. It
+    stops once all of `keys` have reached `ceiling`, which no key exceeds: where the largest weights tie, very soon.
     """
     n = np.uint64(labels.size) - _U64
     for line in range(np.uint64(own.size)):
+        if line & _U15 == _U15:  # seldom enough to cost nothing
+            reached = True
+            for entry in range(n):
+                reached &= keys[entry] >= ceiling
+            if reached:
+                return
         base, label, row = line * n, own[line], np.uint32(np.uint64(first) + line)
         for block in range(_U0, n, _U128):
             if block + _U128 <= n and not _any_above(tile, base + block, magnitude, lift, keys, block):
@@ -319,6 +340,84 @@ def hook(keys: Cells, cells: Cells, m: int, parent: Vertices, component_keys: Ce
     return merged
 
 
+@numba.njit(inline="always")
+def _enters_before(keys: Cells, cells: Cells, edge: Any, key: Any, cell: Any) -> Any:
+    """Whether an edge is at or before the entry of this key and cell in the total order."""
+    return keys[edge] > key or (keys[edge] == key and cells[edge] <= cell)
+
+
+@numba.njit(inline="always")
+def _edges_before(keys: Cells, cells: Cells, low: Any, high: Any, guess: Any, key: Any, cell: Any) -> Any:
+    """Return how many edges are at or before the entry of this key and cell: from `low` to `high`, `guess` perhaps."""
+    if high - low == _U1:  # written without a branch, which could not be foreseen
+        return low + np.uint64((keys[low] > key) | ((keys[low] == key) & (cells[low] <= cell)))
+    for _ in range(2):
+        after = guess < high and (keys[guess] > key or (keys[guess] == key and cells[guess] <= cell))
+        last = guess - _U1
+        before = guess == low or keys[last] > key or (keys[last] == key and cells[last] <= cell)
+        if before and not after:
+            return guess
+        if not before:
+            break
+        guess += _U1
+    while low < high:
+        middle = (low + high) >> _U1
+        if keys[middle] > key or (keys[middle] == key and cells[middle] <= cell):
+            low = middle + _U1
+        else:
+            high = middle
+    return low
+
+
+@numba.njit(nogil=True)
+def _count_ties(
+    tile: Keys, begin: Any, magnitude: Any, bound: Any, cells: Cells, passed: Any, first_cell: Any, counts: Any
+) -> None:
+    """Count the entries of a block that reach `bound` by the edges before them, whose cells are given in order."""
+    for lane in range(_U128):
+        while passed < np.uint64(cells.size) and cells[passed] <= first_cell + lane:
+            passed += _U1
+        counts[0, passed] += np.int64(np.uint64(tile[begin + lane] & magnitude) >= bound)
+
+
+@numba.njit(nogil=True)
+def _bins_of_all(
+    tile: Keys, begin: Any, lanes: Any, magnitude: Any, lightest: Any, span: Any, shift: Any, n_bins: int, places: Cells
+) -> None:
+    """Write the bin of every entry of a block to `places`: bin `n_bins` above all edges, the next one below them."""
+    for lane in range(lanes):
+        key = np.uint64(tile[begin + lane] & magnitude)
+        place = (key - lightest) >> shift if key - lightest <= span else np.uint64(n_bins)
+        places[lane] = np.uint64(n_bins) + _U1 if key < lightest else place
+
+
+@numba.njit(nogil=True)
+def _bins_of_some(
+    tile: Keys,
+    begin: Any,
+    lanes: Any,
+    magnitude: Any,
+    lightest: Any,
+    span: Any,
+    shift: Any,
+    n_bins: int,
+    places: Cells,
+    some_lanes: Cells,
+) -> Any:
+    """Write the bins of the entries of a block that reach `lightest`, and which these are; return how many."""
+    count = _U0
+    for half in range(_U0, lanes, _U64):
+        bits = _heavy(tile, begin + half, min(_U64, lanes - half), magnitude, lightest)
+        while bits:
+            lane = half + _lowest(bits)
+            bits &= bits - _U1
+            offset = np.uint64(tile[begin + lane] & magnitude) - lightest
+            places[count] = offset >> shift if offset <= span else np.uint64(n_bins)
+            some_lanes[count] = lane
+            count += _U1
+    return count
+
+
 @numba.njit(cache=True, nogil=True)
 def count_between(
     tile: Keys,
@@ -329,36 +428,69 @@ def count_between(
     transposed: bool,
     edge_keys: Cells,
     edge_cells: Cells,
-    starts: NDArray[np.int64],
+    edges_above: NDArray[np.uint32],
+    slots: NDArray[np.uint32],
     shift: Any,
     counts: NDArray[np.int64],
 ) -> None:
-    """Add to ``counts[e]`` the number of entries of `tile` that have exactly e of the given edges at or before them.
+    """Count, for each e, the entries of `tile` that have exactly e of the E given edges at or before them.
 
-    The edges are in order. ``starts[d]`` is the number of edges whose key, shifted right by `shift`, exceeds d; among
-    edges that share that prefix the place is searched by halving. `counts` is modified in place.
+    The edges are in order. Bin b holds the 2^shift keys from ``edge_keys[-1] + (b << shift)`` on, and
+    ``edges_above[b]`` edges are in higher bins. ``slots[b]`` is that number where the bin holds no edge, for then it
+    is the answer, and E + 1 where it holds edges. Two bins more are for keys above those of all edges, whose slot is
+    0, and for keys below, whose slot is E + 2. `counts` has two rows of E + 3 entries, modified in place: columns
+    0 to E added up are the answer.
     """
-    n, lightest, heaviest = np.uint64(width), edge_keys[-1] - np.uint64(lift), edge_keys[0] - np.uint64(lift)
+    n, n_edges = np.uint64(width), np.uint64(edge_keys.size)
+    raw_lightest, span = edge_keys[-1] - np.uint64(lift), edge_keys[0] - edge_keys[-1]
+    one_level = span == _U0 and not transposed
+    passed = _U0  # with one level: the edges before a block, whose cells rise through the tile
+    # The last answer in the bin that begins after so many edges: among ties the next one is most often the same.
+    guesses = np.arange(edge_keys.size + 1).astype(np.uint64)
+    every_lane = np.arange(_BLOCK).astype(np.uint64)
+    some_lanes, places, unclear = np.empty_like(every_lane), np.empty_like(every_lane), np.empty_like(every_lane)
     for line in range(np.uint64(tile.size) // n):
         row = np.uint64(first) + line
-        for start in range(_U0, n, _U64):
-            lanes = min(_U64, n - start)
-            bits = _heavy(tile, line * n + start, lanes, magnitude, lightest)
-            if bits:
-                above = _heavy(tile, line * n + start, lanes, magnitude, heaviest + _U1)
-                counts[0] += np.int64(_number(above))
-                bits ^= above
-            while bits:
-                col = start + _lowest(bits)
-                bits &= bits - _U1
-                key = np.uint64(tile[line * n + col] & magnitude) + np.uint64(lift)
-                cell = col << _U32 | row if transposed else row << _U32 | col
-                prefix = key >> np.uint64(shift)
-                low, high = starts[prefix], starts[prefix - _U1] if prefix else edge_keys.size
-                while low < high:
-                    middle = (low + high) // 2
-                    if edge_keys[middle] > key or (edge_keys[middle] == key and edge_cells[middle] <= cell):
-                        low = middle + 1
+        for start in range(_U0, n, _U128):
+            lanes, begin = min(_U128, n - start), line * n + start
+            n_places = lanes
+            if lanes == _U128:
+                if not _any_at_least(tile, begin, magnitude, raw_lightest):
+                    continue
+                n_places = _number_at_least(tile, begin, magnitude, raw_lightest)
+                if one_level and not _any_at_least(tile, begin, magnitude, raw_lightest + _U1):
+                    first_cell = row << _U32 | start
+                    while passed < n_edges and edge_cells[passed] < first_cell:
+                        passed += _U1
+                    # What is left ties with all edges: where no edge lies in the block, it is counted at once.
+                    if passed == n_edges or edge_cells[passed] >= first_cell + lanes:
+                        counts[0, passed] += np.int64(n_places)
                     else:
-                        high = middle
-                counts[low] += 1
+                        _count_ties(tile, begin, magnitude, raw_lightest, edge_cells, passed, first_cell, counts)
+                    continue
+            # The bins of the entries in question; if these are many, of all entries, which takes no branch.
+            if n_places > _U32:
+                n_places, in_question = lanes, every_lane
+                _bins_of_all(tile, begin, lanes, magnitude, raw_lightest, span, shift, edges_above.size, places)
+            else:
+                in_question = some_lanes
+                n_places = _bins_of_some(
+                    tile, begin, lanes, magnitude, raw_lightest, span, shift, edges_above.size, places, some_lanes
+                )
+            # Every entry counts in the slot of its bin, in turn in two rows, for a slot that is hit again has to wait.
+            n_unclear = _U0
+            for i in range(n_places):
+                slot = np.uint64(slots[places[i]])
+                counts[i & _U1, slot] += 1
+                unclear[n_unclear] = i
+                n_unclear += np.uint64(slot == n_edges + _U1)
+            # Those that share a bin with edges are compared with these.
+            for i in range(n_unclear):
+                lane, place = in_question[unclear[i]], places[unclear[i]]
+                key, col = np.uint64(tile[begin + lane] & magnitude) + np.uint64(lift), start + lane
+                cell = col << _U32 | row if transposed else row << _U32 | col
+                low = np.uint64(edges_above[place])
+                high = np.uint64(edges_above[place - _U1]) if place else n_edges
+                before = _edges_before(edge_keys, edge_cells, low, high, guesses[low], key, cell)
+                guesses[low] = before
+                counts[0, before] += 1

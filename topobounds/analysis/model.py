@@ -244,29 +244,18 @@ def _measured_matrix(weights: NDArray[Any]) -> dict[str, Any]:
 
 
 def _measured_kernel(weights: NDArray[Any], conv: Conv) -> dict[str, Any]:
-    from topobounds.pruning import magnitude_mask
     from topobounds.topology.convolution import critical_kernel_weights
     from topobounds.topology.persistence import neural_persistence
 
     critical = critical_kernel_weights(weights, conv)
-    n_critical = critical.n_critical
-    shared = int((critical.mask & magnitude_mask(weights, n_critical)).sum())
     return {
         "alpha": critical.alpha,
         "components": critical.n_components,
-        "critical": n_critical,
-        "critical_rank": _rank(weights, critical.indices[n_critical - 1]) if n_critical else 0,
-        "overlap": shared / n_critical if n_critical else 1.0,
+        "critical": critical.n_critical,
+        "critical_rank": critical.critical_rank,
+        "overlap": critical.overlap(),
         "neural_persistence": neural_persistence(critical.diagram, normalized=True),
     }
-
-
-def _rank(weights: NDArray[Any], index: int) -> int:
-    """Return the place of one weight in the total order, from 1."""
-    from topobounds.weights import order_keys, weight_array
-
-    values = order_keys(weight_array(weights)).ravel()  # an integer need not have its own absolute value
-    return int(np.count_nonzero(values > values[index]) + np.count_nonzero(values[: index + 1] == values[index]))
 
 
 def _number(ratio: Fraction | None) -> float | None:

@@ -13,16 +13,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, choice
 from topobounds._kernels.convolution import label_vertices
-from topobounds._records import Record
 from topobounds.layers import Axis, Conv
 from topobounds.topology.persistence import PersistenceDiagram
-from topobounds.topology.shared import SharedGraph, TapEdges, critical_weights, entry_levels
+from topobounds.topology.protocol import Deficit, RankedForest
+from topobounds.topology.shared import SharedGraph, TapEdges, critical_weights, entry_levels, ranks_in_order
 from topobounds.topology.spanning import Zeros
 from topobounds.weights import as_array, check_finite, mask_matrix, order_keys, weight_array
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CriticalWeights(Record):
+class CriticalWeights(RankedForest):
     """The kernel weights that carry a convolution's spanning forest.
 
     Attributes
@@ -35,6 +35,8 @@ class CriticalWeights(Record):
         of the spanning forest.
     weights : ndarray, one entry per critical weight
         |w| of each, descending, in the type of the weights.
+    ranks : ndarray of int64, one entry per critical weight
+        Position of each among all stored weights (of the support) in the total order, from 1, ascending.
     weight_shape : tuple of int
         Shape of the kernel.
     shape : tuple of int
@@ -50,11 +52,13 @@ class CriticalWeights(Record):
     indices: NDArray[np.int64]
     merges: NDArray[np.int64]
     weights: NDArray[Any]
+    ranks: NDArray[np.int64]
     weight_shape: tuple[int, ...]
     shape: tuple[int, int]
     n_critical: int
     alpha: int
     n_components: int
+    _conv: Conv
 
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
@@ -106,6 +110,26 @@ class CriticalWeights(Record):
             w_max=self.w_max,
             backend="kruskal",
         )
+
+    @property
+    def _n_carriers(self) -> int:
+        return self.n_critical
+
+    @property
+    def _n_stored(self) -> int:
+        return math.prod(self.weight_shape)
+
+    def _deficit_of_first(self, n_carriers: int) -> Deficit:
+        """Return the deficit in neurons, channel by position, not in channels.
+
+        The edges of the forest join neurons, and `alpha` counts them: so only with neurons is a lost edge a silent
+        neuron or a fragment. A padded border can leave neurons silent in a channel that has weights.
+        """
+        silent_inputs, silent_outputs = (
+            touched.size - int(np.count_nonzero(touched)) for touched in _touched(self.indices[:n_carriers], self._conv)
+        )
+        n_components = sum(self.shape) - int(self.merges[:n_carriers].sum())
+        return Deficit(silent_inputs, silent_outputs, n_components - silent_inputs - silent_outputs)
 
     def __repr__(self) -> str:
         return (
@@ -178,11 +202,13 @@ def critical_kernel_weights(
         indices=indices,
         merges=merges,
         weights=values,
+        ranks=ranks_in_order(matrix, support, zeros, indices),
         weight_shape=conv.weight_shape,
         shape=(conv.n_inputs, conv.n_outputs),
         n_critical=n_critical,
         alpha=int(merges[:n_critical].sum()),
         n_components=conv.n_vertices - int(merges.sum()),
+        _conv=conv,
     )
 
 
@@ -227,6 +253,35 @@ def _critical(levels: NDArray[Any], conv: Conv) -> tuple[NDArray[np.int64], NDAr
     np.add.at(merges, part, np.concatenate(merged))
     order = np.argsort(~levels[indices], kind="stable")
     return indices[order], merges[order]
+
+
+def _touched(indices: NDArray[np.int64], conv: Conv) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which input and output neurons, channel by channel, have an edge of one of these kernel weights."""
+    n_first, n_second = conv.weight_shape[:2]
+    pairs, taps = np.divmod(indices, math.prod(conv.kernel_size))
+    firsts, seconds = np.divmod(pairs, n_second)
+    seconds += firsts // (n_first // conv.groups) * n_second  # the channels of one group follow those of another
+    cells_of_tap, positions_of_tap = _reach(conv)
+    positions = np.zeros((n_first, positions_of_tap.shape[1]), np.bool_)
+    cells = np.zeros((n_second * conv.groups, cells_of_tap.shape[1]), np.bool_)
+    for tap in np.unique(taps):
+        positions[firsts[taps == tap]] |= positions_of_tap[tap]
+        cells[seconds[taps == tap]] |= cells_of_tap[tap]
+    return (positions, cells) if conv.transposed else (cells, positions)
+
+
+def _reach(conv: Conv) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which cells each tap of a channel reads, and at which positions it reads one: a row for every tap."""
+    cells = positions = np.ones((1, 1), np.bool_)
+    for axis in conv.axes:
+        axis_taps, axis_cells, axis_positions = axis_edges(axis)
+        reads = np.zeros((axis.kernel, axis.size), np.bool_)
+        reads[axis_taps, axis_cells] = True
+        used = np.zeros((axis.kernel, axis.positions), np.bool_)
+        used[axis_taps, axis_positions] = True
+        # A tap of several dimensions reads the product of what it reads along each.
+        cells, positions = np.kron(cells, reads), np.kron(positions, used)
+    return cells, positions
 
 
 def layer_graphs(conv: Conv) -> Iterator[tuple[int, SharedGraph]]:

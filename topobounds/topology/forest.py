@@ -1,11 +1,14 @@
 """The maximum spanning forest of a dense layer in about one read of its weights.
 
-Filter rounds: a sample gives the bound that some M (ln M + 1) keys reach, M being the longer side; one pass over the
-weights collects them; sorted, they go through Kruskal's algorithm. At random they make a graph that is connected but
-for a few vertices, so the first round is most often nearly all. Blocks and hierarchies take one round a level.
+Filter rounds: a sample gives the bound that some M (ln M + 4) keys reach, M being the longer side; one pass over the
+weights collects them; sorted, they go through Kruskal's algorithm. At random they make a connected graph, but for a
+vertex in one layer of twenty, so the first round is most often all. Blocks and hierarchies take one round a level.
 
 Borůvka rounds: every component but the one that is dearest to search takes the first edge that leaves it. Vertices
 left alone, dead rows, scales and heavy ties end here.
+
+Ranks: the first round sorts all cells down to its bound, so the ranks of its edges are known. Those of later edges take
+one more pass, which counts the cells between them.
 
 Every round is exact whatever the sample was, and the order is total: any number of threads finds the same forest.
 """
@@ -34,10 +37,12 @@ _CELLS_PER_CHUNK = 2**21
 _CELLS_PER_COPY = 2**17  # a tile that is copied stays in the cache
 _SAMPLED_HITS = 64  # sampled keys above the bound: it lets 1 +- 1/8 of what is wanted through
 _ROOM = 2**13  # entries, and those of one line, collected in one call of the kernel
+_BINS_PER_EDGE = 32  # so that few weights share their bin with an edge, and have to be compared with it
+_MOST_BINS = 2**17  # a table of them stays in the cache
 _NONE = np.empty(0, np.uint64)
 _PADDING = np.zeros(64, np.uint32)  # labels that kernels may read ahead of the first
 _TOO_MANY = 3  # times what is wanted
-_CROWD = 8  # vertices a component from which on a filter round is likely to join more than a Borůvka round
+_CROWD = 8  # above this many active vertices per component a filter round beats a Borůvka round
 
 
 @dataclass(frozen=True)
@@ -106,9 +111,9 @@ def spanning_edges(keys: KeyMatrix) -> Edges:
     m, n = keys.shape
     parent = np.arange(m + n, dtype=np.uint32)
     finished = np.zeros(m + n, np.bool_)
-    early, ranks, n_sorted, complete = _filter_round(keys, parent, first=True)
+    early, ranks, complete = _filter_round(keys, parent, first=True)
     late: list[Found] = []
-    stuck = not n_sorted
+    stuck = not early[0].size
     while not complete:
         kernels.label(parent)
         active = _active(keys, parent, finished)
@@ -119,29 +124,41 @@ def spanning_edges(keys: KeyMatrix) -> Edges:
             late.append(_boruvka_round(keys, parent, active, finished))
             stuck = False
         else:
-            found, _, _, complete = _filter_round(keys, parent)
+            found, _, complete = _filter_round(keys, parent)
             late.append(found)
             stuck = 2 * found[0].size < n_components  # a Borůvka round always joins as many as that
     if not late:
-        return Edges(early[1], early[0], ranks, n_sorted)
+        return Edges(early[1], early[0], ranks)
     late_keys, late_cells = _in_order(*(np.concatenate(arrays) for arrays in zip(*late, strict=True)))
     edge_keys, edge_cells = np.concatenate([early[0], late_keys]), np.concatenate([early[1], late_cells])
-    return Edges(edge_cells, edge_keys, ranks, n_sorted)
+    return Edges(edge_cells, edge_keys, ranks)
 
 
 def ranks_of(keys: KeyMatrix, edge_keys: Cells, edge_cells: Cells) -> NDArray[np.int64]:
     """Return the ranks, from 1, of cells in the total order among all cells of the layer: one pass over the weights."""
-    shift = max(keys.bits.itemsize * 8 - 17, 0)  # the key's first 16 bits after the sign
-    prefixes = (edge_keys >> np.uint64(shift)).astype(np.int64)
-    starts = np.searchsorted(-prefixes, -np.arange(2**16 + 2))
+    # The range of the edges' keys in bins: a weight whose bin holds no edge need not be compared with any.
+    lightest = edge_keys[-1]
+    span = int(edge_keys[0] - lightest)
+    most_bins = min(_BINS_PER_EDGE << edge_keys.size.bit_length(), _MOST_BINS)
+    shift = max(span.bit_length() - most_bins.bit_length() + 1, 0)
+    edges_in_bin = np.bincount((edge_keys - lightest).astype(np.int64) >> shift)
+    edges_above = edge_keys.size - np.cumsum(edges_in_bin)
+    # Where a weight is counted: by the edges above its bin, or apart (E + 1) if the bin holds edges to compare with.
+    # Two bins more are for weights above all edges and for those below (E + 2, which nobody reads).
+    slots = np.append(np.where(edges_in_bin, edge_keys.size + 1, edges_above), [0, edge_keys.size + 2])
+    bins = edges_above.astype(np.uint32), slots.astype(np.uint32)
 
     def count(lines: slice) -> NDArray[np.int64]:
-        counts = np.zeros(edge_keys.size + 1, np.int64)
-        place = lines.start, keys.transposed
-        kernels.count_between(*keys.tile(lines), keys.width, *place, edge_keys, edge_cells, starts, shift, counts)
-        return counts
+        counts = np.zeros((2, edge_keys.size + 3), np.int64)
+        tile, magnitude, lift = keys.tile(lines)
+        layout = keys.width, lines.start, keys.transposed
+        kernels.count_between(
+            tile, magnitude, lift, *layout, edge_keys, edge_cells, bins[0], bins[1], np.uint64(shift), counts
+        )
+        return np.asarray(counts.sum(axis=0))
 
-    return np.cumsum(np.sum(_each(count, _chunks(keys)), axis=0))[:-1] + 1
+    counts: NDArray[np.int64] = np.sum(_each(count, _chunks(keys)), axis=0)
+    return np.cumsum(counts[: edge_keys.size]) + 1
 
 
 def _active(keys: KeyMatrix, labels: Vertices, finished: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -152,14 +169,12 @@ def _active(keys: KeyMatrix, labels: Vertices, finished: NDArray[np.bool_]) -> N
     return active
 
 
-def _filter_round(
-    keys: KeyMatrix, parent: Vertices, *, first: bool = False
-) -> tuple[Found, NDArray[np.int64], int, bool]:
+def _filter_round(keys: KeyMatrix, parent: Vertices, *, first: bool = False) -> tuple[Found, NDArray[np.int64], bool]:
     """Join the components that `parent` labels by all edges whose key reaches a bound; `parent` is modified in place.
 
-    Returns the edges, their ranks among the edges between components, the number of those that reached the bound,
-    and whether these were all there are. If they were many more than wanted, it does nothing. In the `first` round
-    every vertex is a component.
+    Returns the edges, their ranks among the edges between components, and whether no edge is left to find. If many more
+    than wanted reached the bound, it does nothing. In the `first` round every vertex is a component, so the ranks are
+    those among all cells.
     """
     m, n = keys.shape
     own, labels = _oriented(keys, parent)
@@ -176,12 +191,12 @@ def _filter_round(
     found = codes[positions]
     cells = coding.cells(found)
     complete = bound == 1 or positions.size == m + n - 1
-    return (coding.keys(found, keys, cells), cells), positions + 1, codes.size, complete
+    return (coding.keys(found, keys, cells), cells), positions + 1, complete
 
 
 def _wanted(keys: KeyMatrix) -> int:
     longer = max(keys.shape)
-    return math.ceil(longer * (math.log(longer) + 1)) + 16
+    return math.ceil(longer * (math.log(longer) + 4)) + 16
 
 
 def _limit(keys: KeyMatrix) -> int:
@@ -277,17 +292,25 @@ def _leaving(keys: KeyMatrix, labels: Vertices, active: NDArray[np.bool_]) -> Fo
     """Return key and cell of the first edge from each active vertex to another component; key 0 where there is none."""
     m, _ = keys.shape
     values, cells = np.zeros(labels.size, np.uint64), np.zeros(labels.size, np.uint64)
+    ceiling = np.iinfo(keys.bits.dtype).max  # no key between components is larger
     for view in (keys, keys.across()):
         side = slice(m, None) if view.transposed else slice(0, m)
         lines = np.flatnonzero(active[side])
+        n_lines = len(view.bits)
         if not lines.size:
             continue
-        if view is not keys and lines.size * 8 > view.bits.shape[0]:  # too many lines to gather across memory
-            best, places = _heaviest_by_entry(keys, labels)
+        if view is keys and lines.size * 8 > n_lines * 7:
+            # The few lines that are not asked for cost little, and with them the largest key of all is known.
+            best, places = _heaviest_by_line(view, labels, np.arange(n_lines))
+            ceiling = best.max()
+            best, places = best[lines], places[lines]
+        elif view is not keys and lines.size * 8 > n_lines:  # too many lines to gather across memory
+            best, places = _heaviest_by_entry(keys, labels, ceiling)
             best, places = best[lines], places[lines]
         else:
             best, places = _heaviest_by_line(view, labels, lines)
-        values[side][lines], cells[side][lines] = best, view.cells(lines, places)
+        values[side][lines] = best
+        cells[side][lines] = view.cells(lines, places)
     return values, cells
 
 
@@ -306,14 +329,18 @@ def _heaviest_by_line(keys: KeyMatrix, labels: Vertices, lines: NDArray[np.int64
     return np.concatenate([best for best, _ in results]), np.concatenate([places for _, places in results])
 
 
-def _heaviest_by_entry(keys: KeyMatrix, labels: Vertices) -> tuple[NDArray[Any], Vertices]:
-    """Return for each entry its largest key to another component over all lines, and the first line that has it."""
+def _heaviest_by_entry(keys: KeyMatrix, labels: Vertices, ceiling: int) -> tuple[NDArray[Any], Vertices]:
+    """Return for each entry its largest key to another component over all lines, and the first line that has it.
+
+    `ceiling` is a key that none of these exceeds.
+    """
     own, others = _oriented(keys, labels)
 
     def search(chunk: slice) -> tuple[NDArray[Any], Vertices]:
         tile, magnitude, lift = keys.tile(chunk)
         best, places = np.zeros(keys.width, tile.dtype), np.zeros(keys.width, np.uint32)
-        kernels.heaviest_by_entry(tile, magnitude, lift, own[chunk], others, chunk.start, best, places)
+        limits = chunk.start, tile.dtype.type(ceiling)
+        kernels.heaviest_by_entry(tile, magnitude, lift, own[chunk], others, *limits, best, places)
         return best, places
 
     best, places = np.zeros(keys.width, keys.bits.dtype), np.zeros(keys.width, np.uint32)

@@ -67,25 +67,30 @@ def circular_critical_kernel_weights(weights: ArrayLike, conv: Conv) -> Critical
     """
     graph = _GainGraph(checked_conv(conv))
     magnitudes = _magnitudes(weights, conv)
-    indices, merges = [], []
+    indices: list[int] = []
+    merges: list[int] = []
+    ranks: list[int] = []
     remaining = conv.n_vertices - conv.n_components
-    for index in np.argsort(-magnitudes.astype(np.float64), kind="stable").tolist():
+    for rank, index in enumerate(np.argsort(-magnitudes.astype(np.float64), kind="stable").tolist(), 1):
         if not remaining or not magnitudes[index]:
             break
         merged = graph.add(index)
         if merged:
             indices.append(index)
             merges.append(merged)
+            ranks.append(rank)
             remaining -= merged
     return CriticalWeights(
         indices=np.array(indices, np.int64),
         merges=np.array(merges, np.int64),
         weights=magnitudes[indices],
+        ranks=np.array(ranks, np.int64),
         weight_shape=conv.weight_shape,
         shape=(conv.n_inputs, conv.n_outputs),
         n_critical=len(indices),
         alpha=sum(merges),
         n_components=conv.n_vertices - sum(merges),
+        _conv=conv,
     )
 
 

@@ -101,6 +101,19 @@ class KeyMatrix:
         """Return |w| of keys, in the type of the weights."""
         return (keys - np.uint64(self.lift)).astype(self.bits.dtype).view(dtype)
 
+    def first_reaching(self, values: NDArray[np.float64], strictly: NDArray[np.bool_], dtype: np.dtype[Any]) -> Cells:
+        """Return the least key whose |w| is at least each value, or above it where `strictly` is true.
+
+        `dtype` is that of the weights, which need not hold the values: it is rounded to the nearest, and where that
+        falls short the next key is taken.
+        """
+        with np.errstate(over="ignore"):  # beyond the largest number is infinity, which no weight reaches
+            nearest = values.astype(dtype)
+        held = nearest.astype(np.float64)
+        short = (held < values) | (strictly & (held == values))
+        keys: Cells = nearest.view(self.bits.dtype).astype(np.uint64) + short.astype(np.uint64)
+        return keys + np.uint64(self.lift)
+
     def sample(self, size: int) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
         """Return about `size` keys from everywhere, in rows of neighbours, and the line and first entry of each row."""
         run = min(_RUN, self.width)
@@ -139,12 +152,19 @@ class Edges:
     cells, keys : ndarray of uint64
         ``row << 32 | column``, and the key there.
     ranks : ndarray of int64
-        Ranks, from 1, of the first of them: those among the `n_sorted` first cells of the layer.
-    n_sorted : int
-        How many of the layer's cells were put in order.
+        Ranks, from 1, of the first of them: as many as became known while the forest was made.
     """
 
     cells: Cells
     keys: Cells
     ranks: NDArray[np.int64]
-    n_sorted: int
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Row of each edge."""
+        return (self.cells >> np.uint64(32)).astype(np.int64)
+
+    @property
+    def cols(self) -> NDArray[np.int64]:
+        """Column of each edge."""
+        return (self.cells & np.uint64(2**32 - 1)).astype(np.int64)

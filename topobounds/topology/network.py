@@ -3,25 +3,27 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._arguments import argument_error, choice, integers, items
+from topobounds._arguments import argument_error, choice, items
 from topobounds._kernels.convolution import join
-from topobounds._records import Record
 from topobounds.layers import Dense, Network
-from topobounds.topology.spanning import SpanningForest, Zeros, maximum_spanning_forest
+from topobounds.topology.forest import ranks_of
+from topobounds.topology.keys import Cells, KeyMatrix
+from topobounds.topology.persistence import PersistenceDiagram
+from topobounds.topology.protocol import Deficit, RankedForest
+from topobounds.topology.spanning import Zeros, layer_edges
 from topobounds.weights import weight_matrix
 
 Connection = tuple[ArrayLike, Hashable, Hashable]
-_CELLS_SORTED = 2**21
+_AFTER_ALL_CELLS = np.uint64(2**64 - 1)  # as the cell of a bound: no cell of its key comes after it
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class NetworkForest(Record):
+class NetworkForest(RankedForest):
     """The maximum spanning forest of a network of dense layers that share their neurons.
 
     Attributes
@@ -34,6 +36,8 @@ class NetworkForest(Record):
         Its place in the matrix of that layer.
     weights : ndarray of float64, one entry per edge
         |w|, descending.
+    ranks : ndarray of int64, one entry per edge
+        Position of each edge among all weights of the network in the total order, from 1, ascending.
     zeros : {"absent", "edge"}
         Whether weights that are zero made edges of weight 0.
     alpha : int
@@ -48,12 +52,10 @@ class NetworkForest(Record):
     rows: NDArray[np.int64]
     cols: NDArray[np.int64]
     weights: NDArray[np.float64]
+    ranks: NDArray[np.int64]
     zeros: Zeros
     alpha: int
     n_components: int
-    _positions: NDArray[np.int64]
-    _forests: tuple[SpanningForest, ...]
-    _matrices: tuple[NDArray[Any], ...]
 
     @property
     def ratio(self) -> Fraction | None:
@@ -70,76 +72,54 @@ class NetworkForest(Record):
         """|w| / w_max of each edge: the finite part of the network's persistence diagram, births being 1."""
         return self.weights / self.w_max if self.w_max else self.weights
 
-    @cached_property
-    def ranks(self) -> NDArray[np.int64]:
-        """Position of each edge among all weights of the network in the total order, from 1.
+    @property
+    def diagram(self) -> PersistenceDiagram:
+        """The network's persistence diagram: a point (1, |w| / w_max) for every edge.
 
-        Reads the weights once more; they must still be those that the forest was made from.
+        ``edges`` holds the two neurons of each edge, numbered group by group as in ``network.sizes``; ``shape`` counts
+        the neurons that no layer feeds, and those that one does.
         """
-        ranks = np.empty(self.layers.size, np.int64)
-        for layer, forest in enumerate(self._forests):
-            own = self.layers == layer
-            ranks[own] = forest.ranks[self._positions[own]]
-        for layer, matrix in enumerate(self._matrices):
-            ranks += np.where(self.layers == layer, 0, _entered(matrix, self.weights, layer < self.layers))
-        ranks.setflags(write=False)
-        return ranks
+        sources, targets = _ends(self.network, self.layers, self.rows, self.cols)
+        n_inputs = int(np.count_nonzero(~_is_fed(self.network)))
+        return PersistenceDiagram(
+            births=np.ones(self.weights.size),
+            deaths=self.deaths,
+            edges=np.stack([sources, targets], axis=1),
+            n_essential=self.n_components,
+            shape=(n_inputs, self.network.n_vertices - n_inputs),
+            alpha=self.alpha,
+            w_max=self.w_max,
+            backend="kruskal",
+        )
 
     @property
-    def critical_rank(self) -> int:
-        """Rank of the lightest edge of the non-zero weights' forest; 0 if it has none.
+    def _n_carriers(self) -> int:
+        return self.alpha
 
-        Global magnitude pruning leaves the network's diagram as it is exactly if it keeps at least this many weights.
+    @property
+    def _n_stored(self) -> int:
+        return self.network.n_weights
+
+    def _deficit_of_first(self, n_carriers: int) -> Deficit:
+        """Return the deficit, each neuron counted once: as an output if any layer feeds it, else as an input.
+
+        A hidden neuron that is silent has lost all weights that feed it and all that it feeds; it was the output of a
+        layer first. The edge from a neuron to itself joins nothing, and leaves it silent.
         """
-        return int(self.ranks[self.alpha - 1]) if self.alpha else 0
-
-    def overlap(self, k: int | None = None) -> float:
-        """Return |forest ∩ top-k| / alpha, top-k being the k largest weights of the whole network.
-
-        Parameters
-        ----------
-        k : int, optional
-            Weights kept in all layers together, 0 to all; alpha by default.
-
-        Returns
-        -------
-        float
-            In [0, 1]; 1.0 for a network without non-zero weights, whose empty forest nothing can lose.
-
-        Raises
-        ------
-        ValueError
-            If `k` is no integer from 0 to the number of weights.
-        """
-        return float(self.retention([self.alpha if k is None else k])[0])
-
-    def retention(self, ks: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the overlap at each k: the retention curve of global magnitude pruning.
-
-        Parameters
-        ----------
-        ks : sequence of int
-            Numbers of weights kept, each from 0 to all.
-
-        Returns
-        -------
-        ndarray of float64, one entry per k
-            See `overlap`.
-
-        Raises
-        ------
-        ValueError
-            If `ks` is no sequence, or one of them no integer from 0 to the number of weights.
-        """
-        kept = integers("ks", "k", ks, 0, self.network.n_weights)
-        if not self.alpha:
-            return np.ones(len(kept))
-        return np.searchsorted(self.ranks[: self.alpha], kept, side="right") / self.alpha
+        first = slice(n_carriers)
+        sources, targets = _ends(self.network, self.layers[first], self.rows[first], self.cols[first])
+        silent = np.ones(self.network.n_vertices, np.bool_)
+        silent[sources] = False
+        silent[targets] = False
+        fed = _is_fed(self.network)
+        silent_inputs = int(np.count_nonzero(silent & ~fed))
+        silent_outputs = int(np.count_nonzero(silent & fed))
+        return Deficit(silent_inputs, silent_outputs, silent.size - n_carriers - silent_inputs - silent_outputs)
 
     def __repr__(self) -> str:
         return (
-            f"NetworkForest(layers={len(self._matrices)}, neurons={self.network.n_vertices}, alpha={self.alpha}, "
-            f"n_components={self.n_components}, zeros={self.zeros!r})"
+            f"NetworkForest(layers={len(self.network.connections)}, neurons={self.network.n_vertices}, "
+            f"alpha={self.alpha}, n_components={self.n_components}, zeros={self.zeros!r})"
         )
 
 
@@ -190,25 +170,29 @@ def network_forest(connections: Sequence[Connection], *, zeros: Zeros = "absent"
     shapes = [Dense(*matrix.shape) for matrix in matrices]
     groups = [(source, target) for _, source, target in given]
     network = Network(tuple((shape, *ends) for shape, ends in zip(shapes, groups, strict=True)))
-    forests = tuple(maximum_spanning_forest(matrix, zeros=zeros) for matrix in matrices)
-    layers = np.repeat(np.arange(len(forests)), [forest.rows.size for forest in forests])
-    positions = np.concatenate([np.arange(forest.rows.size) for forest in forests])
-    weights = np.concatenate([forest.weights.astype(np.float64) for forest in forests])
-    order = np.lexsort((positions, layers, -weights))  # a layer's forest is in order already
-    sources, targets = _ends(network, forests)
+    layer_keys, layer_forests = zip(*(layer_edges(matrix, None, zeros) for matrix in matrices), strict=True)
+    layers = np.repeat(np.arange(len(matrices)), [edges.cells.size for edges in layer_forests])
+    cells = np.concatenate([edges.cells for edges in layer_forests])
+    weights = np.concatenate(
+        [
+            keys.magnitudes(edges.keys, matrix.dtype).astype(np.float64)
+            for keys, edges, matrix in zip(layer_keys, layer_forests, matrices, strict=True)
+        ]
+    )
+    order = np.lexsort((layers, -weights))  # stable, and a layer's forest is in order already
+    rows, cols = (cells >> np.uint64(32)).astype(np.int64), (cells & np.uint64(2**32 - 1)).astype(np.int64)
+    sources, targets = _ends(network, layers, rows, cols)
     taken = order[_merging(sources[order], targets[order], network.n_vertices)]
     return NetworkForest(
         network=network,
         layers=layers[taken],
-        rows=np.concatenate([forest.rows for forest in forests])[taken],
-        cols=np.concatenate([forest.cols for forest in forests])[taken],
+        rows=rows[taken],
+        cols=cols[taken],
         weights=weights[taken],
+        ranks=_ranks(layer_keys, [matrix.dtype for matrix in matrices], layers[taken], cells[taken], weights[taken]),
         zeros=zeros,
         alpha=int(np.count_nonzero(weights[taken])),
         n_components=network.n_vertices - taken.size,
-        _positions=positions[taken],
-        _forests=forests,
-        _matrices=matrices,
     )
 
 
@@ -238,13 +222,25 @@ def chain(layers: Sequence[ArrayLike]) -> list[Connection]:
     return [(weights, place, place + 1) for place, weights in enumerate(items("layers", layers, "matrices"))]
 
 
-def _ends(network: Network, forests: Sequence[SpanningForest]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the neurons, numbered group by group, that the edges of the layers' forests join."""
-    starts = dict(zip(network.sizes, np.cumsum([0, *network.sizes.values()]), strict=False))
-    ends = [(starts[source], starts[target]) for _, source, target in network.connections]
-    sources = [forest.rows + start for forest, (start, _) in zip(forests, ends, strict=True)]
-    targets = [forest.cols + start for forest, (_, start) in zip(forests, ends, strict=True)]
-    return np.concatenate(sources), np.concatenate(targets)
+def _group_starts(network: Network) -> dict[Hashable, int]:
+    """Return the number of the first neuron of each group, neurons being numbered group by group."""
+    return dict(zip(network.sizes, np.cumsum([0, *network.sizes.values()]).tolist(), strict=False))
+
+
+def _ends(
+    network: Network, layers: NDArray[np.int64], rows: NDArray[np.int64], cols: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the neurons, numbered group by group, that edges join: that of the row and that of the column."""
+    starts = _group_starts(network)
+    first_source = np.array([starts[source] for _, source, _ in network.connections])
+    first_target = np.array([starts[target] for _, _, target in network.connections])
+    return first_source[layers] + rows, first_target[layers] + cols
+
+
+def _is_fed(network: Network) -> NDArray[np.bool_]:
+    """Return, for each neuron, whether it is the output of a layer."""
+    fed_groups = {target for _, _, target in network.connections}
+    return np.repeat([group in fed_groups for group in network.sizes], list(network.sizes.values()))
 
 
 def _merging(sources: NDArray[np.int64], targets: NDArray[np.int64], n_vertices: int) -> NDArray[np.int64]:
@@ -267,12 +263,22 @@ def _merging(sources: NDArray[np.int64], targets: NDArray[np.int64], n_vertices:
     return np.flatnonzero(merges)
 
 
-def _entered(matrix: NDArray[Any], weights: NDArray[np.float64], ties: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return how many entries of a matrix are larger in size than each weight, or as large where `ties` is true."""
-    counts = np.zeros(weights.size, np.int64)
-    step = max(1, _CELLS_SORTED // matrix.shape[1])
-    for start in range(0, len(matrix), step):
-        values = np.sort(np.abs(matrix[start : start + step].astype(np.float64)), axis=None)
-        below = np.where(ties, np.searchsorted(values, weights), np.searchsorted(values, weights, side="right"))
-        counts += values.size - below
-    return counts
+def _ranks(
+    layer_keys: Sequence[KeyMatrix],
+    dtypes: Sequence[np.dtype[Any]],
+    layers: NDArray[np.int64],
+    cells: Cells,
+    weights: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    """Return the rank of each edge among all weights of the network: one pass over each layer.
+
+    In a layer that an edge is not of, the weights before it are those that reach a bound: at least its |w| in earlier
+    layers, more than that in later ones, for ties go by layer.
+    """
+    ranks = np.ones(layers.size, np.int64)
+    if not layers.size:
+        return ranks
+    for layer, (keys, dtype) in enumerate(zip(layer_keys, dtypes, strict=True)):
+        bounds = keys.first_reaching(weights, layers < layer, dtype)
+        ranks += ranks_of(keys, bounds, np.where(layers == layer, cells, _AFTER_ALL_CELLS)) - 1
+    return ranks

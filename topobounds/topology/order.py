@@ -60,6 +60,17 @@ def filtration(weights: ArrayLike, mask: ArrayLike | None = None) -> Filtration:
     """
     matrix = weight_matrix(weights)
     support = None if mask is None else mask_matrix(mask, matrix.shape)
+    return sorted_cells(matrix, support)
+
+
+def sorted_cells(matrix: NDArray[Any], support: NDArray[np.bool_] | None) -> Filtration:
+    """Return the filtration of a matrix that `weight_matrix` and a support that `mask_matrix` returned.
+
+    Raises
+    ------
+    ValueError
+        If a weight of the support is NaN or infinite.
+    """
     check_finite(matrix, support)
     keys = order_keys(matrix).ravel()
     if support is None:

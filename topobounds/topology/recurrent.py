@@ -12,10 +12,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, choice
-from topobounds._records import Record
 from topobounds.layers import Unrolled
 from topobounds.topology.persistence import PersistenceDiagram, persistence_diagram
-from topobounds.topology.shared import SharedGraph, TapEdges, critical_weights, entry_levels, in_one_type
+from topobounds.topology.protocol import Deficit, RankedForest
+from topobounds.topology.shared import (
+    SharedGraph,
+    TapEdges,
+    critical_weights,
+    entry_levels,
+    in_one_type,
+    ranks_in_order,
+)
 from topobounds.topology.spanning import SpanningForest, Zeros, maximum_spanning_forest
 from topobounds.weights import check_finite, order_keys, weight_matrix
 
@@ -127,7 +134,7 @@ def recurrent_diagrams(
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class UnrolledForest(Record):
+class UnrolledForest(RankedForest):
     """The maximum spanning forest of a recurrent layer unrolled in time, by the stored weights that carry it.
 
     Attributes
@@ -143,6 +150,8 @@ class UnrolledForest(Record):
         How many components its T edges merge.
     weights : ndarray, one entry per critical weight
         |w|, descending.
+    ranks : ndarray of int64, one entry per critical weight
+        Position of each among all stored weights of both matrices in the total order, from 1, ascending.
     n_critical : int
         Critical weights that are not zero; they come first.
     alpha : int
@@ -157,6 +166,7 @@ class UnrolledForest(Record):
     cols: NDArray[np.int64]
     merges: NDArray[np.int64]
     weights: NDArray[Any]
+    ranks: NDArray[np.int64]
     n_critical: int
     alpha: int
     n_components: int
@@ -176,6 +186,49 @@ class UnrolledForest(Record):
         """|w| / w_max for every merge, descending: the finite part of the persistence diagram, births being 1."""
         values = self.weights.astype(np.float64)
         return np.repeat(values / self.w_max if self.w_max else values, self.merges)
+
+    @property
+    def diagram(self) -> PersistenceDiagram:
+        """The persistence diagram of the unrolled layer: a point (1, |w| / w_max) for every merge.
+
+        ``edges`` holds the critical weight of each point as row and column of ``weight_ih`` and ``weight_hh`` side by
+        side; ``shape`` counts the neurons that no weight feeds (inputs, and the hidden units of step 0) and the others.
+        """
+        places = np.stack([self.rows, self.cols + self.layer.input_size * self.hidden], axis=1)
+        n_inputs = self.layer.steps * self.layer.input_size + self.layer.hidden_size
+        return PersistenceDiagram(
+            births=np.ones(self.deaths.size),
+            deaths=self.deaths,
+            edges=np.repeat(places, self.merges, axis=0),
+            n_essential=self.n_components,
+            shape=(n_inputs, self.layer.n_vertices - n_inputs),
+            alpha=self.alpha,
+            w_max=self.w_max,
+            backend="kruskal",
+        )
+
+    @property
+    def _n_carriers(self) -> int:
+        return self.n_critical
+
+    @property
+    def _n_stored(self) -> int:
+        return self.layer.n_weights
+
+    def _deficit_of_first(self, n_carriers: int) -> Deficit:
+        """Return the deficit in neurons of all steps; those that no weight feeds, units at step 0 too, are inputs."""
+        layer, hidden = self.layer, self.hidden[:n_carriers]
+        cols = self.cols[:n_carriers]
+        fed = np.zeros(layer.hidden_size, np.bool_)
+        fed[self.rows[:n_carriers] % layer.hidden_size] = True  # the gates of a unit are that unit
+        read = np.zeros(layer.hidden_size, np.bool_)
+        read[cols[hidden]] = True
+        n_unread_inputs = layer.input_size - np.unique(cols[~hidden]).size
+        # A unit is only read at step 0, only fed at step T, and both at the steps between.
+        silent_inputs = layer.steps * n_unread_inputs + int(np.count_nonzero(~read))
+        silent_outputs = int(np.count_nonzero(~fed)) + (layer.steps - 1) * int(np.count_nonzero(~(fed | read)))
+        n_components = layer.n_vertices - int(self.merges[:n_carriers].sum())
+        return Deficit(silent_inputs, silent_outputs, n_components - silent_inputs - silent_outputs)
 
     def __repr__(self) -> str:
         return (
@@ -250,6 +303,7 @@ def unrolled_forest(
         cols=cols,
         merges=merges,
         weights=weights,
+        ranks=ranks_in_order(values[None], None, zeros, indices),
         n_critical=n_critical,
         alpha=int(merges[:n_critical].sum()),
         n_components=layer.n_vertices - int(merges.sum()),

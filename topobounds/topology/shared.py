@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._kernels.convolution import compress, gather_candidates, join
+from topobounds.topology.forest import ranks_of
+from topobounds.topology.keys import KeyMatrix
 
 Integers = NDArray[np.int64]
 
@@ -142,6 +144,26 @@ def critical_weights(levels: NDArray[Any], graph: SharedGraph, limit: int) -> tu
         if not limit:
             break
     return np.concatenate(weights), np.concatenate(merges)
+
+
+def ranks_in_order(matrix: NDArray[Any], support: NDArray[np.bool_] | None, zeros: str, indices: Integers) -> Integers:
+    """Return the ranks, from 1, of weights among all of the support: one pass over them.
+
+    Parameters
+    ----------
+    matrix : ndarray of float16, bfloat16, float32 or float64, two-dimensional
+        All weights.
+    support, zeros
+        See `entry_levels`.
+    indices : ndarray of int64
+        Flat indices of the weights in question, in the total order.
+    """
+    if not indices.size:
+        return np.empty(0, np.int64)
+    keys = KeyMatrix.of(matrix, support, zero_edges=zeros == "edge")
+    rows, cols = np.divmod(indices.astype(np.uint64), np.uint64(matrix.shape[1]))
+    cells = rows << np.uint64(32) | cols
+    return ranks_of(keys, keys.at(cells), cells)
 
 
 def _batches(levels: NDArray[Any], graph: SharedGraph, parent: NDArray[Any], joined: Integers) -> Iterator[Integers]:

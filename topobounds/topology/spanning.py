@@ -1,29 +1,28 @@
 """The maximum spanning forest of a layer, and its overlap with the largest weights."""
 
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._arguments import choice, integers
-from topobounds._records import Record
+from topobounds._arguments import choice
+from topobounds._engine import NumpyBudget
 from topobounds.topology.keys import Edges, KeyMatrix
-from topobounds.topology.order import Filtration, filtration
+from topobounds.topology.order import Filtration, sorted_cells
+from topobounds.topology.protocol import Deficit, RankedForest
 from topobounds.weights import check_finite, mask_matrix, weight_matrix
 
+if TYPE_CHECKING:
+    from topobounds.topology.persistence import PersistenceDiagram
+
 Zeros = Literal["absent", "edge"]
-_NUMPY_CELLS = 2**22
-_numpy_cells = [0]  # treated in numpy so far
-_SAMPLE = 2**13
+_ENGINE = NumpyBudget("topobounds.topology.forest", cells=2**22)  # 0.9 s to load; numpy takes 0.1 us a cell
 _PLAIN_STEP = 2**14  # cells made Python integers at a time
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SpanningForest(Record):
+class SpanningForest(RankedForest):
     """The maximum spanning forest of a layer graph.
 
     Attributes
@@ -32,6 +31,8 @@ class SpanningForest(Record):
         The edges in order of entry: descending |w|, ties by flat row-major index.
     weights : ndarray, one entry per edge
         |w| of each edge, descending, in the type of the weights.
+    ranks : ndarray of int64, one entry per edge
+        Position of each edge among all weights of the layer in the total order, from 1, ascending.
     shape : tuple of int
         Rows m and columns n of the layer.
     zeros : {"absent", "edge"}
@@ -44,132 +45,46 @@ class SpanningForest(Record):
 
     Notes
     -----
-    `ranks`, and what needs them, are read off the forest's computation where it went through all heavier weights, as
-    it does for all but a few edges of most layers; else the weights, which must still be what they were, are read
-    once more when they are asked for.
+    The record keeps its edges and nothing of the weights it was made from.
     ``rows`` and ``cols`` index the matrix that was given, so ``W[forest.rows, forest.cols]`` are the signed weights.
     """
 
     rows: NDArray[np.int64]
     cols: NDArray[np.int64]
     weights: NDArray[Any]
+    ranks: NDArray[np.int64]
     shape: tuple[int, int]
     zeros: Zeros
     alpha: int
     n_components: int
-    _ranks: "_Ranks"
 
     @property
-    def ranks(self) -> NDArray[np.int64]:
-        """Position of each edge among all weights of the layer in the total order, from 1.
+    def diagram(self) -> "PersistenceDiagram":
+        """The layer's persistence diagram: a point (1, |w| / w_max) for every edge."""
+        from topobounds.topology.persistence import diagram_of_forest  # noqa: PLC0415 (stands on this file)
 
-        Raises
-        ------
-        RuntimeError
-            If the weights had to be read once more and are no longer those that the forest was made from.
-        """
-        return self._ranks.all
+        return diagram_of_forest(self)
 
-    @cached_property
-    def critical_rank(self) -> int:
-        """Rank of the lightest edge of the non-zero support's forest; 0 if it has none.
+    @property
+    def _n_carriers(self) -> int:
+        return self.alpha
 
-        Magnitude pruning leaves the persistence diagram as it is exactly if it keeps at least this many weights.
-        """
-        return int(self._ranks.between(self.alpha - 1, self.alpha)[0]) if self.alpha else 0
-
-    def overlap(self, k: int | None = None) -> float:
-        """Return |forest ∩ top-k| / alpha, the share of the forest that the k largest weights hold.
-
-        Parameters
-        ----------
-        k : int, optional
-            Weights kept, 0 to m n; alpha by default (the paper's X). Weights that are zero are no forest edges
-            here, whatever `zeros` was.
-
-        Returns
-        -------
-        float
-            In [0, 1]; 1.0 for a layer without non-zero weights, whose empty forest nothing can lose.
-
-        Raises
-        ------
-        ValueError
-            If `k` is no integer from 0 to m n.
-
-        Examples
-        --------
-        >>> forest = maximum_spanning_forest([[3.0, 2.0], [2.5, 1.0]])
-        >>> forest.overlap(2), forest.overlap()
-        (0.6666666666666666, 1.0)
-        """
-        return float(self.retention([self.alpha if k is None else k])[0])
-
-    def retention(self, ks: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the overlap at each k: the retention curve of magnitude pruning.
-
-        Parameters
-        ----------
-        ks : sequence of int
-            Numbers of weights kept, each from 0 to m n.
-
-        Returns
-        -------
-        ndarray of float64, one entry per k
-            See `overlap`.
-
-        Raises
-        ------
-        ValueError
-            If `ks` is no sequence, or one of them no integer from 0 to m n.
-        """
+    @property
+    def _n_stored(self) -> int:
         m, n = self.shape
-        kept = integers("ks", "k", ks, 0, m * n)
-        if not self.alpha:
-            return np.ones(len(kept))
-        ranks = self._ranks.up_to(max(kept, default=0))
-        return np.searchsorted(ranks[: self.alpha], kept, side="right") / self.alpha
+        return m * n
+
+    def _deficit_of_first(self, n_carriers: int) -> Deficit:
+        m, n = self.shape
+        silent_inputs = m - np.unique(self.rows[:n_carriers]).size
+        silent_outputs = n - np.unique(self.cols[:n_carriers]).size
+        return Deficit(silent_inputs, silent_outputs, m + n - n_carriers - silent_inputs - silent_outputs)
 
     def __repr__(self) -> str:
         return (
             f"SpanningForest(shape={self.shape}, alpha={self.alpha}, n_components={self.n_components}, "
             f"zeros={self.zeros!r})"
         )
-
-
-@dataclass(frozen=True, eq=False)
-class _Ranks:
-    """The ranks of a forest's edges, known from the start or counted when they are asked for.
-
-    `sample` are keys as they were when the forest was made, by which weights that changed since are noticed.
-    """
-
-    edges: Edges
-    keys: KeyMatrix
-    sample: NDArray[Any]
-
-    @cached_property
-    def all(self) -> NDArray[np.int64]:
-        known = self.edges.ranks
-        every = np.concatenate([known, self.between(known.size, self.edges.cells.size)])
-        every.setflags(write=False)
-        return every
-
-    def up_to(self, rank: int) -> NDArray[np.int64]:
-        """Return the ranks of the first edges, among them all ranks up to `rank`."""
-        return self.edges.ranks if rank <= self.edges.n_sorted else self.all
-
-    def between(self, first: int, last: int) -> NDArray[np.int64]:
-        """Return the ranks of edges `first` to `last` - 1, all of them known or none."""
-        if last <= self.edges.ranks.size:
-            return self.edges.ranks[first:last]
-        from topobounds.topology.forest import ranks_of  # noqa: PLC0415 (loads numba)
-
-        edge_keys, edge_cells = self.edges.keys[first:last], self.edges.cells[first:last]
-        same = np.array_equal(self.keys.at(edge_cells), edge_keys)
-        if not same or not np.array_equal(self.keys.sample(_SAMPLE)[0], self.sample):
-            raise RuntimeError("The weights have changed since the forest was made, so ranks cannot be counted.")
-        return ranks_of(self.keys, edge_keys, edge_cells)
 
 
 def maximum_spanning_forest(
@@ -219,21 +134,17 @@ def maximum_spanning_forest(
     zeros = choice("zeros", zeros, ("absent", "edge"))  # type: ignore[assignment]
     matrix = weight_matrix(weights)
     support = None if mask is None else mask_matrix(mask, matrix.shape)
-    keys = KeyMatrix.of(matrix, support, zero_edges=zeros == "edge")
-    edges = _edges(matrix, support, keys)
-    rows, cols = (
-        index.astype(np.int64) for index in (edges.cells >> np.uint64(32), edges.cells & np.uint64(2**32 - 1))
-    )
-    values = keys.magnitudes(edges.keys, matrix.dtype)
+    keys, edges = layer_edges(matrix, support, zeros)
+    weights_of_edges = keys.magnitudes(edges.keys, matrix.dtype)
     return SpanningForest(
-        rows=rows,
-        cols=cols,
-        weights=values,
+        rows=edges.rows,
+        cols=edges.cols,
+        weights=weights_of_edges,
+        ranks=_all_ranks(keys, edges),
         shape=keys.shape,
         zeros=zeros,
-        alpha=int(np.count_nonzero(values)),
-        n_components=sum(keys.shape) - rows.size,
-        _ranks=_Ranks(edges, keys, keys.sample(_SAMPLE)[0] if edges.ranks.size < rows.size else keys.bits[:0]),
+        alpha=int(np.count_nonzero(weights_of_edges)),
+        n_components=sum(keys.shape) - edges.cells.size,
     )
 
 
@@ -268,28 +179,40 @@ def magnitude_overlap(weights: ArrayLike, k: int | None = None, mask: ArrayLike 
     return maximum_spanning_forest(weights, mask).overlap(k)
 
 
-def _edges(matrix: NDArray[Any], support: NDArray[np.bool_] | None, keys: KeyMatrix) -> Edges:
-    """Return the forest's edges from the kernels, or from numpy alone for as long as that is the faster way in."""
-    if not _affords_numpy(matrix.size):
+def layer_edges(matrix: NDArray[Any], support: NDArray[np.bool_] | None, zeros: Zeros) -> tuple[KeyMatrix, Edges]:
+    """Return the order keys of a layer, and its forest's edges with the ranks that became known on the way.
+
+    Parameters
+    ----------
+    matrix, support
+        As `weight_matrix` and `mask_matrix` return them.
+    zeros : {"absent", "edge"}
+        As in `maximum_spanning_forest`.
+
+    Raises
+    ------
+    ValueError
+        If a weight of the support is NaN or infinite.
+    """
+    keys = KeyMatrix.of(matrix, support, zero_edges=zeros == "edge")
+    if not _ENGINE.affords(matrix.size):
         from topobounds.topology.forest import NotFiniteError, spanning_edges  # noqa: PLC0415 (loads numba)
 
         try:
-            return spanning_edges(keys)
+            return keys, spanning_edges(keys)
         except NotFiniteError:
             check_finite(matrix, support)
-    return _plain_edges(filtration(matrix, support), keys)
+    return keys, _plain_edges(sorted_cells(matrix, support), keys)
 
 
-def _affords_numpy(cells: int) -> bool:
-    """Say whether to treat a layer in numpy: while the kernels are not loaded, and all such layers cost less than that.
+def _all_ranks(keys: KeyMatrix, edges: Edges) -> NDArray[np.int64]:
+    """Return the ranks of all edges; those that are not known yet take one pass over the weights."""
+    n_known = edges.ranks.size
+    if n_known == edges.cells.size:
+        return edges.ranks
+    from topobounds.topology.forest import ranks_of  # noqa: PLC0415 (loads numba)
 
-    Loading takes 0.9 s, numpy some 0.1 microseconds a cell: so a first small layer takes milliseconds, and many of
-    them never more than twice the time that the better of the two ways would have taken.
-    """
-    if "topobounds.topology.forest" in sys.modules or _numpy_cells[0] + cells > _NUMPY_CELLS:
-        return False
-    _numpy_cells[0] += cells
-    return True
+    return np.concatenate([edges.ranks, ranks_of(keys, edges.keys[n_known:], edges.cells[n_known:])])
 
 
 def _plain_edges(order: Filtration, keys: KeyMatrix) -> Edges:
@@ -313,4 +236,4 @@ def _plain_edges(order: Filtration, keys: KeyMatrix) -> Edges:
     ranks = np.array(positions, np.int64) + 1
     rows, cols = np.divmod(order.cells[ranks - 1].astype(np.uint64), np.uint64(n))
     cells = rows << np.uint64(32) | cols
-    return Edges(cells, keys.at(cells), ranks, m * n)
+    return Edges(cells, keys.at(cells), ranks)
