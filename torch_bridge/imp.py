@@ -31,12 +31,13 @@ except ModuleNotFoundError as error:
 
 from topobounds._arguments import argument_error, real
 from topobounds._records import plain
+from topobounds.layers import LayerTensor
 from topobounds.runs import PLAN, RunError, RunFolder
+from topobounds.topology.tensors import Topology
 from torch_bridge.audit import (
-    LayerTensor,
     check_feasible,
-    forest_share,
     layer_facts,
+    layer_topologies,
     prune,
     pruning_record,
     training_record,
@@ -376,6 +377,7 @@ class _LevelMaker:
         self.name = level_name(replicate, level)
         self.previous = experiment.run.level(level_name(replicate, level - 1)) if level else None
         self.files: dict[str, State] = {}
+        self.before: dict[str, Topology] = {}
         self.pruned: dict[str, dict[str, Any]] = {}
         self.trained: list[dict[str, Any]] = []
 
@@ -387,10 +389,11 @@ class _LevelMaker:
             weights, old = self.previous.weights("end"), self.previous.weights("masks")
             seed = int(self._seed("pruning").generate_state(1, np.uint64)[0])
             with self._named():
-                masks = prune(self.layers, weights, old, self.plan.pruning, self.level, seed)
+                self.before = layer_topologies(self.layers, weights, old)
+                masks = prune(self.layers, weights, old, self.plan.pruning, self.level, seed, self.before)
+                after = layer_topologies(self.layers, weights, masks)
                 self.pruned = {
-                    layer.name: pruning_record(layer, weights[layer.name], old[layer.name], masks[layer.name])
-                    for layer in self.layers
+                    name: pruning_record(old[name], masks[name], self.before[name], after[name]) for name in after
                 }
         self.files["masks"] = dict(masks)
         self.files["start"] = self._masked(self._starting_weights())
@@ -513,25 +516,18 @@ class _LevelMaker:
         identity = {"replicate": self.replicate, "level": self.level, "method": self.plan.pruning.method}
         yield {"record": "start", **identity, **self.experiment.facts(), "left_alone": self.experiment.left_alone}
         yield from self.trained
-        layers = []
+        masks = self.files["masks"]
         with self._named():
-            for layer in self.layers:
-                record = training_record(layer, self.files["end"][layer.name], self.files["masks"][layer.name])
-                layers.append(record | self.pruned.get(layer.name, {}) | self._forest_persisted(layer))
+            topologies = layer_topologies(self.layers, self.files["end"], masks)
+        layers = []
+        for layer in self.layers:
+            name, topology = layer.name, topologies[layer.name]
+            record = training_record(layer, masks[name], topology) | self.pruned.get(name, {})
+            if self.before:
+                record["forest_persisted"] = self.before[name].share_in(topology.critical)
+            layers.append(record)
         yield from layers
         yield {"record": "level", **identity, **_summary(layers), **_result(self.trained)}
-
-    def _forest_persisted(self, layer: LayerTensor) -> dict[str, Any]:
-        if self.previous is None:
-            return {}
-        old, new = (
-            (weights[layer.name], masks[layer.name])
-            for weights, masks in (
-                (self.previous.weights("end"), self.previous.weights("masks")),
-                (self.files["end"], self.files["masks"]),
-            )
-        )
-        return {"forest_persisted": forest_share(layer, old, new)}
 
     def _masked(self, state: Mapping[str, Array]) -> State:
         """Return the state with exact, positive zeros where the masks are False."""

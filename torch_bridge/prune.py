@@ -23,22 +23,15 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
-from topobounds._arguments import argument_error, choice, integer, real
+from topobounds._arguments import about, argument_error, choice, integer, real
 from topobounds._records import Record, html_table
-from topobounds.layers import Conv
+from topobounds.layers import Conv, LayerTensor
+from topobounds.layers.tensors import numbered_parts
 from topobounds.pruning import Infeasible, Mask, Scope, masks_around
+from topobounds.topology.tensors import Topology, layer_topology
 from topobounds.weights import as_array, check_finite
-from torch_bridge.audit import LayerTensor, Topology, layer_topology
-from torch_bridge.geometry import (
-    WeightTensor,
-    about,
-    check_module,
-    conv_geometry,
-    current_weight,
-    joined,
-    stored_weight,
-    weight_tensors,
-)
+from torch_bridge.geometry import check_module, conv_geometry, current_weight, model_tensors
+from torch_bridge.modules import stored_weight, weight_tensors
 from torch_bridge.targets import (
     CONVENTIONS,
     Amount,
@@ -48,7 +41,6 @@ from torch_bridge.targets import (
     Target,
     alive,
     find_targets,
-    layer_of,
 )
 
 
@@ -103,7 +95,7 @@ class TopologicalUnstructured(prune.BasePruningMethod):  # type: ignore[misc,unu
             )
         if len(scores) % self.parts:
             raise argument_error("parts", f"a divisor of the {len(scores)} rows", self.parts)
-        layer = LayerTensor("", scores.shape, self.parts, self.conv)
+        layer = LayerTensor("", scores.shape, parts=numbered_parts(self.parts), geometry=self.conv)
         before = layer_topology(layer, scores, survivors)
         keep = _left(self.amount, [survivors], before.n_critical, self.conv is not None, self.on_infeasible)
         (mask,) = masks_around([before.critical], [scores], [survivors], keep)
@@ -194,13 +186,13 @@ def topological_unstructured(
     >>> int(layer.weight_mask.sum())
     1200
     """
-    parameter = _parameter(module, name)
-    tensor = next((t for t in weight_tensors(module) if t.name == name), WeightTensor(name, "dense"))
+    _parameter(module, name)
+    tensor = next((t for t in weight_tensors(module) if t.name == name), LayerTensor(name))
     conv = _conv(module, convention, input_size) if tensor.kind == "conv" else None
     if tensor.kind != "conv" and (convention, input_size) != (None, None):
         what = f"'{name}' of {type(module).__name__}"
         raise ValueError(f"Arguments 'convention' and 'input_size' are for the weights of convolutions, not {what}.")
-    parts = layer_of(module, tensor, tuple(parameter.shape), conv).parts
+    parts = len(tensor.with_geometry(conv).parts)
     TopologicalUnstructured.apply(
         module, name, amount, importance_scores=importance_scores, parts=parts, conv=conv, on_infeasible=on_infeasible
     )
@@ -383,7 +375,7 @@ def topological_(
         for target, mask in zip(targets, masks, strict=True):
             for place in target.places:
                 _apply(place, mask)
-    order = [joined(path, tensor.name) for path, module in model.named_modules() for tensor in weight_tensors(module)]
+    order = [tensor.name for tensors in model_tensors(model).values() for tensor in tensors]
     return PruningReport(tuple(found[name] for name in order if name in found), left_alone)
 
 
@@ -392,7 +384,7 @@ def _masks(group: list[tuple[Target, list[Topology]]], amount: Amounts, on_infea
     targets, befores = zip(*group, strict=True)
     own = amount if targets[0].amount is None else targets[0].amount
     survivors = [target.alive for target in targets]
-    convs = {layer.conv is not None for target in targets for layer in target.layers}
+    convs = {layer.geometry is not None for target in targets for layer in target.layers}
     carried = [np.logical_or.reduce([topology.critical for topology in before]) for before in befores]
     critical = sum(int(np.count_nonzero(each)) for each in carried)
     with about(targets[0].layers[0].name if len(group) == 1 else ""):
@@ -469,7 +461,7 @@ def _conv(module: nn.Module, convention: Convention | None, input_size: Sequence
 def _pruned_layers(target: Target, befores: list[Topology], mask: Mask) -> Iterator[PrunedLayer]:
     first, found = target.places[0], zip(target.places, target.layers, befores, target.topologies(mask), strict=True)
     for place, layer, before, after in found:
-        convention: Convention = "flattened" if layer.conv is None else "shared"
+        convention: Convention = "flattened" if layer.geometry is None else "shared"
         yield PrunedLayer(
             name=place.name,
             kind=place.tensor.kind,
@@ -487,7 +479,7 @@ def _pruned_layers(target: Target, befores: list[Topology], mask: Mask) -> Itera
 
 
 def _apply(place: Place, mask: Mask) -> None:
-    name, parameter = place.tensor.name, cast(Tensor, place.parameter)
+    name, parameter = place.tensor.own_name, cast(Tensor, place.parameter)
     tensor = torch.from_numpy(mask).to(parameter.device)
     method = prune.CustomFromMask.apply(place.module, name, tensor)  # type: ignore[no-untyped-call]
     last = method[-1] if isinstance(method, prune.PruningContainer) else method

@@ -45,6 +45,8 @@ class CriticalWeights(Record):
         Edges of the forest of the non-zero weights, the sum of their merges.
     n_components : int
         Components of the graph this forest spans, isolated neurons counted.
+    ranks : ndarray of int64, one entry per critical weight
+        Position of each among all kernel weights in the total order, from 1.
     """
 
     indices: NDArray[np.int64]
@@ -55,6 +57,19 @@ class CriticalWeights(Record):
     n_critical: int
     alpha: int
     n_components: int
+    ranks: NDArray[np.int64]
+
+    @property
+    def critical_rank(self) -> int:
+        """Rank of the lightest critical weight that is not zero; 0 if there is none."""
+        return int(self.ranks[self.n_critical - 1]) if self.n_critical else 0
+
+    def overlap(self) -> float:
+        """Return the share of the critical weights that are among the equally many largest; 1.0 if there is none."""
+        if not self.n_critical:
+            return 1.0
+        held = np.searchsorted(self.ranks[: self.n_critical], self.n_critical, side="right")
+        return float(held / self.n_critical)
 
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
@@ -183,7 +198,15 @@ def critical_kernel_weights(
         n_critical=n_critical,
         alpha=int(merges[:n_critical].sum()),
         n_components=conv.n_vertices - int(merges.sum()),
+        ranks=_ranks(levels, indices),
     )
+
+
+def _ranks(levels: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the positions of some weights in the order of entry of all, from 1."""
+    ranks = np.empty(levels.size, np.int64)
+    ranks[np.argsort(levels.max() - levels, kind="stable")] = np.arange(1, levels.size + 1)
+    return ranks[indices]
 
 
 def checked_conv(conv: object) -> Conv:

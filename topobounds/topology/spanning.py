@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +14,9 @@ from topobounds._records import Record
 from topobounds.topology.keys import Edges, KeyMatrix
 from topobounds.topology.order import Filtration, filtration
 from topobounds.weights import check_finite, mask_matrix, weight_matrix
+
+if TYPE_CHECKING:
+    from topobounds.topology.persistence import PersistenceDiagram
 
 Zeros = Literal["absent", "edge"]
 _NUMPY_CELLS = 2**22
@@ -77,6 +80,13 @@ class SpanningForest(Record):
         Magnitude pruning leaves the persistence diagram as it is exactly if it keeps at least this many weights.
         """
         return int(self._ranks.between(self.alpha - 1, self.alpha)[0]) if self.alpha else 0
+
+    @property
+    def diagram(self) -> "PersistenceDiagram":
+        """The persistence diagram of the layer that the forest spans."""
+        from topobounds.topology.persistence import diagram_of_forest  # noqa: PLC0415 (it imports this module)
+
+        return diagram_of_forest(self)
 
     def overlap(self, k: int | None = None) -> float:
         """Return |forest ∩ top-k| / alpha, the share of the forest that the k largest weights hold.
