@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tests import naive, naive_convolution
-from topobounds import maximum_spanning_forest, persistence_diagram, pruning
+from topobounds import maximum_spanning_forest, persistence_diagram
 from topobounds.layers import Conv
 from topobounds.pruning import (
     geometric_schedule,
@@ -20,6 +20,7 @@ from topobounds.pruning import (
     magnitude_mask,
     network_masks,
     random_mask,
+    selection,
     topological_mask,
 )
 
@@ -265,7 +266,7 @@ def test_compiled_kernels_select_as_numpy_does(dtype, seed, monkeypatch):
         for method in ("magnitude", "topological"):
             found = []
             for limit in (0, 10**9):
-                monkeypatch.setattr(pruning, "COMPILED_FROM", limit)
+                monkeypatch.setattr(selection, "COMPILED_FROM", limit)
                 asked = {"method": method, "scope": "global", "on_infeasible": "clamp"}
                 found.append(network_masks(layers, keep, masks, **asked))
             for one, other in zip(*found, strict=True):
@@ -274,7 +275,7 @@ def test_compiled_kernels_select_as_numpy_does(dtype, seed, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_compiled_kernels_know_the_ends_of_the_range(dtype, monkeypatch):
-    monkeypatch.setattr(pruning, "COMPILED_FROM", 0)
+    monkeypatch.setattr(selection, "COMPILED_FROM", 0)
     info = np.finfo(dtype)
     ordered = np.array([info.max, -info.max, 1, info.tiny, -info.smallest_subnormal, 0.0, -0.0], dtype)
     for keep in range(8):
@@ -434,7 +435,7 @@ def test_the_schedules_of_the_literature():
         (lambda w: network_masks([w], 3, method="random"), "'seed' must be a non-negative integer, not None"),
         (
             lambda w: network_masks([w], 3, method="best"),
-            "'method' must be one of 'magnitude', 'topological', 'random'",
+            "'method' must be one of 'magnitude', 't-imp', 'random', 'shuffled', not 'best'",
         ),
         (lambda w: network_masks([w], 6, scope="each"), "'scope' must be one of 'local', 'global'"),
         (lambda w: network_masks([], 3), "'layers' must be a mapping or list of at least one layer"),

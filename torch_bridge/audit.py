@@ -1,22 +1,18 @@
 """The layers of a net as graphs: pruning them, and what pruning and training did to their topology. No torch here."""
 
 from collections.abc import Mapping
-from itertools import chain
-from typing import Any, cast
+from typing import Any
 
 from numpy.typing import NDArray
 
 from topobounds._arguments import about
 from topobounds.layers import Conv, LayerTensor
-from topobounds.pruning import Infeasible, Mask, Method, network_masks
+from topobounds.pruning import METHODS, Mask, Prunable, Request, kept_masks, pruning_method, redrawn_mask
 from topobounds.topology.tensors import Topology, layer_topology
-from topobounds.weights import check_finite
+from topobounds.weights import check_finite, weight_array
 from torch_bridge.plan import Pruning
 
 Array = NDArray[Any]
-
-METHODS: dict[str, Method] = {"imp": "magnitude", "random": "random"}
-"""What they are to `topobounds.pruning`; all others start from T-IMP's masks."""
 
 
 def layer_topologies(
@@ -38,12 +34,16 @@ def layer_topologies(
     """
     found = {}
     for layer in layers:
-        array, mask = weights[layer.name], masks[layer.name]
-        for name, part, alive in zip(layer.part_names, *map(layer.split, (array, mask)), strict=True):
-            with about(name):
-                check_finite(part.reshape(len(part), -1), alive.reshape(len(part), -1), part.shape)
-        found[layer.name] = layer_topology(layer, array, mask)
+        _check_finite(layer, weights[layer.name], masks[layer.name])
+        found[layer.name] = layer_topology(layer, weights[layer.name], masks[layer.name])
     return found
+
+
+def _check_finite(layer: LayerTensor, weights: Array, mask: Mask) -> None:
+    """Refuse surviving weights that are NaN or infinite, naming the part of the layer that they are in."""
+    for name, part, alive in zip(layer.part_names, *map(layer.split, (weights, mask)), strict=True):
+        with about(name):
+            check_finite(part.reshape(len(part), -1), alive.reshape(len(part), -1), part.shape)
 
 
 def pruning_record(old: Mask, new: Mask, before: Topology, after: Topology) -> dict[str, Any]:
@@ -139,14 +139,34 @@ def prune(
     ValueError
         If a surviving weight is NaN or infinite, or, for T-IMP, fewer than alpha weights are to be kept.
     """
-    kind = METHODS.get(pruning.method, "topological")
+    groups = _groups(layers, pruning)
+    method = pruning_method(pruning.method)
+    counting = METHODS[method.counts_of] if method.counts_of else method
+    if counting.protects and topologies is None:
+        topologies = layer_topologies(layers, weights, masks)
+    tensors = {}
+    for layer in layers:
+        array, survivors = weight_array(weights[layer.name]), masks[layer.name]
+        if topologies is None:
+            _check_finite(layer, array, survivors)
+        tensors[layer.name] = Prunable.unprotected(array, survivors, layer)
+        if counting.protects and topologies is not None:
+            tensors[layer.name] = Prunable(array, survivors, topologies[layer.name].critical, (layer,))
     found = dict(masks)
-    for place, (group, counts) in enumerate(_groups(layers, pruning)):
-        found |= _ranked(group, weights, masks, counts[round_number - 1], kind, pruning, seed + place)
-    if pruning.method == "shuffled":
-        for place, layer in enumerate(layers):
-            count = int(found[layer.name].sum())
-            found |= _ranked([layer], weights, masks, count, "random", pruning, seed + place)
+    for place, (group, counts) in enumerate(groups):
+        names, count = [layer.name for layer in group], counts[round_number - 1]
+        with about(names[0] if len(names) == 1 else None):
+            kept = kept_masks(
+                [tensors[name] for name in names],
+                Request("keep", count, count),
+                counting,
+                on_infeasible=pruning.on_infeasible,
+                entropy=(seed + place, 0),
+            )
+        found |= dict(zip(names, kept, strict=True))
+    if method.counts_of:
+        for place, name in enumerate(tensors):
+            found[name] = redrawn_mask(tensors[name], found[name], method, (seed + place, 0))
     return found
 
 
@@ -172,7 +192,9 @@ def check_feasible(layers: list[LayerTensor], pruning: Pruning) -> None:
         Naming the layer, the first round that asks for too little, and alpha.
     """
     factors = layer_factors(layers, pruning)
-    if pruning.method not in ("t-imp", "shuffled") or pruning.on_infeasible == "clamp" or not any(factors.values()):
+    method = pruning_method(pruning.method)
+    protects = METHODS[method.counts_of or method.name].protects
+    if not protects or pruning.on_infeasible == "clamp" or not any(factors.values()):
         return
     too_few = []
     for group, counts in _groups(layers, pruning):
@@ -204,39 +226,3 @@ def layer_factors(layers: list[LayerTensor], pruning: Pruning) -> dict[str, floa
                 f"The net has no layer '{name}', which the plan's factors name; it has {', '.join(names)}."
             )
     return dict.fromkeys(names, 1.0) | {names[-1]: pruning.output_factor} | dict(pruning.factors)
-
-
-def _ranked(
-    group: list[LayerTensor],
-    weights: Mapping[str, Array],
-    masks: Mapping[str, Mask],
-    count: int,
-    method: Method,
-    pruning: Pruning,
-    seed: int,
-) -> dict[str, Mask]:
-    names = [name for layer in group for name in layer.part_names]
-
-    def parts_of(arrays: Mapping[str, Array]) -> dict[str, Array]:
-        parts = (_matrices(layer, arrays[layer.name]) for layer in group)
-        return dict(zip(names, chain.from_iterable(parts), strict=True))
-
-    try:
-        found = network_masks(
-            parts_of(weights),
-            count,
-            parts_of(masks),
-            method=method,
-            scope="global",
-            on_infeasible=cast(Infeasible, pruning.on_infeasible),
-            convs={name: cast(Conv | None, layer.geometry) for layer in group for name in layer.part_names},
-            seed=seed if method == "random" else None,
-        )
-    except ValueError as error:
-        about = f"Layer '{group[0].name}': " if len(group) == 1 and len(names) > 1 else ""
-        raise ValueError(f"{about}{error}") from None
-    return {layer.name: layer.join([found[name] for name in layer.part_names]) for layer in group}
-
-
-def _matrices(layer: LayerTensor, array: Array) -> list[Array]:
-    return [part if layer.geometry else part.reshape(len(part), -1) for part in layer.split(array)]

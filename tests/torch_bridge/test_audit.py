@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from topobounds.layers import Conv, LayerTensor
 from topobounds.layers.tensors import GATES, numbered_parts
+from topobounds.pruning import METHODS
 from topobounds.topology.convolution import critical_kernel_weights
 from topobounds.topology.persistence import neural_persistence
 from topobounds.topology.spanning import maximum_spanning_forest
@@ -21,7 +22,7 @@ from torch_bridge.audit import (
     pruning_record,
     training_record,
 )
-from torch_bridge.plan import METHODS, Pruning
+from torch_bridge.plan import Pruning
 
 CONV = Conv(4, 6, (3, 3), (5, 5), padding=1)
 LAYERS = [
@@ -243,7 +244,7 @@ def test_a_weight_that_is_not_finite_is_told_by_its_gate(method):
     weights = weights_of(LAYERS, 0)
     weights["gates"][7, 3] = np.nan
     message = (
-        r"Layer 'gates\[forget\]': Argument 'weights' must be finite, but 1 of its 35 .* at row 2, column 3: nan\.$"
+        r"^Layer 'gates\[forget\]': Argument 'weights' must be finite, but 1 of its 35 .* at row 2, column 3: nan\.$"
     )
     with pytest.raises(ValueError, match=message):
         prune(LAYERS, weights, full(LAYERS), Pruning(method=method), 1, seed=0)

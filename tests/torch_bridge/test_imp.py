@@ -1141,10 +1141,10 @@ def test_layers_of_a_net():
 
     found = {layer.name: (layer.shape, layer.parts) for layer in layer_tensors(Tied())}
     assert found == {
-        "attention.in_proj_weight": ((18, 6), 3),
-        "attention.out_proj.weight": ((6, 6), 1),
-        "conv.weight": ((4, 3, 3), 2),
-        "gru.weight_ih_l0": ((15, 6), 3),
-        "gru.weight_hh_l0": ((15, 5), 3),
-        "first.weight": ((6, 6), 1),
+        "attention.in_proj_weight": ((18, 6), ("query", "key", "value")),
+        "attention.out_proj.weight": ((6, 6), ("",)),
+        "conv.weight": ((4, 3, 3), ("0", "1")),
+        "gru.weight_ih_l0": ((15, 6), ("reset", "update", "new")),
+        "gru.weight_hh_l0": ((15, 5), ("reset", "update", "new")),
+        "first.weight": ((6, 6), ("",)),
     }

@@ -631,10 +631,11 @@ def test_the_report_becomes_json_and_html():
 
 
 def test_the_report_measures_what_it_says(monkeypatch):
-    def by_magnitude(required, weights, masks, keep):
-        return network_masks(weights, keep, masks, method="magnitude", scope="global")
+    def by_magnitude(group, request, method, on_infeasible):
+        weights, masks = [tensor.weights for tensor in group], [tensor.survivors for tensor in group]
+        return network_masks(weights, request.count, masks, method="magnitude", scope="global")
 
-    monkeypatch.setattr("torch_bridge.prune.masks_around", by_magnitude)
+    monkeypatch.setattr("torch_bridge.prune.kept_masks", by_magnitude)
     report = topological_(
         nn.Sequential(nn.Linear(30, 20), nn.Conv1d(20, 20, 1)), 0.88, example_input=(torch.zeros(20, 30),)
     )
