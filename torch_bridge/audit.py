@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from topobounds._arguments import about
 from topobounds.layers import Conv, LayerTensor
-from topobounds.pruning import METHODS, Mask, Prunable, Request, kept_masks, pruning_method, redrawn_mask
+from topobounds.pruning import Mask, Prunable, Request, kept_masks, pruning_method, redrawn_mask
 from topobounds.topology.tensors import Topology, layer_topology
 from topobounds.weights import check_finite, weight_array
 from torch_bridge.plan import Pruning
@@ -71,7 +71,7 @@ def layer_facts(layer: LayerTensor) -> dict[str, Any]:
     return {
         "name": layer.name,
         "shape": list(layer.shape),
-        "graphs": "dense" if geometry is None else "shared",
+        "graphs": "shared" if layer.shares_weights else "dense",
         "input_size": list(geometry.input_size) if isinstance(geometry, Conv) else None,
     }
 
@@ -141,20 +141,12 @@ def prune(
     """
     groups = _groups(layers, pruning)
     method = pruning_method(pruning.method)
-    counting = METHODS[method.counts_of] if method.counts_of else method
-    if counting.protects and topologies is None:
-        topologies = layer_topologies(layers, weights, masks)
-    tensors = {}
-    for layer in layers:
-        array, survivors = weight_array(weights[layer.name]), masks[layer.name]
-        if topologies is None:
-            _check_finite(layer, array, survivors)
-        tensors[layer.name] = Prunable.unprotected(array, survivors, layer)
-        if counting.protects and topologies is not None:
-            tensors[layer.name] = Prunable(array, survivors, topologies[layer.name].critical, (layer,))
+    counting = method.counted_by
+    tensors = _prunables(layers, weights, masks, topologies, protects=counting.protects)
     found = dict(masks)
     for place, (group, counts) in enumerate(groups):
-        names, count = [layer.name for layer in group], counts[round_number - 1]
+        names = [layer.name for layer in group]
+        count = counts[round_number - 1]
         with about(names[0] if len(names) == 1 else None):
             kept = kept_masks(
                 [tensors[name] for name in names],
@@ -167,6 +159,29 @@ def prune(
     if method.counts_of:
         for place, name in enumerate(tensors):
             found[name] = redrawn_mask(tensors[name], found[name], method, (seed + place, 0))
+    return found
+
+
+def _prunables(
+    layers: list[LayerTensor],
+    weights: Mapping[str, Array],
+    masks: Mapping[str, Mask],
+    topologies: Mapping[str, Topology] | None,
+    *,
+    protects: bool,
+) -> dict[str, Prunable]:
+    """Return the layers as they are to be pruned, by name; measured here where topologies are needed and not given."""
+    if topologies is None and protects:
+        topologies = layer_topologies(layers, weights, masks)
+    found = {}
+    for layer in layers:
+        array = weight_array(weights[layer.name])
+        survivors = masks[layer.name]
+        if topologies is None:
+            _check_finite(layer, array, survivors)
+        found[layer.name] = Prunable.unprotected(array, survivors, layer)
+        if topologies is not None and protects:
+            found[layer.name] = Prunable(array, survivors, topologies[layer.name].critical, (layer,))
     return found
 
 
@@ -192,8 +207,7 @@ def check_feasible(layers: list[LayerTensor], pruning: Pruning) -> None:
         Naming the layer, the first round that asks for too little, and alpha.
     """
     factors = layer_factors(layers, pruning)
-    method = pruning_method(pruning.method)
-    protects = METHODS[method.counts_of or method.name].protects
+    protects = pruning_method(pruning.method).counted_by.protects
     if not protects or pruning.on_infeasible == "clamp" or not any(factors.values()):
         return
     too_few = []

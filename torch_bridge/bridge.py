@@ -117,7 +117,7 @@ def _layer_reports(
         if weights.size == 0:
             raise argument_error("weights", "an array with at least one entry", weights.shape)
         convs = traced.convs(module) if traced and tensor.kind == "conv" else []
-    tensor = replace(tensor, shape=weights.shape, geometry=convs[0] if convs else None)
+    tensor = replace(tensor, shape=weights.shape, geometry=convs[0] if convs else tensor.geometry)
     calls = len(traced.calls.get(module, [])) if traced else None
     notes = " ".join(note for note in (reason, _note(tensor, calls, convs)) if note)
     for place, (name, part) in enumerate(zip(tensor.part_names, tensor.split(weights), strict=True), first):

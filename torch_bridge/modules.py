@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from torch_bridge import MissingExtra
@@ -115,15 +115,7 @@ def _located(tensor: LayerTensor, module: nn.Module, path: str) -> LayerTensor:
     parameter = stored_weight(module, tensor.name)
     known = parameter is not None and not is_lazy(parameter)
     shape = tuple(cast(Tensor, parameter).shape) if known else ()
-    return LayerTensor(
-        joined(path, tensor.name),
-        shape,
-        tensor.kind,
-        tensor.parts,
-        groups=tensor.groups,
-        inputs_first=tensor.inputs_first,
-        source=path,
-    )
+    return replace(tensor, name=joined(path, tensor.name), shape=shape, source=path)
 
 
 def _has_weight(types: tuple[type[nn.Module], ...]) -> Callable[[nn.Module], bool]:

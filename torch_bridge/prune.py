@@ -283,9 +283,9 @@ def topological_(
         masks = _masks(tensors, amount, on_infeasible)
         asked: list[int | None] = [None] * len(targets)
     else:
-        own = [amount if target.amount is None else target.amount for target in targets]
-        masks = [_masks([tensor], each, on_infeasible)[0] for tensor, each in zip(tensors, own, strict=True)]
-        asked = [_request(each, [tensor]).count for tensor, each in zip(tensors, own, strict=True)]
+        amounts = [amount if target.amount is None else target.amount for target in targets]
+        masks = [_masks([tensor], own, on_infeasible)[0] for tensor, own in zip(tensors, amounts, strict=True)]
+        asked = [_request(own, [tensor]).count for tensor, own in zip(tensors, amounts, strict=True)]
     found = {
         layer.name: layer
         for target, before, mask, count in zip(targets, befores, masks, asked, strict=True)

@@ -12,7 +12,6 @@ from torch_bridge import MissingExtra
 
 try:
     from torch import Tensor, nn
-    from torch.nn.modules.conv import _ConvNd
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
@@ -198,7 +197,7 @@ def _traced(
         return None
     if example_input is None and convention == "shared":
         raise argument_error("example_input", "given where convention is 'shared'", example_input)
-    if example_input is None or not any(isinstance(place.module, _ConvNd) for group in chosen for place in group):
+    if example_input is None or not any(place.tensor.kind == "conv" for group in chosen for place in group):
         return None
     return trace(model, example_input)
 

@@ -102,6 +102,11 @@ class LayerTensor:
         return Dense(rows, columns) if self.inputs_first else Dense(columns, rows)
 
     @property
+    def shares_weights(self) -> bool:
+        """Whether a stored weight makes several edges, so that critical weights are not the edges of a forest."""
+        return self.graph.n_critical is None
+
+    @property
     def n_critical(self) -> int | None:
         """Weights that carry the topology whatever the weights are, over all parts; None where they decide."""
         critical = self.graph.n_critical

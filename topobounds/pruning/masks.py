@@ -240,7 +240,7 @@ def network_masks(
     {'a': 49, 'b': 31}
     """
     chosen = pruning_method(method)
-    counting = METHODS[chosen.counts_of] if chosen.counts_of else chosen
+    counting = chosen.counted_by
     if seed is not None:
         integer("seed", seed, 0)
     names = _names(layers)

@@ -40,6 +40,11 @@ class Method:
         """Whether it needs a seed."""
         return self.rank == "random"
 
+    @property
+    def counted_by(self) -> "Method":
+        """The method that decides how many weights each layer keeps: itself, or that of `counts_of`."""
+        return METHODS[self.counts_of] if self.counts_of else self
+
 
 METHODS: dict[str, Method] = {
     method.name: method

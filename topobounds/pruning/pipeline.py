@@ -140,7 +140,7 @@ def _too_few(group: Sequence[Prunable], n_protected: int, request: Request) -> V
         frozenset([False]): "the edges of the spanning forest",
         frozenset([True]): "the critical kernel weights",
     }.get(
-        frozenset(layer.geometry is not None for layer in layers),
+        frozenset(layer.shares_weights for layer in layers),
         "the edges of the spanning forests and the critical kernel weights",
     )
     n_graphs = sum(len(layer.parts) for layer in layers)
