@@ -15,14 +15,17 @@ from tests import naive, naive_convolution
 from topobounds import maximum_spanning_forest, persistence_diagram
 from topobounds.layers import Conv
 from topobounds.pruning import (
+    METHODS,
     geometric_schedule,
     linear_schedule,
     magnitude_mask,
     network_masks,
+    pruning_method,
     random_mask,
     selection,
     topological_mask,
 )
+from topobounds.pruning.methods import recorded_name
 
 FLOATS = st.floats(-4, 4, width=32)
 TIED = st.integers(-3, 3).map(float)
@@ -360,6 +363,43 @@ def test_local_rates_by_layer():
         np.testing.assert_array_equal(
             again[name], topological_mask(layers[name], 0.9, masks[name], conv=convs.get(name))
         )
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+def test_shuffled_masks_have_the_counts_of_t_imp_at_random_places(scope):
+    rng = np.random.default_rng(0)
+    layers = [rng.standard_normal((30, 20)), 5 * rng.standard_normal((20, 10))]
+    alive = [rng.random(layer.shape) < 0.9 for layer in layers]
+    options = {"scope": scope, "on_infeasible": "clamp"}
+    t_imp = network_masks(layers, 0.3, alive, method="t-imp", **options)
+    shuffled = network_masks(layers, 0.3, alive, method="shuffled", seed=1, **options)
+    again = network_masks(layers, 0.3, alive, method="shuffled", seed=1, **options)
+    assert [mask.sum() for mask in shuffled] == [mask.sum() for mask in t_imp]
+    for mask, same, survivors, other in zip(shuffled, again, alive, t_imp, strict=True):
+        np.testing.assert_array_equal(mask, same)
+        assert not (mask & ~survivors).any()
+        assert (mask != other).any()
+    with pytest.raises(ValueError, match="at least alpha = "):
+        network_masks(layers, 20, alive, method="shuffled", seed=1, scope=scope)
+
+
+def test_a_method_has_one_name_and_its_aliases():
+    weights = np.random.default_rng(0).standard_normal((6, 5))
+    for alias, name in {"imp": "magnitude", "topological": "t-imp"}.items():
+        assert pruning_method(alias) is METHODS[name]
+        one, other = (network_masks([weights], 15, method=method)[0] for method in (alias, name))
+        np.testing.assert_array_equal(one, other)
+    assert list(METHODS) == ["magnitude", "t-imp", "random", "shuffled"]
+    assert [method.counted_by.name for method in METHODS.values()] == ["magnitude", "t-imp", "random", "t-imp"]
+
+
+@pytest.mark.parametrize("name", ["best", None, 3, ["imp"]])
+def test_a_method_that_there_is_not(name):
+    names = "'magnitude', 't-imp', 'random', 'shuffled'"
+    with pytest.raises(ValueError, match=rf"^Argument 'method' must be one of {names}, not "):
+        pruning_method(name)
+    with pytest.raises(ValueError, match=r"^Argument 'method' must be one of 'imp', 't-imp', 'random', 'shuffled'"):
+        recorded_name(name)
 
 
 def test_random_layers_of_one_network_get_masks_of_their_own():
