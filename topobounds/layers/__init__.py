@@ -6,15 +6,12 @@ from topobounds.layers.protocol import Layer, PrintedCounts, TensorLayer, is_lay
 from topobounds.layers.shapes import Dense, Network, Recurrent, Unrolled
 from topobounds.layers.tensors import LayerTensor
 
-LayerShape = Layer
-
 __all__ = [
     "PADDING_MODES",
     "Axis",
     "Conv",
     "Dense",
     "Layer",
-    "LayerShape",
     "LayerTensor",
     "Network",
     "PrintedCounts",

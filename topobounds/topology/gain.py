@@ -67,15 +67,17 @@ def circular_critical_kernel_weights(weights: ArrayLike, conv: Conv) -> Critical
     """
     graph = _GainGraph(checked_conv(conv))
     magnitudes = _magnitudes(weights, conv)
-    indices, merges = [], []
+    indices, merges, ranks = [], [], []
     remaining = conv.n_vertices - conv.n_components
-    for index in np.argsort(-magnitudes.astype(np.float64), kind="stable").tolist():
+    order = np.argsort(-magnitudes.astype(np.float64), kind="stable")
+    for rank, index in enumerate(order.tolist(), 1):
         if not remaining or not magnitudes[index]:
             break
         merged = graph.add(index)
         if merged:
             indices.append(index)
             merges.append(merged)
+            ranks.append(rank)
             remaining -= merged
     return CriticalWeights(
         indices=np.array(indices, np.int64),
@@ -86,6 +88,7 @@ def circular_critical_kernel_weights(weights: ArrayLike, conv: Conv) -> Critical
         n_critical=len(indices),
         alpha=sum(merges),
         n_components=conv.n_vertices - sum(merges),
+        ranks=np.array(ranks, np.int64),
     )
 
 
