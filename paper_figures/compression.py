@@ -18,7 +18,7 @@ from topobounds._files import write_whole
 from topobounds.analysis.compression import CompressionReport, compression_report
 from topobounds.figures.publish import new_figure, publish
 from topobounds.figures.record import FigureRecord, provenance
-from topobounds.layers import LayerShape
+from topobounds.layers import Layer
 from topobounds.plotting import CATEGORIES
 from topobounds.theory.table1 import PARTS, PRINTED, architecture
 
@@ -48,7 +48,7 @@ def measure(settings: Settings) -> FigureRecord:
     `kept` is a mean over `TRIALS` standard normal kernels where it depends on them, and the standard error, to first
     order from that of `kept`, is then not None.
     """
-    rows, known = [], dict[tuple[LayerShape, ...], CompressionReport]()
+    rows, known = [], dict[tuple[Layer, ...], CompressionReport]()
     for done, key in enumerate(PRINTED, 1):
         network = architecture(*key)
         convs = tuple(layer.conv for layer in network.convs)
@@ -148,7 +148,7 @@ def _legend(record: FigureRecord) -> str:
     return f"{LEGEND}, mean of {made['random_kernels']} draws of standard normal kernels, seed {made['seed']}."
 
 
-def _rows(key: tuple[str, str], convs: CompressionReport, dense: Sequence[LayerShape]) -> list[tuple[Any, ...]]:
+def _rows(key: tuple[str, str], convs: CompressionReport, dense: Sequence[Layer]) -> list[tuple[Any, ...]]:
     """Return the nine rows of one network."""
     edges = compression_report(dense).paper
     rows = []

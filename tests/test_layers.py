@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tests import naive_convolution
-from topobounds.layers import Conv, Dense, Recurrent, Unrolled
+from topobounds.layers import Conv, Dense, Network, PrintedCounts, Recurrent, Unrolled, is_layer
 from topobounds.supports import cells_at_density
 
 
@@ -188,3 +188,46 @@ def test_bad_shapes_are_named(make, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011 - likewise
         make()
     assert str(error.value).startswith(message)
+
+
+# what all shapes have in common
+
+SHAPES = [
+    Dense(7, 3),
+    Recurrent(4),
+    Unrolled(4, 3, 2, 4),
+    Network([(Dense(3, 2), 0, 1), (Dense(2, 2), 1, 1)]),
+    Conv(2, 3, (3,), (7,), stride=2),
+]
+
+
+def test_a_shape_is_told_from_what_is_none_by_its_type():
+    assert all(map(is_layer, SHAPES))
+    assert not any(map(is_layer, [(3, 2), "dense", None, Dense, 3, object()]))
+
+
+def test_where_every_weight_is_an_edge_the_shape_fixes_how_many_are_critical():
+    fixed = {type(shape): shape.n_critical for shape in SHAPES}
+    assert fixed == {Dense: 9, Recurrent: 7, Unrolled: 21, Network: 4, Conv: None}
+
+
+def test_the_printed_counts_are_a_spanning_tree_of_a_connected_graph():
+    counts = [shape.printed_counts for shape in SHAPES]
+    assert counts == [
+        PrintedCounts(21, 9, 1),
+        PrintedCounts(16, 7, 1),
+        PrintedCounts(72, 21, 1),
+        PrintedCounts(10, 4, None),
+        PrintedCounts(9, 9, None),  # 3 positions of 3 taps; 7 cells and 3 positions
+    ]
+    assert not any(each.reason for each in counts)
+
+
+def test_a_printed_quotient_below_one_says_why():
+    below = Conv(4, 4, (1, 1), (8, 8)).printed_counts
+    assert (below.weights, below.kept) == (64, 127)
+    assert "no compression ratio" in below.reason
+
+
+def test_neurons_of_a_layer_of_one_tensor():
+    assert [(s.n_inputs, s.n_outputs) for s in (Dense(7, 3), Recurrent(4), SHAPES[-1])] == [(7, 3), (4, 4), (14, 9)]

@@ -12,16 +12,20 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tests import naive, naive_convolution
-from topobounds import maximum_spanning_forest, persistence_diagram, pruning
+from topobounds import maximum_spanning_forest, persistence_diagram
 from topobounds.layers import Conv
 from topobounds.pruning import (
+    METHODS,
     geometric_schedule,
     linear_schedule,
     magnitude_mask,
     network_masks,
+    pruning_method,
     random_mask,
+    selection,
     topological_mask,
 )
+from topobounds.pruning.methods import recorded_name
 
 FLOATS = st.floats(-4, 4, width=32)
 TIED = st.integers(-3, 3).map(float)
@@ -265,7 +269,7 @@ def test_compiled_kernels_select_as_numpy_does(dtype, seed, monkeypatch):
         for method in ("magnitude", "topological"):
             found = []
             for limit in (0, 10**9):
-                monkeypatch.setattr(pruning, "COMPILED_FROM", limit)
+                monkeypatch.setattr(selection, "COMPILED_FROM", limit)
                 asked = {"method": method, "scope": "global", "on_infeasible": "clamp"}
                 found.append(network_masks(layers, keep, masks, **asked))
             for one, other in zip(*found, strict=True):
@@ -274,7 +278,7 @@ def test_compiled_kernels_select_as_numpy_does(dtype, seed, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_compiled_kernels_know_the_ends_of_the_range(dtype, monkeypatch):
-    monkeypatch.setattr(pruning, "COMPILED_FROM", 0)
+    monkeypatch.setattr(selection, "COMPILED_FROM", 0)
     info = np.finfo(dtype)
     ordered = np.array([info.max, -info.max, 1, info.tiny, -info.smallest_subnormal, 0.0, -0.0], dtype)
     for keep in range(8):
@@ -361,6 +365,43 @@ def test_local_rates_by_layer():
         )
 
 
+@pytest.mark.parametrize("scope", ["local", "global"])
+def test_shuffled_masks_have_the_counts_of_t_imp_at_random_places(scope):
+    rng = np.random.default_rng(0)
+    layers = [rng.standard_normal((30, 20)), 5 * rng.standard_normal((20, 10))]
+    alive = [rng.random(layer.shape) < 0.9 for layer in layers]
+    options = {"scope": scope, "on_infeasible": "clamp"}
+    t_imp = network_masks(layers, 0.3, alive, method="t-imp", **options)
+    shuffled = network_masks(layers, 0.3, alive, method="shuffled", seed=1, **options)
+    again = network_masks(layers, 0.3, alive, method="shuffled", seed=1, **options)
+    assert [mask.sum() for mask in shuffled] == [mask.sum() for mask in t_imp]
+    for mask, same, survivors, other in zip(shuffled, again, alive, t_imp, strict=True):
+        np.testing.assert_array_equal(mask, same)
+        assert not (mask & ~survivors).any()
+        assert (mask != other).any()
+    with pytest.raises(ValueError, match="at least alpha = "):
+        network_masks(layers, 20, alive, method="shuffled", seed=1, scope=scope)
+
+
+def test_a_method_has_one_name_and_its_aliases():
+    weights = np.random.default_rng(0).standard_normal((6, 5))
+    for alias, name in {"imp": "magnitude", "topological": "t-imp"}.items():
+        assert pruning_method(alias) is METHODS[name]
+        one, other = (network_masks([weights], 15, method=method)[0] for method in (alias, name))
+        np.testing.assert_array_equal(one, other)
+    assert list(METHODS) == ["magnitude", "t-imp", "random", "shuffled"]
+    assert [method.counted_by.name for method in METHODS.values()] == ["magnitude", "t-imp", "random", "t-imp"]
+
+
+@pytest.mark.parametrize("name", ["best", None, 3, ["imp"]])
+def test_a_method_that_there_is_not(name):
+    names = "'magnitude', 't-imp', 'random', 'shuffled'"
+    with pytest.raises(ValueError, match=rf"^Argument 'method' must be one of {names}, not "):
+        pruning_method(name)
+    with pytest.raises(ValueError, match=r"^Argument 'method' must be one of 'imp', 't-imp', 'random', 'shuffled'"):
+        recorded_name(name)
+
+
 def test_random_layers_of_one_network_get_masks_of_their_own():
     first, second = network_masks([np.ones((9, 9))] * 2, 0.5, method="random", seed=3)
     assert (first != second).any()
@@ -434,7 +475,7 @@ def test_the_schedules_of_the_literature():
         (lambda w: network_masks([w], 3, method="random"), "'seed' must be a non-negative integer, not None"),
         (
             lambda w: network_masks([w], 3, method="best"),
-            "'method' must be one of 'magnitude', 'topological', 'random'",
+            "'method' must be one of 'magnitude', 't-imp', 'random', 'shuffled', not 'best'",
         ),
         (lambda w: network_masks([w], 6, scope="each"), "'scope' must be one of 'local', 'global'"),
         (lambda w: network_masks([], 3), "'layers' must be a mapping or list of at least one layer"),

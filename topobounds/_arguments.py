@@ -6,7 +6,8 @@ Python or on the command line: ``Argument 'm' must be a positive integer, not 0.
 
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any, SupportsFloat, SupportsIndex, TypeGuard
 
@@ -165,6 +166,15 @@ def choice(name: str, value: object, allowed: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in allowed:
         raise argument_error(name, "one of " + ", ".join(repr(a) for a in allowed), value)
     return value
+
+
+@contextmanager
+def about(name: str | None) -> Iterator[None]:
+    """Name the layer in a ValueError that is raised in a ``with`` block; nothing for no name."""
+    try:
+        yield
+    except ValueError as error:
+        raise (ValueError(f"Layer '{name}': {error}") if name else error) from None
 
 
 def _is_number(value: object) -> TypeGuard[Any]:

@@ -106,6 +106,8 @@ def as_array(name: str, values: Any) -> NDArray[Any]:
     ValueError
         If it is no array of numbers, or a masked array of numpy that hides some; `name` is the argument to blame.
     """
+    if type(values) is np.ndarray and values.dtype != object:  # not one of its subclasses, which may hide entries
+        return values
     if np.ma.is_masked(values):
         raise argument_error(name, "an array that hides no entries (a support goes into 'mask')", "a masked array")
     try:

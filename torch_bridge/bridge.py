@@ -1,6 +1,7 @@
 """What topobounds says of the layers of any PyTorch model."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from torch_bridge import MissingExtra
@@ -10,24 +11,21 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
-from topobounds._arguments import argument_error
+from topobounds._arguments import about, argument_error
 from topobounds.analysis.model import LayerReport, ModelReport, layer_report
-from topobounds.layers import Conv, Dense, Recurrent
+from topobounds.layers import Conv, LayerTensor
 from topobounds.weights import as_array
 from torch_bridge.geometry import (
     Trace,
-    WeightTensor,
-    about,
     check_module,
     current_weight,
     has_weight,
-    joined,
-    stored_weight,
+    model_tensors,
     trace,
     undisturbed,
     unread_weights,
-    weight_tensors,
 )
+from torch_bridge.modules import stored_weight
 
 
 def analyze(model: nn.Module, example_input: Any = None) -> ModelReport:
@@ -94,53 +92,42 @@ def analyze(model: nn.Module, example_input: Any = None) -> ModelReport:
     """
     check_module("model", model)
     traced = None if example_input is None else trace(model, example_input)
+    tensors = model_tensors(model, traced.tensors if traced else None)
     seen: dict[nn.Parameter, str] = {}
     layers: list[LayerReport] = []
     with undisturbed(model):  # computed weights are read in evaluation mode, in which reading changes nothing
-        for path, module in model.named_modules():
+        for module, held in tensors.items():
             place = 0
-            for tensor in weight_tensors(module):
-                if has_weight(module, tensor.name):
-                    name = joined(path, tensor.name)
-                    parameter = stored_weight(module, tensor.name)
-                    owner = name if parameter is None else seen.setdefault(parameter, name)
-                    reason = "" if owner == name else f"The same weights as '{owner}'."
-                    layers += _layer_reports(name, module, tensor, traced, reason, place)
+            for tensor in held:
+                if has_weight(module, tensor.own_name):
+                    parameter = stored_weight(module, tensor.own_name)
+                    owner = tensor.name if parameter is None else seen.setdefault(parameter, tensor.name)
+                    reason = "" if owner == tensor.name else f"The same weights as '{owner}'."
+                    layers += _layer_reports(tensor, module, traced, reason, place)
                 place += len(tensor.parts)
-    return ModelReport(tuple(layers), dict(unread_weights(model)))
+    return ModelReport(tuple(layers), dict(unread_weights(model, tensors)))
 
 
 def _layer_reports(
-    name: str, module: nn.Module, tensor: WeightTensor, traced: Trace | None, reason: str, first: int
+    tensor: LayerTensor, module: nn.Module, traced: Trace | None, reason: str, first: int
 ) -> Iterator[LayerReport]:
-    with about(name):
-        weights = as_array("weights", current_weight(module, tensor.name))
+    """Yield a report for each graph of a tensor; the first of them has the place `first` in its module."""
+    with about(tensor.name):
+        weights = as_array("weights", current_weight(module, tensor.own_name))
         if weights.size == 0:
             raise argument_error("weights", "an array with at least one entry", weights.shape)
         convs = traced.convs(module) if traced and tensor.kind == "conv" else []
+    tensor = replace(tensor, shape=weights.shape, geometry=convs[0] if convs else tensor.geometry)
     calls = len(traced.calls.get(module, [])) if traced else None
     notes = " ".join(note for note in (reason, _note(tensor, calls, convs)) if note)
-    rows = len(weights) // len(tensor.parts)
-    for place, part in enumerate(tensor.parts):
-        block = weights[place * rows : (place + 1) * rows]
-        label = f"{name}[{part}]" if part else name
-        with about(label):
-            shape = _shape(tensor, block.shape, convs)
-            neurons = tuple(traced.neurons.get((module, first + place), ())) if traced else ()
-            yield layer_report(
-                label, block, shape, kind=tensor.kind, calls=calls, reason=notes or None, neurons=neurons
-            )
+    for place, (name, part) in enumerate(zip(tensor.part_names, tensor.split(weights), strict=True), first):
+        with about(name):
+            graph = None if tensor.kind == "conv" and not convs else tensor.graph
+            neurons = tuple(traced.neurons.get((module, place), ())) if traced else ()
+            yield layer_report(name, part, graph, kind=tensor.kind, calls=calls, reason=notes or None, neurons=neurons)
 
 
-def _shape(tensor: WeightTensor, stored: tuple[int, ...], convs: list[Conv]) -> Dense | Recurrent | Conv | None:
-    if tensor.kind == "conv":
-        return convs[0] if convs else None
-    if tensor.kind == "recurrent":
-        return Recurrent(stored[0])
-    return Dense(*stored) if tensor.inputs_first else Dense(stored[1], stored[0])
-
-
-def _note(tensor: WeightTensor, calls: int | None, convs: list[Conv]) -> str:
+def _note(tensor: LayerTensor, calls: int | None, convs: list[Conv]) -> str:
     if calls == 0:
         return "Not called with this example."
     if len(convs) > 1:

@@ -11,6 +11,7 @@ import click
 from topobounds._arguments import argument_error
 from topobounds.cli.arguments import Count
 from topobounds.cli.output import console_on_stdout, print_json, print_table, progress_bar
+from topobounds.pruning.methods import RECORDED_NAMES
 
 if TYPE_CHECKING:
     from torch_bridge.plan import ImpPlan
@@ -60,7 +61,7 @@ def imp() -> None:
 @click.option("--out", required=True, type=Run, help="Run folder; made where missing, resumed if it is this plan's.")
 @click.option("--seed", type=Count(0, 2**64 - 1), help="In place of all seeds of the plan.")
 @click.option("--replicates", type=Count(1), help="In place of the plan's; a finished run may be given more.")
-@click.option("--method", help="In place of the plan's: imp, t-imp, random or shuffled.")
+@click.option("--method", help=f"In place of the plan's: {', '.join(RECORDED_NAMES[:-1])} or {RECORDED_NAMES[-1]}.")
 @_training_options
 def run(plan: str, out: Path, seed: int | None, replicates: int | None, method: str | None, **how: Any) -> None:
     """Run PLAN, a TOML file or the name of a plan that comes with the package."""

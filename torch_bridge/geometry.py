@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -22,97 +22,12 @@ except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
 from topobounds._arguments import argument_error, integer
-from topobounds.layers import Conv
-from torch_bridge.neurons import Neurons, is_transposed_linear
+from topobounds.layers import Conv, LayerTensor
+from torch_bridge.modules import joined, stored_weight, weight_tensors
+from torch_bridge.neurons import Neurons
 
 Sizes = tuple[tuple[int, ...], tuple[int, ...]]
-Kind = Literal["dense", "recurrent", "conv", "embedding"]
-
-_PLAIN: dict[tuple[type[nn.Module], ...], Kind] = {
-    (nn.Linear,): "dense",
-    (nn.Embedding, nn.EmbeddingBag): "embedding",
-    (_ConvNd,): "conv",
-}
-GATES = {
-    "RNN": ("",),
-    "LSTM": ("input", "forget", "cell", "output"),
-    "GRU": ("reset", "update", "new"),
-}
-
-
-@dataclass(frozen=True)
-class WeightTensor:
-    """A tensor of a module that holds one layer graph or several.
-
-    Attributes
-    ----------
-    name : str
-        The parameter, ``"weight_hh_l0"``.
-    kind : {"dense", "recurrent", "conv", "embedding"}
-        What its graphs are.
-    parts : tuple of str
-        The graphs it stacks along its first dimension, in equal blocks of rows: the gates of a recurrent layer, the
-        query, key and value projections of attention. ``("",)`` for one.
-    inputs_first : bool
-        Whether its rows are the inputs; torch's layers have their outputs there.
-    """
-
-    name: str
-    kind: Kind
-    parts: tuple[str, ...] = ("",)
-    inputs_first: bool = False
-
-
-def weight_tensors(module: nn.Module) -> tuple[WeightTensor, ...]:
-    """Return the tensors of a module itself, not of its children, that are layers.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Linear, embedding, convolution (transposed too), RNN, LSTM, GRU, their cells, MultiheadAttention, or a subclass;
-        and the linear layer of GPT-2 in the package transformers, which is called Conv1D.
-
-    Returns
-    -------
-    tuple of WeightTensor
-        Empty for any other module.
-
-    Examples
-    --------
-    >>> [(t.name, t.kind, len(t.parts)) for t in weight_tensors(nn.LSTM(8, 16))]
-    [('weight_ih_l0', 'dense', 4), ('weight_hh_l0', 'recurrent', 4)]
-    """
-    for types, kind in _PLAIN.items():
-        if isinstance(module, types) and module._parameters.get("weight", module) is not None:
-            inputs_first = kind == "embedding" or isinstance(module, _ConvTransposeNd)
-            return (WeightTensor("weight", kind, inputs_first=inputs_first),)
-    if is_transposed_linear(module):
-        return (WeightTensor("weight", "dense", inputs_first=True),)
-    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
-        return tuple(_recurrent_tensors(module))
-    if isinstance(module, nn.MultiheadAttention):
-        if module._qkv_same_embed_dim:
-            return (WeightTensor("in_proj_weight", "dense", ("query", "key", "value")),)
-        return tuple(WeightTensor(f"{side}_proj_weight", "dense") for side in "qkv")
-    return ()
-
-
-def _recurrent_tensors(module: nn.RNNBase | nn.RNNCellBase) -> list[WeightTensor]:
-    if isinstance(module, nn.RNNBase):
-        gates = GATES[module.mode.split("_")[0]]
-        names = [name for name in module._flat_weights_names if name.startswith("weight")]
-    else:
-        known = [kind for kind in GATES if isinstance(module, getattr(nn, f"{kind}Cell"))]
-        gates, names = GATES[known[0]] if known else (), ["weight_ih", "weight_hh"] if known else []
-    squeezed = getattr(module, "proj_size", 0) > 0  # then weight_hh reads the projection, and is no l x l matrix
-    return [
-        WeightTensor(
-            name,
-            "recurrent" if name.startswith("weight_hh") and not squeezed else "dense",
-            ("",) if name.startswith("weight_hr") else gates,
-        )
-        for name in names
-    ]
+ModuleTensors = dict[nn.Module, tuple[LayerTensor, ...]]
 
 
 def check_module(name: str, module: object) -> None:
@@ -127,18 +42,31 @@ def check_module(name: str, module: object) -> None:
         raise argument_error(name, "a torch.nn.Module", module if isinstance(module, type) else type(module).__name__)
 
 
-def joined(path: str, name: str) -> str:
-    """Return the name in the model of a tensor of the module at `path`."""
-    return f"{path}.{name}" if path else name
+def model_tensors(model: nn.Module, known: ModuleTensors | None = None) -> ModuleTensors:
+    """Return the tensors of every module of a model that are layers, in the order of its modules.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model.
+    known : dict of module to tuple of LayerTensor, optional
+        What was found before: only modules that are not in it, such as the model made when it was called, are asked.
+    """
+    known = known or {}
+    return {
+        module: known[module] if module in known else weight_tensors(module, path)
+        for path, module in model.named_modules()
+    }
 
 
-def unread_weights(model: nn.Module) -> Iterator[tuple[str, str]]:
+def unread_weights(model: nn.Module, known: ModuleTensors | None = None) -> Iterator[tuple[str, str]]:
     """Yield the weights of modules that are no layer here, and those that are not there to be read, and why."""
+    found = model_tensors(model, known)
     for path, module in model.named_modules():
-        tensors = weight_tensors(module)
+        tensors = found[module]
         for tensor in tensors:
-            if not has_weight(module, tensor.name):
-                yield joined(path, tensor.name), "It is made while the model is called."
+            if not has_weight(module, tensor.own_name):
+                yield tensor.name, "It is made while the model is called."
         if tensors or isinstance(module, ParametrizationList):
             continue
         for name, parameter in module.named_parameters(recurse=False):
@@ -177,12 +105,6 @@ def current_weight(module: nn.Module, name: str) -> Tensor:
                 return hook.compute_weight(module, do_power_iteration=False).detach()
         return cast(Tensor, getattr(module, name)).detach()
     return parameter.detach() if mask is None else parameter.detach() * mask.to(parameter.dtype)
-
-
-def stored_weight(module: nn.Module, name: str) -> nn.Parameter | None:
-    """Return the parameter that holds a weight, ``name_orig`` where it is pruned; None if it is no parameter."""
-    pruned = f"{name}_mask" in module._buffers
-    return module._parameters.get(f"{name}_orig" if pruned else name)
 
 
 def conv_geometry(module: nn.Module, input_size: Sequence[int], output_size: Sequence[int] | None = None) -> Conv:
@@ -253,10 +175,13 @@ class Trace:
     neurons : dict of (module, int) to list
         For every layer graph, by its place in its module, the groups of neurons that each call read and fed: see
         `topobounds.LayerReport`. Recurrent modules have none.
+    tensors : dict of module to tuple of LayerTensor
+        The tensors of every module that are layers, as they were before the call.
     """
 
     calls: dict[nn.Module, list[Sizes]]
     neurons: dict[tuple[nn.Module, int], list[tuple[int, int]]]
+    tensors: ModuleTensors
 
     def convs(self, module: nn.Module) -> list[Conv]:
         """Return the geometries a convolution was called with, each once, in order.
@@ -296,7 +221,8 @@ def trace(model: nn.Module, example_input: Any) -> Trace:
     >>> trace(net, torch.zeros(1, 1, 8, 8)).convs(net[0])[0].output_size
     (3, 3)
     """
-    calls: dict[nn.Module, list[Sizes]] = {module: [] for module in model.modules() if weight_tensors(module)}
+    tensors = model_tensors(model)
+    calls: dict[nn.Module, list[Sizes]] = {module: [] for module, held in tensors.items() if held}
     neurons, ends = Neurons(), list[tuple[nn.Module, int, tuple[int, int]]]()
 
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -321,7 +247,7 @@ def trace(model: nn.Module, example_input: Any) -> Trace:
     found: dict[tuple[nn.Module, int], list[tuple[int, int]]] = {}
     for (layer, place, _), groups in zip(ends, neurons.numbered(groups for _, _, groups in ends), strict=True):
         found.setdefault((layer, place), []).append(groups)
-    return Trace(calls, found)
+    return Trace(calls, found, tensors)
 
 
 def moved_to(model: nn.Module, example: Any) -> Any:
@@ -345,15 +271,6 @@ def moved_to(model: nn.Module, example: Any) -> Any:
     if isinstance(example, dict):
         return {name: moved_to(model, value) for name, value in example.items()}
     return type(example)(moved_to(model, each) for each in example) if type(example) in (tuple, list) else example
-
-
-@contextmanager
-def about(name: str) -> Iterator[None]:
-    """Name the layer in a ValueError; nothing for an empty name."""
-    try:
-        yield
-    except ValueError as error:
-        raise (ValueError(f"Layer '{name}': {error}") if name else error) from None
 
 
 def _arguments(example_input: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

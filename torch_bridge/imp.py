@@ -31,12 +31,13 @@ except ModuleNotFoundError as error:
 
 from topobounds._arguments import argument_error, real
 from topobounds._records import plain
+from topobounds.layers import LayerTensor
 from topobounds.runs import PLAN, RunError, RunFolder
+from topobounds.topology.tensors import Topology
 from torch_bridge.audit import (
-    LayerTensor,
     check_feasible,
-    forest_share,
     layer_facts,
+    layer_topologies,
     prune,
     pruning_record,
     training_record,
@@ -315,16 +316,25 @@ class _Experiment:
         """Make the levels of a replicate that are missing."""
         name = f"replicate {replicate + 1} of {self.plan.replicates}, " if self.plan.replicates > 1 else ""
         done = 0
+        topologies: dict[str, Topology] | None = None  # at the end of the level before, if it was made just now
         with self.run.locked(f"replicate-{replicate}", PATIENCE), _threads_for(self.plan, self.device):
             for level in self.plan.levels:
-                if not self.run.is_finished(level_name(replicate, level)):
+                if self.run.is_finished(level_name(replicate, level)):
+                    topologies = None
+                else:
                     where = f"{name}level {level} of {self.plan.pruning.rounds}: "
-                    self._make_level(replicate, level, partial(_report_from, report, done, where))
+                    own_report = partial(_report_from, report, done, where)
+                    topologies = self._make_level(replicate, level, topologies, own_report)
                 done += self.steps(level)
 
-    def _make_level(self, replicate: int, level: int, report: Report) -> None:
-        """Prune, train, measure and write one level."""
-        maker = _LevelMaker(self, replicate, level)
+    def _make_level(
+        self, replicate: int, level: int, topologies: dict[str, Topology] | None, report: Report
+    ) -> dict[str, Topology]:
+        """Prune, train, measure and write one level; return the topology of each layer at its end.
+
+        `topologies` are those at the end of the level before, where they are known.
+        """
+        maker = _LevelMaker(self, replicate, level, topologies)
         maker.prune()
         maker.train(report)
         with self.run.writing(maker.name) as writer:
@@ -333,6 +343,7 @@ class _Experiment:
             for record in maker.records():
                 writer.append_metrics(record)
         self.run.drop_checkpoint(maker.name)
+        return maker.after_training
 
     def steps(self, level: int) -> int:
         """Return how many steps a level takes; 1 where the caller trains."""
@@ -370,12 +381,17 @@ class _Experiment:
 class _LevelMaker:
     """One level while it is made; `files` and `records` are what is written of it."""
 
-    def __init__(self, experiment: _Experiment, replicate: int, level: int) -> None:
+    def __init__(
+        self, experiment: _Experiment, replicate: int, level: int, topologies: dict[str, Topology] | None
+    ) -> None:
         self.experiment, self.replicate, self.level = experiment, replicate, level
         self.plan, self.layers = experiment.plan, experiment.layers
         self.name = level_name(replicate, level)
         self.previous = experiment.run.level(level_name(replicate, level - 1)) if level else None
         self.files: dict[str, State] = {}
+        self.previous_weights: State = {}
+        self.before_pruning = topologies
+        self.after_training: dict[str, Topology] = {}
         self.pruned: dict[str, dict[str, Any]] = {}
         self.trained: list[dict[str, Any]] = []
 
@@ -384,14 +400,15 @@ class _LevelMaker:
         if self.previous is None:
             masks = {layer.name: np.ones(layer.shape, np.bool_) for layer in self.layers}
         else:
-            weights, old = self.previous.weights("end"), self.previous.weights("masks")
+            weights = self.previous_weights = self.previous.weights("end")
+            old = self.previous.weights("masks")
             seed = int(self._seed("pruning").generate_state(1, np.uint64)[0])
             with self._named():
-                masks = prune(self.layers, weights, old, self.plan.pruning, self.level, seed)
-                self.pruned = {
-                    layer.name: pruning_record(layer, weights[layer.name], old[layer.name], masks[layer.name])
-                    for layer in self.layers
-                }
+                before = self.before_pruning or layer_topologies(self.layers, weights, old)
+                masks = prune(self.layers, weights, old, self.plan.pruning, self.level, seed, before)
+                after = layer_topologies(self.layers, weights, masks)
+            self.before_pruning = before
+            self.pruned = {name: pruning_record(old[name], masks[name], before[name], after[name]) for name in after}
         self.files["masks"] = dict(masks)
         self.files["start"] = self._masked(self._starting_weights())
 
@@ -402,7 +419,7 @@ class _LevelMaker:
         if after == "rewind":
             dense = self.experiment.run.level(level_name(self.replicate, 0))
             return dense.weights("rewind" if self.plan.pruning.rewind_step else "start")
-        return self.previous.weights("end")
+        return self.previous_weights
 
     def train(self, report: Report) -> None:
         """Train the level, by the recipe or by the caller's function; `report` takes the steps of the level."""
@@ -513,25 +530,18 @@ class _LevelMaker:
         identity = {"replicate": self.replicate, "level": self.level, "method": self.plan.pruning.method}
         yield {"record": "start", **identity, **self.experiment.facts(), "left_alone": self.experiment.left_alone}
         yield from self.trained
-        layers = []
+        masks = self.files["masks"]
         with self._named():
-            for layer in self.layers:
-                record = training_record(layer, self.files["end"][layer.name], self.files["masks"][layer.name])
-                layers.append(record | self.pruned.get(layer.name, {}) | self._forest_persisted(layer))
+            self.after_training = layer_topologies(self.layers, self.files["end"], masks)
+        layers = []
+        for layer in self.layers:
+            name, topology = layer.name, self.after_training[layer.name]
+            record = training_record(layer, masks[name], topology) | self.pruned.get(name, {})
+            if self.before_pruning is not None:
+                record["forest_persisted"] = self.before_pruning[name].share_in(topology.critical)
+            layers.append(record)
         yield from layers
         yield {"record": "level", **identity, **_summary(layers), **_result(self.trained)}
-
-    def _forest_persisted(self, layer: LayerTensor) -> dict[str, Any]:
-        if self.previous is None:
-            return {}
-        old, new = (
-            (weights[layer.name], masks[layer.name])
-            for weights, masks in (
-                (self.previous.weights("end"), self.previous.weights("masks")),
-                (self.files["end"], self.files["masks"]),
-            )
-        )
-        return {"forest_persisted": forest_share(layer, old, new)}
 
     def _masked(self, state: Mapping[str, Array]) -> State:
         """Return the state with exact, positive zeros where the masks are False."""

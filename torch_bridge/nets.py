@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,9 +23,9 @@ except ModuleNotFoundError as error:
 
 from topobounds._arguments import argument_error
 from topobounds.checkpoint import DTYPES
-from torch_bridge.audit import LayerTensor
-from torch_bridge.geometry import joined, moved_to, stored_weight, trace, unread_weights, weight_tensors
-from torch_bridge.targets import layer_of
+from topobounds.layers import LayerTensor
+from torch_bridge.geometry import model_tensors, moved_to, trace, unread_weights
+from torch_bridge.modules import stored_weight
 
 Array = NDArray[Any]
 State = dict[str, Array]
@@ -54,25 +55,25 @@ def layer_tensors(net: nn.Module, example_input: Any = None) -> list[LayerTensor
 
     Examples
     --------
-    >>> [(layer.name, layer.parts) for layer in layer_tensors(nn.LSTM(8, 16))]
-    [('weight_ih_l0', 4), ('weight_hh_l0', 4)]
+    >>> [(layer.name, layer.parts[1]) for layer in layer_tensors(nn.LSTM(8, 16))]
+    [('weight_ih_l0', 'forget'), ('weight_hh_l0', 'forget')]
     """
     names = {id(parameter): name for name, parameter in net.named_parameters()}
     traced = None if example_input is None else trace(net, moved_to(net, example_input))
     found: dict[str, LayerTensor] = {}
-    for module in net.modules():
-        for tensor in weight_tensors(module):
-            parameter = module._parameters.get(tensor.name)
-            if f"{tensor.name}_mask" in module._buffers:
-                name = names[id(stored_weight(module, tensor.name))].removesuffix("_orig")
+    for module, tensors in model_tensors(net).items():
+        for tensor in tensors:
+            parameter = module._parameters.get(tensor.own_name)
+            if f"{tensor.own_name}_mask" in module._buffers:
+                name = names[id(stored_weight(module, tensor.own_name))].removesuffix("_orig")
                 raise ValueError(
                     f"Layer '{name}' is pruned by torch.nn.utils.prune already; prune.remove makes it plain."
                 )
             if parameter is not None and tensor.kind != "embedding":
                 name = names[id(parameter)]
                 convs = traced.convs(module) if traced and tensor.kind == "conv" else [None]
-                layer = layer_of(module, tensor, tuple(parameter.shape), next(iter(convs), None), name)
-                found.setdefault(name, layer)
+                layer = replace(tensor, name=name, shape=tuple(parameter.shape))
+                found.setdefault(name, layer.with_geometry(next(iter(convs), None)))
     if not found:
         raise ValueError("Argument 'model' must have a layer to prune, and this has none.")
     return list(found.values())
@@ -174,13 +175,12 @@ def left_alone(net: nn.Module, layers: list[LayerTensor]) -> dict[str, str]:
     parameters = dict(net.named_parameters(remove_duplicate=False))
     pruned = {id(parameters[layer.name]) for layer in layers}
     found = dict(unread_weights(net))
-    for path, module in net.named_modules():
-        for tensor in weight_tensors(module):
-            name = joined(path, tensor.name)
-            if name not in parameters:
-                found[name] = "it is computed from other parameters"
-            elif id(parameters[name]) not in pruned:
-                found[name] = "embeddings are not pruned"
+    for tensors in model_tensors(net).values():
+        for tensor in tensors:
+            if tensor.name not in parameters:
+                found[tensor.name] = "it is computed from other parameters"
+            elif id(parameters[tensor.name]) not in pruned:
+                found[tensor.name] = "embeddings are not pruned"
     return found
 
 

@@ -1,20 +1,19 @@
 """Which layers of a PyTorch model share neurons: groups of neurons, followed from tensor to tensor through one call."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, cast
+from typing import Any
 
 from torch_bridge import MissingExtra
 
 try:
     from torch import Tensor, nn
-    from torch.nn.modules.conv import _ConvNd
     from torch.overrides import TorchFunctionMode
     from torch.utils.weak import WeakTensorKeyDictionary
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
-TRANSPOSED_LINEAR = "transformers.pytorch_utils.Conv1D"
+from torch_bridge.modules import call_ends
+
 ADDITIONS = {"add", "iadd", "radd", "sub", "isub", "rsub"}
 PRODUCTS = {"mul", "imul", "rmul", "div", "truediv", "itruediv"}
 RESHAPING = {"flatten", "unflatten", "reshape", "reshape_as", "view", "view_as", "ravel", "squeeze", "unsqueeze"}
@@ -27,11 +26,6 @@ ELEMENTWISE = {
     *("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"),
     *("contiguous", "clone", "detach", "to", "float", "double", "half", "bfloat16"),
 }
-
-
-def is_transposed_linear(module: nn.Module) -> bool:
-    """Return whether a module is the linear layer of GPT-2 in the package transformers, which stores inputs first."""
-    return any(f"{each.__module__}.{each.__name__}" == TRANSPOSED_LINEAR for each in type(module).__mro__)
 
 
 def _spans(tensor: Tensor, result: Tensor) -> bool:
@@ -136,26 +130,9 @@ class Neurons(TorchFunctionMode):
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Iterator[tuple[nn.Module, int, tuple[int, int]]]:
         """Yield the groups that a call of a layer read and fed: module, place of the graph in the module, groups."""
-        given = next(iter((*args, *kwargs.values())), None)
-        sizes: tuple[int, ...] = ()
-        if isinstance(module, nn.MultiheadAttention):
-            named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
-            width = module.embed_dim
-            for place, (name, size) in enumerate({"query": width, "key": module.kdim, "value": module.vdim}.items()):
-                yield module, place, (self.held(named.get(name), size), self.new(width))
-            output = output[0] if isinstance(output, tuple) else output
-            module, given, sizes = module.out_proj, None, (width, width)
-        elif isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            sizes = module.num_embeddings, module.embedding_dim
-        elif isinstance(module, nn.Linear):
-            sizes = module.in_features, module.out_features
-        elif is_transposed_linear(module):
-            sizes = cast(int, module.nx), cast(int, module.nf)
-        elif isinstance(module, _ConvNd) and isinstance(given, Tensor) and isinstance(output, Tensor):
-            axes = 1 + len(module.kernel_size)
-            sizes = math.prod(given.shape[-axes:]), math.prod(output.shape[-axes:])
-        if sizes:
-            yield module, 0, (self.held(given, sizes[0]), self.held(output, sizes[1]))
+        for ends in call_ends(module, args, kwargs, output):
+            groups = self.held(ends.read, ends.n_read), self.held(ends.fed, ends.n_fed)
+            yield ends.module, ends.place, groups
 
     def numbered(self, ends: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         """Return the groups numbered from 0 in the order in which they are first read or fed."""

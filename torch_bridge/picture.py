@@ -9,6 +9,7 @@ from typing import Any
 from topobounds.figures.publish import new_figure, publish, write_numbers
 from topobounds.figures.record import DATASETS, FigureRecord, counted, provenance
 from topobounds.plotting import CATEGORIES, draw_band
+from topobounds.pruning.methods import RECORDED_NAMES, pruning_method
 from topobounds.runs import RunError
 from torch_bridge.history import level_records, open_run
 from torch_bridge.plan import ImpPlan
@@ -27,7 +28,8 @@ QUANTITIES = (
     "training."
 )
 """What is drawn, for a caption."""
-METHODS = {"imp": "IMP", "t-imp": "T-IMP", "random": "random", "shuffled": "shuffled T-IMP"}
+METHODS = {name: pruning_method(name).label for name in RECORDED_NAMES}
+"""What the methods of plans are called in the picture."""
 
 
 def publish_runs(folders: Sequence[Path], out: Path) -> list[Path]:

@@ -14,10 +14,10 @@ import numpy as np
 from topobounds._arguments import argument_error, choice, integer, real
 from topobounds._records import Record, plain
 from topobounds.pruning import geometric_schedule, linear_schedule
+from topobounds.pruning.methods import recorded_name
 from topobounds.runs import digest
 from torch_bridge.data import DATASETS
 
-METHODS = ("imp", "t-imp", "random", "shuffled")
 AFTER = ("rewind", "finetune", "lr-rewind", "reinit")
 MODELS = ("mlp", "lenet-300-100", "lenet-5", "vgg11", "resnet-20", "lstm")
 WIDTHS = {"vgg11": 64, "resnet-20": 16, "lstm": 128}
@@ -274,7 +274,7 @@ class Pruning(Part):
     ----------
     method : {"imp", "t-imp", "random", "shuffled"}
         By magnitude; the forest first (`topobounds.pruning.topological_mask`); at random; or as many weights of every
-        layer as T-IMP would keep, at random places.
+        layer as T-IMP would keep, at random places. ``magnitude`` and ``topological`` stand for the first two.
     rounds : int
         Prunings; there is one level more, the dense one.
     schedule : {"geometric", "linear"}
@@ -324,7 +324,7 @@ class Pruning(Part):
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        choice("method", self.method, METHODS)
+        object.__setattr__(self, "method", recorded_name(self.method))
         choice("schedule", self.schedule, ("geometric", "linear"))
         choice("scope", self.scope, ("local", "global"))
         choice("on_infeasible", self.on_infeasible, ("raise", "clamp"))

@@ -6,7 +6,6 @@ so ``prune.remove``, ``prune.is_pruned`` and the state_dict work as they do for 
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from fractions import Fraction
 from numbers import Rational
 from typing import Any, cast
@@ -23,22 +22,24 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
-from topobounds._arguments import argument_error, choice, integer, real
-from topobounds._records import Record, html_table
-from topobounds.layers import Conv
-from topobounds.pruning import Infeasible, Mask, Scope, masks_around
-from topobounds.weights import as_array, check_finite
-from torch_bridge.audit import LayerTensor, Topology, layer_topology
-from torch_bridge.geometry import (
-    WeightTensor,
-    about,
-    check_module,
-    conv_geometry,
-    current_weight,
-    joined,
-    stored_weight,
-    weight_tensors,
+from topobounds._arguments import about, argument_error, choice, integer, real
+from topobounds.layers import Conv, LayerTensor
+from topobounds.layers.tensors import numbered_parts
+from topobounds.pruning import (
+    METHODS,
+    Infeasible,
+    Mask,
+    Prunable,
+    PrunedLayer,
+    PruningReport,
+    Request,
+    Scope,
+    kept_masks,
 )
+from topobounds.topology.tensors import Topology, layer_topology
+from topobounds.weights import as_array, check_finite, weight_array
+from torch_bridge.geometry import check_module, conv_geometry, current_weight, model_tensors
+from torch_bridge.modules import stored_weight, weight_tensors
 from torch_bridge.targets import (
     CONVENTIONS,
     Amount,
@@ -48,7 +49,6 @@ from torch_bridge.targets import (
     Target,
     alive,
     find_targets,
-    layer_of,
 )
 
 
@@ -103,10 +103,11 @@ class TopologicalUnstructured(prune.BasePruningMethod):  # type: ignore[misc,unu
             )
         if len(scores) % self.parts:
             raise argument_error("parts", f"a divisor of the {len(scores)} rows", self.parts)
-        layer = LayerTensor("", scores.shape, self.parts, self.conv)
+        layer = LayerTensor("", scores.shape, parts=numbered_parts(self.parts), geometry=self.conv)
         before = layer_topology(layer, scores, survivors)
-        keep = _left(self.amount, [survivors], before.n_critical, self.conv is not None, self.on_infeasible)
-        (mask,) = masks_around([before.critical], [scores], [survivors], keep)
+        group = [Prunable(weight_array(scores), survivors, before.critical, (layer,))]
+        request = _request(self.amount, group)
+        (mask,) = kept_masks(group, request, METHODS["t-imp"], on_infeasible=self.on_infeasible)
         return default_mask * torch.from_numpy(mask).to(default_mask)
 
     @classmethod
@@ -194,107 +195,17 @@ def topological_unstructured(
     >>> int(layer.weight_mask.sum())
     1200
     """
-    parameter = _parameter(module, name)
-    tensor = next((t for t in weight_tensors(module) if t.name == name), WeightTensor(name, "dense"))
+    _parameter(module, name)
+    tensor = next((t for t in weight_tensors(module) if t.name == name), LayerTensor(name))
     conv = _conv(module, convention, input_size) if tensor.kind == "conv" else None
     if tensor.kind != "conv" and (convention, input_size) != (None, None):
         what = f"'{name}' of {type(module).__name__}"
         raise ValueError(f"Arguments 'convention' and 'input_size' are for the weights of convolutions, not {what}.")
-    parts = layer_of(module, tensor, tuple(parameter.shape), conv).parts
+    parts = len(tensor.with_geometry(conv).parts)
     TopologicalUnstructured.apply(
         module, name, amount, importance_scores=importance_scores, parts=parts, conv=conv, on_infeasible=on_infeasible
     )
     return module
-
-
-@dataclass(frozen=True)
-class PrunedLayer(Record):
-    """What pruning did to one weight tensor.
-
-    Attributes
-    ----------
-    name : str
-        The parameter in the model, ``"features.0.weight"``.
-    kind : {"dense", "recurrent", "conv", "embedding"}
-        What its graphs are.
-    convention : {"flattened", "shared"} or None
-        For a convolution, what graph it was taken for.
-    shape : tuple of int
-        Of the tensor.
-    weights, survivors, kept : int
-        Stored weights; those left by earlier rounds; those left now.
-    alpha : int
-        Weights that carry the topology and so had to stay: edges of the spanning forests of its graphs, or critical
-        kernel weights. Where layers share the weights, those that carry the topology of any of them had to.
-    neural_persistence_before, neural_persistence_after : float
-        Sum of the normalised neural persistence (convention ``balwani``, p = 2) over its graphs.
-    preserved : bool
-        Whether the persistence diagrams after pruning are, bit for bit, those before; measured, not presumed.
-    reason : str or None
-        What else there is to say: the weights are another layer's too.
-    """
-
-    name: str
-    kind: str
-    convention: Convention | None
-    shape: tuple[int, ...]
-    weights: int
-    survivors: int
-    kept: int
-    alpha: int
-    neural_persistence_before: float
-    neural_persistence_after: float
-    preserved: bool
-    reason: str | None = None
-
-    @property
-    def density(self) -> float:
-        """Share of the weights that is left."""
-        return self.kept / self.weights
-
-
-@dataclass(frozen=True)
-class PruningReport(Record):
-    """What pruning did to a model, layer by layer.
-
-    Attributes
-    ----------
-    layers : tuple of PrunedLayer
-        In the order of the model's modules.
-    left_alone : dict of str to str
-        Weight tensors that were not pruned, and why.
-    """
-
-    layers: tuple[PrunedLayer, ...]
-    left_alone: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def preserved(self) -> bool:
-        """Whether every layer kept its persistence diagrams."""
-        return all(layer.preserved for layer in self.layers)
-
-    @property
-    def density(self) -> float:
-        """Share of the weights of these layers that is left."""
-        return sum(layer.kept for layer in self.layers) / sum(layer.weights for layer in self.layers)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain Python, with `density` and `preserved`."""
-        return {**super().to_dict(), "density": self.density, "preserved": self.preserved}
-
-    def _repr_html_(self) -> str:
-        columns: dict[str, Sequence[object]] = {
-            "layer": [layer.name for layer in self.layers],
-            "kind": [layer.convention or layer.kind for layer in self.layers],
-            "shape": [layer.shape for layer in self.layers],
-            "weights": [layer.weights for layer in self.layers],
-            "kept": [layer.kept for layer in self.layers],
-            "density": [layer.density for layer in self.layers],
-            "alpha": [layer.alpha for layer in self.layers],
-            "neural persistence": [layer.neural_persistence_after for layer in self.layers],
-            "preserved": [layer.preserved for layer in self.layers],
-        }
-        return html_table(columns)
 
 
 def topological_(
@@ -367,14 +278,18 @@ def topological_(
         why = "".join(f" '{name}': {reason}" + "." * (not reason.endswith(".")) for name, reason in left_alone.items())
         raise ValueError(f"Argument 'model' must have a layer to prune, and this has none.{why}")
     befores = [target.topologies(target.alive) for target in targets]
-    pairs = list(zip(targets, befores, strict=True))
-    masks = []
-    for group in [pairs] if scope == "global" else [[pair] for pair in pairs]:
-        masks += _masks(group, amount, on_infeasible)
+    tensors = [_prunable(target, before) for target, before in zip(targets, befores, strict=True)]
+    if scope == "global":
+        masks = _masks(tensors, amount, on_infeasible)
+        asked: list[int | None] = [None] * len(targets)
+    else:
+        amounts = [amount if target.amount is None else target.amount for target in targets]
+        masks = [_masks([tensor], own, on_infeasible)[0] for tensor, own in zip(tensors, amounts, strict=True)]
+        asked = [_request(own, [tensor]).count for tensor, own in zip(tensors, amounts, strict=True)]
     found = {
         layer.name: layer
-        for (target, topologies), mask in zip(pairs, masks, strict=True)
-        for layer in _pruned_layers(target, topologies, mask)
+        for target, before, mask, count in zip(targets, befores, masks, asked, strict=True)
+        for layer in _pruned_layers(target, before, mask, count)
     }
     with ExitStack() as stack:
         for target in targets:
@@ -383,21 +298,20 @@ def topological_(
         for target, mask in zip(targets, masks, strict=True):
             for place in target.places:
                 _apply(place, mask)
-    order = [joined(path, tensor.name) for path, module in model.named_modules() for tensor in weight_tensors(module)]
+    order = [tensor.name for tensors in model_tensors(model).values() for tensor in tensors]
     return PruningReport(tuple(found[name] for name in order if name in found), left_alone)
 
 
-def _masks(group: list[tuple[Target, list[Topology]]], amount: Amounts, on_infeasible: str) -> list[Mask]:
+def _prunable(target: Target, before: list[Topology]) -> Prunable:
+    """Return a target that keeps what carries the topology of each layer that has its weights."""
+    protected = np.logical_or.reduce([topology.critical for topology in before])
+    return Prunable(weight_array(target.weights), target.alive, protected, tuple(target.layers))
+
+
+def _masks(group: list[Prunable], amount: Amounts, on_infeasible: str) -> list[Mask]:
     """Return the masks of tensors that are ranked together."""
-    targets, befores = zip(*group, strict=True)
-    own = amount if targets[0].amount is None else targets[0].amount
-    survivors = [target.alive for target in targets]
-    convs = {layer.conv is not None for target in targets for layer in target.layers}
-    carried = [np.logical_or.reduce([topology.critical for topology in before]) for before in befores]
-    critical = sum(int(np.count_nonzero(each)) for each in carried)
-    with about(targets[0].layers[0].name if len(group) == 1 else ""):
-        keep = _left(own, survivors, critical, convs.pop() if len(convs) == 1 else None, on_infeasible)
-    return masks_around(carried, [target.weights for target in targets], survivors, keep)
+    with about(group[0].layers[0].name if len(group) == 1 else None):
+        return kept_masks(group, _request(amount, group), METHODS["t-imp"], on_infeasible=on_infeasible)
 
 
 def _checked_amount(amount: Any) -> Amount:
@@ -410,24 +324,14 @@ def _checked_amount(amount: Any) -> Amount:
     return cast(Amount, amount)
 
 
-def _left(amount: Any, masks: Sequence[Mask], critical: int, shared: bool | None, on_infeasible: str) -> int:
-    """Return how many weights are left once `amount` of the survivors is pruned, and no fewer than are critical.
-
-    `shared` says whether what is critical are kernel weights, edges of forests, or, None, some of either.
-    """
-    survivors = sum(int(np.count_nonzero(mask)) for mask in masks)
+def _request(amount: Any, group: Sequence[Prunable]) -> Request:
+    """Return how many weights are left once `amount` of the survivors of some tensors is pruned."""
+    survivors = sum(tensor.n_survivors for tensor in group)
     if hasattr(amount, "__index__"):
         keep = survivors - integer("amount", amount, 0, survivors)
     else:
         keep = survivors - round(Fraction(str(amount)) * survivors)
-    if keep < critical and on_infeasible == "raise":
-        edges, kernels = "the edges of the spanning forests", "the critical kernel weights"
-        what = {True: kernels, False: edges, None: f"{edges} and {kernels}"}[shared]
-        raise ValueError(
-            f"Argument 'amount' must leave at least alpha = {critical} weights, {what}, or the persistence diagram "
-            f"would change; {amount!r} leaves {keep} of {survivors}. on_infeasible='clamp' stops at alpha."
-        )
-    return max(keep, critical)
+    return Request("amount", amount, keep, out_of=survivors)
 
 
 def _parameter(module: nn.Module, name: str) -> nn.Parameter:
@@ -466,10 +370,11 @@ def _conv(module: nn.Module, convention: Convention | None, input_size: Sequence
     return None if input_size is None else conv_geometry(module, input_size)
 
 
-def _pruned_layers(target: Target, befores: list[Topology], mask: Mask) -> Iterator[PrunedLayer]:
+def _pruned_layers(target: Target, befores: list[Topology], mask: Mask, asked: int | None) -> Iterator[PrunedLayer]:
+    """Yield what was done to each layer that has the weights of a target."""
     first, found = target.places[0], zip(target.places, target.layers, befores, target.topologies(mask), strict=True)
     for place, layer, before, after in found:
-        convention: Convention = "flattened" if layer.conv is None else "shared"
+        convention: Convention = "flattened" if layer.geometry is None else "shared"
         yield PrunedLayer(
             name=place.name,
             kind=place.tensor.kind,
@@ -477,6 +382,7 @@ def _pruned_layers(target: Target, befores: list[Topology], mask: Mask) -> Itera
             shape=layer.shape,
             weights=mask.size,
             survivors=int(np.count_nonzero(target.alive)),
+            asked=asked,
             kept=int(np.count_nonzero(mask)),
             alpha=before.n_critical,
             neural_persistence_before=before.neural_persistence,
@@ -487,7 +393,7 @@ def _pruned_layers(target: Target, befores: list[Topology], mask: Mask) -> Itera
 
 
 def _apply(place: Place, mask: Mask) -> None:
-    name, parameter = place.tensor.name, cast(Tensor, place.parameter)
+    name, parameter = place.tensor.own_name, cast(Tensor, place.parameter)
     tensor = torch.from_numpy(mask).to(parameter.device)
     method = prune.CustomFromMask.apply(place.module, name, tensor)  # type: ignore[no-untyped-call]
     last = method[-1] if isinstance(method, prune.PruningContainer) else method

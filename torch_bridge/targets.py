@@ -12,26 +12,16 @@ from torch_bridge import MissingExtra
 
 try:
     from torch import Tensor, nn
-    from torch.nn.modules.conv import _ConvNd
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
-from topobounds._arguments import argument_error, choice
-from topobounds.layers import Conv
+from topobounds._arguments import about, argument_error, choice
+from topobounds.layers import Conv, LayerTensor
 from topobounds.pruning import Mask
+from topobounds.topology.tensors import Topology, layer_topology
 from topobounds.weights import as_array
-from torch_bridge.audit import LayerTensor, Topology, layer_topology
-from torch_bridge.geometry import (
-    Trace,
-    WeightTensor,
-    about,
-    current_weight,
-    joined,
-    stored_weight,
-    trace,
-    unread_weights,
-    weight_tensors,
-)
+from torch_bridge.geometry import Trace, current_weight, model_tensors, trace, unread_weights
+from torch_bridge.modules import stored_weight
 
 Amount = int | float | Fraction
 Amounts = Amount | Mapping[str, Amount]
@@ -48,30 +38,32 @@ class Place:
 
     Attributes
     ----------
-    name : str
-        The parameter in the model, as it is spelt before pruning.
     module : torch.nn.Module
         Its module.
-    tensor : WeightTensor
-        What it holds.
+    tensor : LayerTensor
+        The parameter, named as it is spelt before pruning, and the graphs that it holds.
     attentions : tuple of torch.nn.MultiheadAttention
         Those whose output projection it is.
     """
 
-    name: str
     module: nn.Module
-    tensor: WeightTensor
+    tensor: LayerTensor
     attentions: tuple[nn.MultiheadAttention, ...]
+
+    @property
+    def name(self) -> str:
+        """The parameter in the model."""
+        return self.tensor.name
 
     @property
     def parameter(self) -> nn.Parameter | None:
         """The parameter that holds the weights; None if they are computed."""
-        return stored_weight(self.module, self.tensor.name)
+        return stored_weight(self.module, self.tensor.own_name)
 
     @property
     def alive(self) -> Mask:
         """What earlier rounds have left."""
-        mask = self.module._buffers.get(f"{self.tensor.name}_mask")
+        mask = self.module._buffers.get(f"{self.tensor.own_name}_mask")
         return alive(mask) if mask is not None else np.ones(tuple(cast(Tensor, self.parameter).shape), np.bool_)
 
 
@@ -103,11 +95,11 @@ class Target:
         """Return the topology under a mask, place by place."""
         found: dict[LayerTensor, Topology] = {}
         for layer in self.layers:
-            graph = replace(layer, name="")
+            graph = replace(layer, name="", source="")
             if graph not in found:
                 with about(layer.name):
                     found[graph] = layer_topology(graph, self.weights, mask)
-        return [found[replace(layer, name="")] for layer in self.layers]
+        return [found[replace(layer, name="", source="")] for layer in self.layers]
 
 
 def find_targets(
@@ -159,9 +151,9 @@ def _places(model: nn.Module) -> Iterator[Place]:
     for module in model.modules():
         if isinstance(module, nn.MultiheadAttention):
             attentions[module.out_proj] = (*attentions.get(module.out_proj, ()), module)
-    for path, module in model.named_modules():
-        for tensor in weight_tensors(module):
-            yield Place(joined(path, tensor.name), module, tensor, attentions.get(module, ()))
+    for module, tensors in model_tensors(model).items():
+        for tensor in tensors:
+            yield Place(module, tensor, attentions.get(module, ()))
 
 
 def _check_names(places: list[Place], amount: Amounts, skip: Collection[str]) -> None:
@@ -205,7 +197,7 @@ def _traced(
         return None
     if example_input is None and convention == "shared":
         raise argument_error("example_input", "given where convention is 'shared'", example_input)
-    if example_input is None or not any(isinstance(place.module, _ConvNd) for group in chosen for place in group):
+    if example_input is None or not any(place.tensor.kind == "conv" for group in chosen for place in group):
         return None
     return trace(model, example_input)
 
@@ -213,21 +205,12 @@ def _traced(
 def _target(group: list[Place], amount: Amounts, traced: Trace | None) -> Target:
     first, layers = group[0], []
     with about(first.name):
-        weights = as_array("weights", current_weight(first.module, first.tensor.name))
+        weights = as_array("weights", current_weight(first.module, first.tensor.own_name))
     for place in group:
         conv = _traced_conv(place, traced) if place.tensor.kind == "conv" and traced is not None else None
         with about(place.name):
-            layers.append(layer_of(place.module, place.tensor, weights.shape, conv, place.name))
+            layers.append(replace(place.tensor, shape=weights.shape).with_geometry(conv))
     return Target(group, layers, weights, _one_mask(group), _one_amount(group, amount))
-
-
-def layer_of(
-    module: nn.Module, tensor: WeightTensor, shape: tuple[int, ...], conv: Conv | None, name: str = ""
-) -> LayerTensor:
-    """Return the graphs that a tensor of a module holds."""
-    groups = cast(int, module.groups) if tensor.kind == "conv" else 1
-    parts = len(tensor.parts) if tensor.kind != "conv" else 1 if conv else groups
-    return LayerTensor(name, shape, parts, conv, groups, tensor.inputs_first)
 
 
 def _traced_conv(place: Place, traced: Trace) -> Conv:

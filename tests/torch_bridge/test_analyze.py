@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 
+import topobounds.weights
 from tests import naive_convolution
 from topobounds import (
     critical_compression_ratio,
@@ -25,8 +26,9 @@ from topobounds import (
 from topobounds.layers import Conv, Dense, Recurrent
 from topobounds.pruning import magnitude_mask
 from topobounds.weights import as_array
-from torch_bridge import analyze, topological_unstructured
+from torch_bridge import analyze, geometry, topological_unstructured
 from torch_bridge.geometry import conv_geometry, trace
+from torch_bridge.modules import weight_tensors
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +108,28 @@ def test_every_layer_is_there_under_its_own_name():
     assert layers["never.weight"].alpha == 4
     assert list(report.unread) == ["scale"]
     assert "Everything" in report.unread["scale"]
+
+
+@pytest.mark.parametrize("example", [TOKENS, None])
+def test_each_tensor_is_converted_once_and_each_module_asked_once(example, monkeypatch):
+    converted, asked = [], []
+
+    def on_cpu(values):
+        converted.append(tuple(values.shape))
+        return read(values)
+
+    def tensors_of(module, path):
+        asked.append(module)
+        return weight_tensors(module, path)
+
+    read = topobounds.weights._on_cpu
+    monkeypatch.setattr(topobounds.weights, "_on_cpu", on_cpu)
+    monkeypatch.setattr(geometry, "weight_tensors", tensors_of)
+    model = Everything().to(torch.bfloat16)
+    analyze(model, example)
+    tensors = [tensor for module in model.modules() for tensor in weight_tensors(module)]
+    assert converted == [tensor.shape for tensor in tensors]
+    assert asked == list(model.modules())
 
 
 def test_the_numbers_are_those_of_the_functions_on_the_same_weights():

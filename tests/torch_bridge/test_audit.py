@@ -7,28 +7,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topobounds.layers import Conv
+from topobounds.layers import Conv, LayerTensor
+from topobounds.layers.tensors import GATES, numbered_parts
+from topobounds.pruning import METHODS
 from topobounds.topology.convolution import critical_kernel_weights
 from topobounds.topology.persistence import neural_persistence
 from topobounds.topology.spanning import maximum_spanning_forest
+from topobounds.topology.tensors import layer_topology
 from torch_bridge.audit import (
-    LayerTensor,
     check_feasible,
     dead_units,
-    forest_share,
-    layer_overlap,
-    layer_topology,
+    layer_topologies,
     prune,
     pruning_record,
     training_record,
 )
-from torch_bridge.plan import METHODS, Pruning
+from torch_bridge.plan import Pruning
 
 CONV = Conv(4, 6, (3, 3), (5, 5), padding=1)
 LAYERS = [
     LayerTensor("dense", (12, 9)),
-    LayerTensor("gates", (20, 7), 4),
-    LayerTensor("conv", (6, 4, 3, 3), 1, CONV),
+    LayerTensor("gates", (20, 7), parts=GATES["LSTM"]),
+    LayerTensor("conv", (6, 4, 3, 3), "conv", geometry=CONV),
     LayerTensor("head", (5, 12)),
 ]
 
@@ -119,7 +119,7 @@ def test_t_imp_preserves_the_diagrams_of_every_kind_of_layer(scope, seed):
             for one, other in zip(before.diagrams, after.diagrams, strict=True):
                 np.testing.assert_array_equal(one.deaths, other.deaths)
                 assert (one.w_max, one.n_essential, one.alpha) == (other.w_max, other.n_essential, other.alpha)
-            record = pruning_record(layer, weights[layer.name], masks[layer.name], new[layer.name])
+            record = pruning_record(masks[layer.name], new[layer.name], before, after)
             assert record["diagram_preserved"] is True
             assert record["forest_survived"] == 1.0
         masks = new
@@ -130,7 +130,8 @@ def test_a_pruning_that_cuts_the_forest_is_seen():
     forest = maximum_spanning_forest(weights)
     mask = np.ones(layer.shape, np.bool_)
     mask[forest.rows[:3], forest.cols[:3]] = False
-    record = pruning_record(layer, weights, np.ones(layer.shape, np.bool_), mask)
+    whole = np.ones(layer.shape, np.bool_)
+    record = pruning_record(whole, mask, layer_topology(layer, weights, whole), layer_topology(layer, weights, mask))
     assert record["diagram_preserved"] is False
     assert record["forest_survived"] == (forest.alpha - 3) / forest.alpha
     assert record["pruned"] == 3
@@ -144,7 +145,7 @@ def test_a_dense_layer_is_its_forest():
     topology = layer_topology(LAYERS[0], weights, mask)
     forest = maximum_spanning_forest(weights, mask)
     assert topology.n_critical == forest.alpha == int(topology.critical[forest.rows, forest.cols].sum())
-    assert layer_overlap(LAYERS[0], weights, mask, topology) == forest.overlap()
+    assert topology.overlap == forest.overlap()
     assert topology.neural_persistence == neural_persistence(np.where(mask, weights, 0), normalized=True)
 
 
@@ -155,7 +156,7 @@ def test_gates_are_graphs_of_their_own():
     blocks = [weights[start : start + 5] for start in range(0, 20, 5)]
     forests = [maximum_spanning_forest(block) for block in blocks]
     assert topology.n_critical == 4 * 11
-    overlap = layer_overlap(LAYERS[1], weights, mask, topology)
+    overlap = topology.overlap
     assert overlap == pytest.approx(np.mean([forest.overlap() for forest in forests]))
     assert topology.neural_persistence == pytest.approx(sum(neural_persistence(b, normalized=True) for b in blocks))
 
@@ -167,8 +168,8 @@ def test_a_kernel_is_its_critical_weights():
     critical = critical_kernel_weights(np.where(mask, kernel, 0), CONV)
     np.testing.assert_array_equal(topology.critical, critical.mask)
     largest = np.argsort(-np.abs(np.where(mask, kernel, 0)), axis=None, kind="stable")[: critical.n_critical]
-    assert layer_overlap(LAYERS[2], kernel, mask, topology) == critical.mask.ravel()[largest].mean()
-    record = training_record(LAYERS[2], kernel, mask)
+    assert topology.overlap == critical.mask.ravel()[largest].mean()
+    record = training_record(LAYERS[2], mask, topology)
     assert (record["alpha"], record["critical"]) == (critical.alpha, critical.n_critical)
     assert record["graphs"] == "shared"
     assert record["components"] == critical.n_components
@@ -177,10 +178,11 @@ def test_a_kernel_is_its_critical_weights():
 def test_an_empty_layer_has_an_audit_too():
     layer, weights = LAYERS[0], np.zeros((12, 9), np.float32)
     nothing = np.zeros((12, 9), np.bool_)
-    record = training_record(layer, weights, nothing) | pruning_record(layer, weights, nothing, nothing)
+    topology = layer_topology(layer, weights, nothing)
+    record = training_record(layer, nothing, topology) | pruning_record(nothing, nothing, topology, topology)
     assert (record["alpha"], record["components"], record["overlap"]) == (0, 21, 1.0)
     assert (record["dead_outputs"], record["dead_inputs"], record["neural_persistence"]) == (12, 9, 0.0)
-    assert record["forest_survived"] == forest_share(layer, (weights, nothing), (weights, nothing)) == 1.0
+    assert record["forest_survived"] == topology.share_in(topology.critical) == 1.0
 
 
 def naive_dead(layer, mask, n_outputs, n_inputs, joins):
@@ -193,14 +195,16 @@ def test_dead_units_by_brute_force(seed):
     rng = np.random.default_rng(seed)
     dense = rng.random((12, 9)) < 0.1
     assert dead_units(LAYERS[0], dense) == naive_dead(LAYERS[0], dense, 12, 9, lambda mask, o, i: mask[o, i])
-    grouped = LayerTensor("g", (6, 2, 3), 3, None, 3)
+    grouped = LayerTensor("g", (6, 2, 3), "conv", numbered_parts(3), groups=3)
     mask = rng.random(grouped.shape) < 0.15
 
     def in_group(mask, o, i):
         return o // 2 == i // 2 and mask[o, i % 2].any()
 
     assert dead_units(grouped, mask) == naive_dead(grouped, mask, 6, 6, in_group)
-    transposed = LayerTensor("t", (4, 6, 3), 1, Conv(4, 6, (3,), (5,), transposed=True), inputs_first=True)
+    transposed = LayerTensor(
+        "t", (4, 6, 3), "conv", geometry=Conv(4, 6, (3,), (5,), transposed=True), inputs_first=True
+    )
     mask = rng.random(transposed.shape) < 0.1
     expected = naive_dead(transposed, mask, 6, 4, lambda mask, o, i: mask[i, o].any())
     assert dead_units(transposed, mask) == expected
@@ -233,3 +237,16 @@ def test_a_layer_too_small_is_named_when_it_is_pruned(place, message):
     layers = LAYERS[place : place + 1]
     with pytest.raises(ValueError, match=message):
         prune(layers, weights_of(layers, 0), full(layers), Pruning(method="t-imp", rounds=9, rate=0.4), 9, seed=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_weight_that_is_not_finite_is_told_by_its_gate(method):
+    weights = weights_of(LAYERS, 0)
+    weights["gates"][7, 3] = np.nan
+    message = (
+        r"^Layer 'gates\[forget\]': Argument 'weights' must be finite, but 1 of its 35 .* at row 2, column 3: nan\.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        prune(LAYERS, weights, full(LAYERS), Pruning(method=method), 1, seed=0)
+    with pytest.raises(ValueError, match=message):
+        layer_topologies(LAYERS, weights, full(LAYERS))

@@ -25,11 +25,12 @@ from topobounds.runs import RunError, RunFolder
 from topobounds.runs import level as run_level
 from topobounds.topology.persistence import persistence_diagram
 from topobounds.topology.spanning import maximum_spanning_forest
+from topobounds.topology.tensors import layer_topology
 from torch_bridge.data import load_dataset
 from torch_bridge.history import status
 from torch_bridge.imp import level_name, run_imp
 from torch_bridge.nets import layer_tensors, masked_steps
-from torch_bridge.plan import ImpPlan
+from torch_bridge.plan import ImpPlan, Pruning
 from torch_bridge.recipe import generator_seed
 
 TINY = {
@@ -242,6 +243,45 @@ def test_t_imp_preserves_every_diagram_at_every_pruning(tmp_path, after):
             assert record["diagram_preserved"] is True
             assert record["forest_survived"] == 1.0
             assert record["neural_persistence_before_pruning"] == record["neural_persistence_after_pruning"]
+
+
+@pytest.mark.parametrize("method", ["imp", "t-imp", "shuffled"])
+@pytest.mark.parametrize("after", ["rewind", "finetune"])
+def test_a_level_measures_two_topologies_a_layer_and_reads_the_level_before_once(tmp_path, monkeypatch, method, after):
+    measured, read = [], []
+
+    def counted_topology(layer, weights, mask):
+        measured.append(layer.name)
+        return layer_topology(layer, weights, mask)
+
+    def counted_weights(level, stem):
+        read.append((level.name, stem))
+        return stored_weights(level, stem)
+
+    stored_weights = run_level.Level.weights
+    monkeypatch.setattr("torch_bridge.audit.layer_topology", counted_topology)
+    monkeypatch.setattr(run_level.Level, "weights", counted_weights)
+    options = {"method": method, "rounds": 2, "rate": 0.2, "after": after}
+    plan = ImpPlan(pruning=Pruning(**options))
+    run = run_imp(plan, tmp_path / "run", model=small_net, train_fn=unchanged)
+    layers = ["0.weight", "2.weight"]
+    assert sorted(measured) == sorted(layers * (1 + 2 * plan.pruning.rounds))
+    dense = [(level_name(0, 0), "start")] * (after == "rewind")
+    before = [[(level_name(0, level), "end"), (level_name(0, level), "masks")] for level in range(2)]
+    assert read == [*before[0], *dense, *before[1], *dense]
+    shutil.rmtree(run.path / level_name(0, 2))
+    measured.clear()
+    again = run_imp(plan, run.path, model=small_net, train_fn=unchanged)
+    assert sorted(measured) == sorted(layers * 3)  # the level before was made by another call
+    assert [layers_of(level) for level in again.levels] == [layers_of(level) for level in run.levels]
+
+
+def small_net():
+    return nn.Sequential(nn.Linear(12, 10), nn.ReLU(), nn.Linear(10, 6))
+
+
+def unchanged(model, mask, level):
+    return {}
 
 
 def test_the_audit_is_that_of_the_forests(tiny):
@@ -1141,10 +1181,10 @@ def test_layers_of_a_net():
 
     found = {layer.name: (layer.shape, layer.parts) for layer in layer_tensors(Tied())}
     assert found == {
-        "attention.in_proj_weight": ((18, 6), 3),
-        "attention.out_proj.weight": ((6, 6), 1),
-        "conv.weight": ((4, 3, 3), 2),
-        "gru.weight_ih_l0": ((15, 6), 3),
-        "gru.weight_hh_l0": ((15, 5), 3),
-        "first.weight": ((6, 6), 1),
+        "attention.in_proj_weight": ((18, 6), ("query", "key", "value")),
+        "attention.out_proj.weight": ((6, 6), ("",)),
+        "conv.weight": ((4, 3, 3), ("0", "1")),
+        "gru.weight_ih_l0": ((15, 6), ("reset", "update", "new")),
+        "gru.weight_hh_l0": ((15, 5), ("reset", "update", "new")),
+        "first.weight": ((6, 6), ("",)),
     }

@@ -189,3 +189,10 @@ def test_the_plans_of_the_package_can_be_met(file, method):
     side = plan.data.image_size or {"digits": 8}.get(plan.data.name, 28)
     pruning = dataclasses.replace(plan.pruning, method=method)
     check_feasible(layer_tensors(build_model(plan.model, side)), pruning)
+
+
+def test_a_plan_records_a_method_by_one_name():
+    for name, recorded in {"magnitude": "imp", "topological": "t-imp", "imp": "imp", "random": "random"}.items():
+        plan = ImpPlan(pruning=Pruning(method=name))
+        assert plan.pruning.method == recorded
+        assert plan.sha256 == ImpPlan(pruning=Pruning(method=recorded)).sha256

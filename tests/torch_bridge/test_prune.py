@@ -630,11 +630,24 @@ def test_the_report_becomes_json_and_html():
     assert "<td>4×2×3×3</td>" in report._repr_html_()
 
 
-def test_the_report_measures_what_it_says(monkeypatch):
-    def by_magnitude(required, weights, masks, keep):
-        return network_masks(weights, keep, masks, method="magnitude", scope="global")
+def test_the_report_says_what_was_asked_for_and_what_was_left_out():
+    model = nn.Sequential(nn.Linear(30, 20), nn.Linear(20, 10))
+    report = topological_(model, 0.95, on_infeasible="clamp", skip=["1.weight"])
+    assert [(layer.asked, layer.kept) for layer in report.layers] == [(30, 49)]
+    assert report.left_out == report.left_alone == {"1.weight": "skipped"}
+    record = report.to_dict()
+    assert record["left_out"] == record["left_alone"] == report.left_out
+    together = topological_(nn.Sequential(nn.Linear(30, 20), nn.Linear(20, 10)), 0.5, scope="global")
+    assert [layer.asked for layer in together.layers] == [None, None]
+    assert sum(layer.kept for layer in together.layers) == 400
 
-    monkeypatch.setattr("torch_bridge.prune.masks_around", by_magnitude)
+
+def test_the_report_measures_what_it_says(monkeypatch):
+    def by_magnitude(group, request, method, on_infeasible):
+        weights, masks = [tensor.weights for tensor in group], [tensor.survivors for tensor in group]
+        return network_masks(weights, request.count, masks, method="magnitude", scope="global")
+
+    monkeypatch.setattr("torch_bridge.prune.kept_masks", by_magnitude)
     report = topological_(
         nn.Sequential(nn.Linear(30, 20), nn.Conv1d(20, 20, 1)), 0.88, example_input=(torch.zeros(20, 30),)
     )

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import cast
 
 import numpy as np
 
 from topobounds._arguments import MOST_TRIALS, integer, items
 from topobounds._records import Record, html_table
-from topobounds.layers import Conv, LayerShape
+from topobounds.layers import Layer, TensorLayer
 from topobounds.theory.compression import Compression, as_layers, compression
 from topobounds.theory.table1 import Architecture
 
@@ -116,8 +117,8 @@ def _joined(*remarks: str | None) -> str:
 
 
 def compression_report(
-    layers: Sequence[LayerShape] | Architecture,
-    printed_layers: Sequence[LayerShape] | None = None,
+    layers: Sequence[Layer] | Architecture,
+    printed_layers: Sequence[Layer] | None = None,
     *,
     trials: int = 20,
     seed: int | None = None,
@@ -151,6 +152,7 @@ def compression_report(
 
     Examples
     --------
+    >>> from topobounds.layers import Conv
     >>> report = compression_report([Conv(16, 32, (1, 1), (8, 8))], seed=0)
     >>> report.toeplitz.ratio, report.shared.kept
     (Fraction(512, 47), 47.0)
@@ -181,9 +183,9 @@ def _of_architecture(
 
 
 def _shared_compression(
-    layers: Sequence[LayerShape], trials: int, seed: int | None, progress: Progress | None
+    layers: Sequence[Layer], trials: int, seed: int | None, progress: Progress | None
 ) -> SharedCompression:
-    if not any(isinstance(layer, Conv) for layer in layers):
+    if all(layer.n_critical is not None for layer in layers):
         return SharedCompression(reason="Only the weights of convolutions are shared.")
     seed = secrets.randbits(32) if seed is None else integer("seed", seed, 0)
     kept: Counter[int] = Counter()
@@ -201,10 +203,11 @@ def _shared_compression(
     return SharedCompression(weights, mean, weights / mean, error, trials, seed)
 
 
-def _n_critical(layer: LayerShape, entropy: tuple[int, ...]) -> int:
+def _n_critical(layer: Layer, entropy: tuple[int, ...]) -> int:
     """Return the critical weights of a random normal kernel; of a dense layer, the edges of its spanning tree."""
-    if not isinstance(layer, Conv):
-        return layer.n_vertices - layer.n_components
-    from topobounds.topology.convolution import critical_kernel_weights
+    if layer.n_critical is not None:
+        return layer.n_critical
+    from topobounds.topology.tensors import graph_topology
 
-    return critical_kernel_weights(np.random.default_rng(entropy).standard_normal(layer.weight_shape), layer).n_critical
+    graph = cast(TensorLayer, layer)  # the number is only unknown where one stored tensor makes the graph
+    return graph_topology(graph, np.random.default_rng(entropy).standard_normal(graph.weight_shape)).n_critical

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error
 from topobounds._records import Record, html_table
-from topobounds.layers import Conv, Dense, Recurrent
+from topobounds.layers import TensorLayer
 from topobounds.theory.compression import compression
 
 
@@ -149,7 +149,7 @@ class ModelReport(Record):
 def layer_report(
     name: str,
     weights: ArrayLike,
-    layer: Dense | Recurrent | Conv | None,
+    layer: TensorLayer | None,
     *,
     kind: str = "dense",
     calls: int | None = None,
@@ -181,6 +181,7 @@ def layer_report(
 
     Examples
     --------
+    >>> from topobounds.layers import Dense
     >>> W = np.random.default_rng(0).standard_normal((30, 20))
     >>> report = layer_report("fc", W, Dense(30, 20))
     >>> report.alpha, report.critical_rank, float(report.eta_tau), round(report.overlap, 3)
@@ -195,20 +196,14 @@ def layer_report(
         check_finite(array.reshape(len(array), -1), shape=array.shape)
     elif array.size != layer.n_weights:
         raise argument_error("weights", f"the {layer.n_weights} weights of {layer}", array.shape)
-    measured: dict[str, Any] = dict.fromkeys(
-        ("alpha", "components", "critical", "critical_rank", "overlap", "neural_persistence")
-    )
-    if layer is not None:
-        measured = _measured_kernel(array, layer) if isinstance(layer, Conv) else _measured_matrix(array)
     implied = [compression(layer, convention) for convention in ("paper", "toeplitz")] if layer else []
     eta_tau, eta_tau_toeplitz = (c.ratio for c in implied) if implied else (None, None)
-    m, n = _neurons(layer)
     return LayerReport(
         name=name,
         kind=kind,
         shape=array.shape,
-        m=m,
-        n=n,
+        m=None if layer is None else layer.n_inputs,
+        n=None if layer is None else layer.n_outputs,
         weights=array.size,
         nonzero=int(np.count_nonzero(array)),
         eta_tau=eta_tau,
@@ -216,45 +211,24 @@ def layer_report(
         calls=calls,
         reason=" ".join(r for r in (reason, *(c.reason for c in implied)) if r) or None,
         neurons=neurons,
-        **measured,
+        **_measured(array, layer),
     )
 
 
-def _neurons(layer: Dense | Recurrent | Conv | None) -> tuple[int | None, int | None]:
+def _measured(weights: NDArray[Any], layer: TensorLayer | None) -> dict[str, Any]:
+    """Return what the weights say; None for each where the layer has no known graph."""
     if layer is None:
-        return None, None
-    if isinstance(layer, Conv):
-        return layer.n_inputs, layer.n_outputs
-    return layer.weight_shape
+        return dict.fromkeys(("alpha", "components", "critical", "critical_rank", "overlap", "neural_persistence"))
+    from topobounds.topology.tensors import graph_topology
 
-
-def _measured_matrix(weights: NDArray[Any]) -> dict[str, Any]:
-    from topobounds.topology.persistence import diagram_of_forest, neural_persistence
-    from topobounds.topology.spanning import maximum_spanning_forest
-
-    forest = maximum_spanning_forest(weights)
+    topology = graph_topology(layer, weights)
     return {
-        "alpha": forest.alpha,
-        "components": forest.n_components,
-        "critical": forest.alpha,
-        "critical_rank": forest.critical_rank,
-        "overlap": forest.overlap(),
-        "neural_persistence": neural_persistence(diagram_of_forest(forest), normalized=True),
-    }
-
-
-def _measured_kernel(weights: NDArray[Any], conv: Conv) -> dict[str, Any]:
-    from topobounds.topology.convolution import critical_kernel_weights
-    from topobounds.topology.persistence import neural_persistence
-
-    critical = critical_kernel_weights(weights, conv)
-    return {
-        "alpha": critical.alpha,
-        "components": critical.n_components,
-        "critical": critical.n_critical,
-        "critical_rank": critical.critical_rank,
-        "overlap": critical.overlap(),
-        "neural_persistence": neural_persistence(critical.diagram, normalized=True),
+        "alpha": topology.alpha,
+        "components": topology.n_components,
+        "critical": topology.n_critical,
+        "critical_rank": topology.forests[0].critical_rank,
+        "overlap": topology.overlap,
+        "neural_persistence": topology.neural_persistence,
     }
 
 

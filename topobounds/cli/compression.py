@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from topobounds.analysis.compression import CompressionReport
-    from topobounds.layers import Conv, LayerShape
+    from topobounds.layers import Conv, Layer
     from topobounds.theory.table1 import Architecture
 
 
@@ -73,7 +73,7 @@ def _chosen_layers(
     network: str | None,
     dataset: str | None,
     geometry: dict[str, Any],
-) -> "Sequence[LayerShape] | Architecture":
+) -> "Sequence[Layer] | Architecture":
     """Return the one layer that the options name, or the network of Table 1."""
     from topobounds.layers import Dense, Recurrent
     from topobounds.theory.table1 import architecture

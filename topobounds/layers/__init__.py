@@ -2,8 +2,21 @@
 
 from topobounds.layers.axis import Axis
 from topobounds.layers.convolution import PADDING_MODES, Conv
+from topobounds.layers.protocol import Layer, PrintedCounts, TensorLayer, is_layer
 from topobounds.layers.shapes import Dense, Network, Recurrent, Unrolled
+from topobounds.layers.tensors import LayerTensor
 
-LayerShape = Dense | Recurrent | Unrolled | Network | Conv
-
-__all__ = ["PADDING_MODES", "Axis", "Conv", "Dense", "LayerShape", "Network", "Recurrent", "Unrolled"]
+__all__ = [
+    "PADDING_MODES",
+    "Axis",
+    "Conv",
+    "Dense",
+    "Layer",
+    "LayerTensor",
+    "Network",
+    "PrintedCounts",
+    "Recurrent",
+    "TensorLayer",
+    "Unrolled",
+    "is_layer",
+]

@@ -11,6 +11,7 @@ from typing import Any
 
 from topobounds._arguments import argument_error, boolean, choice, integer
 from topobounds.layers.axis import Axis
+from topobounds.layers.protocol import Layer, PrintedCounts
 
 PADDING_MODES = ("zeros", "circular", "reflect", "replicate")
 MAX_AXES = 3
@@ -18,7 +19,7 @@ MOST_CELLS = 2**24  # of the input and the output along one dimension, which are
 
 
 @dataclass(frozen=True, init=False)
-class Conv:
+class Conv(Layer):
     """A convolution, or transposed convolution, in one, two or three dimensions.
 
     Its layer graph has the real input neurons (channel and cell; padding cells are no neurons) on one side, the
@@ -261,6 +262,19 @@ class Conv:
         if self.transposed:
             cells, positions = positions, cells
         return self.groups * joined + self.in_channels * cells + self.out_channels * positions
+
+    @property
+    def n_critical(self) -> None:
+        """None: how many kernel weights carry the spanning forest depends on the weights."""
+        return
+
+    @property
+    def printed_counts(self) -> PrintedCounts:
+        """What the paper's closed form counts, n f1 f2 ... and m + n - 1: one channel, m cells of the padded input."""
+        positions = math.prod(self.kernel_positions)
+        return PrintedCounts(
+            positions * math.prod(self.kernel_size), math.prod(self.padded_size) + positions - 1, components=None
+        )
 
 
 def _number_of_axes(kernel_size: int | Sequence[int], input_size: int | Sequence[int]) -> int:

@@ -9,10 +9,11 @@ from functools import cached_property
 from typing import Any
 
 from topobounds._arguments import argument_error, integer, items
+from topobounds.layers.protocol import Layer, PrintedCounts
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Layer):
     """A dense layer: the complete bipartite graph K(m, n).
 
     Parameters
@@ -41,6 +42,16 @@ class Dense:
         return self.m, self.n
 
     @property
+    def n_inputs(self) -> int:
+        """Input neurons, m."""
+        return self.m
+
+    @property
+    def n_outputs(self) -> int:
+        """Output neurons, n."""
+        return self.n
+
+    @property
     def n_weights(self) -> int:
         """Stored weights, m n."""
         return self.m * self.n
@@ -62,7 +73,7 @@ class Dense:
 
 
 @dataclass(frozen=True)
-class Recurrent:
+class Recurrent(Layer):
     """The hidden-to-hidden matrix of a recurrent layer between two time steps: K(l, l).
 
     Parameters
@@ -88,6 +99,16 @@ class Recurrent:
         return self.hidden_size, self.hidden_size
 
     @property
+    def n_inputs(self) -> int:
+        """Hidden units at the first time step, l."""
+        return self.hidden_size
+
+    @property
+    def n_outputs(self) -> int:
+        """Hidden units at the second time step, l."""
+        return self.hidden_size
+
+    @property
     def n_weights(self) -> int:
         """Stored weights, l^2."""
         return self.hidden_size**2
@@ -109,7 +130,7 @@ class Recurrent:
 
 
 @dataclass(frozen=True)
-class Unrolled:
+class Unrolled(Layer):
     """A recurrent layer unrolled over T time steps, its neurons shared by consecutive steps.
 
     Neurons: the inputs of steps 1 .. T and the hidden units of steps 0 .. T. The hidden units of step t are joined to
@@ -172,7 +193,7 @@ class Unrolled:
 
 
 @dataclass(frozen=True)
-class Network:
+class Network(Layer):
     """Dense layers that share their neurons: the stratified graph of a whole network.
 
     Parameters
@@ -242,6 +263,11 @@ class Network:
             old, new = component[source], component[target]
             component = {group: new if c == old else c for group, c in component.items()}
         return len(set(component.values()))
+
+    @property
+    def printed_counts(self) -> PrintedCounts:
+        """What the paper's closed form counts: the edges, and those of a spanning tree of a connected network."""
+        return PrintedCounts(self.n_edges, self.n_vertices - 1, None)
 
 
 def _is_connection(given: object) -> bool:

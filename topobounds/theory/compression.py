@@ -7,12 +7,11 @@ from typing import TypeGuard
 
 from topobounds._arguments import argument_error, choice
 from topobounds._records import Record
-from topobounds.layers import Conv, Dense, LayerShape, Network
-from topobounds.theory.paper import printed_counts
+from topobounds.layers import Dense, Layer, is_layer
 
 CONVENTIONS = ("paper", "toeplitz")
 
-LayerLike = LayerShape | tuple[int, int]
+LayerLike = Layer | tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -120,14 +119,11 @@ def critical_compression_ratio(layer: LayerLike, convention: str = "paper") -> F
     return result.ratio
 
 
-def _one(layer: LayerShape, convention: str) -> Compression:
+def _one(layer: Layer, convention: str) -> Compression:
     if convention == "paper":
-        weights, kept = printed_counts(layer)
-        reason = None
-        if weights < kept:
-            reason = "Below 1: the closed form presumes a connected graph, so this is no compression ratio."
-        components = None if isinstance(layer, Conv | Network) else layer.n_components
-        return Compression(weights, kept, Fraction(weights, kept), components, reason)
+        printed = layer.printed_counts
+        ratio = Fraction(printed.weights, printed.kept)
+        return Compression(printed.weights, printed.kept, ratio, printed.components, printed.reason)
     kept = layer.n_vertices - layer.n_components
     if not kept:
         reason = "The layer graph has no edge (every tap reads padding only), so there is nothing to keep."
@@ -135,7 +131,7 @@ def _one(layer: LayerShape, convention: str) -> Compression:
     return Compression(layer.n_edges, kept, Fraction(layer.n_edges, kept), layer.n_components, None)
 
 
-def as_layers(layers: LayerLike | Sequence[LayerLike]) -> list[LayerShape]:
+def as_layers(layers: LayerLike | Sequence[LayerLike]) -> list[Layer]:
     """Return the layers; two integers in a tuple are one dense layer.
 
     Raises
@@ -150,8 +146,8 @@ def as_layers(layers: LayerLike | Sequence[LayerLike]) -> list[LayerShape]:
     return [_as_layer(layer) for layer in layers]
 
 
-def _as_layer(layer: object) -> LayerShape:
-    if isinstance(layer, LayerShape):
+def _as_layer(layer: object) -> Layer:
+    if is_layer(layer):
         return layer
     if _is_shape(layer):
         return Dense(*layer)

@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from topobounds._arguments import argument_error, density_fraction
 from topobounds._records import Record
-from topobounds.layers import Conv, LayerShape
+from topobounds.layers import Layer
 from topobounds.layers.shape import Shape, checked_shape
 from topobounds.supports import cells_at_density
 
@@ -144,7 +144,7 @@ def _check_summable(shape: Shape) -> None:
         raise argument_error("m", f"at most 2^24 where n is {n}, as the sum has min(m, n) terms", m)
 
 
-def printed_counts(layer: LayerShape) -> tuple[int, int]:
+def printed_counts(layer: Layer) -> tuple[int, int]:
     """Return the numerator and the denominator of the printed eta_tau (Definition 3.1, Theorem 3.2).
 
     ============= ============================= ==============================================================
@@ -175,10 +175,8 @@ def printed_counts(layer: LayerShape) -> tuple[int, int]:
     >>> printed_counts(Dense(784, 300))
     (235200, 1083)
     """
-    if isinstance(layer, Conv):
-        positions = math.prod(layer.kernel_positions)
-        return positions * math.prod(layer.kernel_size), math.prod(layer.padded_size) + positions - 1
-    return layer.n_edges, layer.n_vertices - 1
+    counts = layer.printed_counts
+    return counts.weights, counts.kept
 
 
 def printed_sum(m: int, n: int, cells: float) -> float:

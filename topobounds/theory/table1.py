@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from topobounds._arguments import argument_error
 from topobounds._records import Record, html_table
-from topobounds.layers import Conv, Dense, LayerShape
+from topobounds.layers import Conv, Dense, Layer
 from topobounds.theory.compression import compression
 
 PARTS = ("CONV", "DENSE", "FINAL")
@@ -91,7 +91,7 @@ class Architecture(Record):
     dense: tuple[Dense, ...]
 
     @property
-    def layers(self) -> tuple[LayerShape, ...]:
+    def layers(self) -> tuple[Layer, ...]:
         """All layers, at their true geometry."""
         return (*(layer.conv for layer in self.convs), *self.dense)
 
@@ -101,7 +101,7 @@ class Architecture(Record):
         return any("block" in layer.name for layer in self.convs)
 
     @property
-    def printed_layers(self) -> tuple[LayerShape, ...]:
+    def printed_layers(self) -> tuple[Layer, ...]:
         """The layers as the printed table counts them."""
         return (*self.printed_convs, *self.dense)
 
@@ -242,7 +242,7 @@ def _row(network: Architecture, part: str, printed: str, computed: Fraction, cor
 
 
 def _ratios(convs: tuple[Conv, ...], dense: tuple[Dense, ...]) -> list[Fraction]:
-    parts: tuple[tuple[LayerShape, ...], ...] = (convs, dense, convs + dense)
+    parts: tuple[tuple[Layer, ...], ...] = (convs, dense, convs + dense)
     counts = [compression(part) for part in parts]
     return [Fraction(c.weights, c.kept) for c in counts]
 

@@ -1,0 +1,27 @@
+from .masks import Keep, Scope, magnitude_mask, network_masks, random_mask, topological_mask
+from .methods import METHODS, Method, pruning_method
+from .pipeline import Infeasible, Mask, Prunable, Request, kept_masks, redrawn_mask
+from .report import PrunedLayer, PruningReport
+from .schedules import geometric_schedule, linear_schedule
+
+__all__ = [
+    "METHODS",
+    "Infeasible",
+    "Keep",
+    "Mask",
+    "Method",
+    "Prunable",
+    "PrunedLayer",
+    "PruningReport",
+    "Request",
+    "Scope",
+    "geometric_schedule",
+    "kept_masks",
+    "linear_schedule",
+    "magnitude_mask",
+    "network_masks",
+    "pruning_method",
+    "random_mask",
+    "redrawn_mask",
+    "topological_mask",
+]

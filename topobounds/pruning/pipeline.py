@@ -1,0 +1,152 @@
+"""From how many weights are asked for to masks: the weights that are protected first, then the best of the others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topobounds.layers import LayerTensor
+from topobounds.pruning.methods import Method
+from topobounds.pruning.selection import RANKINGS
+
+Array = NDArray[Any]
+Mask = NDArray[np.bool_]
+Infeasible = Literal["raise", "clamp"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prunable:
+    """A weight tensor that is to be pruned.
+
+    Attributes
+    ----------
+    weights : ndarray of floats, of any shape
+        Finite where they survive.
+    survivors : ndarray of bool of that shape
+        What earlier rounds have left.
+    protected : ndarray of bool of that shape
+        Survivors that are kept in any case.
+    layers : tuple of LayerTensor
+        The layer graphs that the tensor is read as; several where layers share their weights.
+    """
+
+    weights: Array
+    survivors: Mask
+    protected: Mask
+    layers: tuple[LayerTensor, ...]
+
+    @classmethod
+    def unprotected(cls, weights: Array, survivors: Mask, *layers: LayerTensor) -> "Prunable":
+        """Return a tensor of which any weight may go."""
+        return cls(weights, survivors, np.zeros(weights.shape, np.bool_), layers)
+
+    @property
+    def n_protected(self) -> int:
+        """How many weights are kept in any case."""
+        return int(np.count_nonzero(self.protected))
+
+    @property
+    def n_survivors(self) -> int:
+        """How many weights earlier rounds have left."""
+        return int(np.count_nonzero(self.survivors))
+
+
+@dataclass(frozen=True)
+class Request:
+    """How many weights are to be left, and the argument that asked for it.
+
+    Attributes
+    ----------
+    argument : str
+        Its name.
+    value : object
+        As it was given.
+    count : int
+        The weights that it leaves.
+    out_of : int or None
+        The survivors, where the value alone does not say of how many weights it is.
+    """
+
+    argument: str
+    value: object
+    count: int
+    out_of: int | None = None
+
+
+def kept_masks(
+    group: Sequence[Prunable],
+    request: Request,
+    method: Method,
+    *,
+    on_infeasible: str = "raise",
+    entropy: tuple[int, int] | None = None,
+) -> list[Mask]:
+    """Return the masks of tensors that are ranked together.
+
+    Parameters
+    ----------
+    group : sequence of Prunable
+        The tensors; ties go by tensor, then by flat index.
+    request : Request
+        How many weights are to be left of all together.
+    method : Method
+        Its ranking decides which of the weights that are not protected are kept.
+    on_infeasible : {"raise", "clamp"}
+        What to do if fewer weights are to be left than are protected: refuse, or keep exactly those.
+    entropy : tuple of int, optional
+        Seed of a ranking that is random, which needs it.
+
+    Returns
+    -------
+    list of ndarray of bool
+        A mask of the shape of each tensor.
+
+    Raises
+    ------
+    ValueError
+        If fewer weights are to be left than are protected, and `on_infeasible` is ``raise``.
+
+    Examples
+    --------
+    >>> from topobounds.pruning import METHODS
+    >>> weights = np.array([[3.0, 9.0], [5.0, 1.0]])
+    >>> protected = np.array([[False, False], [False, True]])
+    >>> tensor = Prunable(weights, np.ones((2, 2), np.bool_), protected, ())
+    >>> kept_masks([tensor], Request("keep", 2, 2), METHODS["magnitude"])[0].tolist()
+    [[False, True], [False, True]]
+    """
+    n_protected = sum(tensor.n_protected for tensor in group)
+    if request.count < n_protected and on_infeasible == "raise":
+        raise _too_few(group, n_protected, request)
+    kept = [tensor.protected.ravel().copy() for tensor in group]
+    free = [(tensor.survivors & ~tensor.protected).ravel() for tensor in group]
+    wanted = max(request.count, n_protected) - n_protected
+    RANKINGS[method.rank]([tensor.weights.ravel() for tensor in group], free, wanted, kept, entropy)
+    return [mask.reshape(tensor.weights.shape) for mask, tensor in zip(kept, group, strict=True)]
+
+
+def redrawn_mask(tensor: Prunable, mask: Mask, method: Method, entropy: tuple[int, int] | None) -> Mask:
+    """Return as many survivors as a mask keeps, chosen by a method that protects none of them."""
+    count = int(np.count_nonzero(mask))
+    free = replace(tensor, protected=np.zeros(mask.shape, np.bool_))
+    return kept_masks([free], Request("keep", count, count), method, entropy=entropy)[0]
+
+
+def _too_few(group: Sequence[Prunable], n_protected: int, request: Request) -> ValueError:
+    layers = [layer for tensor in group for layer in tensor.layers]
+    carriers = {
+        frozenset([False]): "the edges of the spanning forest",
+        frozenset([True]): "the critical kernel weights",
+    }.get(
+        frozenset(layer.shares_weights for layer in layers),
+        "the edges of the spanning forests and the critical kernel weights",
+    )
+    n_graphs = sum(len(layer.parts) for layer in layers)
+    diagram = "the diagram of the layer" + "s" * (n_graphs > 1)
+    out_of = "" if request.out_of is None else f" of {request.out_of}"
+    return ValueError(
+        f"Argument '{request.argument}' must leave at least alpha = {n_protected} weights, {carriers}, or {diagram} "
+        f"would change; {request.value!r} leaves {request.count}{out_of}. on_infeasible='clamp' stops at alpha."
+    )

@@ -1,0 +1,108 @@
+"""What pruning did to the weight tensors of a model or a file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from topobounds._records import Record, html_table
+
+
+@dataclass(frozen=True)
+class PrunedLayer(Record):
+    """What pruning did to one weight tensor.
+
+    Attributes
+    ----------
+    name : str
+        The tensor: ``"features.0.weight"``.
+    kind : {"dense", "recurrent", "conv", "embedding"}
+        What its graphs are.
+    convention : {"flattened", "shared"} or None
+        For a convolution, what graph it was taken for.
+    shape : tuple of int
+        Of the tensor.
+    weights, survivors : int
+        Stored weights; those left by earlier rounds.
+    asked : int or None
+        The weights that were to be left of it; None where the number is that of several tensors together.
+    kept : int
+        Those left now: `asked`, or more where fewer would not have carried the topology.
+    alpha : int
+        Weights that carry the topology and so had to stay: edges of the spanning forests of its graphs, or critical
+        kernel weights. Where layers share the weights, those that carry the topology of any of them had to.
+    neural_persistence_before, neural_persistence_after : float
+        Sum of the normalised neural persistence (convention ``balwani``, p = 2) over its graphs.
+    preserved : bool
+        Whether the persistence diagrams after pruning are, bit for bit, those before; measured, not presumed.
+    reason : str or None
+        What else there is to say: the weights are another layer's too.
+    """
+
+    name: str
+    kind: str
+    convention: str | None
+    shape: tuple[int, ...]
+    weights: int
+    survivors: int
+    asked: int | None
+    kept: int
+    alpha: int
+    neural_persistence_before: float
+    neural_persistence_after: float
+    preserved: bool
+    reason: str | None = None
+
+    @property
+    def density(self) -> float:
+        """Share of the weights that is left."""
+        return self.kept / self.weights
+
+
+@dataclass(frozen=True)
+class PruningReport(Record):
+    """What pruning did to a model or a file, layer by layer.
+
+    Attributes
+    ----------
+    layers : tuple of PrunedLayer
+        In the order of the model's modules, or of the file.
+    left_out : dict of str to str
+        Weight tensors that were not pruned, and why.
+    """
+
+    layers: tuple[PrunedLayer, ...]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def left_alone(self) -> dict[str, str]:
+        """`left_out` by its earlier name. Deprecated."""
+        return self.left_out
+
+    @property
+    def preserved(self) -> bool:
+        """Whether every layer kept its persistence diagrams."""
+        return all(layer.preserved for layer in self.layers)
+
+    @property
+    def density(self) -> float:
+        """Share of the weights of these layers that is left."""
+        return sum(layer.kept for layer in self.layers) / sum(layer.weights for layer in self.layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain Python, with `density` and `preserved`, and `left_out` as ``left_alone`` too."""
+        record = super().to_dict()
+        return {**record, "left_alone": record["left_out"], "density": self.density, "preserved": self.preserved}
+
+    def _repr_html_(self) -> str:
+        columns: dict[str, Sequence[object]] = {
+            "layer": [layer.name for layer in self.layers],
+            "kind": [layer.convention or layer.kind for layer in self.layers],
+            "shape": [layer.shape for layer in self.layers],
+            "weights": [layer.weights for layer in self.layers],
+            "kept": [layer.kept for layer in self.layers],
+            "density": [layer.density for layer in self.layers],
+            "alpha": [layer.alpha for layer in self.layers],
+            "neural persistence": [layer.neural_persistence_after for layer in self.layers],
+            "preserved": [layer.preserved for layer in self.layers],
+        }
+        return html_table(columns)

@@ -1,0 +1,193 @@
+"""The topology of a stored weight tensor: the spanning forests of the layer graphs that it is read as."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topobounds._arguments import argument_error
+from topobounds.layers import Conv, Dense, LayerTensor, Recurrent, TensorLayer
+from topobounds.topology.persistence import PersistenceDiagram, total_neural_persistence
+from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
+from topobounds.weights import check_finite
+
+if TYPE_CHECKING:
+    from topobounds.topology.convolution import CriticalWeights
+
+    Forest = SpanningForest | CriticalWeights
+
+Array = NDArray[Any]
+Mask = NDArray[np.bool_]
+
+
+def _forest_of_matrix(weights: Array, graph: TensorLayer, support: Mask | None) -> tuple[SpanningForest, Mask]:
+    """Return the maximum spanning forest of a matrix, and the mask of its edges."""
+    forest = maximum_spanning_forest(weights, support)
+    critical = np.zeros(weights.shape, np.bool_)
+    critical[forest.rows, forest.cols] = True
+    return forest, critical
+
+
+def _forest_of_kernel(weights: Array, graph: TensorLayer, support: Mask | None) -> "tuple[CriticalWeights, Mask]":
+    """Return the critical weights of a convolution's kernel, and their mask."""
+    from topobounds.topology.convolution import critical_kernel_weights  # noqa: PLC0415 (loads numba)
+
+    forest = critical_kernel_weights(weights, cast(Conv, graph), support)
+    return forest, forest.mask
+
+
+FORESTS: "dict[type[Any], Callable[[Array, TensorLayer, Mask | None], tuple[Forest, Mask]]]" = {
+    Dense: _forest_of_matrix,
+    Recurrent: _forest_of_matrix,
+    Conv: _forest_of_kernel,
+}
+"""For each shape of a layer graph the forest it has, and the mask of the stored weights that carry it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Topology:
+    """The topology of a stored weight tensor.
+
+    Attributes
+    ----------
+    critical : ndarray of bool of the tensor's shape
+        The weights that carry it: edges of the spanning forests, or critical kernel weights.
+    forests : tuple of SpanningForest or CriticalWeights
+        One for each graph of the tensor.
+    sizes : tuple of int
+        How many weights carry each of these forests.
+    """
+
+    critical: Mask
+    forests: "tuple[Forest, ...]"
+    sizes: tuple[int, ...]
+
+    @cached_property
+    def diagrams(self) -> list[PersistenceDiagram]:
+        """The persistence diagram of each graph."""
+        return [forest.diagram for forest in self.forests]
+
+    @property
+    def n_critical(self) -> int:
+        """Number of critical weights: alpha where the layer is dense; fewer for a kernel, whose weights share edges."""
+        return sum(self.sizes)
+
+    @property
+    def alpha(self) -> int:
+        """Edges of the forests of the graphs, summed."""
+        return sum(forest.alpha for forest in self.forests)
+
+    @property
+    def n_components(self) -> int:
+        """Connected components of the graphs, neurons without an edge counted, summed."""
+        return sum(forest.n_components for forest in self.forests)
+
+    @property
+    def neural_persistence(self) -> float:
+        """Normalised, convention ``balwani``, p = 2; summed over the graphs of the tensor."""
+        return total_neural_persistence(self.diagrams, normalized=True)
+
+    @property
+    def overlap(self) -> float:
+        """Share of the critical weights that are among the equally many largest weights of their graphs.
+
+        For a dense layer the paper's X. 1.0 where there is none.
+        """
+        if len(self.forests) == 1:
+            return self.forests[0].overlap()
+        if not self.n_critical:
+            return 1.0
+        held = sum(round(forest.overlap() * size) for forest, size in zip(self.forests, self.sizes, strict=True))
+        return held / self.n_critical
+
+    def is_kept_by(self, other: "Topology") -> bool:
+        """Return whether another topology of the same tensor has the same diagrams, bit for bit."""
+        return all(map(_are_equal, self.diagrams, other.diagrams))
+
+    def share_in(self, mask: Mask) -> float:
+        """Return the share of the critical weights that a mask keeps; 1.0 where there is none."""
+        n_critical = self.n_critical
+        return int(np.count_nonzero(self.critical & mask)) / n_critical if n_critical else 1.0
+
+
+def graph_topology(graph: TensorLayer, weights: Array, mask: Mask | None = None) -> Topology:
+    """Return the topology of the weights of one layer graph under a mask.
+
+    Parameters
+    ----------
+    graph : Dense, Recurrent or Conv
+        The shape of the layer.
+    weights : ndarray
+        A matrix, of either orientation, or the kernel of the convolution.
+    mask : ndarray of bool of the shape of `weights`, optional
+        The weights that are there; all by default.
+
+    Raises
+    ------
+    ValueError
+        As `maximum_spanning_forest` and `critical_kernel_weights`.
+
+    Examples
+    --------
+    >>> graph_topology(Dense(2, 2), np.array([[3.0, 2.0], [2.5, 1.0]])).critical.tolist()
+    [[True, True], [True, False]]
+    """
+    forest, critical = FORESTS[type(graph)](weights, graph, mask)
+    return Topology(critical, (forest,), (int(np.count_nonzero(critical)),))
+
+
+def layer_topology(layer: LayerTensor, weights: Array, mask: Mask | None = None) -> Topology:
+    """Return the topology of a stored weight tensor under a mask.
+
+    Parameters
+    ----------
+    layer : LayerTensor
+        What graphs it holds.
+    weights : ndarray of the tensor's shape
+        Finite where the mask is True.
+    mask : ndarray of bool of the tensor's shape, optional
+        The weights that are there; all by default.
+
+    Returns
+    -------
+    Topology
+        The forest of each part, and the weights that carry them.
+
+    Raises
+    ------
+    ValueError
+        If there is no weight, or one that is there is NaN or infinite.
+
+    Examples
+    --------
+    >>> topology = layer_topology(LayerTensor("a", (3, 2)), np.array([[3.0, 2.0], [2.5, 1.0], [0.5, 0.1]]))
+    >>> topology.n_critical, topology.overlap
+    (4, 0.75)
+    """
+    shape = weights.shape
+    if weights.size == 0:
+        raise argument_error("weights", "an array with at least one entry", shape)
+    if layer.geometry is None:
+        weights = weights.reshape(len(weights), -1)
+        mask = None if mask is None else mask.reshape(weights.shape)
+    if len(layer.parts) > 1:  # else the message would tell where in its part a bad entry is
+        check_finite(weights.reshape(len(weights), -1), None if mask is None else mask.reshape(len(mask), -1), shape)
+    supports = [None] * len(layer.parts) if mask is None else layer.split(mask)
+    parts = []
+    for part, support in zip(layer.split(weights), supports, strict=True):
+        whole = support is None or bool(support.all())  # without a support the weights are read faster
+        parts.append(graph_topology(layer.graph, part, None if whole else support))
+    return Topology(
+        critical=layer.join([part.critical for part in parts]),
+        forests=tuple(forest for part in parts for forest in part.forests),
+        sizes=tuple(size for part in parts for size in part.sizes),
+    )
+
+
+def _are_equal(one: PersistenceDiagram, other: PersistenceDiagram) -> bool:
+    return (
+        np.array_equal(one.deaths, other.deaths) and one.n_essential == other.n_essential and one.w_max == other.w_max
+    )

@@ -1,0 +1,213 @@
+"""PyTorch's modules as layers: a table of the kinds there are, which tensors each stores, and what a call connects."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from torch_bridge import MissingExtra
+
+try:
+    from torch import Tensor, nn
+    from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+    from torch.nn.parameter import is_lazy
+except ModuleNotFoundError as error:
+    raise MissingExtra("torch") from error
+
+from topobounds.layers import LayerTensor
+from topobounds.layers.tensors import GATES, WHOLE
+
+TRANSPOSED_LINEAR = "transformers.pytorch_utils.Conv1D"
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """The neurons that one layer graph reads and feeds in one call.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        Whose graph it is.
+    place : int
+        The place of the graph among those of its module.
+    read, fed : Tensor or None
+        What holds these neurons; None where no tensor does.
+    n_read, n_fed : int
+        How many neurons they are.
+    """
+
+    module: nn.Module
+    place: int
+    read: Any
+    n_read: int
+    fed: Any
+    n_fed: int
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleKind:
+    """A kind of module that is a layer.
+
+    Attributes
+    ----------
+    includes : callable
+        Whether a module is one.
+    tensors : callable
+        The weight tensors of a module, under the names of its parameters.
+    ends : callable
+        What one call of a module connects: of module, arguments by position and name, and output.
+    """
+
+    includes: Callable[[nn.Module], bool]
+    tensors: Callable[[Any], tuple[LayerTensor, ...]]
+    ends: Callable[[Any, tuple[Any, ...], Mapping[str, Any], Any], Iterator[Ends]]
+
+
+def weight_tensors(module: nn.Module, path: str = "") -> tuple[LayerTensor, ...]:
+    """Return the tensors of a module itself, not of its children, that are layers.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Linear, embedding, convolution (transposed too), RNN, LSTM, GRU, their cells, MultiheadAttention, or a subclass;
+        and the linear layer of GPT-2 in the package transformers, which is called Conv1D.
+    path : str
+        Where it is in its model; the names of the tensors begin with it.
+
+    Returns
+    -------
+    tuple of LayerTensor
+        Empty for any other module. A kernel has no geometry, for that depends on the input.
+
+    Examples
+    --------
+    >>> [(t.name, t.kind, t.shape, len(t.parts)) for t in weight_tensors(nn.LSTM(8, 16))]
+    [('weight_ih_l0', 'dense', (64, 8), 4), ('weight_hh_l0', 'recurrent', (64, 16), 4)]
+    """
+    kind = _kind_of(module)
+    return () if kind is None else tuple(_located(tensor, module, path) for tensor in kind.tensors(module))
+
+
+def call_ends(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Iterator[Ends]:
+    """Yield what one call of a module connects, graph by graph; nothing for recurrent modules."""
+    kind = _kind_of(module)
+    if kind is not None:
+        yield from kind.ends(module, args, kwargs, output)
+
+
+def joined(path: str, name: str) -> str:
+    """Return the name in the model of a tensor of the module at `path`."""
+    return f"{path}.{name}" if path else name
+
+
+def stored_weight(module: nn.Module, name: str) -> nn.Parameter | None:
+    """Return the parameter that holds a weight, ``name_orig`` where it is pruned; None if it is no parameter."""
+    pruned = f"{name}_mask" in module._buffers
+    return module._parameters.get(f"{name}_orig" if pruned else name)
+
+
+def _kind_of(module: nn.Module) -> ModuleKind | None:
+    return next((kind for kind in MODULE_KINDS if kind.includes(module)), None)
+
+
+def _located(tensor: LayerTensor, module: nn.Module, path: str) -> LayerTensor:
+    """Return a tensor with its name in the model, and its shape where it is known."""
+    parameter = stored_weight(module, tensor.name)
+    known = parameter is not None and not is_lazy(parameter)
+    shape = tuple(cast(Tensor, parameter).shape) if known else ()
+    return replace(tensor, name=joined(path, tensor.name), shape=shape, source=path)
+
+
+def _has_weight(types: tuple[type[nn.Module], ...]) -> Callable[[nn.Module], bool]:
+    """Return whether a module is of some types and has a ``weight`` that is not None."""
+    return lambda module: isinstance(module, types) and module._parameters.get("weight", module) is not None
+
+
+def _is_transposed_linear(module: nn.Module) -> bool:
+    """Return whether a module is the linear layer of GPT-2 in the package transformers, which stores inputs first."""
+    return any(f"{each.__module__}.{each.__name__}" == TRANSPOSED_LINEAR for each in type(module).__mro__)
+
+
+def _weight(kind: str, *, inputs_first: bool = False) -> Callable[[Any], tuple[LayerTensor, ...]]:
+    return lambda module: (LayerTensor("weight", kind=kind, inputs_first=inputs_first),)
+
+
+def _kernel(module: _ConvNd) -> tuple[LayerTensor, ...]:
+    transposed = isinstance(module, _ConvTransposeNd)
+    return (LayerTensor("weight", kind="conv", groups=module.groups, inputs_first=transposed),)
+
+
+def _recurrent_tensors(module: nn.RNNBase | nn.RNNCellBase) -> tuple[LayerTensor, ...]:
+    if isinstance(module, nn.RNNBase):
+        gates = GATES[module.mode.split("_")[0]]
+        names = [name for name in module._flat_weights_names if name.startswith("weight")]
+    else:
+        known = [kind for kind in GATES if isinstance(module, getattr(nn, f"{kind}Cell"))]
+        gates = GATES[known[0]] if known else ()
+        names = ["weight_ih", "weight_hh"] if known else []
+    squeezed = getattr(module, "proj_size", 0) > 0  # then weight_hh reads the projection, and is no l x l matrix
+    return tuple(
+        LayerTensor(
+            name,
+            kind="recurrent" if name.startswith("weight_hh") and not squeezed else "dense",
+            parts=WHOLE if name.startswith("weight_hr") else gates,
+        )
+        for name in names
+    )
+
+
+def _projections(module: nn.MultiheadAttention) -> tuple[LayerTensor, ...]:
+    if module._qkv_same_embed_dim:
+        return (LayerTensor("in_proj_weight", parts=("query", "key", "value")),)
+    return tuple(LayerTensor(f"{side}_proj_weight") for side in "qkv")
+
+
+def _first(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    return next(iter((*args, *kwargs.values())), None)
+
+
+def _sized_ends(n_read: str, n_fed: str) -> Callable[[Any, tuple[Any, ...], Mapping[str, Any], Any], Iterator[Ends]]:
+    """Return the ends of modules that have their numbers of neurons in attributes of these names."""
+
+    def ends(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Iterator[Ends]:
+        read = _first(args, kwargs)
+        yield Ends(module, 0, read, cast(int, getattr(module, n_read)), output, cast(int, getattr(module, n_fed)))
+
+    return ends
+
+
+def _kernel_ends(module: _ConvNd, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Iterator[Ends]:
+    read = _first(args, kwargs)
+    if isinstance(read, Tensor) and isinstance(output, Tensor):
+        axes = 1 + len(module.kernel_size)
+        yield Ends(module, 0, read, math.prod(read.shape[-axes:]), output, math.prod(output.shape[-axes:]))
+
+
+def _attention_ends(
+    module: nn.MultiheadAttention, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
+) -> Iterator[Ends]:
+    """Yield the ends of the projections, which feed neurons of their own, and of the output projection."""
+    named = dict(zip(("query", "key", "value"), args, strict=False)) | dict(kwargs)
+    width = module.embed_dim
+    for place, (name, size) in enumerate({"query": width, "key": module.kdim, "value": module.vdim}.items()):
+        yield Ends(module, place, named.get(name), size, None, width)
+    yield Ends(module.out_proj, 0, None, width, output[0] if isinstance(output, tuple) else output, width)
+
+
+def _no_ends(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Iterator[Ends]:
+    return iter(())
+
+
+MODULE_KINDS = (
+    ModuleKind(_has_weight((nn.Linear,)), _weight("dense"), _sized_ends("in_features", "out_features")),
+    ModuleKind(
+        _has_weight((nn.Embedding, nn.EmbeddingBag)),
+        _weight("embedding", inputs_first=True),
+        _sized_ends("num_embeddings", "embedding_dim"),
+    ),
+    ModuleKind(_has_weight((_ConvNd,)), _kernel, _kernel_ends),
+    ModuleKind(_is_transposed_linear, _weight("dense", inputs_first=True), _sized_ends("nx", "nf")),
+    ModuleKind(lambda module: isinstance(module, nn.RNNBase | nn.RNNCellBase), _recurrent_tensors, _no_ends),
+    ModuleKind(lambda module: isinstance(module, nn.MultiheadAttention), _projections, _attention_ends),
+)
+"""The kinds of layers that are read; the first that includes a module counts."""
