@@ -53,7 +53,7 @@ def test_a_full_layer_is_certified_without_trials():
     assert null.uniform_support is None
 
 
-@pytest.mark.parametrize(("m", "n", "k"), [(120, 90, 90), (120, 90, 1000), (200, 20, None), (200, 20, 300)])
+@pytest.mark.parametrize(("m", "n", "k"), [(120, 90, 90), (120, 90, 1000), (200, 30, None)])
 def test_outside_of_its_domain_the_limit_gives_way_to_a_simulation(m, n, k):
     weights = np.random.default_rng(0).standard_normal((m, n))
     null = overlap_null(weights, k, trials=400, seed=7)

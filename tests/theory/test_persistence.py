@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tests.theory.random_orders import all_cells, forest_rank_law, mean, persistence_sums
+from topobounds import maximum_spanning_forest
 from topobounds.theory import persistence
 from topobounds.theory.bounds import minimum_overlap
 from topobounds.theory.counting import exact_expected_overlap, exact_expected_ranks
-from topobounds.theory.covariance import rank_covariance
 from topobounds.theory.enclosure import expected_overlap
 from topobounds.theory.persistence import (
     expected_persistence,
@@ -220,18 +220,20 @@ def test_the_limit_is_approached_from_below():
     assert ratios[3] > 0.98
 
 
-def test_the_covariance_is_near_that_of_random_orders():
-    """Reference values: 300 x 100, sampled covariances 8.93 +- 0.15 and 14.72 +- 0.2."""
-    early = rank_covariance(300, 100, [250, 399])
-    late = rank_covariance(300, 100, [399, 600])
-    assert early[0, 1] == pytest.approx(9.28, abs=0.01)
-    assert late[0, 1] == pytest.approx(14.87, abs=0.01)
-    assert math.sqrt(rank_covariance(784, 300, [1083])[0, 0]) == pytest.approx(9.01, abs=0.01)
-    assert np.array_equal(late, late.T)
+@pytest.mark.parametrize("draw", ["random", "standard_normal", "standard_cauchy"])
+@pytest.mark.parametrize("p", [1, 2])
+def test_the_deviation_is_near_that_of_random_orders(draw, p):
+    m, n = 120, 60
+    values = np.sort(np.abs(getattr(np.random.default_rng(8), draw)(m * n)))[::-1]
+    by_rank = persistence.persistences(values, p)
+    ranks = [maximum_spanning_forest(order).ranks for order in random_orders(m, n, 500)]
+    sampled = np.std([by_rank[r - 1].sum() for r in ranks], ddof=1)
+    assert persistence_deviation(m, n, values, p=p) == pytest.approx(sampled, rel=0.2)
 
 
-def test_there_is_no_covariance_up_to_criticality():
-    assert np.allclose(rank_covariance(400, 100, [1, 100, 200]), 0, atol=1e-9)
+def random_orders(m, n, trials):
+    rng = np.random.default_rng(9)
+    return [rng.permutation(m * n).reshape(m, n) + 1.0 for _ in range(trials)]
 
 
 def test_the_deviation_is_left_to_sampling_outside_of_its_domain():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Keys = NDArray[Any]
 
-_BLOCK, _LANES, _U0, _U1 = np.uint64(64), np.uint64(4), np.uint64(0), np.uint64(1)
+_BLOCK, _LANES, _U0 = np.uint64(32), np.uint64(4), np.uint64(0)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -34,7 +34,7 @@ def count_bins(bits: Keys, magnitude: Any, shift: Any, counts: NDArray[np.int64]
 def collect_above(bits: Keys, magnitude: Any, bound: Any, keys: Keys) -> tuple[Any, Any, Any]:
     """Write to `keys`, modified in place, all keys above `bound`.
 
-    `keys` needs room for as many as there are bits. Returns how many are above, how many are equal to `bound`, and how
+    `keys` needs room for one more than there are bits. Returns how many are above, how many equal `bound`, and how
     many of all keys are 0.
     """
     count, equal, size = _U0, _U0, np.uint64(bits.size)
@@ -50,11 +50,9 @@ def collect_above(bits: Keys, magnitude: Any, bound: Any, keys: Keys) -> tuple[A
             for index in range(block, end):
                 zeros += np.uint64((bits[index] & magnitude) == 0)
         if largest >= bound:
-            for index in range(block, end):
+            for index in range(block, end):  # writes each key, and over it unless it counts: no branch to foresee
                 key = bits[index] & magnitude
-                if key > bound:
-                    keys[count] = key
-                    count += _U1
-                elif key == bound:
-                    equal += _U1
+                keys[count] = key
+                count += np.uint64(key > bound)
+                equal += np.uint64(key == bound)
     return count, equal, zeros

@@ -115,7 +115,7 @@ def _above(bits: Keys, bound: Any) -> tuple[Keys, int, int]:
     from topobounds._kernels.magnitudes import collect_above  # noqa: PLC0415 (loads numba)
 
     def collect(chunk: Keys) -> tuple[Keys, int, int]:
-        keys = np.empty(chunk.size, chunk.dtype)
+        keys = np.empty(chunk.size + 1, chunk.dtype)
         count, equal, none = collect_above(chunk, _magnitude(bits), bound, keys)
         return np.sort(keys[:count]), int(equal), int(none)
 

@@ -14,11 +14,9 @@ from topobounds.chance.persistence import CONFIDENCE, TRIALS
 from topobounds.layers import Conv
 from topobounds.montecarlo import simulate_overlap
 from topobounds.theory._logarithms import UNIT
-from topobounds.theory.covariance import rank_covariance
+from topobounds.theory.deviation import known_deviation
 from topobounds.theory.enclosure import Enclosure, expected_overlap
 from topobounds.weights import order_keys, weight_array
-
-SMALLEST_SIDE = 50
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class OverlapNull(Record):
     status : str or None
         ``"certified"`` or ``"sampled"``: of `expected`.
     deviation_status : str or None
-        ``"limit"`` or ``"sampled"``: of `deviation`.
+        ``"proved"``, ``"limit"`` or ``"sampled"``: of `deviation`.
     standard_error : float or None
         Of a sampled mean.
     uniform_support : Enclosure or None
@@ -89,8 +87,8 @@ def overlap_null(
     """Return a layer's overlap beside what a random order of its weights would give.
 
     The null hypothesis: the weights come in uniformly random order on the layer's own support. On a full layer the
-    mean is certified, and the deviation a limit where that is good (no side below 50, 1.2 sqrt(m n) <= k <= 2 alpha)
-    and simulated elsewhere. On a layer with zeros or a mask, and for a convolution kernel, both are sampled.
+    mean is certified; the deviation is that of `overlap_deviation`, exact or a limit, and simulated where neither is
+    good. On a layer with zeros or a mask, and for a convolution kernel, both are sampled.
 
     Parameters
     ----------
@@ -144,24 +142,21 @@ def overlap_null(
 
 def _of_full_layer(layer: MeasuredLayer, k: int, trials: int, seed: int) -> OverlapNull:
     m, n = layer.shape
-    alpha = m + n - 1
-    in_domain = min(m, n) >= SMALLEST_SIDE and 1.2 * math.sqrt(m * n) <= k <= 2 * alpha
-    if in_domain:
-        deviation = math.sqrt(float(rank_covariance(m, n, [k])[0, 0])) / alpha
-    else:
+    kept = min(k, layer.n_weights)
+    known = known_deviation(m, n, kept)
+    if known is None:
         support = layer.present if layer.n_weights < layer.matrix.size else "uniform"
-        kept = min(k, layer.n_weights)
-        deviation = simulate_overlap(m, n, kept, support=support, trials=trials, seed=seed).standard_deviation
+        estimate = simulate_overlap(m, n, kept, support=support, trials=trials, seed=seed)
     return _null(
         _on_nearly_full_support(layer, k),
-        deviation,
+        estimate.standard_deviation if known is None else known.value,
         None,
         measured=layer.forest.overlap(k),
-        status=("certified", "limit" if in_domain else "sampled"),
+        status=("certified", "sampled" if known is None else known.status),
         uniform_support=None,
         k=k,
-        size=(layer.shape, layer.n_weights, alpha),
-        sampling=None if in_domain else (trials, seed),
+        size=(layer.shape, layer.n_weights, m + n - 1),
+        sampling=(trials, seed) if known is None else None,
     )
 
 

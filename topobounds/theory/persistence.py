@@ -20,10 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, integer, real
 from topobounds.layers.shape import checked_shape
+from topobounds.supports import check_neurons
 from topobounds.theory._logarithms import UNIT
 from topobounds.theory.counting import counting_steps, exact_expected_ranks
-from topobounds.theory.covariance import rank_covariance
-from topobounds.theory.enclosure import MAX_CELLS, Enclosure, RetentionCurve, expected_retention
+from topobounds.theory.deviation import LEAST_RANK, LEAST_SIDE, retention_covariance
+from topobounds.theory.enclosure import Enclosure, RetentionCurve, expected_retention
 
 FloatArray = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -34,7 +35,6 @@ DEEPEST = 20
 LARGEST_ORDER = 1000
 HALF_ULP = 2.0**-53
 UNDERFLOW = 2.0**-1000  # more than what a product of numbers in [0, 1] loses to underflow
-SMALLEST_SIDE = 50  # of a layer whose standard deviation is taken from the limit
 NODES = 256
 
 
@@ -78,7 +78,7 @@ def expected_persistence(
     Parameters
     ----------
     m, n : int
-        Rows and columns, at least 1, with m n at most 2^52.
+        Rows and columns, at least 1, together at most 2^24.
     magnitudes : array_like of float, one-dimensional
         The largest |w|, falling; all of them, or at least one. `sufficient_rank` of them are enough for a narrow
         interval: the rest is bounded by what may follow, down to 0.
@@ -143,7 +143,7 @@ def untrained_persistence(m: int, n: int, *, p: int = 2) -> Enclosure:
     Parameters
     ----------
     m, n : int
-        Rows and columns, at least 1, with m n at most 2^52.
+        Rows and columns, at least 1, together at most 2^24.
     p : int
         Order of the norm, from 1 to 1000; there is no such formula where it is no integer.
 
@@ -231,7 +231,7 @@ def untrained_persistence_limit(p: int = 2) -> float:
 def persistence_deviation(m: int, n: int, magnitudes: ArrayLike, *, p: float = 2) -> float | None:
     """Return the standard deviation of NP^p given the values, in the limit of large layers.
 
-    ``Var = sum_ij (g_(i+1) - g_i)(g_(j+1) - g_j) Cov(R_i, R_j)`` with `rank_covariance`, summed over 256 ranks.
+    ``Var = sum_ij (g_(i+1) - g_i)(g_(j+1) - g_j) Cov(R_i, R_j)`` with `retention_covariance`, over 256 ranks.
 
     Parameters
     ----------
@@ -262,7 +262,7 @@ def persistence_deviation(m: int, n: int, magnitudes: ArrayLike, *, p: float = 2
     m, n, _ = checked_shape(m, n, None)
     order = _order(p)
     values = _falling(magnitudes, m * n)
-    if min(m, n) < SMALLEST_SIDE:
+    if min(m, n) < LEAST_SIDE:
         return None
     nodes, covariance = _node_covariance(m, n)
     steps = persistences(values[np.minimum(nodes, values.size) - 1], order, float(values[0]))
@@ -438,11 +438,10 @@ def missing_edges(m: int, n: int) -> MissingEdges:
     Raises
     ------
     ValueError
-        If m n is beyond 2^52.
+        If m + n is beyond 2^24.
     """
     alpha = m + n - 1
-    if m * n > MAX_CELLS:
-        raise argument_error("m", f"so small that m n is at most 2^52 at n={n}", m)
+    check_neurons(m, n)
     last = _rank_at_depth(m, n, DEEPEST)
     if min(m, n) == 1:
         lower = upper = np.arange(alpha, -1.0, -1.0)[: last + 1]
@@ -495,7 +494,7 @@ def _rank_at_depth(m: int, n: int, depth: int) -> int:
 def _node_covariance(m: int, n: int) -> tuple[Integers, FloatArray]:
     """Return the ranks at which the sum of `persistence_deviation` is taken, and their covariances."""
     nodes = np.geomspace(math.sqrt(m * n), sufficient_rank(m, n), NODES).astype(np.int64)
-    return nodes, rank_covariance(m, n, nodes)
+    return nodes, (m + n - 1) ** 2 * np.asarray(retention_covariance(m, n, nodes[:, None], nodes))
 
 
 def _early_deviation(m: int, n: int, values: FloatArray, p: float) -> float:
@@ -505,7 +504,7 @@ def _early_deviation(m: int, n: int, values: FloatArray, p: float) -> float:
     ``sum_(l>=2) s^(2l) / (2l)``, s = k / sqrt(m n): the expected number of cycles of each length.
     """
     critical = math.sqrt(m * n)
-    steps = persistences(values[: math.ceil(1.2 * critical) + 1], p)
+    steps = persistences(values[: math.ceil(LEAST_RANK * critical) + 1], p)
     share = np.minimum(0.95, np.arange(1, steps.size) / critical)
     cycles = -np.log1p(-(share**2)) / 2 - share**2 / 2
     return float(np.max(np.diff(steps) * np.sqrt(cycles), initial=0.0))
