@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 Keys = NDArray[Any]
 
+_DIGIT_BITS, _DIGITS = 11, 2048
 _BLOCK, _LANES, _U0 = np.uint64(32), np.uint64(4), np.uint64(0)
 
 
@@ -56,3 +57,29 @@ def collect_above(bits: Keys, magnitude: Any, bound: Any, keys: Keys) -> tuple[A
                 count += np.uint64(key > bound)
                 equal += np.uint64(key == bound)
     return count, equal, zeros
+
+
+@numba.njit(cache=True, nogil=True)
+def sort_keys(keys: Keys, spare: Keys) -> Keys:
+    """Return the keys rising, in one of the two arrays, of equal length; both are modified.
+
+    Digit by digit from the lowest: for keys that differ in few of their bits this is faster than comparing them.
+    """
+    source, target = keys, spare
+    for shift in range(0, 8 * keys.itemsize, _DIGIT_BITS):
+        places = np.zeros(_DIGITS, np.int64)
+        for key in source:
+            places[np.uint64(key) >> np.uint64(shift) & np.uint64(_DIGITS - 1)] += 1
+        if places.max() == source.size:
+            continue
+        first = 0
+        for smaller in range(_DIGITS):
+            count = places[smaller]
+            places[smaller] = first
+            first += count
+        for key in source:
+            digit = np.uint64(key) >> np.uint64(shift) & np.uint64(_DIGITS - 1)
+            target[places[digit]] = key
+            places[digit] += 1
+        source, target = target, source
+    return source

@@ -112,15 +112,16 @@ def _sampled_bound(bits: Keys, wanted: int) -> Any:
 
 def _above(bits: Keys, bound: Any) -> tuple[Keys, int, int]:
     """Return the keys above `bound`, rising, how many are equal to it, and how many of all keys are 0."""
-    from topobounds._kernels.magnitudes import collect_above  # noqa: PLC0415 (loads numba)
+    from topobounds._kernels.magnitudes import collect_above, sort_keys  # noqa: PLC0415 (loads numba)
 
     def collect(chunk: Keys) -> tuple[Keys, int, int]:
         keys = np.empty(chunk.size + 1, chunk.dtype)
         count, equal, none = collect_above(chunk, _magnitude(bits), bound, keys)
-        return np.sort(keys[:count]), int(equal), int(none)
+        return keys[:count].copy(), int(equal), int(none)
 
     parts, ties, zeros = zip(*_each(collect, bits), strict=True)
-    return np.sort(np.concatenate(parts), kind="stable"), sum(ties), sum(zeros)  # merges the sorted parts
+    above = np.concatenate(parts)
+    return sort_keys(above, np.empty_like(above)), sum(ties), sum(zeros)
 
 
 def _each(function: Callable[[Keys], Result], bits: Keys) -> list[Result]:
