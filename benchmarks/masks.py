@@ -27,8 +27,8 @@ from torch.nn.utils import prune
 
 from topobounds import magnitude_mask, maximum_spanning_forest, topological_mask
 from torch_bridge import analyze, topological_
-from torch_bridge.models import build_model
-from torch_bridge.plan import ModelPlan
+from torch_bridge.training.models import build_model
+from torch_bridge.training.plan import ModelPlan
 
 SIZES = [(784, 300), (1024, 1024), (4096, 4096), (4096, 14336)]
 KEEP = 0.1

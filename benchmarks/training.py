@@ -29,9 +29,9 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional
 
 from torch_bridge import ImpPlan, run_imp
-from torch_bridge.command import CONFIGS
-from torch_bridge.models import build_model
-from torch_bridge.plan import ModelPlan
+from torch_bridge.experiment.command import CONFIGS
+from torch_bridge.training.models import build_model
+from torch_bridge.training.plan import ModelPlan
 
 NETS = {
     "mlp 64-100-50-10": (ModelPlan(name="mlp", hidden=[100, 50]), 8, 60, 100),

@@ -105,7 +105,7 @@ def _measured(names: list[str], asked: dict[str, Any]) -> "list[FigureRecord]":
 def _dataset(trained: list[str], asked: dict[str, Any]) -> str:
     """Return the data set that is meant, saying so where `auto` falls back, once torch is there to train on it."""
     from torch_bridge import MissingExtra, require
-    from torch_bridge.data import resolve_dataset
+    from torch_bridge.training.data import resolve_dataset
 
     try:
         dataset = resolve_dataset(asked["dataset"], asked["data_dir"], download=asked["download"])

@@ -13,9 +13,10 @@ from paper_figures.settings import Settings
 from topobounds.figures.publish import publish
 from topobounds.figures.record import DATASETS, FigureRecord, counted, provenance
 from topobounds.runs import RunFolder
-from torch_bridge import picture
-from torch_bridge.command import CONFIGS
-from torch_bridge.plan import ImpPlan, Seeds
+from torch_bridge.experiment import picture
+from torch_bridge.experiment.command import CONFIGS
+from torch_bridge.experiment.plan import ImpPlan
+from torch_bridge.training.plan import Seeds
 
 TRAINS = True
 
@@ -52,7 +53,7 @@ def method_plan(settings: Settings, method: str) -> ImpPlan:
 
 def made(plan: ImpPlan, settings: Settings) -> RunFolder:
     """Return the run folder of a plan, whole; what is missing is made first."""
-    from torch_bridge.imp import run_imp  # noqa: PLC0415 -- torch is needed only to train
+    from torch_bridge.experiment.run import run_imp  # noqa: PLC0415 -- torch is needed only to train
 
     label = picture.METHODS[plan.pruning.method]
 

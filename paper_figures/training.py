@@ -15,7 +15,7 @@ def trained(settings: Settings) -> RunFolder:
 
     Its name under ``OUT/runs`` is the plan's, so runs of other plans stay beside it.
     """
-    from torch_bridge.train import TrainingPlan, train  # noqa: PLC0415 -- torch is needed only to train
+    from torch_bridge.training.figure_nets import TrainingPlan, train  # noqa: PLC0415 -- torch is needed only to train
 
     plan = TrainingPlan(dataset=settings.dataset, trials=settings.trials, epochs=settings.epochs, seed=settings.seed)
     return train(

@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"_arguments", "_processors"},
+    {"_arguments"},
+    {"_parallel"},
     {"_kernels", "_records", "_files", "_engine"},
     {"layers", "weights", "supports"},
     {"checkpoint"},
@@ -22,6 +23,7 @@ FLOORS = [
     {"__init__", "__main__"},
 ]
 GARDEN = ["torch_bridge", "paper_figures"]  # stand on the whole package, each on those before it
+BRIDGE = ["model", "pruning", "training", "experiment"]  # the rooms of torch_bridge, likewise
 HOMES = {  # the only places that may import a library
     "numba": {"topobounds/_kernels"},
     "sympy": {"topobounds/theory/symbolic.py"},
@@ -56,6 +58,12 @@ def floor(name: str) -> int:
     return level
 
 
+def later_rooms(own: str, modules: list[str]) -> list[str]:
+    """Return the modules that are in a room of torch_bridge after one's own."""
+    above = BRIDGE[BRIDGE.index(own) + 1 :]
+    return [name for name in modules if name.startswith("torch_bridge.") and room(name) in above]
+
+
 def violations(path: str, source: str) -> list[str]:
     """Return what a file imports against the rule."""
     package, *rest = Path(path).with_suffix("").parts
@@ -65,7 +73,8 @@ def violations(path: str, source: str) -> list[str]:
     outside = [*GARDEN, "tests", "benchmarks"]
     if package in GARDEN:
         above = outside[GARDEN.index(package) + 1 :]
-        return wrong + [name for name in found if name.split(".")[0] in above]
+        wrong += [name for name in found if name.split(".")[0] in above]
+        return wrong + (later_rooms(rest[0], found) if package == "torch_bridge" and len(rest) > 1 else [])
     own = rest[0]
     inside = [name for name in found if name.split(".")[0] == "topobounds" and name != "topobounds"]
     wrong += [name for name in inside if room(name) != own and floor(room(name)) >= floor(own)]
@@ -88,7 +97,8 @@ def test_a_module_imports_only_from_below(path):
         ("topobounds/runs/folder.py", "import importlib\nimportlib.import_module('torch')"),
         ("topobounds/analysis/model.py", "from paper_figures import settings"),
         ("paper_figures/figure1.py", "import torch"),
-        ("torch_bridge/picture.py", "from paper_figures import settings"),
+        ("torch_bridge/experiment/picture.py", "from paper_figures import settings"),
+        ("torch_bridge/model/analyze.py", "from torch_bridge.pruning import method"),
         ("paper_figures/figure1.py", "import tests.naive"),
     ],
 )
@@ -102,6 +112,7 @@ def test_every_room_has_one_floor_and_every_floor_its_rooms():
     }
     named = [name for rooms_of_floor in FLOORS for name in rooms_of_floor]
     assert sorted(named) == sorted(rooms)
+    assert sorted(BRIDGE) == sorted(path.parent.name for path in (ROOT / "torch_bridge").glob("*/__init__.py"))
 
 
 def test_only_declared_libraries_are_imported():

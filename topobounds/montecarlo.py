@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import MOST_TRIALS, argument_error, choice, integer
 from topobounds._engine import NumpyBudget
-from topobounds._processors import processors
+from topobounds._parallel import processors
 from topobounds._records import Record
 from topobounds.supports import Integers, Support, read_support
 

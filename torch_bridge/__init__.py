@@ -12,14 +12,14 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "bridge": ["analyze"],
-        "callback": ["TopologyLog", "topology_metrics"],
-        "data": ["DataError", "Dataset", "load_dataset", "resolve_dataset"],
-        "imp": ["run_imp"],
-        "models": ["mlp"],
-        "plan": ["ImpPlan"],
-        "prune": ["PruningReport", "TopologicalUnstructured", "topological_", "topological_unstructured"],
-        "train": ["TrainingPlan"],
+        "model.analyze": ["analyze"],
+        "model.callback": ["TopologyLog", "topology_metrics"],
+        "training.data": ["DataError", "Dataset", "load_dataset", "resolve_dataset"],
+        "experiment.run": ["run_imp"],
+        "training.models": ["mlp"],
+        "experiment.plan": ["ImpPlan"],
+        "pruning.method": ["PruningReport", "TopologicalUnstructured", "topological_", "topological_unstructured"],
+        "training.figure_nets": ["TrainingPlan"],
     },
 )
 __all__ += ["MissingExtra", "require"]

@@ -12,9 +12,9 @@ from paper_figures import t_imp
 from paper_figures.settings import Settings, committed_record
 from topobounds.cli import main
 from topobounds.runs import RunFolder
-from torch_bridge import picture
-from torch_bridge.imp import level_name
-from torch_bridge.plan import ImpPlan
+from torch_bridge.experiment import picture
+from torch_bridge.experiment.plan import ImpPlan
+from torch_bridge.experiment.run import level_name
 
 PLAN = """
 [model]

@@ -12,9 +12,9 @@ from tests.torch_bridge.accelerator import REMOTE
 from tests.torch_bridge.test_imp import CONV, TINY, contents, plan_of
 from tests.torch_bridge.test_prune import ResNet18
 from torch_bridge import TopologyLog, TrainingPlan, analyze, topological_
-from torch_bridge.imp import run_imp
-from torch_bridge.plan import ImpPlan
-from torch_bridge.train import train
+from torch_bridge.experiment.plan import ImpPlan
+from torch_bridge.experiment.run import run_imp
+from torch_bridge.training.figure_nets import train
 
 
 @pytest.fixture(autouse=True)

@@ -26,9 +26,10 @@ from topobounds import (
 from topobounds.layers import Conv, Dense, Recurrent
 from topobounds.pruning import magnitude_mask
 from topobounds.weights import as_array
-from torch_bridge import analyze, geometry, topological_unstructured
-from torch_bridge.geometry import conv_geometry, trace
-from torch_bridge.modules import weight_tensors
+from torch_bridge import analyze, topological_unstructured
+from torch_bridge.model import tracing as geometry
+from torch_bridge.model.modules import weight_tensors
+from torch_bridge.model.tracing import conv_geometry, trace
 
 
 @pytest.fixture(autouse=True)

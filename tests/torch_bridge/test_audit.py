@@ -14,7 +14,8 @@ from topobounds.topology.convolution import critical_kernel_weights
 from topobounds.topology.persistence import neural_persistence
 from topobounds.topology.spanning import maximum_spanning_forest
 from topobounds.topology.tensors import layer_topology
-from torch_bridge.audit import (
+from torch_bridge.experiment.plan import Pruning
+from torch_bridge.experiment.topology_records import (
     check_feasible,
     dead_units,
     layer_topologies,
@@ -22,7 +23,6 @@ from torch_bridge.audit import (
     pruning_record,
     training_record,
 )
-from torch_bridge.plan import Pruning
 
 CONV = Conv(4, 6, (3, 3), (5, 5), padding=1)
 LAYERS = [

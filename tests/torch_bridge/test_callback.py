@@ -9,7 +9,7 @@ from torch.nn.utils import prune
 
 from topobounds.topology.persistence import neural_persistence
 from topobounds.topology.spanning import maximum_spanning_forest
-from torch_bridge.callback import TopologyLog, topology_metrics
+from torch_bridge.model.callback import TopologyLog, topology_metrics
 
 
 @pytest.fixture

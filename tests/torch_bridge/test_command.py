@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 
 from topobounds.cli import main
 from topobounds.runs import RunFolder
-from torch_bridge import history, picture
-from torch_bridge.command import _plan
-from torch_bridge.imp import level_name, run_imp
-from torch_bridge.models import mlp
-from torch_bridge.plan import ImpPlan
+from torch_bridge.experiment import history, picture
+from torch_bridge.experiment.command import _plan
+from torch_bridge.experiment.plan import ImpPlan
+from torch_bridge.experiment.run import level_name, run_imp
+from torch_bridge.training.models import mlp
 
 PLAN = """
 replicates = 2
@@ -156,7 +156,8 @@ def test_ctrl_c_leaves_the_finished_levels_and_the_checkpoint(tmp_path):
 
 
 def test_importing_the_command_loads_click_and_no_numbers():
-    code = "import sys, torch_bridge.command; print(sorted({'torch', 'numpy', 'rich', 'numba'} & set(sys.modules)))"
+    heavy = {"torch", "numpy", "rich", "numba"}
+    code = f"import sys, torch_bridge.experiment.command; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
@@ -165,8 +166,9 @@ def test_levels_are_read_and_drawn_without_torch(made, tmp_path):
     code = """
 import sys
 from pathlib import Path
-from torch_bridge import history, picture
-from torch_bridge.command import _plan
+from torch_bridge.experiment import history
+from torch_bridge.experiment import picture
+from torch_bridge.experiment.command import _plan
 folder = Path(sys.argv[1])
 weights = history.open_run(folder)[0].levels[-1].weights("end")
 picture.publish_runs([folder], Path(sys.argv[2]))

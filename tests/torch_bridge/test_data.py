@@ -12,8 +12,8 @@ import threading
 import numpy as np
 import pytest
 
-from torch_bridge import data
-from torch_bridge.data import DataError, load_dataset, read_idx, resolve_dataset
+from torch_bridge.training import data
+from torch_bridge.training.data import DataError, load_dataset, read_idx, resolve_dataset
 
 COUNTS = {"train": 20, "t10k": 7}
 
@@ -246,7 +246,7 @@ def test_importing_the_package_is_cheap_and_data_needs_no_torch():
     ("module", "use"),
     [
         ("torch", "torch_bridge.TrainingPlan"),
-        ("torch", "from torch_bridge.models import mlp"),
+        ("torch", "from torch_bridge.training.models import mlp"),
         ("sklearn", "torch_bridge.load_dataset('digits', '.')"),
         ("pooch", "torch_bridge.resolve_dataset('auto')"),
     ],

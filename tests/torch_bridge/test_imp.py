@@ -26,12 +26,12 @@ from topobounds.runs import level as run_level
 from topobounds.topology.persistence import persistence_diagram
 from topobounds.topology.spanning import maximum_spanning_forest
 from topobounds.topology.tensors import layer_topology
-from torch_bridge.data import load_dataset
-from torch_bridge.history import status
-from torch_bridge.imp import level_name, run_imp
-from torch_bridge.nets import layer_tensors, masked_steps
-from torch_bridge.plan import ImpPlan, Pruning
-from torch_bridge.recipe import generator_seed
+from torch_bridge.experiment.history import status
+from torch_bridge.experiment.plan import ImpPlan, Pruning
+from torch_bridge.experiment.run import level_name, run_imp
+from torch_bridge.experiment.state import layer_tensors, masked_steps
+from torch_bridge.training.data import load_dataset
+from torch_bridge.training.loop import generator_seed
 
 TINY = {
     "model": {"name": "mlp", "hidden": [20, 15]},
@@ -149,7 +149,7 @@ def test_test_images_choose_nothing(tmp_path, monkeypatch):
     run = run_imp(plan, tmp_path / "a", device="cpu")
     data = load_dataset("digits")
     scrambled = dataclasses.replace(data, test_labels=(data.test_labels + 1) % 10)
-    monkeypatch.setattr("torch_bridge.imp.load_dataset", lambda *_, **__: scrambled)
+    monkeypatch.setattr("torch_bridge.experiment.run.load_dataset", lambda *_, **__: scrambled)
     other = run_imp(plan, tmp_path / "b", device="cpu")
     for mine, theirs in zip(run.levels, other.levels, strict=True):
         for stem in mine.weight_files:
@@ -259,7 +259,7 @@ def test_a_level_measures_two_topologies_a_layer_and_reads_the_level_before_once
         return stored_weights(level, stem)
 
     stored_weights = run_level.Level.weights
-    monkeypatch.setattr("torch_bridge.audit.layer_topology", counted_topology)
+    monkeypatch.setattr("torch_bridge.experiment.topology_records.layer_topology", counted_topology)
     monkeypatch.setattr(run_level.Level, "weights", counted_weights)
     options = {"method": method, "rounds": 2, "rate": 0.2, "after": after}
     plan = ImpPlan(pruning=Pruning(**options))
@@ -501,7 +501,7 @@ def test_a_checkpoint_made_from_other_data_is_refused(tmp_path, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         run_imp(plan, tmp_path, device="cpu", checkpoint_seconds=0, progress=stop)
-    monkeypatch.setattr("torch_bridge.data.DIGITS_SEED", 1)
+    monkeypatch.setattr("torch_bridge.training.data.DIGITS_SEED", 1)
     with pytest.raises(RunError, match=r"checkpoint of replicate-0\.level-00 in .* was made from other data"):
         run_imp(plan, tmp_path, device="cpu")
 
@@ -615,7 +615,7 @@ def test_a_damaged_checkpoint_costs_the_level_and_nothing_else(tmp_path):
 
 def test_a_finished_run_is_not_touched_and_needs_no_data(tiny, monkeypatch):
     before = {file: file.stat().st_mtime_ns for file in tiny.path.rglob("*")}
-    monkeypatch.setattr("torch_bridge.imp.load_dataset", None)
+    monkeypatch.setattr("torch_bridge.experiment.run.load_dataset", None)
     run_imp(plan_of(TINY, replicates=2), tiny.path, device="cpu")
     assert {file: file.stat().st_mtime_ns for file in tiny.path.rglob("*")} == before
 
@@ -713,7 +713,7 @@ def test_other_data_is_refused(tmp_path, monkeypatch):
     plan = plan_of(TINY, pruning={"rounds": 1})
     run = run_imp(plan, tmp_path, device="cpu")
     (run.path / level_name(0, 1) / "manifest.json").unlink()
-    monkeypatch.setattr("torch_bridge.data.DIGITS_SEED", 1)
+    monkeypatch.setattr("torch_bridge.training.data.DIGITS_SEED", 1)
     with pytest.raises(RunError, match="level-00 was made from other data than the digits given now"):
         run_imp(plan, tmp_path, device="cpu")
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from topobounds._processors import processors
-from torch_bridge.parallel import each, how_many
+from topobounds._parallel import each, how_many, processors
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60.0

@@ -6,11 +6,12 @@ import json
 import pytest
 
 from topobounds.runs import digest
-from torch_bridge.audit import check_feasible
-from torch_bridge.command import CONFIGS
-from torch_bridge.models import build_model
-from torch_bridge.nets import layer_tensors
-from torch_bridge.plan import DataPlan, ImpPlan, ModelPlan, Pruning, Recipe, Seeds
+from torch_bridge.experiment.command import CONFIGS
+from torch_bridge.experiment.plan import ImpPlan, Pruning
+from torch_bridge.experiment.state import layer_tensors
+from torch_bridge.experiment.topology_records import check_feasible
+from torch_bridge.training.models import build_model
+from torch_bridge.training.plan import DataPlan, ModelPlan, Recipe, Seeds
 
 MINIMAL = """
 [model]

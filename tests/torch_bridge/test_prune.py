@@ -17,7 +17,7 @@ from tests.torch_bridge.test_analyze import Conv1D, Padded
 from topobounds import critical_kernel_weights, persistence_diagram
 from topobounds.pruning import network_masks, topological_mask
 from torch_bridge import TopologicalUnstructured, analyze, topological_, topological_unstructured
-from torch_bridge.geometry import conv_geometry, weight_tensors
+from torch_bridge.model.tracing import conv_geometry, weight_tensors
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -647,7 +647,7 @@ def test_the_report_measures_what_it_says(monkeypatch):
         weights, masks = [tensor.weights for tensor in group], [tensor.survivors for tensor in group]
         return network_masks(weights, request.count, masks, method="magnitude", scope="global")
 
-    monkeypatch.setattr("torch_bridge.prune.kept_masks", by_magnitude)
+    monkeypatch.setattr("torch_bridge.pruning.method.kept_masks", by_magnitude)
     report = topological_(
         nn.Sequential(nn.Linear(30, 20), nn.Conv1d(20, 20, 1)), 0.88, example_input=(torch.zeros(20, 30),)
     )

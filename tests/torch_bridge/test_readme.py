@@ -8,8 +8,8 @@ from click.testing import CliRunner
 
 import torch_bridge
 from topobounds.runs import RunFolder
-from torch_bridge.command import CONFIGS, imp
-from torch_bridge.plan import ImpPlan
+from torch_bridge.experiment.command import CONFIGS, imp
+from torch_bridge.experiment.plan import ImpPlan
 
 README = Path(torch_bridge.__file__).with_name("README.md").read_text()
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from torch_bridge.data import load_dataset
-from torch_bridge.geometry import trace
-from torch_bridge.models import build_model
-from torch_bridge.plan import MODELS, DataPlan, ModelPlan, Recipe, Seeds
-from torch_bridge.recipe import Clock, Stretch, Training, generator_seed, learning_rate, seeded, split_data
+from torch_bridge.model.tracing import trace
+from torch_bridge.training.data import load_dataset
+from torch_bridge.training.loop import Clock, Stretch, Training, generator_seed, learning_rate, seeded, split_data
+from torch_bridge.training.models import build_model
+from torch_bridge.training.plan import MODELS, DataPlan, ModelPlan, Recipe, Seeds
 
 CPU = torch.device("cpu")
 DIGITS = load_dataset("digits")
@@ -176,7 +176,7 @@ def test_seeded_puts_the_generator_back():
 
 def test_the_clock(monkeypatch):
     now = [10.0]
-    monkeypatch.setattr("torch_bridge.recipe.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("torch_bridge.training.loop.time.monotonic", lambda: now[0])
     clock = Clock(5)
     assert not clock.strikes()
     now[0] = 15.0

@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional
 
 from topobounds.runs import RunError, RunFolder
-from torch_bridge.data import load_dataset
-from torch_bridge.models import mlp
-from torch_bridge.train import TrainingPlan, pick_device, train
+from torch_bridge.training.data import load_dataset
+from torch_bridge.training.figure_nets import TrainingPlan, pick_device, train
+from torch_bridge.training.models import mlp
 
 PLAN = TrainingPlan(dataset="digits", trials=2, epochs=2, hidden=(20,), passes_per_epoch=3, seed=7)
 
@@ -160,7 +160,7 @@ def test_threads_and_global_state_do_not_matter_and_are_left_alone(run, tmp_path
 
 def test_a_killed_run_goes_on_and_ends_in_the_same_numbers(tmp_path):
     plan = TrainingPlan(dataset="digits", trials=3, epochs=4, hidden=(20,), passes_per_epoch=3)
-    code = f"from torch_bridge.train import *; train({plan!r}, sys.argv[1], device='cpu')"
+    code = f"from torch_bridge.training.figure_nets import *; train({plan!r}, sys.argv[1], device='cpu')"
     killed = tmp_path / "killed"
     with subprocess.Popen([sys.executable, "-c", f"import sys; {code}", str(killed)]) as process:
         wait_for(killed / ".trial-1.partial" / "epoch-02.safetensors", process)
@@ -189,7 +189,7 @@ def wait_for(file, process):
 
 def test_a_finished_run_is_not_trained_again_and_needs_no_data(run, monkeypatch):
     before = {file: file.stat().st_mtime_ns for file in run.path.rglob("*")}
-    monkeypatch.setattr("torch_bridge.train.load_dataset", None)
+    monkeypatch.setattr("torch_bridge.training.figure_nets.load_dataset", None)
     train(PLAN, run.path, device="cpu", progress=lambda *call: pytest.fail(str(call)))
     assert {file: file.stat().st_mtime_ns for file in run.path.rglob("*")} == before
 
@@ -221,7 +221,7 @@ def test_other_data_than_the_first_trials_is_refused(tmp_path, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         train(PLAN, tmp_path, device="cpu", progress=stop)
-    monkeypatch.setattr("torch_bridge.data.DIGITS_SEED", 1)
+    monkeypatch.setattr("torch_bridge.training.data.DIGITS_SEED", 1)
     with pytest.raises(RunError, match="trial-0 was trained on other data than the digits given now"):
         train(PLAN, tmp_path, device="cpu")
 

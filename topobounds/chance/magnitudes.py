@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from topobounds._processors import processors
+from topobounds._parallel import processors
 
 FloatArray = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._arguments import MOST_TRIALS, argument_error, integer
-from topobounds._processors import processors
+from topobounds._parallel import processors
 from topobounds.layers import Conv
 
 FloatArray = NDArray[np.float64]

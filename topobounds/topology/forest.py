@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._kernels import spanning as kernels
-from topobounds._processors import processors
+from topobounds._parallel import processors
 from topobounds.topology.keys import Cells, Edges, KeyMatrix, windows
 
 Vertices = NDArray[np.uint32]

@@ -11,8 +11,8 @@ from topobounds.figures.record import DATASETS, FigureRecord, counted, provenanc
 from topobounds.plotting import CATEGORIES, draw_band
 from topobounds.pruning.methods import RECORDED_NAMES, pruning_method
 from topobounds.runs import RunError
-from torch_bridge.history import level_records, open_run
-from torch_bridge.plan import ImpPlan
+from torch_bridge.experiment.history import level_records, open_run
+from torch_bridge.experiment.plan import ImpPlan
 
 PANELS = {
     "test_accuracy": "test accuracy",

@@ -38,9 +38,9 @@ from topobounds.pruning import (
 )
 from topobounds.topology.tensors import Topology, layer_topology
 from topobounds.weights import as_array, check_finite, weight_array
-from torch_bridge.geometry import check_module, conv_geometry, current_weight, model_tensors
-from torch_bridge.modules import stored_weight, weight_tensors
-from torch_bridge.targets import (
+from torch_bridge.model.modules import stored_weight, weight_tensors
+from torch_bridge.model.tracing import check_module, conv_geometry, current_weight, model_tensors
+from torch_bridge.pruning.targets import (
     CONVENTIONS,
     Amount,
     Amounts,

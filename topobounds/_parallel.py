@@ -1,17 +1,11 @@
-"""Pieces of work that do not depend on one another, one after the other or in processes of their own. No torch here."""
+"""Pieces of work that do not depend on one another, one after the other or in processes of their own."""
 
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any, TypeVar
 
 from topobounds._arguments import integer
-from topobounds._processors import processors
 
 Report = Callable[[int, str], None]
 """``report(done, message)``: how many steps of a piece are done."""
@@ -20,6 +14,17 @@ Piece = TypeVar("Piece", bound=Hashable)
 POLL_SECONDS = 0.1
 PATIENCE = 10.0
 """Seconds within which the processes of a caller that was killed have ended, too."""
+
+
+def processors() -> int:
+    """Return the processors that the operating system lets this process run on.
+
+    Examples
+    --------
+    >>> processors() >= 1
+    True
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def how_many(jobs: int | None, device: str) -> int:
@@ -86,6 +91,10 @@ def _in_processes(
     jobs: int,
     heard: Callable[[Piece, int, str], None],
 ) -> None:
+    import multiprocessing
+    from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+    from concurrent.futures.process import BrokenProcessPool
+
     context = multiprocessing.get_context("spawn")
     before, reports = set(multiprocessing.active_children()), context.SimpleQueue()
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(reports,))
@@ -113,6 +122,9 @@ _reports: Any = None
 
 def _begin(reports: Any) -> None:
     """Make a process ready: Ctrl-C is the parent's to answer, and without a parent there is nothing to do."""
+    import signal
+    import threading
+
     global _reports  # noqa: PLW0603 -- how a process of the pool is handed what cannot be pickled with its work
     _reports = reports
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -120,6 +132,8 @@ def _begin(reports: Any) -> None:
 
 
 def _end_with_parent() -> None:
+    import multiprocessing
+
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -14,7 +14,7 @@ from topobounds.cli.output import console_on_stdout, print_json, print_table, pr
 from topobounds.pruning.methods import RECORDED_NAMES
 
 if TYPE_CHECKING:
-    from torch_bridge.plan import ImpPlan
+    from torch_bridge.experiment.plan import ImpPlan
 
 CONFIGS = Path(__file__).with_name("configs")
 """The plans that come with the package."""
@@ -76,7 +76,7 @@ def run(plan: str, out: Path, seed: int | None, replicates: int | None, method: 
 @_training_options
 def resume(folder: Path, **how: Any) -> None:
     """Go on with the run in FOLDER, from its last checkpoint."""
-    from torch_bridge.history import open_run
+    from torch_bridge.experiment.history import open_run
 
     _, plan = open_run(folder)
     if plan.model is None or plan.recipe is None:
@@ -102,7 +102,7 @@ def plot(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
 
     Writes imp.pdf and imp.png, and the numbers behind them as imp.csv and imp.json.
     """
-    from torch_bridge.picture import publish_runs
+    from torch_bridge.experiment.picture import publish_runs
 
     _print_files(publish_runs(folders, out), as_json)
 
@@ -113,13 +113,13 @@ def plot(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def export(folder: Path, out: Path, as_json: bool) -> None:
     """Write the records of the run in FOLDER as CSV, and its last weights and masks as safetensors."""
-    from torch_bridge import history
+    from torch_bridge.experiment import history
 
     _print_files(history.export(folder, out), as_json)
 
 
 def _plan(name: str) -> "ImpPlan":
-    from torch_bridge.plan import ImpPlan
+    from torch_bridge.experiment.plan import ImpPlan
 
     file = Path(name)
     if not file.is_file() and name in _names():
@@ -132,7 +132,7 @@ def _plan(name: str) -> "ImpPlan":
 def _changed(plan: "ImpPlan", seed: int | None, replicates: int | None, method: str | None) -> "ImpPlan":
     from dataclasses import replace
 
-    from torch_bridge.plan import Seeds
+    from torch_bridge.training.plan import Seeds
 
     if seed is not None:
         plan = replace(plan, seeds=Seeds(init=seed, order=seed, split=seed, pruning=seed))
@@ -148,7 +148,7 @@ def _make(plan: "ImpPlan", folder: Path, as_json: bool, **how: Any) -> None:
         require("torch")
     except MissingExtra as error:
         raise click.ClickException(str(error)) from None
-    from torch_bridge.imp import run_imp
+    from torch_bridge.experiment.run import run_imp
 
     started = time.monotonic()
     try:
@@ -162,7 +162,7 @@ def _make(plan: "ImpPlan", folder: Path, as_json: bool, **how: Any) -> None:
 
 
 def _show(folder: Path, as_json: bool, **more: Any) -> None:
-    from torch_bridge.history import status as status_of
+    from torch_bridge.experiment.history import status as status_of
 
     found = status_of(folder) | more
     if as_json:
@@ -174,7 +174,7 @@ def _show(folder: Path, as_json: bool, **more: Any) -> None:
 def _print_status(found: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from torch_bridge.history import COLUMNS
+    from torch_bridge.experiment.history import COLUMNS
 
     plan, console = found["plan"], console_on_stdout()
     state = "finished" if found["finished"] else "running" if found["in_use"] else "not finished"

@@ -20,8 +20,8 @@ from topobounds.layers import Conv, LayerTensor
 from topobounds.pruning import Mask
 from topobounds.topology.tensors import Topology, layer_topology
 from topobounds.weights import as_array
-from torch_bridge.geometry import Trace, current_weight, model_tensors, trace, unread_weights
-from torch_bridge.modules import stored_weight
+from torch_bridge.model.modules import stored_weight
+from torch_bridge.model.tracing import Trace, current_weight, model_tensors, trace, unread_weights
 
 Amount = int | float | Fraction
 Amounts = Amount | Mapping[str, Amount]
@@ -114,7 +114,7 @@ def find_targets(
     Parameters
     ----------
     model, amount, skip, convention, example_input
-        As in `torch_bridge.prune.topological_`.
+        As in `torch_bridge.pruning.method.topological_`.
 
     Raises
     ------

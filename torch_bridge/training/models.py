@@ -14,7 +14,7 @@ except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
 from topobounds._arguments import argument_error, integer
-from torch_bridge.plan import WIDTHS, ModelPlan
+from torch_bridge.training.plan import WIDTHS, ModelPlan
 
 STAGES_OF_VGG11 = ((1,), (2,), (4, 4), (8, 8), (8, 8))
 """Channels of the convolutions of every stage, in units of the width."""

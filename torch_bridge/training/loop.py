@@ -20,8 +20,8 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
-from torch_bridge.data import Dataset
-from torch_bridge.plan import DataPlan, Recipe, Seeds
+from torch_bridge.training.data import Dataset
+from torch_bridge.training.plan import DataPlan, Recipe, Seeds
 
 EVALUATION_BATCH = 2048
 STREAMS = ("init", "order", "split", "pruning", "torch")

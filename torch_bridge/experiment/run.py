@@ -30,22 +30,13 @@ except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
 from topobounds._arguments import argument_error, real
+from topobounds._parallel import PATIENCE, Report, each, how_many
 from topobounds._records import plain
 from topobounds.layers import LayerTensor
 from topobounds.runs import PLAN, RunError, RunFolder
 from topobounds.topology.tensors import Topology
-from torch_bridge.audit import (
-    check_feasible,
-    layer_facts,
-    layer_topologies,
-    prune,
-    pruning_record,
-    training_record,
-)
-from torch_bridge.data import Dataset, load_dataset
-from torch_bridge.geometry import undisturbed
-from torch_bridge.models import build_model
-from torch_bridge.nets import (
+from torch_bridge.experiment.plan import ImpPlan
+from torch_bridge.experiment.state import (
     Array,
     State,
     aliases,
@@ -58,9 +49,18 @@ from torch_bridge.nets import (
     masked_steps,
     state_of,
 )
-from torch_bridge.parallel import PATIENCE, Report, each, how_many
-from torch_bridge.plan import ImpPlan
-from torch_bridge.recipe import (
+from torch_bridge.experiment.topology_records import (
+    check_feasible,
+    layer_facts,
+    layer_topologies,
+    prune,
+    pruning_record,
+    training_record,
+)
+from torch_bridge.model.tracing import undisturbed
+from torch_bridge.training.data import Dataset, load_dataset
+from torch_bridge.training.figure_nets import one_thread, pick_device
+from torch_bridge.training.loop import (
     Clock,
     Split,
     Stretch,
@@ -73,7 +73,7 @@ from torch_bridge.recipe import (
     torch_seed,
     total_steps,
 )
-from torch_bridge.train import one_thread, pick_device
+from torch_bridge.training.models import build_model
 
 TrainFunction = Callable[[nn.Module, dict[str, Tensor], int], Mapping[str, Any] | None]
 Progress = Callable[[int, int, str], None]
@@ -123,7 +123,7 @@ def run_imp(
         What the caller's own net is called with, to learn the geometry of its convolutions. Without it their kernels
         are pruned as matrices.
     data_dir, download
-        As in `torch_bridge.data.resolve_dataset`.
+        As in `torch_bridge.training.data.resolve_dataset`.
     device : str
         ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where there is one. A `train_fn` minds its own device.
     jobs : int, optional

@@ -12,7 +12,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
-from torch_bridge.modules import call_ends
+from torch_bridge.model.modules import call_ends
 
 ADDITIONS = {"add", "iadd", "radd", "sub", "isub", "rsub"}
 PRODUCTS = {"mul", "imul", "rmul", "div", "truediv", "itruediv"}

@@ -15,7 +15,8 @@ from topobounds._arguments import about, argument_error
 from topobounds.analysis.model import LayerReport, ModelReport, layer_report
 from topobounds.layers import Conv, LayerTensor
 from topobounds.weights import as_array
-from torch_bridge.geometry import (
+from torch_bridge.model.modules import stored_weight
+from torch_bridge.model.tracing import (
     Trace,
     check_module,
     current_weight,
@@ -25,7 +26,6 @@ from torch_bridge.geometry import (
     undisturbed,
     unread_weights,
 )
-from torch_bridge.modules import stored_weight
 
 
 def analyze(model: nn.Module, example_input: Any = None) -> ModelReport:

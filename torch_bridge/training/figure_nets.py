@@ -20,11 +20,11 @@ except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
 from topobounds._arguments import argument_error, choice, integer, real
+from topobounds._parallel import PATIENCE, Report, each, how_many
 from topobounds._records import Record
 from topobounds.runs import LevelWriter, RunError, RunFolder, digest
-from torch_bridge.data import DATASETS, Dataset, load_dataset
-from torch_bridge.models import mlp
-from torch_bridge.parallel import PATIENCE, Report, each, how_many
+from torch_bridge.training.data import DATASETS, Dataset, load_dataset
+from torch_bridge.training.models import mlp
 
 Progress = Callable[[int, int, str], None]
 
@@ -121,7 +121,7 @@ def train(
     folder : path
         The run folder of this plan; made where missing.
     data_dir, download
-        As in `torch_bridge.data.resolve_dataset`.
+        As in `torch_bridge.training.data.resolve_dataset`.
     device : str
         ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where there is one.
     jobs : int, optional

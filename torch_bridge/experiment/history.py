@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from topobounds.runs import Level, RunError, RunFolder
-from torch_bridge.plan import ImpPlan
+from torch_bridge.experiment.plan import ImpPlan
 
 COLUMNS = ("replicate", "level", "density", "overlap", "neural_persistence", "dead_units", "test_accuracy")
 """What a table of the levels shows; there is more in every record."""

@@ -24,8 +24,8 @@ except ModuleNotFoundError as error:
 from topobounds._arguments import argument_error
 from topobounds.checkpoint import DTYPES
 from topobounds.layers import LayerTensor
-from torch_bridge.geometry import model_tensors, moved_to, trace, unread_weights
-from torch_bridge.modules import stored_weight
+from torch_bridge.model.modules import stored_weight
+from torch_bridge.model.tracing import model_tensors, moved_to, trace, unread_weights
 
 Array = NDArray[Any]
 State = dict[str, Array]

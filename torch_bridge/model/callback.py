@@ -14,8 +14,8 @@ except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
 from topobounds._arguments import argument_error, integer
-from torch_bridge.bridge import analyze
-from torch_bridge.geometry import moved_to
+from torch_bridge.model.analyze import analyze
+from torch_bridge.model.tracing import moved_to
 
 QUANTITIES = ("neural_persistence", "overlap", "density")
 

@@ -23,8 +23,8 @@ except ModuleNotFoundError as error:
 
 from topobounds._arguments import argument_error, integer
 from topobounds.layers import Conv, LayerTensor
-from torch_bridge.modules import joined, stored_weight, weight_tensors
-from torch_bridge.neurons import Neurons
+from torch_bridge.model.modules import joined, stored_weight, weight_tensors
+from torch_bridge.model.neurons import Neurons
 
 Sizes = tuple[tuple[int, ...], tuple[int, ...]]
 ModuleTensors = dict[nn.Module, tuple[LayerTensor, ...]]

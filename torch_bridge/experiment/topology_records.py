@@ -10,7 +10,7 @@ from topobounds.layers import Conv, LayerTensor
 from topobounds.pruning import Mask, Prunable, Request, kept_masks, pruning_method, redrawn_mask
 from topobounds.topology.tensors import Topology, layer_topology
 from topobounds.weights import check_finite, weight_array
-from torch_bridge.plan import Pruning
+from torch_bridge.experiment.plan import Pruning
 
 Array = NDArray[Any]
 

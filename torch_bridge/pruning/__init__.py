@@ -1,0 +1,1 @@
+"""T-IMP as a pruning method of torch."""

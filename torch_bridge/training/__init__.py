@@ -1,0 +1,1 @@
+"""Data sets, nets and the loops that train them."""
