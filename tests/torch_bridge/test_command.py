@@ -131,6 +131,19 @@ if __name__ == '__main__':
 """
 
 
+def test_ctrl_c_before_there_is_a_folder_tells_nothing_to_resume(tmp_path, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("torch_bridge.experiment.run.run_imp", interrupted)
+    plan_file = tmp_path / "plan.toml"
+    plan_file.write_text(PLAN)
+    with pytest.raises(SystemExit) as left:
+        main(["imp", "run", str(plan_file), "--out", str(tmp_path / "run")])
+    assert left.value.code == 130
+    assert capsys.readouterr().err.strip() == "Interrupted."
+
+
 def test_ctrl_c_leaves_the_finished_levels_and_the_checkpoint(tmp_path):
     folder = tmp_path / "run"
     plan_file = tmp_path / "long.toml"

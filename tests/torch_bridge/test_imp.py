@@ -687,6 +687,13 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
         run_imp(plan_of(TINY), run.path, device="cpu")
 
 
+def test_a_plan_that_rewinds_beyond_its_training_claims_no_folder(tmp_path):
+    with pytest.raises(ValueError, match=r"^Argument 'rewind_step' must be less than the \d+ steps of the dense level"):
+        run_imp(plan_of(TINY, pruning={"rewind_step": 10**6}), tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+    assert run_imp(plan_of(TINY), tmp_path / "run", device="cpu").levels
+
+
 def test_a_full_disk_leaves_the_levels_before_intact(tmp_path, monkeypatch):
     plan, writes = plan_of(TINY), []
     whole = run_imp(plan, tmp_path / "whole", device="cpu")

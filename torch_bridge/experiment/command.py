@@ -148,6 +148,7 @@ def _make(plan: "ImpPlan", folder: Path, as_json: bool, **how: Any) -> None:
         require("torch")
     except MissingExtra as error:
         raise click.ClickException(str(error)) from None
+    from topobounds.runs import PLAN
     from torch_bridge.experiment.run import run_imp
 
     started = time.monotonic()
@@ -155,8 +156,9 @@ def _make(plan: "ImpPlan", folder: Path, as_json: bool, **how: Any) -> None:
         with progress_bar("starting") as progress:
             run_imp(plan, folder, progress=progress, **how)
     except KeyboardInterrupt:
-        go_on = shlex.join(["topobounds", "imp", "resume", str(folder)])
-        click.echo(f"\nWhat is done is kept; this goes on from the last checkpoint: {go_on}", err=True)
+        if (folder / PLAN).exists():  # else nothing has begun
+            go_on = shlex.join(["topobounds", "imp", "resume", str(folder)])
+            click.echo(f"\nWhat is done is kept; this goes on from the last checkpoint: {go_on}", err=True)
         raise
     _show(folder, as_json, seconds=round(time.monotonic() - started, 3))
 

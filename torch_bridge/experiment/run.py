@@ -165,7 +165,9 @@ def run_imp(
             _drop_leftovers(run)
             return run
     data = None if plan.data is None else load_dataset(plan.data.name, data_dir, download=download)
-    experiment = _Experiment(plan, place, data, *own)  # before there is a folder: a plan that fails claims none
+    # Before there is a folder, so that a plan that fails claims none.
+    experiment = _Experiment(plan, place, data, *own)
+    steps = sum(map(experiment.steps, plan.levels))
     run = _run_of(plan, folder)
     with run.locked():
         _check_same_data(run, data)
@@ -173,7 +175,6 @@ def run_imp(
         _check_same_layers(run, experiment.layers)
         experiment.run, experiment.checkpoint_seconds = run, checkpoint_seconds
         left = list(dict.fromkeys(replicate for replicate, _ in missing_levels(run, plan)))
-        steps = sum(map(experiment.steps, plan.levels))
 
         def report(done: int, message: str) -> None:
             if progress is not None:
