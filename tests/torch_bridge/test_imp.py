@@ -694,6 +694,24 @@ def test_a_plan_that_rewinds_beyond_its_training_claims_no_folder(tmp_path):
     assert run_imp(plan_of(TINY), tmp_path / "run", device="cpu").levels
 
 
+def test_rounds_end_with_the_first_level_below_the_target_accuracy(tmp_path):
+    whole = run_imp(plan_of(TINY), tmp_path / "whole", device="cpu")
+    accuracies = [level.metrics[-1]["validation_accuracy"] for level in whole.levels]
+    target = float(np.nextafter(accuracies[0], 1))  # which the dense level misses already
+    plan = plan_of(TINY, pruning={"stop_below": target})
+    stopped = run_imp(plan, tmp_path / "stopped", device="cpu")
+    assert [level.name for level in stopped.levels] == [level_name(0, 0)]
+    assert status(stopped.path)["finished"]
+    assert len(run_imp(plan, stopped.path, device="cpu").levels) == 1  # nothing is missing
+    easy = plan_of(TINY, pruning={"stop_below": min(accuracies)})
+    assert len(run_imp(easy, tmp_path / "easy", device="cpu").levels) == len(accuracies)
+
+
+def test_a_target_accuracy_needs_a_recipe():
+    with pytest.raises(ValueError, match=r"^Argument 'stop_below' needs a \[recipe\]"):
+        ImpPlan(pruning=Pruning(stop_below=0.9))
+
+
 def test_a_full_disk_leaves_the_levels_before_intact(tmp_path, monkeypatch):
     plan, writes = plan_of(TINY), []
     whole = run_imp(plan, tmp_path / "whole", device="cpu")

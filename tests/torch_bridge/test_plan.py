@@ -30,6 +30,7 @@ OTHER = {  # for every key another value that goes with the rest
     "pruning": {
         "method": "t-imp", "rounds": 3, "rate": 0.1, "scope": "global", "output_factor": 0.5,
         "factors": {"layers.0.weight": 0.5}, "on_infeasible": "clamp", "after": "finetune", "rewind_step": 5,
+        "stop_below": 0.9,
     },
     "data": {"name": "digits", "validation": 100, "normalization": "standard", "image_size": 32},
     "model": {"name": "lenet-5", "initialization": "glorot"},

@@ -1,5 +1,6 @@
 """The picture of IMP runs: accuracy, overlap and neural persistence by density. No torch here."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain, count, cycle
@@ -11,8 +12,7 @@ from topobounds.figures.record import DATASETS, FigureRecord, counted, provenanc
 from topobounds.plotting import CATEGORIES, draw_band
 from topobounds.pruning.methods import RECORDED_NAMES, pruning_method
 from topobounds.runs import RunError
-from torch_bridge.experiment.history import level_records, open_run
-from torch_bridge.experiment.plan import ImpPlan
+from torch_bridge.experiment.history import level_records, missing_levels, open_run
 
 PANELS = {
     "test_accuracy": "test accuracy",
@@ -80,7 +80,7 @@ def measure(folders: Sequence[Path], replicates: int | None = None) -> FigureRec
     for folder in {folder.resolve(): folder for folder in folders}.values():
         run, plan = open_run(folder)
         found = [each for each in level_records(run) if replicates is None or each["replicate"] < replicates]
-        levels = _comparable(found, plan)
+        levels = _comparable(found, {replicate for replicate, _ in missing_levels(run, plan)})
         if not levels:
             raise RunError(f"{run.path} has no finished level to draw.")
         name = _unused_name(METHODS[plan.pruning.method], folder, runs)
@@ -136,11 +136,13 @@ def net_name(plan: dict[str, Any]) -> str:
     return " ".join([plan["model"]["name"], "-".join(map(str, plan["model"]["hidden"]))]).strip()
 
 
-def _comparable(levels: list[dict[str, Any]], plan: ImpPlan) -> list[dict[str, Any]]:
-    whole = [
-        each for each in levels if sum(other["replicate"] == each["replicate"] for other in levels) == len(plan.levels)
-    ]
-    return whole or [each for each in levels if each["replicate"] == levels[0]["replicate"]]
+def _comparable(levels: list[dict[str, Any]], unfinished: set[int]) -> list[dict[str, Any]]:
+    """Return the levels that every finished replicate has; if none is finished, all of the first replicate."""
+    whole = [level for level in levels if level["replicate"] not in unfinished]
+    if not whole:
+        return [level for level in levels if level["replicate"] == levels[0]["replicate"]]
+    fewest = min(Counter(level["replicate"] for level in whole).values())  # one may have stopped before another
+    return [level for level in whole if level["level"] < fewest]
 
 
 def _unused_name(name: str, folder: Path, used: dict[str, Any]) -> str:

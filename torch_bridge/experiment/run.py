@@ -35,6 +35,7 @@ from topobounds._records import plain
 from topobounds.layers import LayerTensor
 from topobounds.runs import PLAN, RunError, RunFolder
 from topobounds.topology.tensors import Topology
+from torch_bridge.experiment.history import level_name, missing_levels, stops_after
 from torch_bridge.experiment.plan import ImpPlan
 from torch_bridge.experiment.state import (
     Array,
@@ -209,17 +210,6 @@ def _run_of(plan: ImpPlan, folder: Path) -> RunFolder:
     return RunFolder.create(folder, plan.of_each_replicate, defaults=plan.defaults(), extent=extent)
 
 
-def level_name(replicate: int, level: int) -> str:
-    """Return the name of a level's folder."""
-    return f"replicate-{replicate}.level-{level:02d}"
-
-
-def missing_levels(run: RunFolder, plan: ImpPlan) -> list[tuple[int, int]]:
-    """Return replicate and number of the levels that are not finished, in the order in which they are made."""
-    every = [(replicate, level) for replicate in range(plan.replicates) for level in plan.levels]
-    return [each for each in every if not run.is_finished(level_name(*each))]
-
-
 class _Experiment:
     """What the levels of one run share."""
 
@@ -322,6 +312,8 @@ class _Experiment:
             for level in self.plan.levels:
                 if self.run.is_finished(level_name(replicate, level)):
                     topologies = None
+                elif level and stops_after(self.run, self.plan, replicate, level - 1):
+                    return
                 else:
                     where = f"{name}level {level} of {self.plan.pruning.rounds}: "
                     own_report = partial(_report_from, report, done, where)
