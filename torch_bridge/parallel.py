@@ -17,6 +17,8 @@ Report = Callable[[int, str], None]
 """``report(done, message)``: how many steps of a piece are done."""
 Piece = TypeVar("Piece", bound=Hashable)
 
+MOST_JOBS = 1024
+"""Processes at the same time that are not a slip of the finger."""
 POLL_SECONDS = 0.1
 PATIENCE = 10.0
 """Seconds within which the processes of a caller that was killed have ended, too."""
@@ -28,7 +30,7 @@ def how_many(jobs: int | None, device: str) -> int:
     Raises
     ------
     ValueError
-        If it is neither None nor a positive integer.
+        If it is neither None nor an integer from 1 to `MOST_JOBS`.
 
     Examples
     --------
@@ -37,7 +39,7 @@ def how_many(jobs: int | None, device: str) -> int:
     """
     if jobs is None:
         return processors() if device == "cpu" else 1
-    return integer("jobs", jobs, 1)
+    return integer("jobs", jobs, 1, most=MOST_JOBS)
 
 
 def each(work: Callable[[Piece, Report], Any], pieces: Sequence[Piece], jobs: int, report: Report) -> None:

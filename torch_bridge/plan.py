@@ -14,7 +14,7 @@ import numpy as np
 from topobounds._arguments import argument_error, choice, integer, real
 from topobounds._records import Record, plain
 from topobounds.pruning import geometric_schedule, linear_schedule
-from topobounds.runs import digest
+from topobounds.runs import MOST_LEVELS, digest
 from torch_bridge.data import DATASETS
 
 METHODS = ("imp", "t-imp", "random", "shuffled")
@@ -27,7 +27,7 @@ BELOW_ONE = float(np.nextafter(1.0, 0.0))
 LARGEST = 2**31 - 1
 """No count in a plan is larger."""
 MOST_ROUNDS = 10_000
-"""Rounds and replicates; each is a folder."""
+"""Rounds and replicates."""
 
 
 class Part(Record):
@@ -117,7 +117,7 @@ class ModelPlan(Part):
         ``"mlp"``, ``"lenet-300-100"`` (the mlp of these widths), ``"lenet-5"``, ``"vgg11"``, ``"resnet-20"``, or
         ``"lstm"``, to which an image is the sequence of its rows.
     hidden : sequence of int
-        Units of an mlp's hidden layers; the paper's net has ``(100, 100, 100, 100, 100)``.
+        Units of an mlp's hidden layers; that of the paper's authors has ``(100, 100, 100, 100, 100)``.
     width : int, optional
         Channels of the first stage of ``vgg11`` (64) and ``resnet-20`` (16), units of the ``lstm`` (128).
     initialization : {"default", "glorot"}
@@ -161,8 +161,8 @@ class DataPlan(Part):
         Training images that are held out to choose by: a number of them, or a share in (0, 1). The test images choose
         nothing.
     normalization : {"half", "standard"}
-        ``half``: subtract 0.5 and divide by 0.5, as the paper does. ``standard``: by mean and standard deviation of
-        the images that are trained on.
+        ``half``: subtract 0.5 and divide by 0.5, as the authors' notebook does. ``standard``: by mean and standard
+        deviation of the images that are trained on.
     image_size : int, optional
         Pad the images with background to this many rows and columns.
 
@@ -431,7 +431,7 @@ class ImpPlan(Part):
     Raises
     ------
     ValueError
-        If an argument is out of range, or parts do not go together.
+        If an argument is out of range, parts do not go together, or the plan has more than 100,000 levels.
 
     Examples
     --------
@@ -463,6 +463,7 @@ class ImpPlan(Part):
     def __post_init__(self) -> None:
         """Check that the parts go together."""
         self._integers(1, "replicates", high=MOST_ROUNDS)
+        self._check_levels()
         for name, kind in self.PARTS.items():
             value = getattr(self, name)
             if (value is not None or name in ("pruning", "seeds")) and not isinstance(value, kind):
@@ -471,6 +472,13 @@ class ImpPlan(Part):
             raise ValueError("A plan with a [model] or a [recipe] needs [data].")
         if self.recipe is None and self.pruning.rewind_step:
             raise ValueError("Argument 'rewind_step' needs a [recipe]: a training function of your own tells no steps.")
+
+    def _check_levels(self) -> None:
+        """Refuse more levels than a run folder may have: all of them are looked for before anything is trained."""
+        levels = self.replicates * (self.pruning.rounds + 1) if isinstance(self.pruning, Pruning) else 0
+        if levels > MOST_LEVELS:
+            rule = f"must make at most {MOST_LEVELS} levels, replicates * (rounds + 1)"
+            raise ValueError(f"Arguments 'replicates' and 'rounds' {rule}, not {levels}.")
 
     @classmethod
     def from_toml(cls, text: str) -> Self:
