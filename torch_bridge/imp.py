@@ -72,7 +72,7 @@ from torch_bridge.recipe import (
     torch_seed,
     total_steps,
 )
-from torch_bridge.train import one_thread, pick_device
+from torch_bridge.train import one_thread, pick_device, processor
 
 TrainFunction = Callable[[nn.Module, dict[str, Tensor], int], Mapping[str, Any] | None]
 Progress = Callable[[int, int, str], None]
@@ -98,7 +98,8 @@ def run_imp(
     """Make the levels of a plan that are missing in a run folder.
 
     A finished level is not made again. One that was interrupted goes on from its last checkpoint, or, where the
-    caller trains, from its start, and ends in the same weights, masks and metrics, bit for bit on the CPU.
+    caller trains, from its start, and ends in the same weights, masks and metrics, bit for bit on the CPU. Another kind
+    of processor rounds otherwise; the first record of each level names the one it was made on.
 
     Parameters
     ----------
@@ -364,7 +365,7 @@ class _Experiment:
         data = (
             None if self.data is None else {"name": self.data.name, "sha256": self.data.sha256, **self.data.provenance}
         )
-        return {"device": device, "torch": torch.__version__, "data": data}
+        return {"device": device, "processor": processor(), "torch": torch.__version__, "data": data}
 
 
 class _LevelMaker:

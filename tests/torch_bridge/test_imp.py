@@ -31,6 +31,7 @@ from torch_bridge.imp import level_name, run_imp
 from torch_bridge.nets import layer_tensors, masked_steps
 from torch_bridge.plan import ImpPlan
 from torch_bridge.recipe import generator_seed
+from torch_bridge.train import processor
 
 TINY = {
     "model": {"name": "mlp", "hidden": [20, 15]},
@@ -87,6 +88,7 @@ def test_levels_files_and_records(tiny):
         assert [record["name"] for record in layers_of(level)] == [f"layers.{i}.weight" for i in range(3)]
         assert set(level.weights("masks")) == {f"layers.{i}.weight" for i in range(3)}
         assert level.metrics[0]["data"]["name"] == "digits"
+        assert level.metrics[0]["processor"] == processor()
     assert evaluations(tiny.level(level_name(0, 0)))[-1]["validation_accuracy"] > 0.5
 
 
