@@ -18,6 +18,7 @@ from torch_bridge.experiment import history, picture
 from torch_bridge.experiment.command import _plan
 from torch_bridge.experiment.plan import ImpPlan
 from torch_bridge.experiment.run import level_name, run_imp
+from torch_bridge.training.figure_nets import processor
 from torch_bridge.training.models import mlp
 
 PLAN = """
@@ -219,6 +220,11 @@ def test_plot_draws_several_runs(made, tmp_path, capsys):
     before = (out / "imp.pdf").read_bytes()
     call(capsys, "plot", made["imp"], made["t-imp"], "--out", out)
     assert (out / "imp.pdf").read_bytes() == before
+    call(capsys, "plot", made["imp"], made["t-imp"], "--out", out, "--no-caption")
+    assert (out / "imp.pdf").read_bytes() != before
+    assert "2 replicates" in (out / "imp.txt").read_text()
+    runs = json.loads((out / "imp.json").read_text())["provenance"]["runs"]
+    assert [facts["processor"] for facts in runs.values()] == [processor()] * 2
 
 
 def test_the_picture_shows_the_numbers(made):

@@ -31,6 +31,7 @@ from torch_bridge.experiment.plan import ImpPlan, Pruning
 from torch_bridge.experiment.run import level_name, run_imp
 from torch_bridge.experiment.state import layer_tensors, masked_steps
 from torch_bridge.training.data import load_dataset
+from torch_bridge.training.figure_nets import processor
 from torch_bridge.training.loop import generator_seed
 
 TINY = {
@@ -88,6 +89,7 @@ def test_levels_files_and_records(tiny):
         assert [record["name"] for record in layers_of(level)] == [f"layers.{i}.weight" for i in range(3)]
         assert set(level.weights("masks")) == {f"layers.{i}.weight" for i in range(3)}
         assert level.metrics[0]["data"]["name"] == "digits"
+        assert level.metrics[0]["processor"] == processor()
     assert evaluations(tiny.level(level_name(0, 0)))[-1]["validation_accuracy"] > 0.5
 
 

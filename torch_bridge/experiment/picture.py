@@ -32,7 +32,7 @@ METHODS = {name: pruning_method(name).label for name in RECORDED_NAMES}
 """What the methods of plans are called in the picture."""
 
 
-def publish_runs(folders: Sequence[Path], out: Path) -> list[Path]:
+def publish_runs(folders: Sequence[Path], out: Path, *, caption_drawn: bool = True) -> list[Path]:
     """Write the picture of one or several runs, and the numbers behind it.
 
     Parameters
@@ -41,6 +41,8 @@ def publish_runs(folders: Sequence[Path], out: Path) -> list[Path]:
         Run folders, finished or not.
     out : pathlib.Path
         Where to; made where missing.
+    caption_drawn : bool
+        Whether the caption stands beneath the picture, too.
 
     Returns
     -------
@@ -55,7 +57,8 @@ def publish_runs(folders: Sequence[Path], out: Path) -> list[Path]:
     record = measure(folders)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return write_numbers(record, out) + publish(draw, caption(record), record, out)
+        numbers = write_numbers(record, out)
+        return numbers + publish(draw, caption(record), record, out, caption_drawn=caption_drawn)
     except OSError as error:
         raise RunError(f"{out} could not be written: {error.strerror or error}.") from error
 
@@ -87,7 +90,8 @@ def measure(folders: Sequence[Path], replicates: int | None = None) -> FigureRec
         facts = run.levels[0].metrics[0]
         data = facts["data"] and {key: facts["data"][key] for key in ("name", "sha256")}
         made = replace(plan, replicates=len({level["replicate"] for level in levels}))
-        runs[name] = {"plan": made.complete(), "device": facts["device"], "torch": facts["torch"], "data": data}
+        of_training = {key: facts.get(key) for key in ("device", "processor", "torch")}
+        runs[name] = {"plan": made.complete(), **of_training, "data": data}
         rows += [(name, *(level[column] for column in COLUMNS[1:])) for level in levels]
     command = "topobounds imp plot " + " ".join(folder.name for folder in folders)
     return FigureRecord("imp", provenance(command, runs=runs), COLUMNS, tuple(rows))

@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Self
 from topobounds._arguments import argument_error, choice, real
 from topobounds.pruning import geometric_schedule, linear_schedule
 from topobounds.pruning.methods import recorded_name
-from topobounds.runs import digest
+from topobounds.runs import MOST_LEVELS, digest
 from torch_bridge.training.plan import BELOW_ONE, DataPlan, ModelPlan, Part, Recipe, Seeds, check_pair
 
 AFTER = ("rewind", "finetune", "lr-rewind", "reinit")
 MOST_ROUNDS = 10_000
-"""Rounds and replicates; each is a folder."""
+"""Rounds and replicates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,7 @@ class ImpPlan(Part):
     Raises
     ------
     ValueError
-        If an argument is out of range, or parts do not go together.
+        If an argument is out of range, parts do not go together, or the plan has more than 100,000 levels.
 
     Examples
     --------
@@ -194,6 +194,7 @@ class ImpPlan(Part):
     def __post_init__(self) -> None:
         """Check that the parts go together."""
         self._integers(1, "replicates", high=MOST_ROUNDS)
+        self._check_levels()
         for name, kind in self.PARTS.items():
             value = getattr(self, name)
             if (value is not None or name in ("pruning", "seeds")) and not isinstance(value, kind):
@@ -206,6 +207,13 @@ class ImpPlan(Part):
             raise ValueError(
                 "Argument 'stop_below' needs a [recipe]: a training function of your own validates nothing."
             )
+
+    def _check_levels(self) -> None:
+        """Refuse more levels than a run folder may have: all of them are looked for before anything is trained."""
+        levels = self.replicates * (self.pruning.rounds + 1) if isinstance(self.pruning, Pruning) else 0
+        if levels > MOST_LEVELS:
+            rule = f"must make at most {MOST_LEVELS} levels, replicates * (rounds + 1)"
+            raise ValueError(f"Arguments 'replicates' and 'rounds' {rule}, not {levels}.")
 
     @classmethod
     def from_toml(cls, text: str) -> Self:

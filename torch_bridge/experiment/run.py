@@ -60,7 +60,7 @@ from torch_bridge.experiment.topology_records import (
 )
 from torch_bridge.model.tracing import undisturbed
 from torch_bridge.training.data import Dataset, load_dataset
-from torch_bridge.training.figure_nets import one_thread, pick_device
+from torch_bridge.training.figure_nets import one_thread, pick_device, processor
 from torch_bridge.training.loop import (
     Clock,
     Split,
@@ -100,7 +100,8 @@ def run_imp(
     """Make the levels of a plan that are missing in a run folder.
 
     A finished level is not made again. One that was interrupted goes on from its last checkpoint, or, where the
-    caller trains, from its start, and ends in the same weights, masks and metrics, bit for bit on the CPU.
+    caller trains, from its start, and ends in the same weights, masks and metrics, bit for bit on the CPU. Another kind
+    of processor rounds otherwise; the first record of each level names the one it was made on.
 
     Parameters
     ----------
@@ -368,7 +369,7 @@ class _Experiment:
         data = (
             None if self.data is None else {"name": self.data.name, "sha256": self.data.sha256, **self.data.provenance}
         )
-        return {"device": device, "torch": torch.__version__, "data": data}
+        return {"device": device, "processor": processor(), "torch": torch.__version__, "data": data}
 
 
 class _LevelMaker:
