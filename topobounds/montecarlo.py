@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import MOST_TRIALS, argument_error, choice, density_fraction, integer
+from topobounds._engine import kernels_disabled
 from topobounds._processors import processors
 from topobounds._records import Record
 from topobounds.supports import cells_at_density
@@ -303,7 +304,11 @@ def _batches(
 ) -> Iterator[tuple[Integers, Integers]]:
     """Yield, batch by batch, alpha and |forest ∩ top-k| of each trial."""
     work = _work(layer, limit)
-    compiled = layer.m * layer.n > NUMPY_POPULATION or not _affords_numpy(trials * work)
+    large = layer.m * layer.n > NUMPY_POPULATION
+    if large and kernels_disabled():
+        most = f"at most {NUMPY_POPULATION} cells where NUMBA_DISABLE_JIT is set"
+        raise ValueError(f"Arguments 'm' and 'n' must make {most}, not {layer.m * layer.n}.")
+    compiled = large or not _affords_numpy(trials * work)
     size = max(1, (COMPILED_BATCH if compiled else NUMPY_BATCH) // work)
     batches = (range(first, min(first + size, trials)) for first in range(0, trials, size))
     ranks = _compiled_ranks if compiled else _numpy_ranks
@@ -320,6 +325,8 @@ def _affords_numpy(cells: int) -> bool:
     All that numpy has drawn so far counts, so that many short runs never take more than twice the time that the better
     of the two ways would have taken.
     """
+    if kernels_disabled():
+        return True
     if "topobounds._kernels.montecarlo" in sys.modules:
         return cells <= LOADED_CELLS
     if _numpy_cells[0] + cells > NUMPY_CELLS:

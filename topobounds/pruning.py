@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, as_written, choice, density_fraction, integer, is_integer, real
+from topobounds._engine import kernels_disabled
 from topobounds.layers import Conv
 from topobounds.topology.convolution import checked_conv, critical_kernel_weights
 from topobounds.topology.spanning import maximum_spanning_forest
@@ -517,7 +518,8 @@ def _mark_largest(weights: list[NDArray[Any]], free: list[Mask], wanted: int, ke
         return
     if len({part.dtype for part in weights}) > 1:
         weights = [part.astype(np.float64) for part in weights]  # which holds the other types exactly
-    if sum(part.size for part in weights) >= COMPILED_FROM * (1 if "numba" in sys.modules else 4):
+    compiled_from = COMPILED_FROM * (1 if "numba" in sys.modules else 4)
+    if sum(part.size for part in weights) >= compiled_from and not kernels_disabled():
         _mark_by_digits(weights, free, wanted, kept)
         return
     keys = np.concatenate([order_keys(part)[open_] for part, open_ in zip(weights, free, strict=True)])

@@ -10,11 +10,12 @@ its key, a code that sorts as the total order. Vertices are numbered 0 .. m-1 fo
 
 from typing import Any
 
-import numba
 import numpy as np
 from numba import extending, types
 from numba.core import cgutils
 from numpy.typing import NDArray
+
+from topobounds._kernels import compiled, inlined
 
 Keys = NDArray[Any]
 Cells = NDArray[np.uint64]
@@ -135,7 +136,7 @@ def _number(_typing: Any, bits: Any) -> Any:
     return types.uint64(types.uint64), generate
 
 
-@numba.njit(inline="always")
+@inlined
 def _heavy(tile: Keys, start: Any, lanes: Any, magnitude: Any, bound: Any) -> Any:
     """Bit i of the result, i < lanes: the key at ``start + i``, less its lift, is at least `bound`."""
     stop = start + lanes
@@ -147,13 +148,13 @@ def _heavy(tile: Keys, start: Any, lanes: Any, magnitude: Any, bound: Any) -> An
     return bits
 
 
-@numba.njit(inline="always")
+@inlined
 def _elsewhere(labels: Vertices, start: Any, lanes: Any, own: Any) -> Any:
     """Bit i of the result, i < lanes: the label of line ``start + i`` is not `own`; 64 labels of padding come first."""
     return _differ(labels, start + lanes, own) >> (_U64 - lanes)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def collect(
     tile: Keys,
     magnitude: Any,
@@ -198,7 +199,7 @@ def collect(
     return row, count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def heaviest_by_line(
     tile: Keys, magnitude: Any, lift: Any, own: Vertices, labels: Vertices, keys: Keys, places: Vertices
 ) -> None:
@@ -228,7 +229,7 @@ def heaviest_by_line(
         places[line] = place
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def heaviest_by_entry(
     tile: Keys,
     magnitude: Any,
@@ -256,7 +257,7 @@ def heaviest_by_entry(
                 places[entry] = row if better else places[entry]
 
 
-@numba.njit(inline="always")
+@inlined
 def _root(parent: Vertices, vertex: Any) -> Any:
     while parent[vertex] != vertex:
         parent[vertex] = parent[parent[vertex]]
@@ -264,7 +265,7 @@ def _root(parent: Vertices, vertex: Any) -> Any:
     return vertex
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def kruskal(codes: Cells, row_bits: Any, col_bits: Any, m: int, parent: Vertices, positions: NDArray[np.int64]) -> int:
     """Take `codes` in order; write to `positions` the place of each that merges two components, and count them.
 
@@ -285,14 +286,14 @@ def kruskal(codes: Cells, row_bits: Any, col_bits: Any, m: int, parent: Vertices
     return merged
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def label(parent: Vertices) -> None:
     """Point every vertex at its root; `parent` is modified in place."""
     for vertex in range(np.uint32(parent.size)):
         parent[vertex] = _root(parent, vertex)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def hook(keys: Cells, cells: Cells, m: int, parent: Vertices, component_keys: Cells, component_cells: Cells) -> int:
     """Merge every component along its first edge in the order; write these edges to `cells`, and count them.
 
@@ -319,7 +320,7 @@ def hook(keys: Cells, cells: Cells, m: int, parent: Vertices, component_keys: Ce
     return merged
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def count_between(
     tile: Keys,
     magnitude: Any,

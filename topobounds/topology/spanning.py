@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import choice, integers
+from topobounds._engine import kernels_disabled
 from topobounds._records import Record
 from topobounds.topology.keys import Edges, KeyMatrix
 from topobounds.topology.order import Filtration, filtration
@@ -286,6 +287,8 @@ def _affords_numpy(cells: int) -> bool:
     Loading takes 0.9 s, numpy some 0.1 microseconds a cell: so a first small layer takes milliseconds, and many of
     them never more than twice the time that the better of the two ways would have taken.
     """
+    if kernels_disabled():
+        return True
     if "topobounds.topology.forest" in sys.modules or _numpy_cells[0] + cells > _NUMPY_CELLS:
         return False
     _numpy_cells[0] += cells
