@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._arguments import argument_error, choice
+from topobounds._files import read_regular
 from topobounds._records import Record
 from torch_bridge import require
 
@@ -221,7 +222,8 @@ def read_idx(file: Path, n_axes: int) -> NDArray[np.uint8]:
 
 def _content(file: Path) -> bytes:
     try:
-        return gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        content = read_regular(file)
+        return gzip.decompress(content) if file.suffix == ".gz" else content
     except EOFError as error:
         raise DataError(f"{file} is damaged: its gz stream is cut off at byte {file.stat().st_size}.") from error
     except (gzip.BadGzipFile, zlib.error) as error:

@@ -6,12 +6,12 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from topobounds._arguments import argument_error, choice, integer, real
+from topobounds._files import read_regular
 from topobounds._records import Record, plain
 from topobounds.pruning import geometric_schedule, linear_schedule
 from topobounds.runs import digest
@@ -28,6 +28,8 @@ LARGEST = 2**31 - 1
 """No count in a plan is larger."""
 MOST_ROUNDS = 10_000
 """Rounds and replicates; each is a folder."""
+MOST_BYTES = 2**16
+"""Of a plan's file; the longest plans that come with the package have a thousand."""
 
 
 class Part(Record):
@@ -496,7 +498,7 @@ class ImpPlan(Part):
             Naming the file, if it cannot be read, is no TOML, or describes no plan.
         """
         try:
-            return cls.from_toml(Path(file).read_text(encoding="utf-8-sig"))
+            return cls.from_toml(read_regular(file, MOST_BYTES).decode("utf-8-sig"))
         except OSError as error:
             raise ValueError(f"{file} could not be read: {error.strerror or error}.") from error
         except ValueError as error:

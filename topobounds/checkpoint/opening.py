@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from topobounds._files import check_regular
 from topobounds.checkpoint.arrays import NpyCheckpoint, NpzCheckpoint
-from topobounds.checkpoint.base import Array, Checkpoint, CheckpointError, Reader
+from topobounds.checkpoint.base import Array, Checkpoint, CheckpointError, Reader, explained
 from topobounds.checkpoint.safetensors import SafetensorsCheckpoint
 
 READERS: tuple[Reader, ...] = (NpyCheckpoint, NpzCheckpoint, SafetensorsCheckpoint)
@@ -45,6 +46,9 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     npz ('first', 'second') (3, 3) [1. 1. 1. 1.]
     """
     file = Path(path)
+    if not file.is_dir():
+        with explained(file):
+            check_regular(file)
     for reader in READERS:
         if reader.can_open(file):
             return reader.open(file)

@@ -25,7 +25,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-from topobounds._files import write_whole
+from topobounds._files import check_regular, write_whole
 from topobounds._records import plain
 from topobounds.runs.files import (
     MANIFEST,
@@ -231,6 +231,8 @@ class RunFolder:
         path = self.path / ".lock"
         if not path.exists():
             return False
+        with explained(path, "read"):
+            check_regular(path)
         with explained(path, "read"), path.open(encoding="ascii") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from topobounds._arguments import argument_error
+from topobounds._files import check_regular, read_regular, write_whole
 from topobounds.verification import samples
 from topobounds.verification.claims import CLAIMS, Claim
 from topobounds.verification.face import place, verify, verify_file
@@ -67,13 +68,9 @@ def _write(target: Path, text: str) -> None:
     """Write a file whole or not at all."""
     if not target.name:
         raise argument_error("path", "the name of a file", str(target))
-    partial = target.with_name(f".{target.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
+        write_whole(target, text)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise OSError(f"{target} could not be written: {error.strerror}.") from None
 
 
@@ -101,7 +98,7 @@ def replay(path: str | os.PathLike[str], progress: Progress | None = None) -> li
         If one of these files cannot be read; the message names it.
     """
     with _reading(path):
-        content = Path(path).read_bytes()
+        content = read_regular(path)
     try:
         record = json.loads(content)
         witnesses = record["witnesses"] if (record["format"], record["version"]) == (FORMAT, VERSION) else None
@@ -218,5 +215,7 @@ def _unpacked(packed: dict[str, Any]) -> Matrix:
 
 
 def _sha256(path: str) -> str:
+    with _reading(path):
+        check_regular(path)
     with _reading(path), Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
