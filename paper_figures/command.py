@@ -9,7 +9,7 @@ import click
 from paper_figures.registry import FIGURES, ONLY_NAMED, figure_module
 from topobounds._arguments import argument_error, choice
 from topobounds.cli.arguments import Count
-from topobounds.cli.output import console_on_stdout, print_json, print_table, progress_bar
+from topobounds.cli.output import console_on_stdout, print_json, print_line, print_table, progress_bar
 
 if TYPE_CHECKING:
     from topobounds.figures.record import FigureRecord
@@ -150,4 +150,4 @@ def _print(records: "list[FigureRecord]", files: dict[str, list[Path]]) -> None:
             for footnote in footnotes:
                 console.print(footnote)
     for made in files.values():
-        click.echo(" ".join([str(made[0]), *(file.suffix for file in made[1:])]))
+        print_line(" ".join([str(made[0]), *(file.suffix for file in made[1:])]))

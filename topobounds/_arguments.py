@@ -34,6 +34,21 @@ def argument_error(name: str, rule: str, given: object) -> ValueError:
     return ValueError(f"Argument '{name}' must be {rule}, not {_shown(given)}.")
 
 
+def printable(text: str) -> str:
+    r"""Return a text as it may go to a terminal: on one line, what is not printable escaped as in Python.
+
+    Names of tensors and of files may hold anything: a terminal obeys what follows an escape character.
+
+    Examples
+    --------
+    >>> print(printable("a\x1b[31mRED\n"), printable("Borůvka ×"))
+    a\x1b[31mRED\n Borůvka ×
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
+
+
 def integer(
     name: str, value: SupportsIndex | Any, low: int, high: int | None = None, *, most: int | None = None
 ) -> int:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from topobounds._arguments import argument_error
+from topobounds._arguments import argument_error, printable
 from topobounds.cli.arguments import Count
-from topobounds.cli.output import console_on_stdout, print_json, print_table, progress_bar
+from topobounds.cli.output import console_on_stdout, new_table, print_json, print_line, print_table, progress_bar
 
 if TYPE_CHECKING:
     from torch_bridge.plan import ImpPlan
@@ -154,7 +154,7 @@ def _make(plan: "ImpPlan", folder: Path, as_json: bool, **how: Any) -> None:
         with progress_bar("starting") as progress:
             run_imp(plan, folder, progress=progress, **how)
     except KeyboardInterrupt:
-        go_on = shlex.join(["topobounds", "imp", "resume", str(folder)])
+        go_on = printable(shlex.join(["topobounds", "imp", "resume", str(folder)]))
         click.echo(f"\nWhat is done is kept; this goes on from the last checkpoint: {go_on}", err=True)
         raise
     _show(folder, as_json, seconds=round(time.monotonic() - started, 3))
@@ -171,8 +171,6 @@ def _show(folder: Path, as_json: bool, **more: Any) -> None:
 
 
 def _print_status(found: dict[str, Any]) -> None:
-    from rich.table import Table
-
     from torch_bridge.history import COLUMNS
 
     plan, console = found["plan"], console_on_stdout()
@@ -182,8 +180,8 @@ def _print_status(found: dict[str, Any]) -> None:
         f"{found['folder']}: {plan['pruning']['method']} of {name}, {found['levels_done']} of "
         f"{found['levels_planned']} levels, {state}."
     )
-    console.print(said, markup=False)
-    table = Table(*(column.replace("_", " ") for column in COLUMNS), box=None, pad_edge=False, header_style="bold")
+    console.print(said)
+    table = new_table(*(column.replace("_", " ") for column in COLUMNS))
     for level in found["levels"]:
         table.add_row(*(_cell(level.get(column)) for column in COLUMNS))
     print_table(console, table)
@@ -199,4 +197,5 @@ def _print_files(files: list[Path], as_json: bool) -> None:
     if as_json:
         print_json({"files": [str(file) for file in files]})
     else:
-        click.echo("\n".join(map(str, files)))
+        for file in files:
+            print_line(str(file))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds.cli.arguments import LARGEST, Count, Sizes, spelling
-from topobounds.cli.output import console_on_stdout, decimals, print_json, print_table, progress_bar
+from topobounds.cli.output import console_on_stdout, decimals, new_table, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,9 +117,7 @@ def _refuse_stray(names: list[str], home: str) -> None:
 
 
 def _print_compression(report: "CompressionReport") -> None:
-    from rich.table import Table
-
-    table = Table("convention", "weights", "kept", "ratio", "remark", box=None, pad_edge=False, header_style="bold")
+    table = new_table("convention", "weights", "kept", "ratio", "remark")
     for name, *counts, ratio, remark in report.rows:
         table.add_row(name, *("-" if count is None else f"{count:,}" for count in counts), decimals(ratio), remark)
     print_table(console_on_stdout(), table)

@@ -1,11 +1,13 @@
 """The group of commands, and how a run of one ends."""
 
+import io
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from topobounds._arguments import printable
 from topobounds.cli.arguments import option_names_in
 from topobounds.cli.compression import compression
 from topobounds.cli.overlap import overlap
@@ -57,6 +59,7 @@ for command in (overlap, compression, verify):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process: errors are one line on stderr and exit status 2."""
+    _write_in_any_encoding()
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         status = cli.main(words, prog_name="topobounds", standalone_mode=False)
@@ -72,6 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
+def _write_in_any_encoding() -> None:
+    """Let characters that an output's encoding does not have be escaped, as Python does on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _reason(error: Exception) -> str:
     """Return what is wrong: the file, where the system says no more than that, and never nothing."""
     if isinstance(error, OSError) and error.filename and error.strerror:
@@ -81,7 +91,7 @@ def _reason(error: Exception) -> str:
 
 
 def _leave(message: str, status: int) -> None:
-    click.echo(" ".join(message.split()), err=True)
+    click.echo(printable(" ".join(message.split())), err=True)
     sys.exit(status)
 
 

@@ -10,7 +10,7 @@ import click
 
 from topobounds._arguments import argument_error, choice
 from topobounds.cli.arguments import Count, Density, spelling
-from topobounds.cli.output import TABLE_WIDTH, console_on_stdout, decimals, print_json, print_table, progress_bar
+from topobounds.cli.output import console_on_stdout, decimals, new_table, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from topobounds.verification import Verdict
@@ -91,15 +91,12 @@ def _verdicts_asked_for(what: dict[str, Any], advance: Callable[..., None]) -> "
 
 
 def _print_checks(checks: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    console = console_on_stdout(TABLE_WIDTH)
+    console = console_on_stdout()
     for _, rows in groupby(checks, key=lambda check: check["tensor"]):
         group = list(rows)
-        console.print(Text(_checks_sentence(group[0])))
+        console.print(_checks_sentence(group[0]))
         columns = ("claim", "put to", "bound", "estimate", "interval", "trials", "verdict")
-        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        table = new_table(*columns)
         for check in group:
             place = f"density {check['density']:.4g}, {check['support']}"
             bound = f"{check['direction']} {_interval(check['bound'])}"
@@ -107,10 +104,10 @@ def _print_checks(checks: list[dict[str, Any]]) -> None:
             table.add_row(check["claim"], place, bound, *found, check["verdict"])
         print_table(console, table)
         for line in _remarks(group):
-            console.print(Text(line))
+            console.print(line)
         violated = [check for check in group if check["witness"]]
         if violated:  # on one line, however long, so that it can be pasted
-            console.print(Text(f"Again: {_command(violated)}"), soft_wrap=True)
+            console.print(f"Again: {_command(violated)}", soft_wrap=True)
 
 
 def _checks_sentence(check: dict[str, Any]) -> str:
