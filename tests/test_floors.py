@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"_arguments", "_engine", "_processors"},
+    {"_arguments", "_engine", "_memory", "_processors"},
     {"_kernels", "_records", "_files"},
     {"layers", "weights", "supports"},
     {"checkpoint"},

@@ -6,6 +6,7 @@ Python or on the command line: ``Argument 'm' must be a positive integer, not 0.
 
 import math
 import operator
+import os
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any, SupportsFloat, SupportsIndex, TypeGuard
@@ -169,6 +170,20 @@ def as_written(number: SupportsFloat) -> Fraction:
         return Fraction(str(float(number)))
 
 
+def file_name(name: str, value: object) -> str:
+    """Return the name of a file or a folder as text; nothing, which a path takes for the current folder, is none.
+
+    Raises
+    ------
+    ValueError
+        If it is empty, or holds a null character.
+    """
+    path = os.fsdecode(value) if isinstance(value, str | bytes | os.PathLike) else ""
+    if not path or "\0" in path:
+        raise argument_error(name, "the name of a file or folder", value)
+    return path
+
+
 def choice(name: str, value: object, allowed: Sequence[str]) -> str:
     """Return `value` if it is one of `allowed`.
 
@@ -206,5 +221,16 @@ def _shown(given: object) -> str:
         text = " ".join(line.strip() for line in repr(given).splitlines())
     except ValueError:  # Python writes no integer of more than some thousand digits
         return f"an integer of {given.bit_length()} bits" if isinstance(given, int) else f"a {type(given).__name__}"
+    return shortened(text)
+
+
+def shortened(text: str) -> str:
+    """Return a text of at most `LONGEST_SHOWN` characters: the middle of a longer one left out.
+
+    Examples
+    --------
+    >>> len(shortened("a" * 1000)), shortened("a short one")
+    (200, 'a short one')
+    """
     half = LONGEST_SHOWN // 2
-    return text if len(text) <= LONGEST_SHOWN else f"{text[: half - 2]} ... {text[2 - half :]}"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: half - 3]} ... {text[2 - half :]}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds._arguments import argument_error, printable
-from topobounds.cli.arguments import Count
+from topobounds.cli.arguments import Count, Name
 from topobounds.cli.output import console_on_stdout, new_table, print_json, print_line, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CONFIGS = Path(__file__).with_name("configs")
 """The plans that come with the package."""
 
-Run = click.Path(path_type=Path, file_okay=False)
+Run = Name(folder=True)
 
 
 def _names() -> list[str]:
@@ -28,7 +28,7 @@ def _names() -> list[str]:
 def _training_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that `run` and `resume` share."""
     options = [
-        click.option("--data-dir", type=click.Path(path_type=Path), help="Folder with mnist/ and fashion-mnist/."),
+        click.option("--data-dir", type=Name(), help="Folder with mnist/ and fashion-mnist/."),
         click.option("--download", is_flag=True, help="Download missing data into the user's cache."),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
         click.option("--jobs", type=Count(1), help="Replicates made at the same time.  [default: one a processor]"),

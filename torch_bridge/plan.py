@@ -62,7 +62,8 @@ class Part(Record):
         try:
             return cls(**parts)
         except ValueError as error:
-            raise (ValueError(f"[{where}] {error}") if where else error) from None
+            message = str(error).replace("Argument '", "Key '", 1)  # no option of the command line is meant
+            raise ValueError(f"[{where}] {message}" if where else message) from None
 
     def changed(self) -> dict[str, Any]:
         """Return what differs from the defaults, as plain Python; optional parts that are there stay, if empty."""

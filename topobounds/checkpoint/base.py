@@ -11,6 +11,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from topobounds._arguments import printable, shortened
+from topobounds._memory import check_memory
+
 Array = NDArray[Any]
 Change = Callable[[str, Array], Array]
 """``change(name, array)``: what stands in the place of a tensor in a rewritten file, of the same shape and dtype."""
@@ -115,6 +118,13 @@ class Checkpoint(ABC):
             raise CheckpointError(f"{self.path} has no tensor '{name}'.")
         return name
 
+    def _check_memory(self, name: str, n_bytes: int) -> None:
+        """Refuse to read a tensor of so many bytes if there is no memory for it."""
+        try:
+            check_memory(f"{self.path}, tensor '{name}',", n_bytes)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
+
     def _changed(self, name: str, change: Change) -> Array:
         """Return what takes a tensor's place in a rewritten file."""
         array = self.tensor(name)
@@ -161,7 +171,8 @@ def explained(file: Path, tensor: str | None = None, *damages: type[Exception]) 
     except CheckpointError:
         raise
     except damaged as error:
-        reason = "it holds no plain array of numbers" if "pickle" in str(error) else str(error).rstrip(".")
+        pickled = "pickle" in str(error)
+        reason = "it holds no plain array of numbers" if pickled else shortened(printable(str(error).rstrip(".")))
         raise CheckpointError(f"{where} is damaged, or of another kind: {reason}.") from error
     except OSError as error:
         raise CheckpointError(f"{where} could not be read: {error.strerror or 'no such file'}.") from error

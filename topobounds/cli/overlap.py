@@ -45,7 +45,8 @@ def overlap(latex: bool, as_json: bool, **asked: Any) -> None:
     from topobounds.analysis.overlap import overlap_report
 
     work = asked["trials"] * (asked["m"] + asked["n"])
-    with progress_bar(f"{asked['trials']} trials", shown=work > 2_000_000) as advance:
+    label = "counting graphs" if asked["exact"] else f"{asked['trials']} trials"
+    with progress_bar(label, shown=asked["exact"] or work > 2_000_000) as advance:
         report = overlap_report(**asked, progress=advance)
     formulas = {"latex": _latex(asked["m"], asked["n"], asked["density"], asked["k"])} if latex else {}
     if as_json:

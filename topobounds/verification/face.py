@@ -16,7 +16,7 @@ from topobounds.montecarlo import SUPPORTS, simulate_overlap
 from topobounds.supports import check_neurons
 from topobounds.theory.paper import corollary_3_4
 from topobounds.verification.claims import CLAIMS, Claim
-from topobounds.verification.samples import DISTRIBUTIONS, OVERLAPS, Matrix, Setting, draw_support
+from topobounds.verification.samples import DISTRIBUTIONS, OVERLAPS, Matrix, Setting, check_memory, draw_support
 from topobounds.verification.verdicts import (
     Found,
     GivenLayer,
@@ -228,9 +228,11 @@ def _drawn_setting(
 
 
 def _given_setting(weights: ArrayLike, k: int | None, distribution: str | None, seed: int) -> Setting:
-    matrix = np.ascontiguousarray(weight_matrix(weights))
-    check_finite(matrix)
+    matrix = weight_matrix(weights)
     m, n = matrix.shape
+    check_memory(m, n)
+    matrix = np.ascontiguousarray(matrix)
+    check_finite(matrix)
     k = None if k is None else integer("k", k, 0, m * n)
     mask = matrix != 0
     if not mask.any():

@@ -5,7 +5,6 @@ order. With one, weights are drawn and Kruskal's algorithm runs on them.
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topobounds import _memory
 from topobounds.montecarlo import simulate_overlap
 from topobounds.supports import cells_at_density
 from topobounds.topology.spanning import maximum_spanning_forest
@@ -188,22 +188,14 @@ OVERLAPS = {"layer": layer_overlaps, "support": support_overlaps, "connected": c
 
 
 def check_memory(m: int, n: int) -> None:
-    """Refuse to draw the cells of a layer that the memory of this machine cannot hold.
+    """Refuse a layer whose cells take more than half of the memory.
 
     Raises
     ------
     ValueError
         Saying how much it would take.
     """
-    names = getattr(os, "sysconf_names", {})
-    if "SC_PHYS_PAGES" not in names:
-        return
-    needed, there = CELL_BYTES * m * n, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > there:
-        raise ValueError(
-            f"Arguments 'm' and 'n' must be so small that a layer can be drawn whole: {m} x {n} cells take at least "
-            f"{needed / 2**30:,.1f} GiB of memory, not the {there / 2**30:,.1f} GiB there are."
-        )
+    _memory.check_memory(f"A layer of {m} x {n} cells", CELL_BYTES * m * n)
 
 
 def draw_support(setting: Setting, rng: np.random.Generator) -> NDArray[np.bool_]:

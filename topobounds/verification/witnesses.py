@@ -125,6 +125,8 @@ def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _said(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
     text = str(error).rstrip(".") or type(error).__name__
     return f"it has no entry {text}" if isinstance(error, KeyError) else text
 
@@ -209,7 +211,9 @@ def _packed(matrix: Matrix) -> dict[str, Any]:
 
 
 def _unpacked(packed: dict[str, Any]) -> Matrix:
-    matrix = np.zeros(packed["shape"], packed["dtype"])
+    m, n = packed["shape"]
+    samples.check_memory(m, n)
+    matrix = np.zeros((m, n), packed["dtype"])
     matrix.ravel()[np.asarray(packed["cells"], np.int64)] = np.asarray(packed["values"], np.float64)
     return matrix
 
