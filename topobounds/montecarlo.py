@@ -27,7 +27,7 @@ from topobounds._arguments import MOST_TRIALS, argument_error, choice, density_f
 from topobounds._engine import kernels_disabled
 from topobounds._processors import processors
 from topobounds._records import Record
-from topobounds.supports import cells_at_density
+from topobounds.supports import cells_at_density, check_neurons
 
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
@@ -120,7 +120,7 @@ def simulate_overlap(
     Parameters
     ----------
     m, n : int
-        Rows and columns of the layer, at least 1.
+        Rows and columns of the layer, at least 1, together at most 2**24.
     k : int, optional
         How many of the heaviest weights, from 0 to the number of cells of the support. The default is alpha, as in
         the paper: see `alpha_of`.
@@ -164,7 +164,9 @@ def simulate_overlap(
     >>> abs(estimate.mean - 0.7996) < 5 * estimate.standard_error
     True
     """
-    layer = _support(integer("m", m, 1), integer("n", n, 1), density, support)
+    m, n = integer("m", m, 1), integer("n", n, 1)
+    check_neurons(m, n)
+    layer = _support(m, n, density, support)
     limit = _limit(layer, k, choice("alpha_of", alpha_of, ("support", "complete")))
     trials = integer("trials", trials, 1, most=MOST_TRIALS)
     seed = secrets.randbits(32) if seed is None else integer("seed", seed, 0, _MASK_64)
@@ -234,8 +236,6 @@ class _Support:
 
 
 def _support(m: int, n: int, density: float, support: str | ArrayLike) -> _Support:
-    if m + n >= 1 << 31:
-        raise ValueError(f"Arguments 'm' and 'n' must add up to less than 2^31, not {m + n}.")
     as_given, density = density, density_fraction("density", density)
     if not isinstance(support, str):
         return _masked(m, n, density, support)

@@ -15,7 +15,7 @@ from topobounds.theory.bounds import BOUNDS, Bound
 from topobounds.theory.counting import exact_expected_overlap_of
 from topobounds.theory.enclosure import Enclosure, expected_overlap_of
 from topobounds.theory.overlap import overlap_limit_of
-from topobounds.theory.paper import PrintedClaim
+from topobounds.theory.paper import MOST_TERMS, PrintedClaim
 
 Progress = Callable[[int, int], None]
 Row = tuple[str, float | Fraction | str | None, str, str]
@@ -132,7 +132,7 @@ def overlap_report(
     Parameters
     ----------
     m, n : int
-        Inputs and outputs, at least 1, together at most 2**24.
+        Inputs and outputs, at least 1; together at most 2**24 where layers are simulated.
     k : int, optional
         Weights kept, 0 to m n; alpha by default. The printed bounds are about k = alpha only.
     density : float, optional
@@ -164,7 +164,8 @@ def overlap_report(
     """
     m, n = integer("m", m, 1), integer("n", n, 1)
     trials = integer("trials", trials, 0, most=MOST_TRIALS)
-    check_neurons(m, n)
+    if trials:
+        check_neurons(m, n)
     shape = Shape(m, n, k=m + n - 1)
     cells = shape.cells if density is None else _cells(shape, density)
     if k is not None:
@@ -193,8 +194,12 @@ def overlap_report(
 
 def _value(bound: Bound, shape: Shape, density: float | None) -> float | PrintedClaim | None:
     """Return a bound's value; None for one about supports of a density where none was given."""
+    if density is None and bound.needs_density:
+        return None
+    if bound.at_alpha and min(shape.m, shape.n) > MOST_TERMS:
+        return PrintedClaim(None, "undefined", f"Not computed: it is a sum of more than {MOST_TERMS} terms.")
     if density is None:
-        return None if bound.needs_density else bound.at(shape)
+        return bound.at(shape)
     return bound.at(shape, density)
 
 

@@ -58,7 +58,7 @@ def compression(
     from topobounds.analysis.compression import compression_report
 
     layers = _chosen_layers(dense, recurrent, conv, architecture, dataset, geometry)
-    with progress_bar(f"{trials} random kernels", shown=architecture is not None) as advance:
+    with progress_bar(f"{trials} random kernels", shown=architecture is not None or conv is not None) as advance:
         report = compression_report(layers, trials=trials, seed=seed, progress=advance)
     if as_json:
         print_json(report.to_dict())
