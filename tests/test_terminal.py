@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -177,3 +178,17 @@ def test_a_pipe_that_is_closed_early_ends_quietly(arguments, json_flag):
         _, errors = process.communicate(timeout=120)
     assert "Traceback" not in errors
     assert errors.count("\n") <= 1
+
+
+def test_a_long_simulation_shows_a_bar_on_a_terminal():
+    conv = ["compression", "--conv", "4", "4", "--kernel", "3x3", "--input", "64x64", "--trials", "3", "--seed", "1"]
+    assert "3 random kernels" in in_a_terminal(80, conv).partition("convention")[0]
+    assert "counting graphs" in in_a_terminal(80, [*OVERLAP, "--exact"]).partition("A 30 x 20")[0]
+
+
+def test_making_the_environment_says_what_it_does():
+    recipe = (Path(__file__).parents[1] / "Makefile").read_text().partition("pyproject.toml\n")[2]
+    first = re.search(r"^\t@echo .*$", recipe, re.MULTILINE)
+    assert first is not None
+    assert recipe.index(first[0]) < recipe.index("venv .venv")
+    assert "quiet" not in recipe
