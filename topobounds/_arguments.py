@@ -7,6 +7,7 @@ Python or on the command line: ``Argument 'm' must be a positive integer, not 0.
 import math
 import operator
 import os
+import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any, SupportsFloat, SupportsIndex, TypeGuard
@@ -195,6 +196,18 @@ def choice(name: str, value: object, allowed: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in allowed:
         raise argument_error(name, "one of " + ", ".join(repr(a) for a in allowed), value)
     return value
+
+
+def spelled(value: Any, allowed: Iterable[str]) -> Any:
+    """Return the one of `allowed` that `value` spells, hyphens, underscores and capitals aside; else `value` itself.
+
+    Examples
+    --------
+    >>> spelled("ResNet20", ["vgg11", "resnet-20"]), spelled("vgg19", ["vgg11"])
+    ('resnet-20', 'vgg19')
+    """
+    letters = {re.sub("[-_]", "", name).lower(): name for name in allowed}
+    return letters.get(re.sub("[-_]", "", value).lower(), value) if isinstance(value, str) else value
 
 
 def _is_number(value: object) -> TypeGuard[Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from topobounds._arguments import argument_error, printable
+from topobounds._arguments import argument_error, choice, printable, spelled
 from topobounds.cli.arguments import Count, Name
 from topobounds.cli.output import console_on_stdout, new_table, print_json, print_line, print_table, progress_bar
 
@@ -23,6 +23,9 @@ Run = Name(folder=True)
 
 def _names() -> list[str]:
     return sorted(file.stem for file in CONFIGS.glob("*.toml"))
+
+
+PLANS = "Plans that come with the package: " + ", ".join(_names()) + "."
 
 
 def _training_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,7 +58,7 @@ def imp() -> None:
     """
 
 
-@imp.command(epilog="Plans that come with the package: " + ", ".join(_names()) + ".")
+@imp.command(epilog=PLANS)
 @click.argument("plan")
 @click.option("--out", required=True, type=Run, help="Run folder; made where missing, resumed if it is this plan's.")
 @click.option("--seed", type=Count(0, 2**64 - 1), help="In place of all seeds of the plan.")
@@ -68,6 +71,21 @@ def run(plan: str, out: Path, seed: int | None, replicates: int | None, method: 
     if chosen.model is None or chosen.recipe is None:
         raise click.UsageError(f"{plan}: a plan for the command line needs [model], [data] and [recipe].")
     _make(_changed(chosen, seed, replicates, method), out, **how)
+
+
+@imp.command("plan", epilog=PLANS)
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout: the whole plan, defaults too.")
+def show_plan(name: str, as_json: bool) -> None:
+    """Print the plan NAME that comes with the package, as the beginning of one of your own."""
+    from torch_bridge.plan import ImpPlan
+
+    file = CONFIGS / f"{choice('NAME', spelled(name, _names()), _names())}.toml"
+    if as_json:
+        plan = ImpPlan.read(file)
+        print_json({"plan": plan.complete(), "sha256": plan.sha256})
+    else:
+        click.echo(file.read_text(encoding="utf-8"), nl=False)
 
 
 @imp.command()
@@ -121,8 +139,8 @@ def _plan(name: str) -> "ImpPlan":
     from torch_bridge.plan import ImpPlan
 
     file = Path(name)
-    if not file.is_file() and name in _names():
-        file = CONFIGS / f"{name}.toml"
+    if not file.exists() and (bundled := spelled(name, _names())) in _names():
+        file = CONFIGS / f"{bundled}.toml"
     if not file.exists() or file.is_dir():
         raise argument_error("PLAN", f"a TOML file or one of {', '.join(_names())}", name)
     return ImpPlan.read(file)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from topobounds._arguments import argument_error, choice, integer, real
+from topobounds._arguments import argument_error, choice, integer, real, spelled
 from topobounds._files import read_regular
 from topobounds._records import Record, plain
 from topobounds.pruning import geometric_schedule, linear_schedule
@@ -118,7 +118,7 @@ class ModelPlan(Part):
     ----------
     name : str
         ``"mlp"``, ``"lenet-300-100"`` (the mlp of these widths), ``"lenet-5"``, ``"vgg11"``, ``"resnet-20"``, or
-        ``"lstm"``, to which an image is the sequence of its rows.
+        ``"lstm"``, to which an image is the sequence of its rows. Hyphens and capitals do not matter: ``"resnet20"``.
     hidden : sequence of int
         Units of an mlp's hidden layers; the paper's net has ``(100, 100, 100, 100, 100)``.
     width : int, optional
@@ -139,7 +139,7 @@ class ModelPlan(Part):
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        choice("name", self.name, MODELS)
+        object.__setattr__(self, "name", choice("name", spelled(self.name, MODELS), MODELS))
         choice("initialization", self.initialization, ("default", "glorot"))
         if not isinstance(self.hidden, list | tuple):
             raise argument_error("hidden", "a sequence of positive integers", self.hidden)

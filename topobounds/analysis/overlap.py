@@ -18,6 +18,12 @@ from topobounds.theory.overlap import overlap_limit_of
 from topobounds.theory.paper import MOST_TERMS, PrintedClaim
 
 Progress = Callable[[int, int], None]
+NOT_ASKED = {
+    "exact": "Not asked for: it takes up to half a minute.",
+    "monte_carlo": "Not asked for: 0 trials.",
+    "corollary_3_4": "It is about supports of a density, and none was given.",
+}
+"""Why an entry of a report's JSON is null."""
 Row = tuple[str, float | Fraction | str | None, str, str]
 
 
@@ -88,12 +94,17 @@ class OverlapReport(Record):
         return html_table(dict(zip(("overlap", "value", "status", "remark"), columns, strict=True)))
 
     def to_dict(self) -> dict[str, object]:
-        """Return the fields as plain Python: each bound by name, `eta_tau` as a number, `enclosure` as a pair."""
+        """Return the fields as plain Python: each bound by name, `eta_tau` as a number, `enclosure` as a pair.
+
+        Beside what may be missing stands why: ``exact_reason``, ``monte_carlo_reason`` and ``corollary_3_4_reason``,
+        None where it is there.
+        """
         record: dict[str, object] = {}
         for name, value in super().to_dict().items():
             record |= value if name == "bounds" else {name: value}
         ends = [self.enclosure.lower, self.enclosure.upper]
-        return record | {"eta_tau": float(self.eta_tau), "enclosure": ends}
+        record |= {"eta_tau": float(self.eta_tau), "enclosure": ends}
+        return record | {f"{name}_reason": None if record[name] is not None else why for name, why in NOT_ASKED.items()}
 
     @property
     def theorem_3_3(self) -> PrintedClaim:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--padding", type=Sizes(), help="Zero padding.  [default: 0]")
 @click.option("--dilation", type=Sizes(), help="Dilation.  [default: 1]")
 @click.option("--groups", type=Count(1), help="Groups.  [default: 1]")
-@click.option("--architecture", help="A network of Table 1: vgg11, resnet20 or resnet18.")
+@click.option("--architecture", help="A network of Table 1: vgg11, resnet-20 or resnet-18.")
 @click.option("--dataset", help="Its data set: cifar10, cifar100 or tiny-imagenet.")
 @click.option("--trials", type=Count(1), default=20, show_default=True, help="Random kernels, for 'shared'.")
 @click.option("--seed", type=Count(0), help="Seed of the random kernels.  [default: drawn, and shown]")
