@@ -192,3 +192,12 @@ def test_making_the_environment_says_what_it_does():
     assert first is not None
     assert recipe.index(first[0]) < recipe.index("venv .venv")
     assert "quiet" not in recipe
+
+
+def test_a_home_that_cannot_be_written_is_no_news(tmp_path):
+    command = [sys.executable, "-m", "topobounds", "figures", "bounds", "--from-records", "--out", str(tmp_path)]
+    nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR"), "/proc/none")
+    run = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **nowhere}
+    )
+    assert (run.returncode, run.stderr) == (0, "")

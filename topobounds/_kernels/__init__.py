@@ -13,7 +13,7 @@ import numba
 from numba.core.caching import FunctionCache
 
 
-class _Cache(FunctionCache):  # type: ignore[misc]  # numba has no types
+class _Cache(FunctionCache):
     """numba's cache of a function, done without where its files cannot be read or written: no room, no permission."""
 
     @contextmanager
@@ -31,7 +31,7 @@ def compiled(function: Callable[..., Any]) -> Any:
     kernel = numba.njit(function, nogil=True)
     if kernel is not function:
         with suppress(RuntimeError):  # numba has no place for a cache
-            kernel._cache = _Cache(function)
+            kernel._cache = _Cache(function)  # type: ignore[no-untyped-call]
     return kernel
 
 

@@ -200,8 +200,10 @@ class NpzCheckpoint(Checkpoint):
         self._check_memory(name, announced)
 
     def _entry(self, name: str) -> zipfile.ZipInfo:
-        members = self._zip.namelist()
-        return self._zip.getinfo(f"{name}.npy" if f"{name}.npy" in members else name)
+        try:
+            return self._zip.getinfo(f"{name}.npy")
+        except KeyError:
+            return self._zip.getinfo(name)
 
     def _header(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
         with (

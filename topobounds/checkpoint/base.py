@@ -4,6 +4,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, Self
@@ -113,8 +114,12 @@ class Checkpoint(ABC):
     def __exit__(self, *raised: object) -> None:
         self.close()
 
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.names)
+
     def _checked(self, name: str) -> str:
-        if name not in self.names:
+        if name not in self._known:
             raise CheckpointError(f"{self.path} has no tensor '{name}'.")
         return name
 

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -74,6 +75,7 @@ for command in (overlap, compression, verify):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process: errors are one line on stderr and exit status 2."""
     _write_in_any_encoding()
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a cache of fonts that cannot be kept is no news
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         status = _run(words)
