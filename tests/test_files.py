@@ -112,7 +112,7 @@ def test_symbolic_links_to_files_are_followed(tmp_path):
 def test_a_file_longer_than_such_a_file_may_be_is_not_read(tmp_path):
     file = tmp_path / "plan.toml"
     file.write_bytes(b"#" * 2**17)
-    with pytest.raises(ValueError, match=r"plan\.toml could not be read: it has 131072 bytes, more than the 65536"):
+    with pytest.raises(ValueError, match=r"plan\.toml could not be read: it has 131072 bytes, more than the 16384"):
         ImpPlan.read(file)
 
 

@@ -28,8 +28,8 @@ LARGEST = 2**31 - 1
 """No count in a plan is larger."""
 MOST_ROUNDS = 10_000
 """Rounds and replicates; each is a folder."""
-MOST_BYTES = 2**16
-"""Of a plan's file; the longest plans that come with the package have a thousand."""
+MOST_BYTES = 2**14
+"""Of a plan's file, which has a thousand as a rule; Python needs a minute for dotted keys of four times this length."""
 
 
 class Part(Record):
