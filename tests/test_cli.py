@@ -275,7 +275,7 @@ def test_whatever_goes_wrong_is_one_line(monkeypatch, capsys, error, said):
 
     monkeypatch.setattr(analysis, "compression_report", fail)
     with pytest.raises(SystemExit) as left:
-        main(["compression", "--dense", "3", "4"])
+        main(["compression", "--conv", "3", "4", "--kernel", "3", "--input", "8"])
     assert left.value.code == 2
     assert capsys.readouterr() == ("", f"Error: {said}\n")
 
