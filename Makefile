@@ -21,7 +21,7 @@ lint: .venv/.installed  ## formatting, lint, types
 	$(BIN)/mypy
 
 bench: .venv/.installed  ## the benchmarks, with their peers
-	$(BIN)/pip install --quiet -e '.[bench]'
+	$(BIN)/pip install -e '.[bench]'
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 clean:
@@ -29,6 +29,8 @@ clean:
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "topobounds needs Python 3.11 or newer: make PYTHON=python3.11")'
+	@echo "Making .venv and installing topobounds with torch and its tools into it: a minute or more, this once."
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/pip install --disable-pip-version-check -e '.[dev]'
+	@echo "Installed."
 	touch $@

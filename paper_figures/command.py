@@ -8,8 +8,8 @@ import click
 
 from paper_figures.registry import FIGURES, ONLY_NAMED, figure_module
 from topobounds._arguments import argument_error, choice
-from topobounds.cli.arguments import Count
-from topobounds.cli.output import console_on_stdout, print_json, print_table, progress_bar
+from topobounds.cli.arguments import Count, Name
+from topobounds.cli.output import console_on_stdout, print_json, print_line, print_table, progress_bar
 
 if TYPE_CHECKING:
     from topobounds.figures.record import FigureRecord
@@ -43,7 +43,7 @@ def _folder(ctx: click.Context, param: click.Parameter, given: str) -> Path:
 @click.option("--trials", type=Count(1), default=5, show_default=True, help="Nets trained, or replicates.")
 @click.option("--epochs", type=Count(1), default=20, show_default=True, help="Epochs of each.")
 @click.option("--seed", type=Count(0), default=DEFAULT_SEED, show_default=True, help="Seed of everything random.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder with mnist/ and fashion-mnist/.")
+@click.option("--data-dir", type=Name(), help="Folder with mnist/ and fashion-mnist/.")
 @click.option("--download", is_flag=True, help="Download missing data into the user's cache.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--jobs", type=Count(1), help="Nets trained at the same time.  [default: one a processor]")
@@ -176,4 +176,4 @@ def _print(records: "list[FigureRecord]", files: dict[str, list[Path]]) -> None:
             for footnote in footnotes:
                 console.print(footnote)
     for made in files.values():
-        click.echo(" ".join([str(made[0]), *(file.suffix for file in made[1:])]))
+        print_line(" ".join([str(made[0]), *(file.suffix for file in made[1:])]))

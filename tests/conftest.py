@@ -9,6 +9,8 @@ import pytest
 # numba's cache of a kernel does not notice an edit in another file, so tests never trust an old one; the workers of
 # one run share what the first of them compiles.
 _run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+# pytest-xdist gives its workers a terminal's width, which what is printed into a pipe would obey.
+os.environ.pop("COLUMNS", None)
 os.environ["NUMBA_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"topobounds-numba-{_run}")
 
 

@@ -10,9 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"_arguments"},
+    {"_arguments", "_engine", "_memory"},
     {"_parallel"},
-    {"_kernels", "_records", "_files", "_engine"},
+    {"_kernels", "_records", "_files"},
     {"layers", "weights", "supports"},
     {"checkpoint"},
     {"topology", "theory", "montecarlo", "runs"},

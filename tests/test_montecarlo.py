@@ -419,7 +419,7 @@ def test_an_interrupt_stops_the_work(monkeypatch):
     [
         ({"m": 0}, "Argument 'm' must be a positive integer, not 0."),
         ({"n": 2.0}, "Argument 'n' must be a positive integer, not 2.0."),
-        ({"m": 1 << 31}, r"Arguments 'm' and 'n' must add up to less than 2\^31, not 2147483656."),
+        ({"m": 1 << 26}, r"Arguments 'm' and 'n' must add up to at most 16777216, not 67108872."),
         ({"k": -1}, "Argument 'k' must be a non-negative integer, not -1."),
         ({"k": 81}, "Argument 'k' must be at most 80, the number of cells of the support, not 81."),
         ({"k": 41, "density": 0.5}, "Argument 'k' must be at most 40, the number of cells of the support, not 41."),

@@ -120,7 +120,7 @@ def test_a_mask_that_memory_cannot_hold_is_refused(monkeypatch):
     pages = {"SC_PHYS_PAGES": 256, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr(os, "sysconf", pages.__getitem__)
     support = read_support(2000, 2000, 0.5)
-    with pytest.raises(ValueError, match=r"drawn whole: 2000 x 2000 cells take at least 0\.1 GiB of memory"):
+    with pytest.raises(ValueError, match=r"2000 x 2000 cells takes at least 0\.1 GiB of memory"):
         support.draw_mask(np.random.default_rng(0))
 
 

@@ -6,6 +6,8 @@ Python or on the command line: ``Argument 'm' must be a positive integer, not 0.
 
 import math
 import operator
+import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -33,6 +35,21 @@ def argument_error(name: str, rule: str, given: object) -> ValueError:
         To be raised by the caller.
     """
     return ValueError(f"Argument '{name}' must be {rule}, not {_shown(given)}.")
+
+
+def printable(text: str) -> str:
+    r"""Return a text as it may go to a terminal: on one line, what is not printable escaped as in Python.
+
+    Names of tensors and of files may hold anything: a terminal obeys what follows an escape character.
+
+    Examples
+    --------
+    >>> print(printable("a\x1b[31mRED\n"), printable("Borůvka ×"))
+    a\x1b[31mRED\n Borůvka ×
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
 
 
 def integer(
@@ -155,6 +172,20 @@ def as_written(number: SupportsFloat) -> Fraction:
         return Fraction(str(float(number)))
 
 
+def file_name(name: str, value: object) -> str:
+    """Return the name of a file or a folder as text; nothing, which a path takes for the current folder, is none.
+
+    Raises
+    ------
+    ValueError
+        If it is empty, or holds a null character.
+    """
+    path = os.fsdecode(value) if isinstance(value, str | bytes | os.PathLike) else ""
+    if not path or "\0" in path:
+        raise argument_error(name, "the name of a file or folder", value)
+    return path
+
+
 def choice(name: str, value: object, allowed: Sequence[str]) -> str:
     """Return `value` if it is one of `allowed`.
 
@@ -175,6 +206,18 @@ def about(name: str | None) -> Iterator[None]:
         yield
     except ValueError as error:
         raise (ValueError(f"Layer '{name}': {error}") if name else error) from None
+
+
+def spelled(value: Any, allowed: Iterable[str]) -> Any:
+    """Return the one of `allowed` that `value` spells, hyphens, underscores and capitals aside; else `value` itself.
+
+    Examples
+    --------
+    >>> spelled("ResNet20", ["vgg11", "resnet-20"]), spelled("vgg19", ["vgg11"])
+    ('resnet-20', 'vgg19')
+    """
+    letters = {re.sub("[-_]", "", name).lower(): name for name in allowed}
+    return letters.get(re.sub("[-_]", "", value).lower(), value) if isinstance(value, str) else value
 
 
 def _is_number(value: object) -> TypeGuard[Any]:
@@ -201,5 +244,16 @@ def _shown(given: object) -> str:
         text = " ".join(line.strip() for line in repr(given).splitlines())
     except ValueError:  # Python writes no integer of more than some thousand digits
         return f"an integer of {given.bit_length()} bits" if isinstance(given, int) else f"a {type(given).__name__}"
+    return shortened(text)
+
+
+def shortened(text: str) -> str:
+    """Return a text of at most `LONGEST_SHOWN` characters: the middle of a longer one left out.
+
+    Examples
+    --------
+    >>> len(shortened("a" * 1000)), shortened("a short one")
+    (200, 'a short one')
+    """
     half = LONGEST_SHOWN // 2
-    return text if len(text) <= LONGEST_SHOWN else f"{text[: half - 2]} ... {text[2 - half :]}"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: half - 3]} ... {text[2 - half :]}"

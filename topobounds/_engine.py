@@ -1,6 +1,23 @@
 """Which engine does the work: numpy, or compiled kernels that take a second to load but are faster from then on."""
 
+import os
 import sys
+
+
+def kernels_disabled() -> bool:
+    """Return whether numba was told not to compile, by ``NUMBA_DISABLE_JIT`` or ``numba.config``.
+
+    Numpy then does all that it can: some kernels use instructions that Python does not have, and the others would be
+    a thousand times slower.
+
+    Examples
+    --------
+    >>> kernels_disabled()
+    False
+    """
+    if "numba" in sys.modules:
+        return bool(sys.modules["numba"].config.DISABLE_JIT)
+    return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 
 class NumpyBudget:
@@ -32,6 +49,8 @@ class NumpyBudget:
 
     def affords(self, cells: int) -> bool:
         """Return whether numpy is to treat so many cells, and count them if it is."""
+        if kernels_disabled():
+            return True
         if self.kernels in sys.modules:
             return cells <= self.loaded_cells
         if self.spent + cells > self.cells:

@@ -1,11 +1,67 @@
-"""Files that appear whole or not at all."""
+"""Files that are read only if they are files, and appear whole or not at all."""
 
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Refuse what is no regular file, nor a symbolic link to one: a pipe may never end, and a device never does.
+
+    Raises
+    ------
+    OSError
+        If it is of another kind, is not there or cannot be looked at; it names the file.
+    """
+    mode = os.stat(path).st_mode  # noqa: PTH116 -- paths of every kind
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(mode):
+        kind = KINDS.get(stat.S_IFMT(mode), "of another kind")
+        raise OSError(errno.EINVAL, f"it is {kind}, not a file", os.fspath(path))
+
+
+def read_regular(path: str | os.PathLike[str], most: int | None = None) -> bytes:
+    """Return the content of a regular file.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    most : int, optional
+        Bytes that it may have.
+
+    Raises
+    ------
+    OSError
+        As `check_regular`; or if the file is longer, or cannot be read.
+
+    Examples
+    --------
+    >>> read_regular("/dev/zero")
+    Traceback (most recent call last):
+    OSError: [Errno 22] it is a device, not a file: '/dev/zero'
+    """
+    check_regular(path)
+    with Path(path).open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if most is not None and size > most:
+            raise OSError(
+                errno.EFBIG, f"it has {size} bytes, more than the {most} that such a file may have", str(path)
+            )
+        return stream.read(size)  # no more than that: a file of the system's may go on for ever
 
 
 @contextmanager
@@ -25,6 +81,8 @@ def writing_whole(path: Path) -> Iterator[IO[bytes]]:
         If the disk refuses; it names `path`, and what was there before is untouched.
     """
     try:
+        if path.exists():
+            check_regular(path)  # a device would be replaced by a file
         handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as stream:

@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import MOST_TRIALS, argument_error, choice, integer
-from topobounds._engine import NumpyBudget
+from topobounds._engine import NumpyBudget, kernels_disabled
 from topobounds._parallel import processors
 from topobounds._records import Record
-from topobounds.supports import Integers, Support, read_support
+from topobounds.supports import Integers, Support, check_neurons, read_support
 
 Words = NDArray[np.uint64]
 Progress = Callable[[int, int], object]
@@ -118,7 +118,7 @@ def simulate_overlap(
     Parameters
     ----------
     m, n : int
-        Rows and columns of the layer, at least 1.
+        Rows and columns of the layer, at least 1, together at most 2**24.
     k : int, optional
         How many of the heaviest weights, from 0 to the number of cells of the support. The default is alpha, as in
         the paper: see `alpha_of`.
@@ -162,7 +162,9 @@ def simulate_overlap(
     >>> abs(estimate.mean - 0.7996) < 5 * estimate.standard_error
     True
     """
-    drawn = _support(integer("m", m, 1), integer("n", n, 1), density, support)
+    m, n = integer("m", m, 1), integer("n", n, 1)
+    check_neurons(m, n)
+    drawn = _support(m, n, density, support)
     limit = _limit(drawn, k, choice("alpha_of", alpha_of, ("support", "complete")))
     trials = integer("trials", trials, 1, most=MOST_TRIALS)
     seed = secrets.randbits(32) if seed is None else integer("seed", seed, 0, _MASK_64)
@@ -181,8 +183,6 @@ def simulate_overlap(
 
 def _support(m: int, n: int, density: float, support: str | ArrayLike) -> Support:
     """Return the support that trials draw from, the alpha of a mask counted."""
-    if m + n >= 1 << 31:
-        raise ValueError(f"Arguments 'm' and 'n' must add up to less than 2^31, not {m + n}.")
     checked = read_support(m, n, density, support)
     if checked.name != "mask" or checked.fixed is None:
         return checked
@@ -217,7 +217,11 @@ def _batches(
 ) -> Iterator[tuple[Integers, Integers]]:
     """Yield, batch by batch, alpha and |forest ∩ top-k| of each trial."""
     work = _work(support, limit)
-    compiled = support.m * support.n > NUMPY_POPULATION or not _ENGINE.affords(trials * work)
+    large = support.m * support.n > NUMPY_POPULATION
+    if large and kernels_disabled():
+        most = f"at most {NUMPY_POPULATION} cells where NUMBA_DISABLE_JIT is set"
+        raise ValueError(f"Arguments 'm' and 'n' must make {most}, not {support.m * support.n}.")
+    compiled = large or not _ENGINE.affords(trials * work)
     size = max(1, (COMPILED_BATCH if compiled else NUMPY_BATCH) // work)
     batches = (range(first, min(first + size, trials)) for first in range(0, trials, size))
     ranks = _compiled_ranks if compiled else _numpy_ranks

@@ -1,7 +1,6 @@
 """Which cells of a layer carry a weight: the kinds of supports, their cells, and how a random one is drawn."""
 
 import math
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from typing import SupportsFloat
@@ -9,6 +8,7 @@ from typing import SupportsFloat
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from topobounds import _memory
 from topobounds._arguments import argument_error, as_written, choice, density_fraction
 
 Integers = NDArray[np.int64]
@@ -31,23 +31,14 @@ def check_neurons(m: int, n: int) -> None:
 
 
 def check_memory(m: int, n: int) -> None:
-    """Refuse to draw the cells of a layer that the memory of this machine cannot hold.
+    """Refuse a layer whose cells take more than half of the memory.
 
     Raises
     ------
     ValueError
         Saying how much it would take.
     """
-    names = getattr(os, "sysconf_names", {})
-    if "SC_PHYS_PAGES" not in names:
-        return
-    needed = CELL_BYTES * m * n
-    installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > installed:
-        raise ValueError(
-            f"Arguments 'm' and 'n' must be so small that a layer can be drawn whole: {m} x {n} cells take at least "
-            f"{needed / 2**30:,.1f} GiB of memory, not the {installed / 2**30:,.1f} GiB there are."
-        )
+    _memory.check_memory(f"A layer of {m} x {n} cells", CELL_BYTES * m * n)
 
 
 def cells_at_density(m: int, n: int, density: SupportsFloat) -> int:

@@ -121,13 +121,13 @@ def bad_files(tmp_path):
         (["--m", "2147483646", "--n", "1"], "Arguments '--m' and '--n' must add up to at most 16777216"),
         (
             ["--m", "3", "--n", "3", "--witness", ""],
-            "'--witness' must be the name of a file in a folder that exists, not ''",
+            "'--witness' must be the name of a file or folder, not ''",
         ),
         (
             ["--m", "3", "--n", "3", "--witness", "no/w"],
             "'--witness' must be the name of a file in a folder that exists",
         ),
-        (["--replay", ""], "'--replay' must be the name of a file, not ''"),
+        (["--replay", ""], "'--replay' must be the name of a file or folder, not ''"),
         (["--replay", "."], ". could not be read: Is a directory."),
         (["nan.npy"], "nan.npy, tensor 'nan': Argument 'weights' must be finite, but 1 of its 4"),
         (["zeros.npy"], "zeros.npy, tensor 'zeros': Argument 'weights' must hold a weight other than zero"),

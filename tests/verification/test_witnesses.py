@@ -108,7 +108,7 @@ def damaged(witness, **entries):
         ({"claims": []}, "it names no claim"),
         ({"claims": "corollary_3_4"}, "it names no claim"),
         ({"matrix": {"shape": [2, 2], "dtype": "float64", "cells": [10**30], "values": [1.0]}}, "too large"),
-        ({"matrix": {"shape": [10**9, 10**9], "dtype": "float64", "cells": [], "values": []}}, "allocate"),
+        ({"matrix": {"shape": [10**9, 10**9], "dtype": "float64", "cells": [], "values": []}}, "GiB of memory"),
     ],
 )
 def test_a_damaged_witness_says_what_is_wrong(tmp_path, entries, message):
@@ -121,7 +121,7 @@ def test_a_damaged_witness_says_what_is_wrong(tmp_path, entries, message):
 
 def test_a_witness_too_deep_or_gone_says_so(tmp_path):
     (tmp_path / "deep.json").write_text("[" * 100_000)
-    with pytest.raises(ValueError, match=r"deep\.json is no witness file of version 1: maximum recursion depth"):
+    with pytest.raises(ValueError, match=r"deep\.json is no witness file of version 1: it is nested too deeply"):
         replay(tmp_path / "deep.json")
     with pytest.raises(OSError, match=r"absent\.json could not be read: No such file or directory\.$"):
         replay(tmp_path / "absent.json")

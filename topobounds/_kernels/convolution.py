@@ -9,14 +9,15 @@ a cached kernel calls only kernels of its own file.
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from topobounds._kernels import compiled
 
 Integers = NDArray[Any]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _root(parent: Integers, vertex: int) -> int:
     while parent[vertex] != vertex:
         parent[vertex] = parent[parent[vertex]]
@@ -24,7 +25,7 @@ def _root(parent: Integers, vertex: int) -> int:
     return vertex
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _joined(parent: Integers, start: int, stop: int, known: int) -> int:
     """Return how many of the first vertices of a block lie in one component, of which `known` are known to."""
     root = _root(parent, start)
@@ -33,7 +34,7 @@ def _joined(parent: Integers, start: int, stop: int, known: int) -> int:
     return known
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def join(
     first_blocks: Integers,
     second_blocks: Integers,
@@ -75,14 +76,14 @@ def join(
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def compress(parent: Integers) -> None:
     """Make every entry of `parent` the root of its component."""
     for vertex in range(parent.size):
         parent[vertex] = _root(parent, vertex)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def gather_candidates(
     levels: Integers,
     below: int,
@@ -125,7 +126,7 @@ def gather_candidates(
     return n_others
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def label_vertices(firsts: Integers, seconds: Integers, parent: Integers, labels: Integers) -> None:
     """Write to `labels` the component of each vertex of the graph with edges (first, second).
 

@@ -6,9 +6,10 @@ does. A bin holds the keys that agree but for their lowest `shift` bits.
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from topobounds._kernels import compiled
 
 Keys = NDArray[Any]
 
@@ -16,7 +17,7 @@ _DIGIT_BITS, _DIGITS = 11, 2048
 _BLOCK, _LANES, _U0 = np.uint64(32), np.uint64(4), np.uint64(0)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def count_bins(bits: Keys, magnitude: Any, shift: Any, counts: NDArray[np.int64]) -> None:
     """Add to `counts`, modified in place, the keys by bin; each of its four rows counts every fourth key.
 
@@ -31,7 +32,7 @@ def count_bins(bits: Keys, magnitude: Any, shift: Any, counts: NDArray[np.int64]
         counts[_U0, (bits[index] & magnitude) >> shift] += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def collect_above(bits: Keys, magnitude: Any, bound: Any, keys: Keys) -> tuple[Any, Any, Any]:
     """Write to `keys`, modified in place, all keys above `bound`.
 
@@ -59,7 +60,7 @@ def collect_above(bits: Keys, magnitude: Any, bound: Any, keys: Keys) -> tuple[A
     return count, equal, zeros
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def sort_keys(keys: Keys, spare: Keys) -> Keys:
     """Return the keys rising, in one of the two arrays, of equal length; both are modified.
 

@@ -5,9 +5,10 @@ an edge is kept as its higher and its lower end. Word c = 1, 2, ... of a stream 
 and what is made of them are those of `topobounds.montecarlo`, bit for bit.
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from topobounds._kernels import compiled
 
 Integers = NDArray[np.int64]
 Vertices = NDArray[np.uint32]
@@ -17,7 +18,7 @@ _U = np.uint64
 _HALF = np.uint64(0xFFFFFFFF)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def draw_ranks(
     streams: Words,
     limits: Integers,
@@ -94,7 +95,7 @@ def draw_ranks(
     return limits.size
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _mix(x: np.uint64) -> np.uint64:
     x ^= x >> _U(30)
     x *= _U(0xBF58476D1CE4E5B9)
@@ -103,7 +104,7 @@ def _mix(x: np.uint64) -> np.uint64:
     return x ^ (x >> _U(31))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _enters(seen: Words, shift: int, value: np.uint64) -> bool:
     """Put `value` in the set; return whether it is new."""
     if shift == 0:
@@ -120,7 +121,7 @@ def _enters(seen: Words, shift: int, value: np.uint64) -> bool:
     return True
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _draw_cells(
     streams: Words,
     trial: int,
@@ -142,7 +143,7 @@ def _draw_cells(
         done += _keep_new(high, low, _U(sides[1]), seen, shift)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _draw_pairs(
     start: np.uint64, step: np.uint64, sides: tuple[int, int], tall: bool, high: Vertices, low: Vertices
 ) -> None:
@@ -163,7 +164,7 @@ def _draw_pairs(
         low[e] = _HALF if skip else b >> _U(32)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _keep_new(high: Vertices, low: Vertices, inner: np.uint64, seen: Words, shift: int) -> int:
     """Move the pairs that are not in the set yet to the front, as edges; return their number."""
     kept = 0
@@ -176,7 +177,7 @@ def _keep_new(high: Vertices, low: Vertices, inner: np.uint64, seen: Words, shif
     return kept
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _draw_slots(
     streams: Words,
     trial: int,
@@ -210,7 +211,7 @@ def _draw_slots(
         edges[1, e] = column if tall else row
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _draw_index(
     stream: Words, trial: int, counters: Words, which: int, population: int, seen: Words, shift: int
 ) -> int:
@@ -225,7 +226,7 @@ def _draw_index(
             return np.int64(value)  # type: ignore[return-value]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _merge(edges: Vertices, count: int, parents: Vertices) -> int:
     """Join the ends of the first `count` edges, which are modified in place; return by how much the rank grows.
 

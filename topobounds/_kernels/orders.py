@@ -8,9 +8,12 @@ outside of it, and only they are given a place in the rest of the order.
 A cell is its flat row-major index; vertices are numbered 0 .. m-1 for rows and m .. m+n-1 for columns.
 """
 
-import numba
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from topobounds._kernels import compiled
 
 Cells = NDArray[np.uint32]
 Members = NDArray[np.uint64]
@@ -23,7 +26,7 @@ _LOW = _U(0xFFFFFFFF)
 _SIX, _MASK_SIX = _U(6), _U(63)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def forest_ranks(
     present: NDArray[np.bool_],
     cells: Cells,
@@ -86,7 +89,7 @@ def forest_ranks(
                     merged += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _new_cell(word: Members, present: NDArray[np.bool_], cells: Cells, seen: Members) -> int:
     """Draw a cell of the support that is not in the set yet; put it in."""
     n = _U(present.shape[1])
@@ -101,7 +104,7 @@ def _new_cell(word: Members, present: NDArray[np.bool_], cells: Cells, seen: Mem
             return int(cell)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _live_cells(
     present: NDArray[np.bool_], cells: Cells, most: int, seen: Members, parents: Vertices, sizes: Vertices
 ) -> Members:
@@ -133,7 +136,7 @@ def _live_cells(
     return live[:count]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _add_live(cell: int, n: int, m: int, seen: Members, parents: Vertices, live: Members, count: int) -> int:
     """Append a cell that is not drawn and joins two components, which `parents` labels; return the new count."""
     if parents[cell // n] != parents[m + cell % n] and not _holds(seen, _U(cell)):
@@ -142,8 +145,8 @@ def _add_live(cell: int, n: int, m: int, seen: Members, parents: Vertices, live:
     return count
 
 
-@numba.njit(cache=True, nogil=True)
-def _new_member(word: Members, population: np.uint64, members: Members) -> np.uint64:
+@compiled
+def _new_member(word: Members, population: np.uint64, members: Members) -> Any:
     """Draw a number below `population` that is not in the set yet; put it in."""
     while True:
         value = _below(word, population)
@@ -151,8 +154,8 @@ def _new_member(word: Members, population: np.uint64, members: Members) -> np.ui
             return value
 
 
-@numba.njit(cache=True, nogil=True)
-def _below(word: Members, population: np.uint64) -> np.uint64:
+@compiled
+def _below(word: Members, population: np.uint64) -> Any:
     """Draw a number below `population`, less than 2^32."""
     while True:
         word[0] += _STEP
@@ -162,7 +165,7 @@ def _below(word: Members, population: np.uint64) -> np.uint64:
             return product >> _U(32)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _enters(members: Members, value: np.uint64) -> bool:
     """Put `value` in the set; return whether it is new."""
     if _holds(members, value):
@@ -171,12 +174,12 @@ def _enters(members: Members, value: np.uint64) -> bool:
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _holds(members: Members, value: np.uint64) -> bool:
     return bool((members[value >> _SIX] >> (value & _MASK_SIX)) & _U(1))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _mix(x: np.uint64) -> np.uint64:
     x ^= x >> _U(30)
     x *= _U(0xBF58476D1CE4E5B9)
@@ -185,7 +188,7 @@ def _mix(x: np.uint64) -> np.uint64:
     return x ^ (x >> _U(31))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _joins(parents: Vertices, vertex: int, other: int) -> bool:
     """Join the components of two vertices; return whether they were two."""
     a, b = _root(parents, vertex), _root(parents, other)
@@ -195,7 +198,7 @@ def _joins(parents: Vertices, vertex: int, other: int) -> bool:
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _root(parents: Vertices, vertex: int) -> int:
     while parents[vertex] != vertex:
         parents[vertex] = parents[parents[vertex]]

@@ -6,9 +6,10 @@ does. Of a weight that is not open, `open` being False, nothing is asked.
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from topobounds._kernels import compiled
 
 Keys = NDArray[Any]
 Mask = NDArray[np.uint8]
@@ -17,7 +18,7 @@ Mask = NDArray[np.uint8]
 _BLOCK, _U0 = np.uint64(1024), np.uint64(0)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def count_digits(
     bits: Keys, open_: Mask, magnitude: Any, above: Any, prefix: Any, shift: Any, counts: NDArray[np.int64]
 ) -> None:
@@ -32,7 +33,7 @@ def count_digits(
             counts[key >> shift & low] += np.int64(open_[index])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def mark_largest(bits: Keys, open_: Mask, magnitude: Any, threshold: Any, ties: int, kept: Mask) -> int:
     """Mark in `kept`, modified in place, the open keys above `threshold` and the first `ties` of those equal to it.
 

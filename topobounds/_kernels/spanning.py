@@ -10,11 +10,12 @@ its key, a code that sorts as the total order. Vertices are numbered 0 .. m-1 fo
 
 from typing import Any
 
-import numba
 import numpy as np
 from numba import extending, types
 from numba.core import cgutils
 from numpy.typing import NDArray
+
+from topobounds._kernels import compiled, inlined
 
 Keys = NDArray[Any]
 Cells = NDArray[np.uint64]
@@ -148,7 +149,17 @@ def _highest(_typing: Any, bits: Any) -> Any:
     return types.uint64(types.uint64), generate
 
 
-@numba.njit(inline="always")
+@_intrinsic
+def _number(_typing: Any, bits: Any) -> Any:
+    """How many bits are set."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.uint64(types.uint64), generate
+
+
+@inlined
 def _heavy(tile: Keys, start: Any, lanes: Any, magnitude: Any, bound: Any) -> Any:
     """Bit i of the result, i < lanes: the key at ``start + i``, less its lift, is at least `bound`."""
     stop = start + lanes
@@ -160,13 +171,13 @@ def _heavy(tile: Keys, start: Any, lanes: Any, magnitude: Any, bound: Any) -> An
     return bits
 
 
-@numba.njit(inline="always")
+@inlined
 def _elsewhere(labels: Vertices, start: Any, lanes: Any, own: Any) -> Any:
     """Bit i of the result, i < lanes: the label of line ``start + i`` is not `own`; 64 labels of padding come first."""
     return _differ(labels, start + lanes, own) >> (_U64 - lanes)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def collect(
     tile: Keys,
     magnitude: Any,
@@ -211,7 +222,7 @@ def collect(
     return row, count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def heaviest_by_line(
     tile: Keys, magnitude: Any, lift: Any, own: Vertices, labels: Vertices, keys: Keys, places: Vertices
 ) -> None:
@@ -241,7 +252,7 @@ def heaviest_by_line(
         places[line] = place
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def heaviest_by_entry(
     tile: Keys,
     magnitude: Any,
@@ -277,7 +288,7 @@ def heaviest_by_entry(
                 places[entry] = row if better else places[entry]
 
 
-@numba.njit(inline="always")
+@inlined
 def _root(parent: Vertices, vertex: Any) -> Any:
     while parent[vertex] != vertex:
         parent[vertex] = parent[parent[vertex]]
@@ -285,7 +296,7 @@ def _root(parent: Vertices, vertex: Any) -> Any:
     return vertex
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def kruskal(codes: Cells, row_bits: Any, col_bits: Any, m: int, parent: Vertices, positions: NDArray[np.int64]) -> int:
     """Take `codes` in order; write to `positions` the place of each that merges two components, and count them.
 
@@ -306,14 +317,14 @@ def kruskal(codes: Cells, row_bits: Any, col_bits: Any, m: int, parent: Vertices
     return merged
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def label(parent: Vertices) -> None:
     """Point every vertex at its root; `parent` is modified in place."""
     for vertex in range(np.uint32(parent.size)):
         parent[vertex] = _root(parent, vertex)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def hook(keys: Cells, cells: Cells, m: int, parent: Vertices, component_keys: Cells, component_cells: Cells) -> int:
     """Merge every component along its first edge in the order; write these edges to `cells`, and count them.
 
@@ -340,13 +351,13 @@ def hook(keys: Cells, cells: Cells, m: int, parent: Vertices, component_keys: Ce
     return merged
 
 
-@numba.njit(inline="always")
+@inlined
 def _enters_before(keys: Cells, cells: Cells, edge: Any, key: Any, cell: Any) -> Any:
     """Whether an edge is at or before the entry of this key and cell in the total order."""
     return keys[edge] > key or (keys[edge] == key and cells[edge] <= cell)
 
 
-@numba.njit(inline="always")
+@inlined
 def _edges_before(keys: Cells, cells: Cells, low: Any, high: Any, guess: Any, key: Any, cell: Any) -> Any:
     """Return how many edges are at or before the entry of this key and cell: from `low` to `high`, `guess` perhaps."""
     if high - low == _U1:  # written without a branch, which could not be foreseen
@@ -369,7 +380,7 @@ def _edges_before(keys: Cells, cells: Cells, low: Any, high: Any, guess: Any, ke
     return low
 
 
-@numba.njit(nogil=True)
+@compiled
 def _count_ties(
     tile: Keys, begin: Any, magnitude: Any, bound: Any, cells: Cells, passed: Any, first_cell: Any, counts: Any
 ) -> None:
@@ -380,7 +391,7 @@ def _count_ties(
         counts[0, passed] += np.int64(np.uint64(tile[begin + lane] & magnitude) >= bound)
 
 
-@numba.njit(nogil=True)
+@compiled
 def _bins_of_all(
     tile: Keys, begin: Any, lanes: Any, magnitude: Any, lightest: Any, span: Any, shift: Any, n_bins: int, places: Cells
 ) -> None:
@@ -391,7 +402,7 @@ def _bins_of_all(
         places[lane] = np.uint64(n_bins) + _U1 if key < lightest else place
 
 
-@numba.njit(nogil=True)
+@compiled
 def _bins_of_some(
     tile: Keys,
     begin: Any,
@@ -418,7 +429,7 @@ def _bins_of_some(
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def count_between(
     tile: Keys,
     magnitude: Any,

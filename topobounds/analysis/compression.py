@@ -12,12 +12,14 @@ from typing import cast
 import numpy as np
 
 from topobounds._arguments import MOST_TRIALS, integer, items
+from topobounds._memory import check_memory
 from topobounds._records import Record, html_table
-from topobounds.layers import Layer, TensorLayer
+from topobounds.layers import Conv, Layer, TensorLayer
 from topobounds.theory.compression import Compression, as_layers, compression
 from topobounds.theory.table1 import Architecture
 
 Progress = Callable[[int, int], None]
+KERNEL_BYTES = 40  # that a random weight takes at least, its order included
 UNCOUNTED = "The closed form presumes a connected graph; components are not counted."
 
 
@@ -188,12 +190,15 @@ def _shared_compression(
     if all(layer.n_critical is not None for layer in layers):
         return SharedCompression(reason="Only the weights of convolutions are shared.")
     seed = secrets.randbits(32) if seed is None else integer("seed", seed, 0)
+    weights = sum(layer.n_weights for layer in layers)
+    if reason := _too_large(layers):
+        return SharedCompression(weights, reason=reason)
     kept: Counter[int] = Counter()
     for trial in range(trials):
         kept[sum(_n_critical(layer, (seed, trial, place)) for place, layer in enumerate(layers))] += 1
         if progress:
             progress(trial + 1, trials)
-    weights, mean = sum(layer.n_weights for layer in layers), statistics.fmean(kept.elements())
+    mean = statistics.fmean(kept.elements())
     if not mean:
         return SharedCompression(weights, 0.0, reason="The layer graph has no edge, so there is nothing to keep.")
     if trials == 1:
@@ -201,6 +206,20 @@ def _shared_compression(
         return SharedCompression(weights, mean, weights / mean, None, trials, seed, reason)
     error = weights / mean**2 * statistics.stdev(kept.elements()) / math.sqrt(trials)
     return SharedCompression(weights, mean, weights / mean, error, trials, seed)
+
+
+def _too_large(layers: Sequence[Layer]) -> str | None:
+    """Return why random kernels of these layers are not drawn; None if they can be."""
+    from topobounds.topology.convolution import check_edges
+
+    try:
+        for layer in layers:
+            if isinstance(layer, Conv):
+                check_edges(layer)
+                check_memory(f"A random kernel of {layer.n_weights} weights", KERNEL_BYTES * layer.n_weights)
+    except ValueError as error:
+        return f"Not simulated: {error}"
+    return None
 
 
 def _n_critical(layer: Layer, entropy: tuple[int, ...]) -> int:

@@ -15,9 +15,15 @@ from topobounds.theory.bounds import BOUNDS, Bound
 from topobounds.theory.counting import exact_expected_overlap_of
 from topobounds.theory.enclosure import Enclosure, expected_overlap_of
 from topobounds.theory.overlap import overlap_limit_of
-from topobounds.theory.paper import PrintedClaim
+from topobounds.theory.paper import MOST_TERMS, PrintedClaim
 
 Progress = Callable[[int, int], None]
+NOT_ASKED = {
+    "exact": "Not asked for: it takes up to half a minute.",
+    "monte_carlo": "Not asked for: 0 trials.",
+    "corollary_3_4": "It is about supports of a density, and none was given.",
+}
+"""Why an entry of a report's JSON is null."""
 Row = tuple[str, float | Fraction | str | None, str, str]
 
 
@@ -88,12 +94,17 @@ class OverlapReport(Record):
         return html_table(dict(zip(("overlap", "value", "status", "remark"), columns, strict=True)))
 
     def to_dict(self) -> dict[str, object]:
-        """Return the fields as plain Python: each bound by name, `eta_tau` as a number, `enclosure` as a pair."""
+        """Return the fields as plain Python: each bound by name, `eta_tau` as a number, `enclosure` as a pair.
+
+        Beside what may be missing stands why: ``exact_reason``, ``monte_carlo_reason`` and ``corollary_3_4_reason``,
+        None where it is there.
+        """
         record: dict[str, object] = {}
         for name, value in super().to_dict().items():
             record |= value if name == "bounds" else {name: value}
         ends = [self.enclosure.lower, self.enclosure.upper]
-        return record | {"eta_tau": float(self.eta_tau), "enclosure": ends}
+        record |= {"eta_tau": float(self.eta_tau), "enclosure": ends}
+        return record | {f"{name}_reason": None if record[name] is not None else why for name, why in NOT_ASKED.items()}
 
     @property
     def theorem_3_3(self) -> PrintedClaim:
@@ -132,7 +143,7 @@ def overlap_report(
     Parameters
     ----------
     m, n : int
-        Inputs and outputs, at least 1, together at most 2**24.
+        Inputs and outputs, at least 1; together at most 2**24 where layers are simulated.
     k : int, optional
         Weights kept, 0 to m n; alpha by default. The printed bounds are about k = alpha only.
     density : float, optional
@@ -164,7 +175,8 @@ def overlap_report(
     """
     m, n = integer("m", m, 1), integer("n", n, 1)
     trials = integer("trials", trials, 0, most=MOST_TRIALS)
-    check_neurons(m, n)
+    if trials:
+        check_neurons(m, n)
     shape = Shape(m, n, k=m + n - 1)
     cells = shape.cells if density is None else _cells(shape, density)
     if k is not None:
@@ -193,8 +205,12 @@ def overlap_report(
 
 def _value(bound: Bound, shape: Shape, density: float | None) -> float | PrintedClaim | None:
     """Return a bound's value; None for one about supports of a density where none was given."""
+    if density is None and bound.needs_density:
+        return None
+    if bound.at_alpha and min(shape.m, shape.n) > MOST_TERMS:
+        return PrintedClaim(None, "undefined", f"Not computed: it is a sum of more than {MOST_TERMS} terms.")
     if density is None:
-        return None if bound.needs_density else bound.at(shape)
+        return bound.at(shape)
     return bound.at(shape, density)
 
 

@@ -4,12 +4,16 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from topobounds._arguments import printable, shortened
+from topobounds._memory import check_memory
 
 Array = NDArray[Any]
 Change = Callable[[str, Array], Array]
@@ -110,10 +114,21 @@ class Checkpoint(ABC):
     def __exit__(self, *raised: object) -> None:
         self.close()
 
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.names)
+
     def _checked(self, name: str) -> str:
-        if name not in self.names:
+        if name not in self._known:
             raise CheckpointError(f"{self.path} has no tensor '{name}'.")
         return name
+
+    def _check_memory(self, name: str, n_bytes: int) -> None:
+        """Refuse to read a tensor of so many bytes if there is no memory for it."""
+        try:
+            check_memory(f"{self.path}, tensor '{name}',", n_bytes)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
 
     def _changed(self, name: str, change: Change) -> Array:
         """Return what takes a tensor's place in a rewritten file."""
@@ -161,7 +176,8 @@ def explained(file: Path, tensor: str | None = None, *damages: type[Exception]) 
     except CheckpointError:
         raise
     except damaged as error:
-        reason = "it holds no plain array of numbers" if "pickle" in str(error) else str(error).rstrip(".")
+        pickled = "pickle" in str(error)
+        reason = "it holds no plain array of numbers" if pickled else shortened(printable(str(error).rstrip(".")))
         raise CheckpointError(f"{where} is damaged, or of another kind: {reason}.") from error
     except OSError as error:
         raise CheckpointError(f"{where} could not be read: {error.strerror or 'no such file'}.") from error

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from topobounds._arguments import file_name
+from topobounds._files import check_regular
 from topobounds.checkpoint.arrays import NpyCheckpoint, NpzCheckpoint
-from topobounds.checkpoint.base import Array, Checkpoint, CheckpointError, Reader
+from topobounds.checkpoint.base import Array, Checkpoint, CheckpointError, Reader, explained
 from topobounds.checkpoint.safetensors import SafetensorsCheckpoint
 
 READERS: tuple[Reader, ...] = (NpyCheckpoint, NpzCheckpoint, SafetensorsCheckpoint)
@@ -33,6 +35,8 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     ------
     CheckpointError
         If the file is missing, of another kind or damaged. Nothing is unpickled.
+    ValueError
+        If `path` is empty.
 
     Examples
     --------
@@ -44,7 +48,10 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     ...     print(checkpoint.format, checkpoint.names, checkpoint.shape("first"), checkpoint.tensor("second"))
     npz ('first', 'second') (3, 3) [1. 1. 1. 1.]
     """
-    file = Path(path)
+    file = Path(file_name("path", path))
+    if not file.is_dir():
+        with explained(file):
+            check_regular(file)
     for reader in READERS:
         if reader.can_open(file):
             return reader.open(file)

@@ -84,6 +84,7 @@ class SafetensorsCheckpoint(Checkpoint):
         """Read one tensor."""
         dtype = self.dtype(name)
         first, last = self._header[name]["data_offsets"]
+        self._check_memory(name, last - first)
         with explained(self.path, name):
             raw = np.fromfile(self.path, np.uint8, last - first, offset=self._start + first)
             return raw.view(dtype).reshape(self.shape(name))

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
-from topobounds._arguments import argument_error, density_fraction, integer
+from topobounds._arguments import argument_error, density_fraction, file_name, integer
 
 LARGEST = 2**63 - 1  # number that a size may be; beyond, ratios leave the range of floating point
 
@@ -40,6 +41,25 @@ class Density(click.ParamType[Any]):
             raise click.UsageError(str(error), ctx) from None
 
 
+class Name(click.ParamType[Any]):
+    """The name of a file or, with `folder`, of what is a folder or can become one."""
+
+    name = "path"
+
+    def __init__(self, *, folder: bool = False) -> None:
+        self.folder = folder
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return `value` as a path."""
+        try:
+            path = Path(file_name(_option(param), value))
+            if self.folder and path.exists() and not path.is_dir():
+                raise argument_error(_option(param), "a folder", value)
+            return path
+        except ValueError as error:
+            raise click.UsageError(str(error), ctx) from None
+
+
 class Sizes(click.ParamType[Any]):
     """Sizes along one, two or three dimensions, as in ``3``, ``3x3`` or ``3x3x3``."""
 
@@ -67,6 +87,8 @@ def spelling(name: str) -> str:
 
 
 def _option(param: click.Parameter | None) -> str:
+    if isinstance(param, click.Argument):
+        return param.human_readable_name.strip("[].")
     return param.opts[0] if param else "value"
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds.cli.arguments import LARGEST, Count, Sizes, spelling
-from topobounds.cli.output import console_on_stdout, decimals, print_json, print_table, progress_bar
+from topobounds.cli.output import console_on_stdout, decimals, new_table, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--padding", type=Sizes(), help="Zero padding.  [default: 0]")
 @click.option("--dilation", type=Sizes(), help="Dilation.  [default: 1]")
 @click.option("--groups", type=Count(1), help="Groups.  [default: 1]")
-@click.option("--architecture", help="A network of Table 1: vgg11, resnet20 or resnet18.")
+@click.option("--architecture", help="A network of Table 1: vgg11, resnet-20 or resnet-18.")
 @click.option("--dataset", help="Its data set: cifar10, cifar100 or tiny-imagenet.")
 @click.option("--trials", type=Count(1), default=20, show_default=True, help="Random kernels, for 'shared'.")
 @click.option("--seed", type=Count(0), help="Seed of the random kernels.  [default: drawn, and shown]")
@@ -58,7 +58,7 @@ def compression(
     from topobounds.analysis.compression import compression_report
 
     layers = _chosen_layers(dense, recurrent, conv, architecture, dataset, geometry)
-    with progress_bar(f"{trials} random kernels", shown=architecture is not None) as advance:
+    with progress_bar(f"{trials} random kernels", shown=architecture is not None or conv is not None) as advance:
         report = compression_report(layers, trials=trials, seed=seed, progress=advance)
     if as_json:
         print_json(report.to_dict())
@@ -117,9 +117,7 @@ def _refuse_stray(names: list[str], home: str) -> None:
 
 
 def _print_compression(report: "CompressionReport") -> None:
-    from rich.table import Table
-
-    table = Table("convention", "weights", "kept", "ratio", "remark", box=None, pad_edge=False, header_style="bold")
+    table = new_table("convention", "weights", "kept", "ratio", "remark")
     for name, *counts, ratio, remark in report.rows:
         table.add_row(name, *("-" if count is None else f"{count:,}" for count in counts), decimals(ratio), remark)
     print_table(console_on_stdout(), table)

@@ -1,11 +1,17 @@
 """The group of commands, and how a run of one ends."""
 
+import errno
+import io
+import logging
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from topobounds._arguments import printable
 from topobounds.cli.arguments import option_names_in
 from topobounds.cli.compression import compression
 from topobounds.cli.overlap import overlap
@@ -16,6 +22,10 @@ if TYPE_CHECKING:
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+BROKEN_PIPE = 1
+OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""What the system says without a name is said of stdout: errors of files name the file."""
+WORDS = "topobounds.words"  # of the command line, in click's context
 
 
 class Commands(click.Group):
@@ -32,14 +42,21 @@ class Commands(click.Group):
             command = plugins[name].load()
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the words that were typed, and go on."""
+        ctx.meta[WORDS] = list(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; what is wrong with an argument is message of the option that the user typed."""
+        """Run a command; what is wrong with an argument is said of the option, if the user typed it."""
         try:
             return super().invoke(ctx)
         except ValueError as error:
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
             commands = command.commands.values() if isinstance(command, click.Group) else [command] if command else []
-            message = option_names_in(str(error), [param for each in commands for param in each.params])
+            typed = {word.partition("=")[0] for word in ctx.meta[WORDS]}
+            params = [param for each in commands for param in each.params if typed & set(param.opts)]
+            message = option_names_in(str(error), params)
             if message == str(error):
                 raise
             raise ValueError(message) from None
@@ -57,32 +74,68 @@ for command in (overlap, compression, verify):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process: errors are one line on stderr and exit status 2."""
+    _write_in_any_encoding()
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a cache of fonts that cannot be kept is no news
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        status = cli.main(words, prog_name="topobounds", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        sys.exit()
+        status = _run(words)
+        _flush_output()
     except (click.Abort, KeyboardInterrupt):
         _leave("Interrupted.", INTERRUPTED)
     except click.ClickException as error:
         _leave(f"Error: {error.format_message()}", USAGE_ERROR)
+    except BrokenPipeError:
+        _discard_output()  # whoever read it has seen enough
+        sys.exit(BROKEN_PIPE)
     except (ValueError, OSError, ArithmeticError, MemoryError, RecursionError, ImportError) as error:
         _leave(f"Error: {_reason(error)}", USAGE_ERROR)
     sys.exit(status if isinstance(status, int) else 0)
 
 
+def _run(words: list[str]) -> Any:
+    """Return what the command returns; a group of commands without one is a question for help."""
+    try:
+        return cli.main(words, prog_name="topobounds", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
+
+
+def _write_in_any_encoding() -> None:
+    """Let characters that an output's encoding does not have be escaped, as Python does on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _reason(error: Exception) -> str:
     """Return what is wrong: the file, where the system says no more than that, and never nothing."""
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}."
+    if isinstance(error, OSError) and error.strerror:
+        where = error.filename or ("stdout" if error.errno in OF_OUTPUT else "")
+        return f"{where}: {error.strerror}." if where else f"{error.strerror}."
     nameless = "There is not enough memory." if isinstance(error, MemoryError) else type(error).__name__
     return str(error) or nameless
 
 
 def _leave(message: str, status: int) -> None:
-    click.echo(" ".join(message.split()), err=True)
+    with suppress(OSError):  # where there is no room for it either, the status says it alone
+        click.echo(printable(" ".join(message.split())), err=True)
+    _discard_output()
     sys.exit(status)
+
+
+def _flush_output() -> None:
+    """Put what was printed where it goes; OSError if that has no room for it."""
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
+
+
+def _discard_output() -> None:
+    """Let go what could not be printed, so that Python does not try again when the process ends."""
+    try:
+        _flush_output()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _plugins() -> "dict[str, EntryPoint]":

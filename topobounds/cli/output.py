@@ -1,57 +1,94 @@
 """How results, tables and progress reach the terminal."""
 
 import json
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
+
+from topobounds._arguments import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-TABLE_WIDTH = 120  # where there is no terminal
+UNBOUNDED = 100_000  # columns of an output that is no terminal: nothing is wrapped
+NARROWEST = 24  # columns; a terminal that says it has fewer breaks the lines itself
+TERMINAL = 80  # columns of a terminal that does not say
 SCHEMA_VERSION = 1  # of the object that a command prints; rises when one of its own keys changes its meaning or goes
 
 
-def console_on_stdout(width: int | None = None) -> "Console":
-    """Return a console on stdout; `width` is that of an output that is no terminal, whose own is a guess."""
-    from rich.console import Console
+def columns_of(stream: TextIO | None, otherwise: int) -> int:
+    """Return how many columns an output has: what ``COLUMNS`` says, or its terminal; `otherwise` if it is none.
 
-    console = Console(highlight=False)
-    if width is not None and not console.is_terminal:
-        console.width = width
-    return console
+    A `COLUMNS` of 0 or one that is no number says nothing.
+    """
+    named = os.environ.get("COLUMNS", "")
+    if re.fullmatch(r"[1-9][0-9]{0,4}", named):
+        return max(int(named), NARROWEST)
+    if stream is None or stream.closed or not stream.isatty():
+        return otherwise
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        columns = 0
+    return max(columns, NARROWEST) if columns else TERMINAL
+
+
+def console_on_stdout() -> "Console":
+    """Return a console on stdout; where that is no terminal, everything has the width that it needs."""
+    from topobounds.cli.console import PlainConsole
+
+    return PlainConsole(stderr=False, width=columns_of(sys.stdout, UNBOUNDED))
+
+
+def new_table(*columns: str, **options: Any) -> "Table":
+    """Return an empty table of these columns, in the style of all tables."""
+    from rich.table import Table
+
+    return Table(*columns, box=None, pad_edge=False, header_style="bold", **options)
 
 
 def print_table(console: "Console", table: "Table") -> None:
     """Print a table that cuts no word: where the console is too narrow for that, its rows are longer than a line."""
     for column in table.columns:
-        column.min_width = max(map(len, f"{column.header} {' '.join(map(str, column.cells))}".split()), default=0)
+        words = printable(f"{column.header} {' '.join(map(str, column.cells))}").split()
+        column.min_width = max(map(len, words), default=0)
     console.print(table, crop=False)
 
 
 @contextmanager
 def progress_bar(label: str, *, shown: bool = True) -> Iterator[Callable[..., None]]:
     """Yield a function (done, total, label) that moves a bar on stderr; without a terminal there it does nothing."""
-    if not shown or sys.stderr is None or not sys.stderr.isatty():
+    if not shown or sys.stderr is None or sys.stderr.closed or not sys.stderr.isatty():
         yield lambda done, total, message=label: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (BarColumn(), TimeRemainingColumn(compact=True), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total, message=label: bar.update(task, completed=done, total=total, description=message)
+    from topobounds.cli.console import PlainConsole
+
+    console = PlainConsole(stderr=True, width=columns_of(sys.stderr, TERMINAL))
+    columns = (BarColumn(), TimeRemainingColumn(compact=True), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(printable(label), total=None)
+        yield lambda done, total, message=label: bar.update(
+            task, completed=done, total=total, description=printable(message)
+        )
 
 
 def print_json(record: dict[str, Any]) -> None:
     """Print one JSON object on stdout, with its schema version, numbers as numbers, never NaN."""
     click.echo(json.dumps({"schema_version": SCHEMA_VERSION, **record}, allow_nan=False))
+
+
+def print_line(text: str) -> None:
+    """Print one line on stdout, control characters escaped."""
+    click.echo(printable(text))
 
 
 def decimals(value: float | Fraction | None, digits: int = 4) -> str:

@@ -7,12 +7,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds.cli.arguments import Count, Density
-from topobounds.cli.output import console_on_stdout, decimals, print_json, print_table, progress_bar
+from topobounds.cli.output import (
+    UNBOUNDED,
+    console_on_stdout,
+    decimals,
+    new_table,
+    print_json,
+    print_line,
+    print_table,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from topobounds.analysis.overlap import OverlapReport
 
-LINE_WIDTH = 61
+ENDS = len("0 |") + len("| 1")  # columns beside the number line
+LONGEST_LINE = 101  # places of the number line: one a hundredth
+PIPED_WIDTH = 67  # columns of the number line and its legend where there is no terminal
 
 
 @click.command()
@@ -34,7 +45,8 @@ def overlap(latex: bool, as_json: bool, **asked: Any) -> None:
     from topobounds.analysis.overlap import overlap_report
 
     work = asked["trials"] * (asked["m"] + asked["n"])
-    with progress_bar(f"{asked['trials']} trials", shown=work > 2_000_000) as advance:
+    label = "counting graphs" if asked["exact"] else f"{asked['trials']} trials"
+    with progress_bar(label, shown=asked["exact"] or work > 2_000_000) as advance:
         report = overlap_report(**asked, progress=advance)
     formulas = {"latex": _latex(asked["m"], asked["n"], asked["density"], asked["k"])} if latex else {}
     if as_json:
@@ -52,14 +64,11 @@ def _latex(m: int, n: int, density: float | None, k: int | None) -> str:
 
 
 def _print_overlap(report: "OverlapReport") -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     console = console_on_stdout()
-    console.print(Text(_overlap_sentence(report)))
-    for line in _number_line(_marks(report), console.width):
-        console.print(Text(line))
-    table = Table("", "value", "status", "", box=None, pad_edge=False, header_style="bold")
+    console.print(_overlap_sentence(report))
+    for line in _number_line(_marks(report), PIPED_WIDTH if console.width == UNBOUNDED else console.width):
+        print_line(line)
+    table = new_table("", "value", "status", "")
     for name, value, status, remark in report.rows:
         table.add_row(name, value if isinstance(value, str) else decimals(value), status, remark)
     print_table(console, table)
@@ -123,11 +132,13 @@ def _numbers(value: float | None) -> list[float]:
 
 def _number_line(marks: Iterable[tuple[str, Sequence[float], str]], width: int) -> Iterator[str]:
     """Yield a line from 0 to 1 with a letter at each value, below it those whose places were taken, and the legend."""
-    lines, legend = [["-"] * LINE_WIDTH], []
+    length = min(width - ENDS, LONGEST_LINE)
+    lines = [["-"] * length]
+    legend = []
     for mark, values, label in marks:
-        for place in {round(value * (LINE_WIDTH - 1)) for value in values}:
+        for place in {round(value * (length - 1)) for value in values}:
             if all(line[place] not in "- " for line in lines):
-                lines.append([" "] * LINE_WIDTH)
+                lines.append([" "] * length)
             next(line for line in lines if line[place] in "- ")[place] = mark
         if values:
             legend.append(f"{mark} {label}".replace(" ", "\0"))

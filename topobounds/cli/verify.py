@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds._arguments import argument_error, choice
-from topobounds.cli.arguments import Count, Density, spelling
-from topobounds.cli.output import TABLE_WIDTH, console_on_stdout, decimals, print_json, print_table, progress_bar
+from topobounds.cli.arguments import Count, Density, Name, spelling
+from topobounds.cli.output import console_on_stdout, decimals, new_table, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from topobounds.verification import Verdict
 
 
 @click.command()
-@click.argument("file", required=False)
+@click.argument("file", required=False, type=Name())
 @click.option("--m", type=Count(1), help="Inputs of the layers to be drawn.")
 @click.option("--n", type=Count(1), help="Outputs of the layers to be drawn.")
 @click.option("--k", type=Count(0), help="Weights kept, at most m n.  [default: alpha]")
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 @click.option("--tolerance", type=float, help="Slack of a bound when the trials are spent.  [default: 0.005]")
 @click.option("--seed", type=Count(0), help="Seed of all that is drawn.  [default: drawn, and shown]")
 @click.option("--strict", is_flag=True, help="Exit 1 if a claim is violated.")
-@click.option("--witness", metavar="JSON", help="Write what shows the violations again to this file.")
-@click.option("--replay", metavar="JSON", help="Show the violations of a witness file again.")
+@click.option("--witness", metavar="JSON", type=Name(), help="Write what shows the violations again to this file.")
+@click.option("--replay", metavar="JSON", type=Name(), help="Show the violations of a witness file again.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def verify(strict: bool, witness: str | None, as_json: bool, **what: Any) -> int:
+def verify(strict: bool, witness: Path | None, as_json: bool, **what: Any) -> int:
     """Put the claims of the paper, and ours, to random layers or to the matrices in FILE (.npy, .npz, .safetensors).
 
     Samples are drawn until a claim is decided or the trials are spent: it holds, is violated or stays undecided. The
     matrices of FILE are put to the claims as if their weights were exchangeable; those that are not break some.
     """
-    if witness is not None and (not Path(witness).name or not Path(witness).parent.is_dir() or Path(witness).is_dir()):
-        raise argument_error("--witness", "the name of a file in a folder that exists", witness)
+    if witness is not None and (not witness.name or not witness.parent.is_dir() or witness.is_dir()):
+        raise argument_error("--witness", "the name of a file in a folder that exists", str(witness))
     with progress_bar("claims") as advance:
         verdicts = _verdicts_asked_for(what, advance)
     checks = [verdict.to_dict() for verdict in verdicts]
@@ -79,8 +79,6 @@ def _verdicts_asked_for(what: dict[str, Any], advance: Callable[..., None]) -> "
     for name in what["claims"]:
         choice("--claim", name, tuple(CLAIMS))
     if source == "--replay":
-        if not what["replay"]:
-            raise argument_error("--replay", "the name of a file", what["replay"])
         return replay(what["replay"], advance)
     if source == "FILE":
         return verify_file(given.pop("file"), progress=advance, **given)
@@ -91,15 +89,12 @@ def _verdicts_asked_for(what: dict[str, Any], advance: Callable[..., None]) -> "
 
 
 def _print_checks(checks: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    console = console_on_stdout(TABLE_WIDTH)
+    console = console_on_stdout()
     for _, rows in groupby(checks, key=lambda check: check["tensor"]):
         group = list(rows)
-        console.print(Text(_checks_sentence(group[0])))
+        console.print(_checks_sentence(group[0]))
         columns = ("claim", "put to", "bound", "estimate", "interval", "trials", "verdict")
-        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        table = new_table(*columns)
         for check in group:
             place = f"density {check['density']:.4g}, {check['support']}"
             bound = f"{check['direction']} {_interval(check['bound'])}"
@@ -107,10 +102,10 @@ def _print_checks(checks: list[dict[str, Any]]) -> None:
             table.add_row(check["claim"], place, bound, *found, check["verdict"])
         print_table(console, table)
         for line in _remarks(group):
-            console.print(Text(line))
+            console.print(line)
         violated = [check for check in group if check["witness"]]
         if violated:  # on one line, however long, so that it can be pasted
-            console.print(Text(f"Again: {_command(violated)}"), soft_wrap=True)
+            console.print(f"Again: {_command(violated)}", soft_wrap=True)
 
 
 def _checks_sentence(check: dict[str, Any]) -> str:

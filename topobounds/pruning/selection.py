@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topobounds._engine import kernels_disabled
 from topobounds.weights import MAGNITUDE_BITS, order_keys
 
 Weights = list[NDArray[Any]]
@@ -34,7 +35,8 @@ def mark_largest(weights: Weights, free: Masks, wanted: int, kept: Masks, entrop
         return
     if len({part.dtype for part in weights}) > 1:
         weights = [part.astype(np.float64) for part in weights]  # which holds the other types exactly
-    if sum(part.size for part in weights) >= COMPILED_FROM * (1 if "numba" in sys.modules else 4):
+    compiled_from = COMPILED_FROM * (1 if "numba" in sys.modules else 4)
+    if sum(part.size for part in weights) >= compiled_from and not kernels_disabled():
         _mark_by_digits(weights, free, wanted, kept)
         return
     keys = np.concatenate([order_keys(part)[open_] for part, open_ in zip(weights, free, strict=True)])

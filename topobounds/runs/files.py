@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from topobounds._arguments import argument_error
+from topobounds._files import read_regular
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
@@ -51,7 +52,7 @@ def explained(path: Path, action: str) -> Iterator[None]:
 def read(file: Path) -> bytes:
     """Return the content of a file; a `RunError` names one that cannot be read."""
     with explained(file, "read"):
-        return file.read_bytes()
+        return read_regular(file)
 
 
 def write(file: Path, content: bytes) -> None:

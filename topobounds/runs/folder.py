@@ -25,7 +25,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-from topobounds._files import write_whole
+from topobounds._arguments import file_name
+from topobounds._files import check_regular, write_whole
 from topobounds._records import plain
 from topobounds.runs.files import (
     MANIFEST,
@@ -120,7 +121,7 @@ class RunFolder:
             If the folder holds another plan (the differing keys are named), is no run folder but not empty either,
             or cannot be written.
         """
-        run = cls(Path(path), plain(plan), dict(extent or {}))
+        run = cls(Path(file_name("path", path)), plain(plan), dict(extent or {}))
         with explained(run.path, "made"):
             run.path.mkdir(parents=True, exist_ok=True)
         if not (run.path / PLAN).exists():
@@ -144,7 +145,7 @@ class RunFolder:
         RunError
             If there is no plan in it, the plan was altered, or another version of the format wrote it.
         """
-        file = Path(path) / PLAN
+        file = Path(file_name("path", path)) / PLAN
         stored = parse(file, read(file))
         if not isinstance(stored, dict) or not isinstance(stored.get("plan"), dict):
             raise RunError(f"{file} is damaged: it does not hold a mapping 'plan'.")
@@ -231,6 +232,8 @@ class RunFolder:
         path = self.path / ".lock"
         if not path.exists():
             return False
+        with explained(path, "read"):
+            check_regular(path)
         with explained(path, "read"), path.open(encoding="ascii") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

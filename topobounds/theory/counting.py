@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from topobounds.layers.shape import Shape, checked_shape
 
-MAX_STEPS = 6 * 10**7  # multiplications of a number of up to log2 C(N, k) bits by a short one; about half a minute
+MAX_STEPS = 3 * 10**8  # multiplications of a number of up to log2 C(N, k) bits by a short one; about half a minute
 
 
 def exact_expected_overlap(m: int, n: int, k: int | None = None) -> Fraction:
@@ -23,8 +23,8 @@ def exact_expected_overlap(m: int, n: int, k: int | None = None) -> Fraction:
     ``E[X_k] = (m + n - E[kappa]) / (m + n - 1)``. This is Moebius inversion over the partitions of the columns: a set
     of b columns and the rows attached to it are one component if they are connected through no proper partition.
 
-    The work grows with the partitions of the shorter side and with k: squares up to about 25 x 25 and layers with one
-    side of up to 12 and the other of about a thousand take seconds.
+    The work grows with the partitions of the shorter side and with k: 25 x 25 and 12 x 1000 take a second, 12 x 5000
+    ten, and what takes more than half a minute (39 x 39, 12 x 8000) is refused.
 
     Parameters
     ----------
@@ -63,8 +63,9 @@ def exact_expected_overlap_of(shape: Shape) -> Fraction:
     steps = counting_steps(m, n, k)
     if steps > MAX_STEPS:
         raise ValueError(
-            f"Arguments m={m}, n={n}, k={k} are too large to count exactly: about {steps:.0e} steps, more than "
-            f"{MAX_STEPS:.0e}. expected_overlap encloses the value up to m n = 2^52, simulate_overlap estimates it."
+            f"Arguments m={shape.m}, n={shape.n}, k={k} are too large to count exactly: about {steps:.0e} steps, "
+            f"more than {MAX_STEPS:.0e}. expected_overlap encloses the value up to m n = 2^52, "
+            "simulate_overlap estimates it."
         )
     components = m * math.comb(m * n - n, k) + sum(_components_with_columns(m, n, k, b) for b in range(1, n + 1))
     return (m + n - Fraction(components, math.comb(m * n, k))) / (m + n - 1)

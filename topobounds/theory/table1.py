@@ -8,7 +8,7 @@ convolution of a stage at the stage's output size, projections not counted, rati
 from dataclasses import dataclass
 from fractions import Fraction
 
-from topobounds._arguments import argument_error
+from topobounds._arguments import argument_error, spelled
 from topobounds._records import Record, html_table
 from topobounds.layers import Conv, Dense, Layer
 from topobounds.theory.compression import compression
@@ -185,7 +185,7 @@ def architecture(name: str, dataset: str) -> Architecture:
     Parameters
     ----------
     name : {"vgg11", "resnet20", "resnet18", "vgg16"}
-        The network.
+        The network; ``"resnet-20"`` is the same, as are other hyphens and capitals.
     dataset : {"cifar10", "cifar100", "tiny-imagenet"}
         The data set, which gives the input size and the number of classes. ResNet-18 is there for Tiny-ImageNet only,
         ResNet-20 for the two CIFARs, VGG-16 for CIFAR-100.
@@ -206,6 +206,8 @@ def architecture(name: str, dataset: str) -> Architecture:
     >>> len(network.convs), network.dense
     (19, (Dense(m=64, n=10),))
     """
+    name = spelled(name, (network for network, _ in DENSE_WIDTHS))
+    dataset = spelled(dataset, (data for _, data in DENSE_WIDTHS))
     if f"{name}/{dataset}" not in (pairs := [f"{n}/{d}" for n, d in DENSE_WIDTHS]):
         raise argument_error("architecture", f"one of these with its data set: {', '.join(pairs)}", f"{name}/{dataset}")
     convs = _vgg(name, dataset) if name.startswith("vgg") else _resnet(name)

@@ -13,12 +13,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, choice
 from topobounds._kernels.convolution import label_vertices
+from topobounds._memory import check_memory
 from topobounds.layers import Axis, Conv
 from topobounds.topology.persistence import PersistenceDiagram, neural_persistence
 from topobounds.topology.protocol import Deficit, RankedForest
 from topobounds.topology.shared import SharedGraph, TapEdges, critical_weights, entry_levels, ranks_in_order
 from topobounds.topology.spanning import Zeros
 from topobounds.weights import as_array, check_finite, mask_matrix, order_keys, weight_array
+
+VERTEX_BYTES = 16  # that a neuron takes at least, its parent and what tells classes of them apart
+MOST_EDGES = 2**26  # from one channel to another: some 10 s and 5 GB
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -170,8 +174,8 @@ def critical_kernel_weights(
     Raises
     ------
     ValueError
-        If `conv` is no `Conv`, the shape of the kernel or the mask is not that of `conv`, or a weight of the support
-        is NaN or infinite.
+        If `conv` is no `Conv` or larger than `check_edges` admits, the shape of the kernel or the mask is not that of
+        `conv`, or a weight of the support is NaN or infinite.
 
     Notes
     -----
@@ -191,6 +195,7 @@ def critical_kernel_weights(
     """
     choice("zeros", zeros, ("absent", "edge"))
     matrix = _kernel_matrix(weights, checked_conv(conv))
+    check_edges(conv)
     support = None if mask is None else _support(mask, conv, matrix.shape)
     check_finite(matrix, support, conv.weight_shape)
     keys = order_keys(matrix)
@@ -276,6 +281,20 @@ def checked_conv(conv: object) -> Conv:
     return conv
 
 
+def check_edges(conv: Conv) -> None:
+    """Refuse a convolution whose graph takes too long, or too much memory, to go through.
+
+    Raises
+    ------
+    ValueError
+        If it has more than `MOST_EDGES` edges from one channel to another, those over the padding counted.
+    """
+    edges = math.prod(axis.kernel * axis.positions for axis in conv.axes)
+    if edges > MOST_EDGES:
+        rule = f"so small that two channels have at most {MOST_EDGES} edges between them, not {edges},"
+        raise ValueError(f"Argument 'input_size' must be {rule} which {conv.input_size} makes.")
+
+
 def _kernel_matrix(weights: ArrayLike, conv: Conv) -> NDArray[Any]:
     kernel = weight_array(weights)
     if kernel.shape != conv.weight_shape:
@@ -346,6 +365,10 @@ def layer_graphs(conv: Conv) -> Iterator[tuple[int, SharedGraph]]:
     seconds = n_first + np.add.outer(group * n_second, np.arange(n_second, dtype=np.int32)).ravel()
     of_axis = {axis: axis_parts(axis) for axis in set(conv.axes)}
     for parts in itertools.product(*(of_axis[axis] for axis in conv.axes)):
+        cells = math.prod(part.n_cells for _, part in parts)
+        positions = math.prod(part.n_positions for _, part in parts)
+        vertices = n_first * positions + n_second * conv.groups * cells
+        check_memory(f"A layer graph of {vertices} connected neurons", VERTEX_BYTES * vertices)
         part = reduce(AxisPart.times, (part for _, part in parts))
         sizes = np.repeat([part.n_positions, part.n_cells], [n_first, n_second * conv.groups])
         starts = np.concatenate([[0], np.cumsum(sizes)])

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from topobounds._arguments import MOST_TRIALS, argument_error, choice, density_fraction, integer, items, real
 from topobounds.checkpoint import read_arrays
-from topobounds.supports import SUPPORTS, check_neurons, read_support
+from topobounds.supports import SUPPORTS, check_memory, check_neurons, read_support
 from topobounds.verification.claims import CLAIMS, Claim
 from topobounds.verification.draws import DISTRIBUTIONS, Matrix, Setting
 from topobounds.verification.judging import Interval, Outcome, Progress, Terms, Verdict, not_tested
@@ -224,9 +224,11 @@ def _setting_of_draws(
 
 
 def _setting_of_matrix(weights: ArrayLike, k: int | None, distribution: str | None, seed: int) -> Setting:
-    matrix = np.ascontiguousarray(weight_matrix(weights))
-    check_finite(matrix)
+    matrix = weight_matrix(weights)
     m, n = matrix.shape
+    check_memory(m, n)
+    matrix = np.ascontiguousarray(matrix)
+    check_finite(matrix)
     k = None if k is None else integer("k", k, 0, m * n)
     mask = matrix != 0
     if not mask.any():

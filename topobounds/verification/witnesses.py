@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from topobounds._arguments import argument_error
+from topobounds._files import check_regular, read_regular, write_whole
+from topobounds.supports import check_memory
 from topobounds.verification.claims import CLAIMS, Claim
 from topobounds.verification.draws import Matrix, Setting
 from topobounds.verification.judging import Progress, Verdict
@@ -64,13 +66,9 @@ def _write(target: Path, text: str) -> None:
     """Write a file whole or not at all."""
     if not target.name:
         raise argument_error("path", "the name of a file", str(target))
-    partial = target.with_name(f".{target.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
+        write_whole(target, text)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise OSError(f"{target} could not be written: {error.strerror}.") from None
 
 
@@ -98,7 +96,7 @@ def replay(path: str | os.PathLike[str], progress: Progress | None = None) -> li
         If one of these files cannot be read; the message names it.
     """
     with _reading(path):
-        content = Path(path).read_bytes()
+        content = read_regular(path)
     try:
         record = json.loads(content)
         witnesses = record["witnesses"] if (record["format"], record["version"]) == (FORMAT, VERSION) else None
@@ -125,6 +123,8 @@ def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _in_words(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
     text = str(error).rstrip(".") or type(error).__name__
     return f"it has no entry {text}" if isinstance(error, KeyError) else text
 
@@ -181,11 +181,15 @@ def _packed(matrix: Matrix) -> dict[str, Any]:
 
 
 def _unpacked(packed: dict[str, Any]) -> Matrix:
-    matrix = np.zeros(packed["shape"], packed["dtype"])
+    m, n = packed["shape"]
+    check_memory(m, n)
+    matrix = np.zeros((m, n), packed["dtype"])
     matrix.ravel()[np.asarray(packed["cells"], np.int64)] = np.asarray(packed["values"], np.float64)
     return matrix
 
 
 def _sha256(path: str) -> str:
+    with _reading(path):
+        check_regular(path)
     with _reading(path), Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

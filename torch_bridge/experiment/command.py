@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from topobounds._arguments import argument_error
-from topobounds.cli.arguments import Count
-from topobounds.cli.output import console_on_stdout, print_json, print_table, progress_bar
+from topobounds._arguments import argument_error, choice, printable, spelled
+from topobounds.cli.arguments import Count, Name
+from topobounds.cli.output import console_on_stdout, new_table, print_json, print_line, print_table, progress_bar
 from topobounds.pruning.methods import RECORDED_NAMES
 
 if TYPE_CHECKING:
@@ -19,17 +19,20 @@ if TYPE_CHECKING:
 CONFIGS = Path(__file__).with_name("configs")
 """The plans that come with the package."""
 
-Run = click.Path(path_type=Path, file_okay=False)
+Run = Name(folder=True)
 
 
 def _names() -> list[str]:
     return sorted(file.stem for file in CONFIGS.glob("*.toml"))
 
 
+PLANS = "Plans that come with the package: " + ", ".join(_names()) + "."
+
+
 def _training_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that `run` and `resume` share."""
     options = [
-        click.option("--data-dir", type=click.Path(path_type=Path), help="Folder with mnist/ and fashion-mnist/."),
+        click.option("--data-dir", type=Name(), help="Folder with mnist/ and fashion-mnist/."),
         click.option("--download", is_flag=True, help="Download missing data into the user's cache."),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
         click.option("--jobs", type=Count(1), help="Replicates made at the same time.  [default: one a processor]"),
@@ -56,7 +59,7 @@ def imp() -> None:
     """
 
 
-@imp.command(epilog="Plans that come with the package: " + ", ".join(_names()) + ".")
+@imp.command(epilog=PLANS)
 @click.argument("plan")
 @click.option("--out", required=True, type=Run, help="Run folder; made where missing, resumed if it is this plan's.")
 @click.option("--seed", type=Count(0, 2**64 - 1), help="In place of all seeds of the plan.")
@@ -69,6 +72,21 @@ def run(plan: str, out: Path, seed: int | None, replicates: int | None, method: 
     if chosen.model is None or chosen.recipe is None:
         raise click.UsageError(f"{plan}: a plan for the command line needs [model], [data] and [recipe].")
     _make(_changed(chosen, seed, replicates, method), out, **how)
+
+
+@imp.command("plan", epilog=PLANS)
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout: the whole plan, defaults too.")
+def show_plan(name: str, as_json: bool) -> None:
+    """Print the plan NAME that comes with the package, as the beginning of one of your own."""
+    from torch_bridge.experiment.plan import ImpPlan
+
+    file = CONFIGS / f"{choice('NAME', spelled(name, _names()), _names())}.toml"
+    if as_json:
+        plan = ImpPlan.read(file)
+        print_json({"plan": plan.complete(), "sha256": plan.sha256})
+    else:
+        click.echo(file.read_text(encoding="utf-8"), nl=False)
 
 
 @imp.command()
@@ -123,8 +141,8 @@ def _plan(name: str) -> "ImpPlan":
     from torch_bridge.experiment.plan import ImpPlan
 
     file = Path(name)
-    if not file.is_file() and name in _names():
-        file = CONFIGS / f"{name}.toml"
+    if not file.exists() and (bundled := spelled(name, _names())) in _names():
+        file = CONFIGS / f"{bundled}.toml"
     if not file.exists() or file.is_dir():
         raise argument_error("PLAN", f"a TOML file or one of {', '.join(_names())}", name)
     return ImpPlan.read(file)
@@ -158,7 +176,7 @@ def _make(plan: "ImpPlan", folder: Path, as_json: bool, **how: Any) -> None:
             run_imp(plan, folder, progress=progress, **how)
     except KeyboardInterrupt:
         if (folder / PLAN).exists():  # else nothing has begun
-            go_on = shlex.join(["topobounds", "imp", "resume", str(folder)])
+            go_on = printable(shlex.join(["topobounds", "imp", "resume", str(folder)]))
             click.echo(f"\nWhat is done is kept; this goes on from the last checkpoint: {go_on}", err=True)
         raise
     _show(folder, as_json, seconds=round(time.monotonic() - started, 3))
@@ -175,8 +193,6 @@ def _show(folder: Path, as_json: bool, **more: Any) -> None:
 
 
 def _print_status(found: dict[str, Any]) -> None:
-    from rich.table import Table
-
     from torch_bridge.experiment.history import COLUMNS
 
     plan, console = found["plan"], console_on_stdout()
@@ -186,8 +202,8 @@ def _print_status(found: dict[str, Any]) -> None:
         f"{found['folder']}: {plan['pruning']['method']} of {name}, {found['levels_done']} of "
         f"{found['levels_planned']} levels, {state}."
     )
-    console.print(said, markup=False)
-    table = Table(*(column.replace("_", " ") for column in COLUMNS), box=None, pad_edge=False, header_style="bold")
+    console.print(said)
+    table = new_table(*(column.replace("_", " ") for column in COLUMNS))
     for level in found["levels"]:
         table.add_row(*(_cell(level.get(column)) for column in COLUMNS))
     print_table(console, table)
@@ -203,4 +219,5 @@ def _print_files(files: list[Path], as_json: bool) -> None:
     if as_json:
         print_json({"files": [str(file) for file in files]})
     else:
-        click.echo("\n".join(map(str, files)))
+        for file in files:
+            print_line(str(file))

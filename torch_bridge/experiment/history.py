@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from topobounds._files import write_whole
 from topobounds.runs import Level, RunError, RunFolder
 from torch_bridge.experiment.plan import ImpPlan
 
@@ -137,7 +138,7 @@ def export(folder: str | os.PathLike[str], out: Path) -> list[Path]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            (out / name).write_bytes(content)
+            write_whole(out / name, content)
     except OSError as error:
         raise RunError(f"{out} could not be written: {error.strerror or error}.") from error
     return [out / name for name in files]

@@ -5,10 +5,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from topobounds._arguments import argument_error, choice, real
+from topobounds._files import read_regular
 from topobounds.pruning import geometric_schedule, linear_schedule
 from topobounds.pruning.methods import recorded_name
 from topobounds.runs import MOST_LEVELS, digest
@@ -17,6 +17,8 @@ from torch_bridge.training.plan import BELOW_ONE, DataPlan, ModelPlan, Part, Rec
 AFTER = ("rewind", "finetune", "lr-rewind", "reinit")
 MOST_ROUNDS = 10_000
 """Rounds and replicates."""
+MOST_BYTES = 2**14
+"""Of a plan's file, which has a thousand as a rule; Python needs a minute for dotted keys of four times this length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +241,7 @@ class ImpPlan(Part):
             Naming the file, if it cannot be read, is no TOML, or describes no plan.
         """
         try:
-            return cls.from_toml(Path(file).read_text(encoding="utf-8-sig"))
+            return cls.from_toml(read_regular(file, MOST_BYTES).decode("utf-8-sig"))
         except OSError as error:
             raise ValueError(f"{file} could not be read: {error.strerror or error}.") from error
         except ValueError as error:

@@ -5,6 +5,7 @@ No torch here, so that a wrong name or a damaged file is reported at once.
 
 import gzip
 import hashlib
+import io
 import math
 import os
 import zlib
@@ -16,7 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topobounds._arguments import argument_error, choice
+from topobounds._arguments import argument_error, choice, printable, shortened
+from topobounds._files import read_regular
+from topobounds._memory import most_expanded
 from topobounds._records import Record
 from torch_bridge import require
 
@@ -221,13 +224,24 @@ def read_idx(file: Path, n_axes: int) -> NDArray[np.uint8]:
 
 def _content(file: Path) -> bytes:
     try:
-        return gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        content = read_regular(file)
+        return _unpacked(file, content) if file.suffix == ".gz" else content
     except EOFError as error:
         raise DataError(f"{file} is damaged: its gz stream is cut off at byte {file.stat().st_size}.") from error
     except (gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{file} is damaged: {error}.") from error
     except OSError as error:
         raise DataError(f"{file} could not be read: {error.strerror or error}.") from error
+
+
+def _unpacked(file: Path, content: bytes) -> bytes:
+    """Return what a gz stream holds."""
+    most = most_expanded(len(content))
+    with gzip.open(io.BytesIO(content)) as stream:
+        unpacked = stream.read(most + 1)
+    if len(unpacked) > most:
+        raise DataError(f"{file} is damaged: its {len(content)} bytes expand to more than {most}.")
+    return unpacked
 
 
 def _data_folder(data_dir: str | os.PathLike[str] | None) -> Path:
@@ -259,10 +273,22 @@ def _download(name: str) -> dict[str, Path]:
         registry={f"{stem}.gz": f"sha256:{digest}" for stem, digest in source.sha256.items()},
         retry_if_failed=1,
     )
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")  # progress is the caller's to show
     try:
-        return {stem: Path(store.fetch(f"{stem}.gz")) for stem in FILES}
+        return {stem: _fetched(store, f"{stem}.gz") for stem in FILES}
+    finally:
+        logger.setLevel(level)
+
+
+def _fetched(store: Any, name: str) -> Path:
+    """Return a file of the user's cache, downloaded where it is missing."""
+    try:
+        return Path(store.fetch(name))
     except (OSError, ValueError) as error:
-        raise DataError(f"{source.title} could not be downloaded from {source.url}: {error}") from error
+        reason = shortened(printable(str(error))).rstrip(".")
+        raise DataError(f"{name} could not be downloaded from {store.get_url(name)}: {reason}.") from error
 
 
 def _idx_dataset(name: str, files: dict[str, Path]) -> Dataset:

@@ -20,6 +20,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
+from topobounds._memory import check_memory
 from torch_bridge.training.data import Dataset
 from torch_bridge.training.plan import DataPlan, Recipe, Seeds
 
@@ -117,6 +118,7 @@ def _pad(images: np.ndarray[Any, Any], max_value: int, image_size: int | None) -
     extra = (image_size or side) - side
     if extra < 0:
         raise ValueError(f"Argument 'image_size' must be at least the {side} pixels that there are, not {image_size}.")
+    check_memory(f"{len(images)} images of {side + extra} x {side + extra}", 8 * len(images) * (side + extra) ** 2)
     square = images.reshape(-1, 1, side, side) / np.float32(max_value)
     around = (extra // 2, extra - extra // 2)
     return np.pad(square, ((0, 0), (0, 0), around, around))

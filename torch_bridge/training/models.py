@@ -14,11 +14,13 @@ except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
 from topobounds._arguments import argument_error, integer
+from topobounds._memory import check_memory
 from torch_bridge.training.plan import WIDTHS, ModelPlan
 
 STAGES_OF_VGG11 = ((1,), (2,), (4, 4), (8, 8), (8, 8))
 """Channels of the convolutions of every stage, in units of the width."""
 RESNET_STAGES, RESNET_BLOCKS = (1, 2, 4), 3
+WEIGHT_BYTES = 24  # that a weight takes at least: itself, gradient, the moments of adam, where it began, its mask
 
 
 class MLP(nn.Module):
@@ -196,7 +198,7 @@ def build_model(plan: ModelPlan, image_size: int, n_classes: int = 10, channels:
     Raises
     ------
     ValueError
-        If the images are too small.
+        If the images are too small, or the net takes more than half of the memory to train.
 
     Examples
     --------
@@ -204,6 +206,25 @@ def build_model(plan: ModelPlan, image_size: int, n_classes: int = 10, channels:
     >>> tuple(net(torch.zeros(2, 1, 28, 28)).shape)
     (2, 10)
     """
+    _check_memory(plan, image_size, n_classes, channels)
+    net = _net(plan, image_size, n_classes, channels)
+    if plan.initialization == "glorot":
+        _draw_glorot(net)
+    return net
+
+
+def _check_memory(plan: ModelPlan, *sizes: int) -> None:
+    """Refuse a net whose weights do not fit into memory; those of torch's device without memory are counted."""
+    try:
+        with torch.device("meta"):
+            n_weights: float = sum(parameter.numel() for parameter in _net(plan, *sizes).parameters())
+    except RuntimeError:  # more than torch can count
+        n_weights = 2.0**63
+    check_memory(f"Training a {plan.name} of {n_weights:.3g} weights", WEIGHT_BYTES * n_weights)
+
+
+def _net(plan: ModelPlan, image_size: int, n_classes: int, channels: int) -> nn.Module:
+    """Return the net that a plan names, as torch draws it."""
     inputs, width = channels * image_size**2, plan.width or WIDTHS.get(plan.name, 0)
     net: nn.Module
     match plan.name:
@@ -217,8 +238,6 @@ def build_model(plan: ModelPlan, image_size: int, n_classes: int = 10, channels:
             net = RowLSTM(image_size, n_classes, channels, width)
         case _:
             net = mlp((inputs, *(plan.hidden or (300, 100)), n_classes))
-    if plan.initialization == "glorot":
-        _draw_glorot(net)
     return net
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from topobounds._arguments import argument_error, choice, integer, real
+from topobounds._arguments import argument_error, choice, integer, real, spelled
 from topobounds._records import Record, plain
 from torch_bridge.training.data import DATASETS
 
@@ -50,7 +50,8 @@ class Part(Record):
         try:
             return cls(**parts)
         except ValueError as error:
-            raise (ValueError(f"[{where}] {error}") if where else error) from None
+            message = str(error).replace("Argument '", "Key '", 1)  # no option of the command line is meant
+            raise ValueError(f"[{where}] {message}" if where else message) from None
 
     def changed(self) -> dict[str, Any]:
         """Return what differs from the defaults, as plain Python; optional parts that are there stay, if empty."""
@@ -105,7 +106,7 @@ class ModelPlan(Part):
     ----------
     name : str
         ``"mlp"``, ``"lenet-300-100"`` (the mlp of these widths), ``"lenet-5"``, ``"vgg11"``, ``"resnet-20"``, or
-        ``"lstm"``, to which an image is the sequence of its rows.
+        ``"lstm"``, to which an image is the sequence of its rows. Hyphens and capitals do not matter: ``"resnet20"``.
     hidden : sequence of int
         Units of an mlp's hidden layers; that of the paper's authors has ``(100, 100, 100, 100, 100)``.
     width : int, optional
@@ -126,7 +127,7 @@ class ModelPlan(Part):
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        choice("name", self.name, MODELS)
+        object.__setattr__(self, "name", choice("name", spelled(self.name, MODELS), MODELS))
         choice("initialization", self.initialization, ("default", "glorot"))
         if not isinstance(self.hidden, list | tuple):
             raise argument_error("hidden", "a sequence of positive integers", self.hidden)
