@@ -24,6 +24,7 @@ from .theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
 from .theory.persistence import untrained_persistence, untrained_persistence_limit
 from .theory.table1 import architecture, table1
 from .topology.convolution import CriticalWeights, critical_kernel_weights
+from .topology.distances import bottleneck_distance, wasserstein_distance
 from .topology.effective import EffectiveMasks, EffectiveWeights, effective_density, effective_masks, effective_weights
 from .topology.network import NetworkForest, chain, network_forest
 from .topology.persistence import PersistenceDiagram, neural_persistence, persistence_diagram, total_neural_persistence
@@ -75,6 +76,7 @@ __all__ = [
     "Verdict",
     "architecture",
     "boruvka_bound",
+    "bottleneck_distance",
     "chain",
     "compression_report",
     "concentration_band",
@@ -126,4 +128,5 @@ __all__ = [
     "untrained_persistence",
     "untrained_persistence_limit",
     "verify",
+    "wasserstein_distance",
 ]
