@@ -2,9 +2,9 @@
 
 Two readings of it. *Uniform*: all uniformly random supports, the overlap at k = alpha of the complete layer. Its
 expectation is that of the complete layer, whatever the density (docs/theory/supports.md, "Uniformly random supports:
-the corollary repaired"), so the verdict is by theory. *Connected*:
-only those supports that are connected, which the corollary presumes. There the verdict is by what holds on every
-connected support, or by the certified interval where nearly all are connected, or, where neither decides, by sampling.
+the corollary repaired"), so the verdict is by theory. *Connected*: only those supports that are connected, which the
+corollary presumes. There the verdict is by what holds on every connected support, or by the certified interval where
+nearly all are connected, or, where neither decides, by sampling.
 """
 
 from pathlib import Path

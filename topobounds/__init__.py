@@ -1,7 +1,8 @@
 """Zeroth-order topology of neural network layers, and what magnitude pruning keeps of it.
 
-The public names are listed in ``__init__.pyi`` and resolved when first used, so that ``import topobounds`` costs
-nothing and a command loads only what it needs.
+Supported is what ``__init__.pyi`` lists: these names, and the folders and files named there as places to find the rest.
+All other names, in whatever module, are internal and may change without notice. Each is resolved when it is first used,
+so that ``import topobounds`` costs nothing and a command loads only what it needs.
 """
 
 import lazy_loader

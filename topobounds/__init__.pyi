@@ -1,3 +1,19 @@
+from . import (
+    analysis,
+    chance,
+    checkpoint,
+    figures,
+    layers,
+    montecarlo,
+    plotting,
+    pruning,
+    runs,
+    supports,
+    theory,
+    topology,
+    verification,
+    weights,
+)
 from .analysis.compression import compression_report
 from .analysis.model import LayerReport, ModelReport, layer_report
 from .analysis.overlap import overlap_report
@@ -24,6 +40,7 @@ from .theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
 from .theory.persistence import untrained_persistence, untrained_persistence_limit
 from .theory.table1 import architecture, table1
 from .topology.convolution import CriticalWeights, critical_kernel_weights, filter_persistence
+from .topology.distances import bottleneck_distance, wasserstein_distance
 from .topology.effective import EffectiveMasks, EffectiveWeights, effective_density, effective_masks, effective_weights
 from .topology.network import NetworkForest, chain, network_forest
 from .topology.persistence import PersistenceDiagram, neural_persistence, persistence_diagram, total_neural_persistence
@@ -73,9 +90,13 @@ __all__ = [
     "Unrolled",
     "UnrolledForest",
     "Verdict",
+    "analysis",
     "architecture",
     "boruvka_bound",
+    "bottleneck_distance",
     "chain",
+    "chance",
+    "checkpoint",
     "compression_report",
     "concentration_band",
     "connection_probability",
@@ -91,14 +112,17 @@ __all__ = [
     "expected_critical_weights",
     "expected_overlap",
     "expected_retention",
+    "figures",
     "filter_persistence",
     "geometric_schedule",
     "global_pruning",
     "layer_report",
+    "layers",
     "linear_schedule",
     "magnitude_mask",
     "magnitude_overlap",
     "maximum_spanning_forest",
+    "montecarlo",
     "network_forest",
     "network_masks",
     "neural_persistence",
@@ -110,21 +134,30 @@ __all__ = [
     "overlap_report",
     "persistence_diagram",
     "persistence_null",
+    "plotting",
+    "pruning",
     "random_mask",
     "recurrent_diagrams",
     "recurrent_forests",
     "recurrent_matrices",
+    "runs",
     "scale_null",
     "simulate_overlap",
     "star_bound",
     "stopping_epoch",
+    "supports",
     "table1",
     "theorem_3_3",
+    "theory",
     "topological_mask",
+    "topology",
     "topology_price",
     "total_neural_persistence",
     "unrolled_forest",
     "untrained_persistence",
     "untrained_persistence_limit",
+    "verification",
     "verify",
+    "wasserstein_distance",
+    "weights",
 ]

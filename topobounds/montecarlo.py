@@ -165,10 +165,43 @@ def simulate_overlap(
     m, n = integer("m", m, 1), integer("n", n, 1)
     check_neurons(m, n)
     drawn = _support(m, n, density, support)
-    limit = _limit(drawn, k, choice("alpha_of", alpha_of, ("support", "complete")))
+    choice("alpha_of", alpha_of, ("support", "complete"))
+    k = None if k is None else integer("k", k, 0)
+    limit = _limit(drawn, k, alpha_of)
     trials = integer("trials", trials, 1, most=MOST_TRIALS)
-    seed = secrets.randbits(32) if seed is None else integer("seed", seed, 0, _MASK_64)
+    seed = checked_seed(seed)
     workers = processors() if threads is None else integer("threads", threads, 1)
+    return _simulated(drawn, limit, alpha_of, trials, seed, workers, progress)
+
+
+def simulate_overlap_of(
+    support: Support, k: int | None, *, trials: int, seed: int, progress: Progress | None = None
+) -> Estimate:
+    """Return `simulate_overlap` of checked arguments: k at most the cells of the support, or None for its alpha."""
+    return _simulated(support, _limit(support, k, "support"), "support", trials, seed, processors(), progress)
+
+
+def checked_seed(seed: int | None) -> int:
+    """Return a seed from 0 to 2^64 - 1; one that is drawn for None.
+
+    Raises
+    ------
+    ValueError
+        If it is no integer of this range.
+    """
+    return secrets.randbits(32) if seed is None else integer("seed", seed, 0, _MASK_64)
+
+
+def _simulated(
+    drawn: Support,
+    limit: int | None,
+    alpha_of: str,
+    trials: int,
+    seed: int,
+    workers: int,
+    progress: Progress | None,
+) -> Estimate:
+    """Return the estimate of so many trials; `limit` is the number of cells that each takes, as in `_limit`."""
     law: Counter[tuple[int, int]] = Counter()
     for alphas, retained in _batches(drawn, limit, seed, trials, workers):
         codes, counts = np.unique(retained << 32 | alphas, return_counts=True)
@@ -195,15 +228,12 @@ def _support(m: int, n: int, density: float, support: str | ArrayLike) -> Suppor
 
 def _limit(support: Support, k: int | None, alpha_of: str) -> int | None:
     """Return the number of cells to take, None for the alpha of each trial's own support."""
-    if k is not None:
-        k = integer("k", k, 0)
-    elif alpha_of == "support":
+    if k is None and alpha_of == "support":
         return support.alpha
-    elif support.complete_alpha > support.cells:
+    if k is None and support.complete_alpha > support.cells:
         rule = f"large enough for {support.complete_alpha} cells, the alpha of the complete graph"
         raise argument_error("density", rule, support.density)
-    else:
-        k = support.complete_alpha
+    k = support.complete_alpha if k is None else k
     if k > support.cells:
         raise argument_error("k", f"at most {support.cells}, the number of cells of the support", k)
     return k

@@ -1,7 +1,7 @@
 """Which cells of a layer carry a weight: the kinds of supports, their cells, and how a random one is drawn."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import SupportsFloat
 
@@ -216,7 +216,7 @@ def read_support(m: int, n: int, density: float = 1.0, support: str | ArrayLike 
         return _of_mask(m, n, density, support)
     choice("support", support, SUPPORTS)
     if density == 1.0:
-        return Support(m, n, support, density, m * n, alpha=m + n - 1)
+        return replace(uniform_support(m, n, density, m * n), name=support)
     cells = cells_at_density(m, n, as_given)
     fewest = fewest_cells(m, n, support)
     if cells < fewest:
@@ -225,8 +225,13 @@ def read_support(m: int, n: int, density: float = 1.0, support: str | ArrayLike 
         rule = f"at least {fewest / (m * n)!r}{of_kind}, {number} of the {m * n} cells"
         raise argument_error("density", rule, density)
     if support == "uniform":
-        return Support(m, n, support, density, cells)
+        return uniform_support(m, n, density, cells)
     return _with_cross(m, n, density, cells, support)
+
+
+def uniform_support(m: int, n: int, density: float, cells: int) -> Support:
+    """Return the uniformly random support of so many cells; the arguments are checked already."""
+    return Support(m, n, "uniform", density, cells, alpha=m + n - 1 if density == 1 else None)
 
 
 def _with_cross(m: int, n: int, density: float, cells: int, support: str) -> Support:

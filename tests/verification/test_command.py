@@ -14,6 +14,7 @@ import pytest
 
 from tests.verification.cases import at_density, blocked, exchangeable
 from topobounds.cli import main
+from topobounds.verification import CLAIMS
 
 KEYS = {"claim", "m", "n", "density", "support", "distribution", "bound", "estimate", "standard_error"}
 
@@ -57,6 +58,38 @@ def test_the_command_prints_a_table_and_the_command_that_shows_it_again(tmp_path
     replayed = topobounds("verify", "--replay", tmp_path / "w.json", "--strict")
     assert replayed.returncode == 1
     assert "Violated: corollary_3_4." in replayed.stdout
+
+
+def test_it_is_said_that_no_witness_is_written_where_nothing_is_violated(tmp_path):
+    arguments = ["verify", "--m", 8, "--n", 6, "--claim", "theorem_3_3", "--seed", 1]
+    run = topobounds(*arguments, "--witness", "w.json", "--json", cwd=tmp_path)
+    assert (run.returncode, run.stderr) == (0, "No claim is violated, so w.json is not written.\n")
+    assert run.stdout == topobounds(*arguments, "--json").stdout
+    assert not (tmp_path / "w.json").exists()
+
+
+def test_a_witness_that_says_something_else_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--m", "60", "--n", "50", "--density", "0.12", "--trials", "32", "--seed", "4", "--json"]
+    with pytest.raises(SystemExit):
+        main(["verify", *arguments, "--claim", "corollary_3_4", "--witness", "w.json"])
+    capsys.readouterr()
+    record = json.loads(Path("w.json").read_text())
+    record["witnesses"][0]["estimate"] = -1
+    Path("w.json").write_text(json.dumps(record))
+    with pytest.raises(SystemExit) as left:
+        main(["verify", "--replay", "w.json"])
+    out, err = capsys.readouterr()
+    assert (left.value.code, out) == (2, "")
+    assert err.startswith("Error: Witness 1 of w.json cannot be replayed: its 'estimate' is -1.0, but 0.")
+    assert len(err.splitlines()) == 1
+
+
+def test_the_help_lists_the_claims(capsys):
+    with pytest.raises(SystemExit):
+        main(["verify", "--help"])
+    words = capsys.readouterr().out.split()
+    assert set(CLAIMS) <= set(words)
 
 
 def test_strict_is_calm_where_nothing_is_violated():
@@ -110,6 +143,7 @@ def bad_files(tmp_path):
         (["--n", "3"], "--m"),
         (["--m", "0", "--n", "3"], "'--m'"),
         (["--m", "3", "--n", "3", "nan.npy"], "--m and FILE"),
+        (["--replay", "no.json", "--confidence", "0.999"], "--confidence does not go with --replay"),
         (["nan.npy", "--density", "0.5"], "--density does not go with FILE"),
         (["nan.npy", "--support", "star"], "--support does not go with FILE"),
         (["fair.npy", "--distribution", "cauchy"], "'--distribution' must be one of 'given', 'shuffled'"),

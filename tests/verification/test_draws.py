@@ -52,4 +52,4 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_drawn(monkeypatch
         match=r"^A layer of 2000 x 2000 cells takes at least 0\.1 GiB of memory, more than half of the 0\.0 GiB\.$",
     ):
         verify(2000, 2000, trials=1, seed=1, **options)
-    assert verify(200, 200, trials=1, seed=1, **options)
+    assert verify(100, 100, trials=1, seed=1, **options)

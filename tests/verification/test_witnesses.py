@@ -1,6 +1,7 @@
 """Witnesses: files that show a violation again."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -107,6 +108,8 @@ def damaged(witness, **entries):
         ({"trials": 10**30}, "'trials' must be at most 1000000000"),
         ({"claims": []}, "it names no claim"),
         ({"claims": "corollary_3_4"}, "it names no claim"),
+        ({"claims": ["corollary_3_4", "star_bound"]}, "it names 2 claims, not one"),
+        ({"seed": None}, "'seed' must be a non-negative integer, not None"),
         ({"matrix": {"shape": [2, 2], "dtype": "float64", "cells": [10**30], "values": [1.0]}}, "too large"),
         ({"matrix": {"shape": [10**9, 10**9], "dtype": "float64", "cells": [], "values": []}}, "GiB of memory"),
     ],
@@ -117,6 +120,52 @@ def test_a_damaged_witness_says_what_is_wrong(tmp_path, entries, message):
     witness.write_text(damaged(witness, **entries))
     with pytest.raises(ValueError, match=rf"^Witness 1 of .*w\.json cannot be replayed: .*{message}"):
         replay(witness)
+
+
+@pytest.mark.parametrize("key", ["density", "bound", "estimate", "trials_used"])
+@pytest.mark.parametrize("value", ["x", {}, math.inf, -math.inf, math.nan, 10**400, None, True, [None], ["x"]])
+def test_a_number_of_a_witness_that_is_none_is_refused(tmp_path, key, value):
+    witness = tmp_path / "w.json"
+    write_witnesses(witness, verify(60, 50, density=0.12, trials=32, seed=4, claims=["corollary_3_4"]))
+    witness.write_text(damaged(witness, **{key: value}))
+    with pytest.raises(
+        ValueError, match=rf"^Witness 1 of .*w\.json cannot be replayed: .*'{key}' must be a (finite )?number"
+    ):
+        replay(witness)
+
+
+@pytest.mark.parametrize("key", ["bound", "estimate", "trials_used"])
+@pytest.mark.parametrize("change", [lambda value: -1, lambda value: value * (1 + 1e-9), lambda value: [value, value]])
+def test_a_number_of_a_witness_that_is_not_found_again_is_named(tmp_path, key, change):
+    witness = tmp_path / "w.json"
+    (verdict,) = verify(60, 50, density=0.12, trials=32, seed=4, claims=["corollary_3_4"])
+    write_witnesses(witness, [verdict])
+    now = verdict.trials if key == "trials_used" else getattr(verdict, key)
+    witness.write_text(damaged(witness, **{key: change(now)}))
+    with pytest.raises(ValueError, match=rf"cannot be replayed: its '{key}' is .*, but {now!r} is found again\.$"):
+        replay(witness)
+
+
+def test_another_density_is_named_or_finds_other_numbers(tmp_path):
+    witness = tmp_path / "w.json"
+    write_witnesses(witness, verify(60, 50, density=0.12, trials=32, seed=4, claims=["corollary_3_4"]))
+    witness.write_text(damaged(witness, density=0.13))
+    with pytest.raises(ValueError, match=r"but .* is found again\.$"):
+        replay(witness)
+    record = json.loads(witness.read_text())
+    del record["witnesses"][0]["density"]
+    witness.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="it has no entry 'density'"):
+        replay(witness)
+
+
+def test_the_interval_that_given_weights_broke_is_compared_too(tmp_path):
+    weights, file = blocked(), tmp_path / "w.json"
+    (verdict,) = verify(weights=weights, seed=1, claims=["exchangeable"])
+    write_witnesses(file, [verdict], weights)
+    file.write_text(damaged(file, bound=[0.0, verdict.bound[1]]))
+    with pytest.raises(ValueError, match=r"its 'bound' is \[0\.0, .*\], but \[.*\] is found again"):
+        replay(file)
 
 
 def test_a_witness_too_deep_or_gone_says_so(tmp_path):

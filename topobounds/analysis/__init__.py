@@ -2,3 +2,7 @@
 
 These modules hold and compare; the numbers are computed on the floors below.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

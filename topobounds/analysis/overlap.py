@@ -9,8 +9,8 @@ from typing import cast
 from topobounds._arguments import MOST_TRIALS, argument_error, density_fraction, integer
 from topobounds._records import Record, html_table
 from topobounds.layers.shape import Shape
-from topobounds.montecarlo import Estimate, simulate_overlap
-from topobounds.supports import cells_at_density, check_neurons
+from topobounds.montecarlo import Estimate, checked_seed, simulate_overlap_of
+from topobounds.supports import Support, cells_at_density, check_neurons, uniform_support
 from topobounds.theory.bounds import BOUNDS, Bound
 from topobounds.theory.counting import exact_expected_overlap_of
 from topobounds.theory.enclosure import Enclosure, expected_overlap_of
@@ -179,6 +179,7 @@ def overlap_report(
         check_neurons(m, n)
     shape = Shape(m, n, k=m + n - 1)
     cells = shape.cells if density is None else _cells(shape, density)
+    support = uniform_support(m, n, 1.0 if density is None else float(density), cells)
     if k is not None:
         shape = shape._replace(k=integer("k", k, 0, shape.cells))
         if shape.k > cells:
@@ -187,7 +188,7 @@ def overlap_report(
         m=shape.m,
         n=shape.n,
         k=shape.k,
-        density=1.0 if density is None else float(density),
+        density=support.density,
         cells=cells,
         alpha=shape.alpha,
         eta_tau=Fraction(shape.cells, shape.alpha),
@@ -195,12 +196,17 @@ def overlap_report(
         enclosure=expected_overlap_of(shape),
         limit=overlap_limit_of(shape),
         exact=exact_expected_overlap_of(shape) if exact else None,
-        monte_carlo=simulate_overlap(
-            shape.m, shape.n, k, density=density or 1.0, trials=trials, seed=seed, progress=progress
-        )
-        if trials
-        else None,
+        monte_carlo=_simulated(support, None if k is None else shape.k, trials, seed, progress),
     )
+
+
+def _simulated(
+    support: Support, k: int | None, trials: int, seed: int | None, progress: Progress | None
+) -> Estimate | None:
+    """Return the simulation, None for no trials; k None is the alpha of each support."""
+    if not trials:
+        return None
+    return simulate_overlap_of(support, k, trials=trials, seed=checked_seed(seed), progress=progress)
 
 
 def _value(bound: Bound, shape: Shape, density: float | None) -> float | PrintedClaim | None:

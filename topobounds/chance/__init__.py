@@ -1,1 +1,5 @@
 """One layer's measured numbers beside what chance alone gives, with its spread."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -36,7 +36,17 @@ PIPED_WIDTH = 67  # columns of the number line and its legend where there is no 
 @click.option("--exact", is_flag=True, help="Also the exact fraction, for small or thin layers.")
 @click.option("--latex", is_flag=True, help="The paper's formulas for this layer in LaTeX, instead of the table.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def overlap(latex: bool, as_json: bool, **asked: Any) -> None:
+def overlap(
+    m: int,
+    n: int,
+    k: int | None,
+    density: float | None,
+    trials: int,
+    seed: int | None,
+    exact: bool,
+    latex: bool,
+    as_json: bool,
+) -> None:
     """Tell how much of a layer's maximum spanning tree its K largest weights hold.
 
     For m x n weights with exchangeable magnitudes: the printed bounds, ours, a certified interval, the large-layer
@@ -44,11 +54,11 @@ def overlap(latex: bool, as_json: bool, **asked: Any) -> None:
     """
     from topobounds.analysis.overlap import overlap_report
 
-    work = asked["trials"] * (asked["m"] + asked["n"])
-    label = "counting graphs" if asked["exact"] else f"{asked['trials']} trials"
-    with progress_bar(label, shown=asked["exact"] or work > 2_000_000) as advance:
-        report = overlap_report(**asked, progress=advance)
-    formulas = {"latex": _latex(asked["m"], asked["n"], asked["density"], asked["k"])} if latex else {}
+    work = trials * (m + n)
+    label = "counting graphs" if exact else f"{trials} trials"
+    with progress_bar(label, shown=exact or work > 2_000_000) as advance:
+        report = overlap_report(m, n, k, density=density, exact=exact, trials=trials, seed=seed, progress=advance)
+    formulas = {"latex": _latex(report, density)} if latex else {}
     if as_json:
         print_json(report.to_dict() | formulas)
     elif latex:
@@ -57,10 +67,11 @@ def overlap(latex: bool, as_json: bool, **asked: Any) -> None:
         _print_overlap(report)
 
 
-def _latex(m: int, n: int, density: float | None, k: int | None) -> str:
-    from topobounds.theory.symbolic import overlap_latex
+def _latex(report: "OverlapReport", density: float | None) -> str:
+    from topobounds.layers.shape import Shape
+    from topobounds.theory.symbolic import overlap_latex_of
 
-    return overlap_latex(m, n, density, k)
+    return overlap_latex_of(Shape(report.m, report.n, report.k), density)
 
 
 def _print_overlap(report: "OverlapReport") -> None:

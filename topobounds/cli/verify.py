@@ -1,12 +1,13 @@
 """``topobounds verify``: which claims hold of random layers, or of the matrices in a file."""
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from topobounds._arguments import argument_error, choice
 from topobounds.cli.arguments import Count, Density, Name, spelling
@@ -15,8 +16,29 @@ from topobounds.cli.output import console_on_stdout, decimals, new_table, print_
 if TYPE_CHECKING:
     from topobounds.verification import Verdict
 
+# Options that only go with some of the three sources of layers; the others go with --m and with FILE.
+SOURCES_OF_OPTION = {
+    "tensor": ("FILE",),
+    "density": ("--m",),
+    "support": ("--m",),
+    "strict": ("--m", "FILE", "--replay"),
+    "witness": ("--m", "FILE", "--replay"),
+    "as_json": ("--m", "FILE", "--replay"),
+}
 
-@click.command()
+
+class CommandWithClaims(click.Command):
+    """A command whose help lists the claims; they are loaded for that only."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the id of each claim and what it says."""
+        from topobounds.verification import CLAIMS
+
+        with formatter.section("Claims"):
+            formatter.write_dl([(claim.id, claim.statement) for claim in CLAIMS.values()])
+
+
+@click.command(cls=CommandWithClaims)
 @click.argument("file", required=False, type=Name())
 @click.option("--m", type=Count(1), help="Inputs of the layers to be drawn.")
 @click.option("--n", type=Count(1), help="Outputs of the layers to be drawn.")
@@ -32,109 +54,156 @@ if TYPE_CHECKING:
 @click.option("--tensor", metavar="NAME", help="A matrix of FILE.  [default: all]")
 @click.option("--claim", "claims", multiple=True, metavar="ID", help="A claim; may be repeated.  [default: all]")
 @click.option("--trials", type=Count(1), help="Most samples of a claim.  [default: what takes seconds]")
-@click.option("--confidence", type=float, help="Confidence of each verdict.  [default: 0.999]")
-@click.option("--tolerance", type=float, help="Slack of a bound when the trials are spent.  [default: 0.005]")
+@click.option("--confidence", type=float, default=0.999, show_default=True, help="Confidence of each verdict.")
+@click.option(
+    "--tolerance", type=float, default=0.005, show_default=True, help="Slack of a bound when the trials are spent."
+)
 @click.option("--seed", type=Count(0), help="Seed of all that is drawn.  [default: drawn, and shown]")
 @click.option("--strict", is_flag=True, help="Exit 1 if a claim is violated.")
 @click.option("--witness", metavar="JSON", type=Name(), help="Write what shows the violations again to this file.")
 @click.option("--replay", metavar="JSON", type=Name(), help="Show the violations of a witness file again.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def verify(strict: bool, witness: Path | None, as_json: bool, **what: Any) -> int:
-    """Put the claims of the paper, and ours, to random layers or to the matrices in FILE (.npy, .npz, .safetensors).
+def verify(
+    file: Path | None,
+    m: int | None,
+    n: int | None,
+    k: int | None,
+    density: float | None,
+    support: str | None,
+    distribution: str | None,
+    tensor: str | None,
+    claims: tuple[str, ...],
+    trials: int | None,
+    confidence: float,
+    tolerance: float,
+    seed: int | None,
+    strict: bool,
+    witness: Path | None,
+    replay: Path | None,
+    as_json: bool,
+) -> int:
+    """Test the claims of the paper, and ours, on random layers or on the matrices in FILE (.npy, .npz, .safetensors).
 
     Samples are drawn until a claim is decided or the trials are spent: it holds, is violated or stays undecided. The
-    matrices of FILE are put to the claims as if their weights were exchangeable; those that are not break some.
+    claims are tested on the matrices of FILE as if their weights were exchangeable; those that are not break some.
     """
     if witness is not None and (not witness.name or not witness.parent.is_dir() or witness.is_dir()):
         raise argument_error("--witness", "the name of a file in a folder that exists", str(witness))
+    _check_options(click.get_current_context())
+
+    from topobounds import verification
+
+    for claim in claims:
+        choice("--claim", claim, tuple(verification.CLAIMS))
     with progress_bar("claims") as advance:
-        verdicts = _verdicts_asked_for(what, advance)
-    checks = [verdict.to_dict() for verdict in verdicts]
-    violated = [check["claim"] for check in checks if check["verdict"] == "violated"]
-    if witness is not None:
-        from topobounds.verification import write_witnesses
-
-        write_witnesses(witness, verdicts)
+        if replay is not None:
+            verdicts = verification.replay(replay, advance)
+        elif file is not None:
+            verdicts = verification.verify_file(
+                file,
+                k,
+                tensor=tensor,
+                distribution=distribution,
+                claims=claims or None,
+                trials=trials,
+                confidence=confidence,
+                tolerance=tolerance,
+                seed=seed,
+                progress=advance,
+            )
+        else:
+            verdicts = verification.verify(
+                m,
+                n,
+                k,
+                density=density,
+                support=support,
+                distribution=distribution,
+                claims=claims or None,
+                trials=trials,
+                confidence=confidence,
+                tolerance=tolerance,
+                seed=seed,
+                progress=advance,
+            )
+    if witness is not None and not verification.write_witnesses(witness, verdicts):
+        click.echo(f"No claim is violated, so {witness} is not written.", err=True)
     if as_json:
-        print_json({"checks": checks})
+        print_json({"checks": [verdict.to_dict() for verdict in verdicts]})
     else:
-        _print_checks(checks)
-    return int(strict and bool(violated))
+        _print_verdicts(verdicts)
+    return int(strict and any(verdict.verdict == "violated" for verdict in verdicts))
 
 
-def _verdicts_asked_for(what: dict[str, Any], advance: Callable[..., None]) -> "list[Verdict]":
-    given = {name: value for name, value in what.items() if value not in (None, ())}
-    sources = {"--m": "m" in given or "n" in given, "FILE": "file" in given, "--replay": "replay" in given}
-    if sum(sources.values()) != 1:
-        named = " and ".join(source for source, is_given in sources.items() if is_given) or "none"
-        raise click.UsageError(f"Give exactly one of --m with --n, FILE and --replay, not {named}.")
-    (source,) = (source for source, is_given in sources.items() if is_given)
-    homes = {"tensor": ["FILE"], "density": ["--m"], "support": ["--m"]}
-    for name in given.keys() - {"m", "n", "file", "replay"}:
-        if source not in homes.get(name, ["--m", "FILE"]):
-            raise click.UsageError(f"{spelling(name.removesuffix('s'))} does not go with {source}.")
-
-    from topobounds.verification import CLAIMS, replay, verify, verify_file
-
-    for name in what["claims"]:
-        choice("--claim", name, tuple(CLAIMS))
-    if source == "--replay":
-        return replay(what["replay"], advance)
-    if source == "FILE":
-        return verify_file(given.pop("file"), progress=advance, **given)
-    for name, other in (("m", "--n"), ("n", "--m")):
-        if what[name] is None:
-            raise click.UsageError(f"{other} needs {spelling(name)}.")
-    return verify(progress=advance, **given)
+def _check_options(ctx: click.Context) -> None:
+    """Refuse a call that does not name exactly one source of layers, or options that do not go with it."""
+    typed = [name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    is_named = {"--m": "m" in typed or "n" in typed, "FILE": "file" in typed, "--replay": "replay" in typed}
+    sources = [source for source, named in is_named.items() if named]
+    if len(sources) != 1:
+        raise click.UsageError(
+            f"Give exactly one of --m with --n, FILE and --replay, not {' and '.join(sources) or 'none'}."
+        )
+    for name in typed:
+        if name not in ("m", "n", "file", "replay") and sources[0] not in SOURCES_OF_OPTION.get(name, ("--m", "FILE")):
+            raise click.UsageError(f"{spelling(name.removesuffix('s'))} does not go with {sources[0]}.")
+    if sources == ["--m"] and ("m" not in typed or "n" not in typed):
+        raise click.UsageError("--n needs --m." if "n" in typed else "--m needs --n.")
 
 
-def _print_checks(checks: list[dict[str, Any]]) -> None:
+def _print_verdicts(verdicts: "Sequence[Verdict]") -> None:
     console = console_on_stdout()
-    for _, rows in groupby(checks, key=lambda check: check["tensor"]):
-        group = list(rows)
-        console.print(_checks_sentence(group[0]))
-        columns = ("claim", "put to", "bound", "estimate", "interval", "trials", "verdict")
+    for _, of_tensor in groupby(verdicts, key=lambda verdict: verdict.tensor):
+        group = list(of_tensor)
+        console.print(_layers(group[0]))
+        columns = ("claim", "tested on", "bound", "estimate", "interval", "trials", "verdict")
         table = new_table(*columns)
-        for check in group:
-            place = f"density {check['density']:.4g}, {check['support']}"
-            bound = f"{check['direction']} {_interval(check['bound'])}"
-            found = decimals(check["estimate"]), _interval(check["confidence_interval"]), str(check["trials"])
-            table.add_row(check["claim"], place, bound, *found, check["verdict"])
+        for verdict in group:
+            table.add_row(
+                verdict.claim,
+                f"density {verdict.density:.4g}, {verdict.support}",
+                f"{verdict.direction} {_number_or_interval(verdict.bound)}",
+                decimals(verdict.estimate),
+                _number_or_interval(verdict.confidence_interval),
+                str(verdict.trials),
+                verdict.verdict,
+            )
         print_table(console, table)
         for line in _remarks(group):
             console.print(line)
-        violated = [check for check in group if check["witness"]]
+        violated = [verdict for verdict in group if verdict.witness]
         if violated:  # on one line, however long, so that it can be pasted
             console.print(f"Again: {_command(violated)}", soft_wrap=True)
 
 
-def _checks_sentence(check: dict[str, Any]) -> str:
-    of = f"{check['file']}, {check['tensor']}: " if check["file"] else ""
-    terms = f"distribution {check['distribution']}, seed {check['seed']}, confidence {check['confidence']:g}"
-    return f"{of}{check['m']} x {check['n']}, {terms}"
+def _layers(verdict: "Verdict") -> str:
+    """Return which layers a verdict is about, and on what terms."""
+    source = f"{verdict.file}, {verdict.tensor}: " if verdict.file else ""
+    terms = f"distribution {verdict.distribution}, seed {verdict.seed}, confidence {verdict.confidence:g}"
+    return f"{source}{verdict.m} x {verdict.n}, {terms}"
 
 
-def _remarks(checks: list[dict[str, Any]]) -> Iterator[str]:
+def _remarks(verdicts: "Sequence[Verdict]") -> Iterator[str]:
     """Yield the reasons of what does not hold, each once."""
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for check in checks:
-        if check["verdict"] != "holds":
-            reasons.setdefault((check["verdict"], check["reason"]), []).append(check["claim"])
-    for (verdict, reason), claims in reasons.items():
-        yield f"{verdict.capitalize()}: {', '.join(claims)}. {reason}"
+    claims_by_reason: dict[tuple[str, str], list[str]] = {}
+    for verdict in verdicts:
+        if verdict.verdict != "holds":
+            claims_by_reason.setdefault((verdict.verdict, verdict.reason), []).append(verdict.claim)
+    for (verdict_word, reason), claims in claims_by_reason.items():
+        yield f"{verdict_word.capitalize()}: {', '.join(claims)}. {reason}"
 
 
-def _command(violated: list[dict[str, Any]]) -> str:
+def _command(violated: "Sequence[Verdict]") -> str:
     """Return the command that shows these violations, of the same layers, again."""
-    first = max(violated, key=lambda check: check["density"] < 1)
-    options = {**first["witness"], "tensor": first["tensor"]}
+    first = max(violated, key=lambda verdict: verdict.density < 1)
+    options = {**(first.witness or {}), "tensor": first.tensor}
     del options["claims"]
     if options["distribution"] == "given":
         del options["distribution"]
     words = [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
-    words += [word for check in violated for word in ("--claim", check["claim"])]
-    return shlex.join(["topobounds", "verify", *([first["file"]] if first["file"] else []), *words])
+    words += [word for verdict in violated for word in ("--claim", verdict.claim)]
+    return shlex.join(["topobounds", "verify", *([first.file] if first.file else []), *words])
 
 
-def _interval(value: float | list[float] | None) -> str:
-    return f"[{value[0]:.4f}, {value[1]:.4f}]" if isinstance(value, list) else decimals(value)
+def _number_or_interval(value: float | tuple[float, float] | None) -> str:
+    return f"[{value[0]:.4f}, {value[1]:.4f}]" if isinstance(value, tuple) else decimals(value)

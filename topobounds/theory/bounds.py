@@ -169,6 +169,11 @@ def corollary_3_4_repaired(m: int, n: int, density: float) -> float:
     """
     shape = checked_shape(m, n, None)
     density_fraction("density", density)
+    return corollary_3_4_repaired_of(shape, density)
+
+
+def corollary_3_4_repaired_of(shape: Shape, density: float) -> float:
+    """Return the `corollary_3_4_repaired` of a checked shape and density."""
     cells = cells_at_density(shape.m, shape.n, density)
     if not cells:
         raise argument_error("density", f"at least one of the {shape.cells} cells", density)

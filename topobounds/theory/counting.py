@@ -157,7 +157,12 @@ def exact_overlap_variance(m: int, n: int, k: int | None = None) -> Fraction:
     >>> exact_overlap_variance(3, 3), exact_overlap_variance(2, 2)
     (Fraction(9, 980), Fraction(0, 1))
     """
-    m, n, k = checked_shape(m, n, k)
+    return exact_overlap_variance_of(checked_shape(m, n, k))
+
+
+def exact_overlap_variance_of(shape: Shape) -> Fraction:
+    """Return the `exact_overlap_variance` of a checked shape."""
+    m, n, k = shape
     m, n = max(m, n), min(m, n)
     if n == 1:
         return Fraction(0)

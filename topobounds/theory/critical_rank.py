@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from topobounds._arguments import argument_error, real
 from topobounds._records import Record, plain
-from topobounds.layers.shape import checked_shape
+from topobounds.layers.shape import Shape, checked_shape
 from topobounds.theory._components import FACTOR, components_by_size
 from topobounds.theory._logarithms import UNIT, Ball, FloatArray, ball_sum, log_binomial, log_ratio
 from topobounds.theory.counting import connected_graphs, connected_steps
@@ -257,9 +257,13 @@ def critical_rank_law(m: int, n: int) -> CriticalRankLaw:
     >>> critical_rank_law(3, 4).mean
     Fraction(15839, 2310)
     """
-    m, n, _ = checked_shape(m, n, None)
-    _check_cells(m, n)
-    return _law(m, n)
+    return critical_rank_law_of(checked_shape(m, n, None))
+
+
+def critical_rank_law_of(shape: Shape) -> CriticalRankLaw:
+    """Return the `critical_rank_law` of a layer of a checked shape."""
+    _check_cells(shape.m, shape.n)
+    return _law(shape.m, shape.n)
 
 
 @lru_cache(maxsize=1024)

@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import integers
 from topobounds._records import Record
-from topobounds.layers.shape import checked_shape
-from topobounds.theory.counting import exact_overlap_variance, variance_steps
+from topobounds.layers.shape import Shape, checked_shape
+from topobounds.theory.counting import exact_overlap_variance_of, variance_steps
 from topobounds.theory.overlap import giant_share
 
 LEAST_SIDE = 50  # of a layer for which the limit formula is within about a tenth,
@@ -135,7 +135,7 @@ def known_deviation(m: int, n: int, k: int | None = None) -> Deviation | None:
     if k <= 3 or k == m * n or min(m, n) == 1:  # a bipartite cycle has at least four edges
         return Deviation(0.0, "proved")
     if variance_steps(m, n, k) <= MOST_STEPS:
-        return Deviation(math.sqrt(exact_overlap_variance(m, n, k)), "proved")
+        return Deviation(math.sqrt(exact_overlap_variance_of(Shape(m, n, k))), "proved")
     if min(m, n) >= LEAST_SIDE and LEAST_RANK**2 * m * n <= k**2 and k <= LARGEST_RANK * (m + n - 1):
         return Deviation(math.sqrt(retention_covariance(m, n, k, k)), "limit")
     return None

@@ -155,7 +155,12 @@ def expected_retention(m: int, n: int, ks: Iterable[int]) -> RetentionCurve:
     [(0.0046, 0.8), (0.0213, 0.999)]
     """
     shape = checked_shape(m, n, None)
-    kept = sorted(set(integers("ks", "k", ks, 0, shape.cells)))
+    return expected_retention_of(shape, integers("ks", "k", ks, 0, shape.cells))
+
+
+def expected_retention_of(shape: Shape, ks: Iterable[int]) -> RetentionCurve:
+    """Return the `expected_retention` of a layer of a checked shape, whose own k is not used, at checked ks."""
+    kept = sorted(set(ks))
     points = {k: expected_overlap_of(shape._replace(k=k)) for k in kept}
     below, above = {0: 0.0}, {0: 0.0}
     before = 0

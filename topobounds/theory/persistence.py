@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, integer, real
-from topobounds.layers.shape import checked_shape
+from topobounds.layers.shape import Shape, checked_shape
 from topobounds.supports import check_neurons
 from topobounds.theory._logarithms import UNIT
 from topobounds.theory.counting import counting_steps, exact_expected_ranks
 from topobounds.theory.deviation import LEAST_RANK, LEAST_SIDE, retention_covariance
-from topobounds.theory.enclosure import Enclosure, RetentionCurve, expected_retention
+from topobounds.theory.enclosure import Enclosure, RetentionCurve, expected_retention_of
 
 FloatArray = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -450,7 +450,7 @@ def missing_edges(m: int, n: int) -> MissingEdges:
         lower = np.array([bound.lower for bound in bounds])
         upper = np.array([bound.upper for bound in bounds])
     else:
-        curve = expected_retention(m, n, _ranks_to_enclose(m, n, last))
+        curve = expected_retention_of(Shape(m, n, m + n - 1), _ranks_to_enclose(m, n, last))
         lower, upper = _between(curve, alpha, last)
     for ends in (lower, upper):
         ends.setflags(write=False)

@@ -18,7 +18,8 @@ from scipy.sparse.csgraph import connected_components
 
 from topobounds._arguments import argument_error, choice, integer
 from topobounds.layers import Axis, Conv
-from topobounds.theory.counting import exact_expected_overlap
+from topobounds.layers.shape import Shape
+from topobounds.theory.counting import exact_expected_overlap_of
 from topobounds.theory.critical_weights import checked_conv
 
 MOST_WEIGHTS = 25  # of a group, where all their subsets are summed over
@@ -189,7 +190,7 @@ def expected_channel_overlap(m: int, n: int, taps: int, k: int | None = None) ->
     taps = integer("taps", taps, 1)
     k = m + n - 1 if k is None else integer("k", k, 0, m * n * taps)
     covered = [
-        math.comb(m * n, j) * _surjections(taps, k, j) * exact_expected_overlap(m, n, j)
+        math.comb(m * n, j) * _surjections(taps, k, j) * exact_expected_overlap_of(Shape(m, n, j))
         for j in range(-(-k // taps), min(k, m * n) + 1)
     ]
     return sum(covered, Fraction(0)) / math.comb(m * n * taps, k)

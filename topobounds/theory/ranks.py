@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from topobounds._records import Record
 from topobounds.layers.shape import checked_shape
-from topobounds.theory.enclosure import expected_retention
+from topobounds.theory.enclosure import expected_retention_of
 
 FloatArray = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -98,8 +98,9 @@ def expected_ranks(m: int, n: int) -> ExpectedRanks:
     >>> bool(below[0] <= 4 - 9 / 126 <= above[0])  # 9 of the 126 sets of 4 cells are cycles
     True
     """
-    m, n, alpha = checked_shape(m, n, None)
-    curve = expected_retention(m, n, [0, *_chosen(m, n), m * n])
+    shape = checked_shape(m, n, None)
+    m, n, alpha = shape
+    curve = expected_retention_of(shape, [0, *_chosen(m, n), m * n])
     lower = np.array(curve.lower) * alpha * (1 - 2.0**-50)
     upper = np.minimum(np.array(curve.upper) * alpha * (1 + 2.0**-50), alpha)
     return ExpectedRanks(m, n, np.array(curve.ks, float), lower, upper)

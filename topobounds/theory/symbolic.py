@@ -19,8 +19,8 @@ from sympy import Expr, Min, Rational, Sum, Symbol, digamma, harmonic
 
 from topobounds._arguments import argument_error, as_written, choice, density_fraction, integer, real
 from topobounds._records import Record
-from topobounds.layers.shape import checked_shape
-from topobounds.theory.paper import corollary_3_4, printed_sum
+from topobounds.layers.shape import Shape, checked_shape
+from topobounds.theory.paper import corollary_3_4_of, printed_sum
 
 FORMS = ("sum", "closed")
 MOST_EXACT = 64  # terms of a sum that may have a denominator short enough to be printed
@@ -251,9 +251,15 @@ def exact_corollary_3_4(inputs: int, outputs: int, density: Fraction) -> Fractio
     >>> exact_corollary_3_4(8, 8, Fraction(1, 4))
     Fraction(129944, 135135)
     """
-    a, b = integer("m", inputs, 1), integer("n", outputs, 1)
+    shape = checked_shape(inputs, outputs, None)
     density_fraction("density", density)
-    claim = corollary_3_4(a, b, density)
+    return _exact_corollary_3_4_of(shape, density)
+
+
+def _exact_corollary_3_4_of(shape: Shape, density: Fraction) -> Fraction:
+    """Return `exact_corollary_3_4` of a checked shape and density."""
+    a, b, _ = shape
+    claim = corollary_3_4_of(shape, density)
     if claim.value is None:
         raise argument_error("density", f"enough to connect the layer: {claim.reason.rstrip('.')}", float(density))
     return Fraction(1) if min(a, b) == 1 else min(Fraction(1), _exact_sum(a, b, Fraction(density) * a * b))
@@ -327,40 +333,49 @@ def overlap_latex(inputs: int, outputs: int, density: float | None = None, k: in
     \mathbb{E}[X] &\ge \frac{1}{m + n - 1} \sum_{i=0}^{\min(m, n)} \frac{(m - i)(n - i)}{m n - i} = \frac{16}{55}
     \end{align*}
     """
-    a, b, kept = checked_shape(inputs, outputs, k)
+    shape = checked_shape(inputs, outputs, k)
+    if density is not None:
+        density_fraction("density", density)
+    return overlap_latex_of(shape, density)
+
+
+def overlap_latex_of(shape: Shape, density: float | None) -> str:
+    """Return the `overlap_latex` of a checked shape and density."""
+    a, b, _ = shape
     eta = rf"\eta_\tau &= {sympy.latex(eta_tau_expression())} {_equals(Fraction(a * b, a + b - 1))}"
-    lines = [eta, *_printed_lines(a, b, kept, density)]
+    lines = [eta, *_printed_lines(shape, density)]
     comments = [line for line in lines if line.startswith("%")]
     formulas = " \\\\\n".join(line for line in lines if line not in comments)
     return "\n".join([*comments, r"\begin{align*}", formulas, r"\end{align*}"])
 
 
-def _printed_lines(a: int, b: int, k: int, density: float | None) -> Iterator[str]:
+def _printed_lines(shape: Shape, density: float | None) -> Iterator[str]:
     """Yield the line of Theorem 3.3 and, at a density, that of Corollary 3.4; comments for those left out."""
+    a, b, k = shape
     if k != a + b - 1:
         claims = "Theorem 3.3" if density is None else "Theorem 3.3 and Corollary 3.4"
         yield f"% Left out: {claims}, about the {a + b - 1} largest weights, not {k}."
     elif min(a, b) == 1:
         yield r"\mathbb{E}[X] &= 1"
     else:
-        yield rf"\mathbb{{E}}[X] &\ge {_latex_sum(m * n)} {_equals(_bound_at(a, b, Fraction(1)))}"
+        yield rf"\mathbb{{E}}[X] &\ge {_latex_sum(m * n)} {_equals(_bound_at(shape, Fraction(1)))}"
     if density is None or k != a + b - 1:
         return
-    claim = corollary_3_4(a, b, density)
+    claim = corollary_3_4_of(shape, density)
     if claim.value is None:
         yield f"% Left out: Corollary 3.4, undefined at density {density}. {claim.reason}"
     elif min(a, b) > 1:
         note = r" \quad\text{(as printed; false for } p < 1 \text{)}"
-        value = _equals(_bound_at(a, b, as_written(density)))
+        value = _equals(_bound_at(shape, as_written(density)))
         bound = rf"\min\Bigl(1, {_latex_sum(p * m * n)}\Bigr) {value}, \quad p = {density}"
         yield rf"\mathbb{{E}}[X] &\ge {bound}{note if density < 1 else ''}"
 
 
-def _bound_at(a: int, b: int, density: Fraction) -> Fraction | float:
+def _bound_at(shape: Shape, density: Fraction) -> Fraction | float:
     """Return the printed bound, clipped at 1; as a fraction where that may be short."""
-    if min(a, b) <= MOST_EXACT:
-        return exact_corollary_3_4(a, b, density)
-    value = corollary_3_4(a, b, density).value
+    if min(shape.m, shape.n) <= MOST_EXACT:
+        return _exact_corollary_3_4_of(shape, density)
+    value = corollary_3_4_of(shape, density).value
     assert value is not None
     return Fraction(1) if value == 1 else value
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 from topobounds._arguments import real
 from topobounds._records import Record
 from topobounds.layers.shape import checked_shape
-from topobounds.theory.critical_rank import connection_probability, critical_rank_law
+from topobounds.theory.critical_rank import connection_probability, critical_rank_law, critical_rank_law_of
 
 __all__ = ["CriticalRank", "connection_probability", "critical_rank", "critical_rank_quantile"]
 
@@ -105,8 +105,9 @@ def critical_rank(m: int, n: int) -> CriticalRank:
     >>> round(rank.density, 4), round(rank.eta_magnitude), round(rank.eta_tau)
     (0.0232, 43, 217)
     """
-    m, n, alpha = checked_shape(m, n, None)
-    law = critical_rank_law(m, n)
+    shape = checked_shape(m, n, None)
+    law = critical_rank_law_of(shape)
+    m, n, alpha = shape
     low, median, high = (int(interval.upper) for interval in (law.low, law.median, law.high))
     exact_or_interval = law.mean
     if isinstance(exact_or_interval, Fraction):

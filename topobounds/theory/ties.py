@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from topobounds._arguments import argument_error, integer
 from topobounds.layers.shape import checked_shape
-from topobounds.theory.enclosure import Enclosure, expected_overlap
+from topobounds.theory.enclosure import Enclosure, expected_overlap_of
 
 
 def tied_expected_overlap(m: int, n: int, above: int, at_least: int) -> Enclosure:
@@ -55,10 +55,12 @@ def tied_expected_overlap(m: int, n: int, above: int, at_least: int) -> Enclosur
     >>> f"{overlap.lower:.4f} {overlap.upper:.4f}"
     '0.7987 0.8323'
     """
-    m, n, _ = checked_shape(m, n, None)
-    above = integer("above", above, 0, m * n)
-    at_least = integer("at_least", at_least, above, m * n)
-    return Enclosure(expected_overlap(m, n, above).lower, expected_overlap(m, n, at_least).upper)
+    shape = checked_shape(m, n, None)
+    above = integer("above", above, 0, shape.cells)
+    at_least = integer("at_least", at_least, above, shape.cells)
+    below = expected_overlap_of(shape._replace(k=above))
+    beyond = expected_overlap_of(shape._replace(k=at_least))
+    return Enclosure(below.lower, beyond.upper)
 
 
 def tie_counts(magnitudes: Iterable[SupportsFloat] | NDArray[Any], k: int) -> tuple[int, int]:

@@ -25,7 +25,8 @@ CONVENTIONS = ("balwani", "rieck")
 class PersistenceDiagram(Record):
     """The zero-dimensional persistence diagram of a layer's superlevel filtration.
 
-    ``numpy.asarray(diagram)`` gives the finite points, shape (k, 2), columns birth and death, in order of entry.
+    ``numpy.asarray(diagram)`` gives the finite points, shape (k, 2), columns birth and death, in order of entry. Deaths
+    lie below births there, which other software takes for points that do not count; it is to be given `as_sublevel`.
 
     Attributes
     ----------
@@ -94,10 +95,36 @@ class PersistenceDiagram(Record):
         Returns
         -------
         list of (dimension, (birth, death))
-            What ``gudhi.SimplexTree.persistence`` gives and gudhi's plots take.
+            What ``gudhi.SimplexTree.persistence`` gives and gudhi's plots take. Its distances take `as_sublevel`.
         """
         finite = [(0, (-1.0, -death)) for death in self.deaths.tolist()]
         return finite + [(0, (-1.0, math.inf))] * self.n_essential
+
+    def as_sublevel(self, *, essential: bool = False) -> NDArray[np.float64]:
+        """Return the diagram of the sublevel filtration of ``1 - |w| / w_max``, births below deaths.
+
+        It is the same diagram upside down: distances stay as they are, and a death is the point's persistence. gudhi's
+        distances and persim take it as it is.
+
+        Parameters
+        ----------
+        essential : bool
+            Also give a row (0, infinity) for each class that never dies; gudhi takes them, persim leaves them out.
+
+        Returns
+        -------
+        ndarray of float64 of shape (k, 2)
+            Births, which are 0, and deaths, in order of entry.
+
+        Examples
+        --------
+        >>> persistence_diagram([[4.0, 2.0], [3.0, 1.0]]).as_sublevel().tolist()
+        [[0.0, 0.0], [0.0, 0.25], [0.0, 0.5]]
+        """
+        deaths = 1.0 - self.deaths
+        if essential:
+            deaths = np.append(deaths, np.full(self.n_essential, math.inf))
+        return np.stack([np.zeros(deaths.size), deaths], axis=1)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:

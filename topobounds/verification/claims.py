@@ -10,8 +10,8 @@ from functools import partial
 
 import numpy as np
 
-from topobounds.theory.bounds import BOUNDS, Bound, boruvka_bound, corollary_3_4_repaired
-from topobounds.theory.overlap import overlap_limit
+from topobounds.theory.bounds import BOUNDS, Bound, boruvka_bound_of, corollary_3_4_repaired_of
+from topobounds.theory.overlap import overlap_limit_of
 from topobounds.theory.paper import PrintedClaim
 from topobounds.theory.supports import support_bound
 from topobounds.verification import checks, kinds
@@ -86,14 +86,14 @@ class Claim:
 
 def _repaired(setting: Setting) -> Interval:
     if setting.mask is None and setting.k is None:
-        return corollary_3_4_repaired(setting.m, setting.n, setting.density), 1.0
+        return corollary_3_4_repaired_of(setting.shape, setting.density), 1.0
     if setting.mask is None:
-        return boruvka_bound(setting.m, setting.n, setting.kept), 1.0
+        return boruvka_bound_of(setting.shape), 1.0
     return support_bound(setting.mask, setting.k), 1.0
 
 
 def _limit(setting: Setting) -> Interval:
-    limit = overlap_limit(setting.m, setting.n, setting.kept)
+    limit = overlap_limit_of(setting.shape)
     error = 1 / min(setting.m, setting.n)
     return max(0.0, limit - error), min(1.0, limit + error)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from topobounds.pruning import magnitude_mask
-from topobounds.theory.enclosure import expected_overlap
+from topobounds.theory.enclosure import expected_overlap_of
 from topobounds.theory.overlap import spread
 from topobounds.verification import draws
 from topobounds.verification.draws import Matrix, Setting
@@ -41,7 +41,7 @@ MOST_MATRICES = 100
 
 def enclosure(setting: Setting) -> Interval:
     """Return the certified enclosure of E[X_k] of the complete layer."""
-    interval = expected_overlap(setting.m, setting.n, setting.kept)
+    interval = expected_overlap_of(setting.shape)
     return interval.lower, interval.upper
 
 

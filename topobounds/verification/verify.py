@@ -261,7 +261,7 @@ def _verdicts(setting: Setting, chosen: list[Claim] | None, terms: Terms) -> lis
     misfits = {claim.id: reason for claim in CLAIMS.values() if (reason := claim.misfit(setting))}
     for claim in chosen or ():
         if claim.id in misfits:
-            raise ValueError(f"Claim '{claim.id}' cannot be put to these layers: {misfits[claim.id]}")
+            raise ValueError(f"Claim '{claim.id}' cannot be tested on these layers: {misfits[claim.id]}")
     claims = [claim for claim in chosen or CLAIMS.values() if claim.id not in misfits]
     if setting.weights is not None and setting.distribution == "given":
         subject = Subject(setting.weights)

@@ -7,16 +7,19 @@ on the wrong side of the bound, with its overlap. A matrix that came from a file
 
 import hashlib
 import json
+import math
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from topobounds._arguments import argument_error
+from topobounds._arguments import argument_error, density_fraction, integer, real
 from topobounds._files import check_regular, read_regular, write_whole
 from topobounds.supports import check_memory
 from topobounds.verification.claims import CLAIMS, Claim
@@ -27,6 +30,8 @@ from topobounds.weights import weight_matrix
 
 FORMAT, VERSION = "topobounds witnesses", 1
 MOST_CELLS = 1_000_000  # of a matrix that is written out; a larger one the seed draws again
+LARGEST = sys.float_info.max
+SAME = 1e-12  # relative difference of equal numbers, whose last digits another processor may add up otherwise
 CALL = ("claims", "m", "n", "k", "density", "support", "distribution", "trials", "confidence", "tolerance", "seed")
 
 
@@ -90,8 +95,9 @@ def replay(path: str | os.PathLike[str], progress: Progress | None = None) -> li
     Raises
     ------
     ValueError
-        If the file is no witness file, a matrix in it does not show what the file says, or the file of weights that it
-        names is another than it was.
+        If the file is no witness file, the call finds another density, bound, estimate or number of trials than the
+        file says, a matrix in it does not show what it says, or the file of weights that it names is another than it
+        was.
     OSError
         If one of these files cannot be read; the message names it.
     """
@@ -107,7 +113,7 @@ def replay(path: str | os.PathLike[str], progress: Progress | None = None) -> li
     verdicts = []
     for number, witness in enumerate(witnesses, 1):
         try:
-            verdicts += _replayed(witness, progress)
+            verdicts.append(_replayed(witness, progress))
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError) as error:
             raise ValueError(f"Witness {number} of {path} cannot be replayed: {_in_words(error)}.") from None
     return verdicts
@@ -157,9 +163,25 @@ def _setting(verdict: Verdict, witness: dict[str, Any] | None) -> Setting:
     return Setting(verdict.m, verdict.n, k, verdict.density, verdict.support, verdict.distribution, verdict.seed)
 
 
-def _replayed(witness: dict[str, Any], progress: Progress | None) -> list[Verdict]:
-    if not isinstance(witness["claims"], list) or not witness["claims"]:
+def _replayed(witness: dict[str, Any], progress: Progress | None) -> Verdict:
+    """Return what the call of a witness finds now, if that is what the witness says."""
+    claims = witness["claims"]
+    if not isinstance(claims, list) or not claims:
         raise ValueError("it names no claim")
+    if len(claims) > 1:
+        raise ValueError(f"it names {len(claims)} claims, not one")
+    integer("seed", witness["seed"], 0)  # without one, another would be drawn
+    numbers = _numbers(witness)
+    (verdict,) = _called(witness, progress)
+    if "matrix" in witness:
+        claim = CLAIMS[verdict.claim]
+        claim.kind.check_example(claim, _setting(verdict, witness), _unpacked(witness["matrix"]), witness)
+    _compare(numbers, verdict)
+    return verdict
+
+
+def _called(witness: dict[str, Any], progress: Progress | None) -> list[Verdict]:
+    """Return the verdicts of the call that a witness describes, on its matrix or its file where it has one."""
     call = {name: witness[name] for name in CALL if name in witness} | {"progress": progress}
     if "sha256" in witness:
         if _sha256(witness["file"]) != witness["sha256"]:
@@ -167,11 +189,29 @@ def _replayed(witness: dict[str, Any], progress: Progress | None) -> list[Verdic
         return verify_file(witness["file"], tensor=witness["tensor"], **call)
     if "weights" in witness:
         return verify(weights=_unpacked(witness["weights"]), **call)
-    verdicts = verify(**call)
-    if "matrix" in witness:
-        claim = CLAIMS[witness["claims"][0]]
-        claim.kind.check_example(claim, _setting(verdicts[0], witness), _unpacked(witness["matrix"]), witness)
-    return verdicts
+    return verify(**call)
+
+
+def _numbers(witness: dict[str, Any]) -> dict[str, list[float]]:
+    """Return the numbers in a witness that the call must find again; given weights have their own density."""
+    numbers = {}
+    if "sha256" not in witness and "weights" not in witness:
+        numbers["density"] = [density_fraction("density", witness["density"])]
+    for name in ("bound", "estimate", "trials_used"):
+        values = witness[name] if isinstance(witness[name], list) else [witness[name]]
+        numbers[name] = [real(name, value, "a finite number", -LARGEST, LARGEST) for value in values]
+    return numbers
+
+
+def _compare(numbers: dict[str, list[float]], verdict: Verdict) -> None:
+    """Refuse numbers of a witness that are not those of the verdict found again."""
+    found = verdict.to_dict() | {"trials_used": verdict.trials}
+    for name, values in numbers.items():
+        again = found[name] if isinstance(found[name], list) else [found[name]]
+        is_same = len(values) == len(again) and None not in again
+        if not is_same or not all(map(partial(math.isclose, rel_tol=SAME), values, again)):
+            stated = values if len(values) != 1 else values[0]
+            raise ValueError(f"its '{name}' is {stated}, but {found[name]} is found again")
 
 
 def _packed(matrix: Matrix) -> dict[str, Any]:

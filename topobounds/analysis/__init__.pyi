@@ -1,0 +1,3 @@
+from . import compression, model, overlap
+
+__all__ = ["compression", "model", "overlap"]

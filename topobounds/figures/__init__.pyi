@@ -1,0 +1,3 @@
+from . import publish, record
+
+__all__ = ["publish", "record"]
