@@ -1,15 +1,21 @@
-"""One layer read for a null hypothesis: its magnitudes, its support, and the ranks of its spanning forest."""
+"""One layer or kernel read for a null hypothesis: its magnitudes, its support, and its spanning forest."""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds.chance.magnitudes import largest_magnitudes
+from topobounds.chance.orders import live_taps
+from topobounds.layers import Conv
 from topobounds.theory.persistence import sufficient_rank
 from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
-from topobounds.weights import mask_matrix, weight_matrix
+from topobounds.weights import mask_matrix, weight_array, weight_matrix
+
+if TYPE_CHECKING:
+    from topobounds.topology.convolution import CriticalWeights
 
 FloatArray = NDArray[np.float64]
 
@@ -42,8 +48,17 @@ class MeasuredLayer:
     largest: FloatArray
 
     @classmethod
-    def of(cls, weights: ArrayLike, mask: ArrayLike | None) -> "MeasuredLayer":
+    def of(
+        cls, weights: ArrayLike, mask: ArrayLike | None = None, forest: SpanningForest | None = None
+    ) -> "MeasuredLayer":
         """Read a layer and its largest magnitudes.
+
+        Parameters
+        ----------
+        weights, mask
+            As in `maximum_spanning_forest`.
+        forest : SpanningForest, optional
+            The forest of these weights under this mask, where it is known; its rows may be their columns.
 
         Raises
         ------
@@ -54,7 +69,8 @@ class MeasuredLayer:
         support = None if mask is None else mask_matrix(mask, matrix.shape)
         if support is not None and support.all():
             support = None
-        forest = maximum_spanning_forest(matrix, support)
+        if forest is None:
+            forest = maximum_spanning_forest(matrix, support)
         if support is None:
             largest, zeros = largest_magnitudes(matrix, sufficient_rank(*forest.shape))
             return cls(matrix, None, forest, matrix.size - zeros, largest)
@@ -86,3 +102,63 @@ class MeasuredLayer:
         if self.largest.size == self.n_weights:
             return self.largest
         return np.sort(np.abs(self.matrix.astype(np.float64)).ravel())[::-1][: self.n_weights]
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredKernel:
+    """The kernel of a convolution and its critical weights.
+
+    Attributes
+    ----------
+    kernel : ndarray of floats of shape ``conv.weight_shape``
+        The weights.
+    conv : Conv
+        The geometry.
+    present : ndarray of bool of that shape
+        The weights that are not zero and, under a mask, not masked.
+    critical : CriticalWeights
+        Of the weights that are present.
+    """
+
+    kernel: NDArray[Any]
+    conv: Conv
+    present: NDArray[np.bool_]
+    critical: "CriticalWeights"
+
+    @classmethod
+    def of(
+        cls,
+        weights: ArrayLike,
+        conv: Conv,
+        mask: ArrayLike | None = None,
+        critical: "CriticalWeights | None" = None,
+    ) -> "MeasuredKernel":
+        """Read a kernel.
+
+        Parameters
+        ----------
+        weights, conv, mask
+            As in `critical_kernel_weights`.
+        critical : CriticalWeights, optional
+            What that returns, where it is known.
+
+        Raises
+        ------
+        ValueError
+            As `critical_kernel_weights`.
+        """
+        from topobounds.topology.convolution import critical_kernel_weights  # noqa: PLC0415 (loads numba)
+
+        if critical is None:
+            critical = critical_kernel_weights(weights, conv, mask)
+        kernel = weight_array(weights)
+        present = kernel != 0
+        if mask is not None:
+            present &= np.asarray(mask, np.bool_)
+        return cls(kernel, conv, present, critical)
+
+    @cached_property
+    def live(self) -> NDArray[np.bool_]:
+        """The weights that are present and make an edge: some may read only padding."""
+        live: NDArray[np.bool_] = self.present & live_taps(self.conv)
+        return live
