@@ -83,3 +83,14 @@ def sort_keys(keys: Keys, spare: Keys) -> Keys:
             places[digit] += 1
         source, target = target, source
     return source
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def add_squares(weights: NDArray[Any]) -> tuple[Any, Any]:
+    """Return the sum of the squares of floats, in double precision, and how many of them are not 0."""
+    total, nonzero = 0.0, 0
+    for weight in weights:
+        wide = np.float64(weight)
+        total += wide * wide
+        nonzero += weight != 0
+    return total, nonzero
