@@ -64,7 +64,7 @@ def default_trials(n_neurons: int) -> int:
 
 
 def expected_columns(
-    weights: NDArray[Any], layer: TensorLayer, topology: Topology, trials: int | None, seed: int
+    weights: NDArray[Any], layer: TensorLayer, topology: Topology, n_nonzero: int, trials: int | None, seed: int
 ) -> dict[str, Any]:
     """Return the columns of chance of a `LayerReport`.
 
@@ -76,6 +76,8 @@ def expected_columns(
         Its shape.
     topology : Topology
         Of these weights.
+    n_nonzero : int
+        How many of them are not zero.
     trials : int or None
         Random orders where there is sampling: 0 for none, at least 2, or None for `default_trials`.
     seed : int
@@ -88,12 +90,12 @@ def expected_columns(
     """
     count = default_trials(layer.n_vertices) if trials is None else trials
     sampling = Sampling(count, seed) if count else None
-    overlap, persistence, full = _nulls(weights, layer, topology, sampling)
+    overlap, persistence = _nulls(weights, layer, topology, n_nonzero, sampling)
     reasons = [null.reason for null in (overlap, persistence) if null.reason]
     columns = _of_overlap(overlap) | _of_persistence(persistence)
     if isinstance(layer, Conv):
         reasons.append(NO_LAW_OF_KERNELS)
-    elif full:
+    elif n_nonzero == layer.n_weights:
         columns |= _of_critical_rank(layer)
     elif overlap.alpha:
         reasons.append(NO_LAW_WITH_ZEROS)
@@ -106,19 +108,17 @@ def expected_columns(
 
 
 def _nulls(
-    weights: NDArray[Any], layer: TensorLayer, topology: Topology, sampling: Sampling | None
-) -> tuple[OverlapNull, PersistenceNull, bool]:
-    """Return both nulls, and whether the layer is a matrix without zeros."""
+    weights: NDArray[Any], layer: TensorLayer, topology: Topology, n_nonzero: int, sampling: Sampling | None
+) -> tuple[OverlapNull, PersistenceNull]:
     (forest,) = topology.forests
     if isinstance(forest, SpanningForest):
-        matrix = MeasuredLayer.of(weights, forest=forest)
+        matrix = MeasuredLayer.of(weights, forest=forest, n_nonzero=n_nonzero)
         return (
             layer_overlap_null(matrix, forest.alpha, sampling),
             layer_persistence_null(matrix, ORDER, sampling, on_uniform_supports=False),
-            matrix.n_weights == matrix.matrix.size,
         )
     kernel = MeasuredKernel.of(weights, cast(Conv, layer), critical=forest)
-    return kernel_overlap_null(kernel, None, sampling), kernel_persistence_null(kernel, ORDER, sampling), False
+    return kernel_overlap_null(kernel, None, sampling), kernel_persistence_null(kernel, ORDER, sampling)
 
 
 def _of_overlap(null: OverlapNull) -> dict[str, Any]:

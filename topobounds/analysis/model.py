@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from topobounds._arguments import argument_error
 from topobounds._records import Record, html_table
@@ -13,6 +13,8 @@ from topobounds.analysis.expected import NO_GRAPH, NOT_ASKED, checked_seed, chec
 from topobounds.layers import TensorLayer
 from topobounds.theory.compression import compression
 from topobounds.topology.moments import weight_moments
+from topobounds.topology.tensors import Topology, graph_topology
+from topobounds.weights import as_array, check_finite
 
 
 @dataclass(frozen=True)
@@ -298,8 +300,6 @@ def layer_report(
     >>> round(report.overlap_expected, 3), round(report.overlap_z, 1), report.overlap_status
     (0.84, 0.5, 'certified')
     """
-    from topobounds.weights import as_array, check_finite
-
     trials = checked_trials(trials)
     seed = checked_seed(seed)
     array = as_array("weights", weights)
@@ -311,8 +311,11 @@ def layer_report(
         raise argument_error("weights", f"the {layer.n_weights} weights of {layer}", array.shape)
     implied = [compression(layer, convention) for convention in ("paper", "toeplitz")] if layer else []
     eta_tau, eta_tau_toeplitz = (c.ratio for c in implied) if implied else (None, None)
-    measured = _measured(array, layer, inputs_first, (trials, seed) if chance else None)
+    topology = None if layer is None else graph_topology(layer, array)
     moments = weight_moments(array)
+    columns = {"chance_reason": NO_GRAPH if layer is None else NOT_ASKED}
+    if layer is not None and topology is not None and chance:
+        columns = expected_columns(array, layer, topology, moments.nonzero, trials, seed)
     return LayerReport(
         name=name,
         kind=kind,
@@ -327,23 +330,20 @@ def layer_report(
         calls=calls,
         reason=" ".join(r for r in (reason, *(c.reason for c in implied)) if r) or None,
         neurons=neurons,
-        **measured,
+        **_measured(topology, inputs_first=_inputs_first(array.shape, layer) if inputs_first is None else inputs_first),
+        **columns,
     )
 
 
-def _measured(
-    weights: NDArray[Any], layer: TensorLayer | None, inputs_first: bool | None, sampling: tuple[int | None, int] | None
-) -> dict[str, Any]:
-    """Return what the weights say and what chance gives; None for each where the layer has no known graph."""
-    if layer is None:
-        names = ("alpha", "components", "critical", "critical_rank", "overlap", "neural_persistence")
-        return {**dict.fromkeys(names), "chance_reason": NO_GRAPH}
-    from topobounds.topology.tensors import graph_topology
+def _inputs_first(shape: tuple[int, ...], layer: TensorLayer | None) -> bool:
+    return layer is not None and shape == (layer.n_inputs, layer.n_outputs)
 
-    topology = graph_topology(layer, weights)
+
+def _measured(topology: Topology | None, *, inputs_first: bool) -> dict[str, Any]:
+    """Return what the weights say; None for each where the layer has no known graph."""
+    if topology is None:
+        return dict.fromkeys(("alpha", "components", "critical", "critical_rank", "overlap", "neural_persistence"))
     (forest,) = topology.forests
-    if inputs_first is None:
-        inputs_first = weights.shape == (layer.n_inputs, layer.n_outputs)
     deficit = topology.deficit(inputs_first=inputs_first)
     return {
         "alpha": topology.alpha,
@@ -356,7 +356,6 @@ def _measured(
         "silent_inputs": deficit.silent_inputs,
         "silent_outputs": deficit.silent_outputs,
         "fragments": deficit.fragments,
-        **(expected_columns(weights, layer, topology, *sampling) if sampling else {"chance_reason": NOT_ASKED}),
     }
 
 

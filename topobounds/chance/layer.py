@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds.chance.magnitudes import largest_magnitudes
+from topobounds.chance.magnitudes import Largest, largest_magnitudes
 from topobounds.chance.orders import live_taps
 from topobounds.layers import Conv
 from topobounds.theory.persistence import sufficient_rank
@@ -35,23 +35,24 @@ class MeasuredLayer:
         The mask; None if it is True everywhere.
     forest : SpanningForest
         Of the weights of the mask that are not zero.
-    n_weights : int
-        How many these are.
-    largest : ndarray of float64
-        The largest of their magnitudes, falling: all, or as many as were wanted or more.
+    n_nonzero : int or None
+        How many these are, where it has been counted.
     """
 
     matrix: NDArray[Any]
     support: NDArray[np.bool_] | None
     forest: SpanningForest
-    n_weights: int
-    largest: FloatArray
+    n_nonzero: int | None = None
 
     @classmethod
     def of(
-        cls, weights: ArrayLike, mask: ArrayLike | None = None, forest: SpanningForest | None = None
+        cls,
+        weights: ArrayLike,
+        mask: ArrayLike | None = None,
+        forest: SpanningForest | None = None,
+        n_nonzero: int | None = None,
     ) -> "MeasuredLayer":
-        """Read a layer and its largest magnitudes.
+        """Read a layer.
 
         Parameters
         ----------
@@ -59,6 +60,8 @@ class MeasuredLayer:
             As in `maximum_spanning_forest`.
         forest : SpanningForest, optional
             The forest of these weights under this mask, where it is known; its rows may be their columns.
+        n_nonzero : int, optional
+            The weights of the mask that are not zero, where they have been counted.
 
         Raises
         ------
@@ -71,12 +74,26 @@ class MeasuredLayer:
             support = None
         if forest is None:
             forest = maximum_spanning_forest(matrix, support)
-        if support is None:
-            largest, zeros = largest_magnitudes(matrix, sufficient_rank(*forest.shape))
-            return cls(matrix, None, forest, matrix.size - zeros, largest)
-        values = np.abs(matrix[support].astype(np.float64))
+        return cls(matrix, support, forest, n_nonzero)
+
+    @cached_property
+    def _sorted(self) -> Largest:
+        """The largest magnitudes: all, or as many as are wanted or more."""
+        if self.support is None:
+            return largest_magnitudes(self.matrix, sufficient_rank(*self.forest.shape))
+        values = np.abs(self.matrix[self.support].astype(np.float64))
         values = np.sort(values[values > 0])[::-1]
-        return cls(matrix, support, forest, values.size, values)
+        return Largest(values, self.matrix.size - values.size)
+
+    @property
+    def largest(self) -> FloatArray:
+        """The largest |w|, falling: all, or as many as are wanted or more."""
+        return self._sorted.values
+
+    @property
+    def n_weights(self) -> int:
+        """Weights of the mask that are not zero."""
+        return self.matrix.size - self._sorted.zeros if self.n_nonzero is None else self.n_nonzero
 
     @property
     def shape(self) -> tuple[int, int]:

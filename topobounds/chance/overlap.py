@@ -24,6 +24,7 @@ from topobounds.montecarlo import simulate_overlap
 from topobounds.theory._logarithms import UNIT
 from topobounds.theory.deviation import Deviation, known_deviation
 from topobounds.theory.enclosure import Enclosure, expected_overlap
+from topobounds.topology.moments import weight_moments
 from topobounds.weights import order_keys
 
 
@@ -139,7 +140,7 @@ def overlap_null(
     if conv is not None:
         kernel = MeasuredKernel.of(weights, conv, mask)
         return kernel_overlap_null(kernel, None if k is None else integer("k", k, 0, kernel.kernel.size), sampling)
-    layer = MeasuredLayer.of(weights, mask)
+    layer = MeasuredLayer.of(weights, mask, n_nonzero=weight_moments(weights).nonzero if mask is None else None)
     m, n = layer.shape
     return layer_overlap_null(layer, layer.forest.alpha if k is None else integer("k", k, 0, m * n), sampling)
 
