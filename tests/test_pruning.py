@@ -389,13 +389,14 @@ def test_a_method_has_one_name_and_its_aliases():
         assert pruning_method(alias) is METHODS[name]
         one, other = (network_masks([weights], 15, method=method)[0] for method in (alias, name))
         np.testing.assert_array_equal(one, other)
-    assert list(METHODS) == ["magnitude", "t-imp", "random", "shuffled"]
-    assert [method.counted_by.name for method in METHODS.values()] == ["magnitude", "t-imp", "random", "t-imp"]
+    assert list(METHODS) == ["magnitude", "t-imp", "random", "shuffled", "effective"]
+    counted_by = [method.counted_by.name for method in METHODS.values()]
+    assert counted_by == ["magnitude", "t-imp", "random", "t-imp", "effective"]
 
 
 @pytest.mark.parametrize("name", ["best", None, 3, ["imp"]])
 def test_a_method_that_there_is_not(name):
-    names = "'magnitude', 't-imp', 'random', 'shuffled'"
+    names = "'magnitude', 't-imp', 'random', 'shuffled', 'effective'"
     with pytest.raises(ValueError, match=rf"^Argument 'method' must be one of {names}, not "):
         pruning_method(name)
     with pytest.raises(ValueError, match=r"^Argument 'method' must be one of 'imp', 't-imp', 'random', 'shuffled'"):
@@ -475,7 +476,7 @@ def test_the_schedules_of_the_literature():
         (lambda w: network_masks([w], 3, method="random"), "'seed' must be a non-negative integer, not None"),
         (
             lambda w: network_masks([w], 3, method="best"),
-            "'method' must be one of 'magnitude', 't-imp', 'random', 'shuffled', not 'best'",
+            "'method' must be one of 'magnitude', 't-imp', 'random', 'shuffled', 'effective', not 'best'",
         ),
         (lambda w: network_masks([w], 6, scope="each"), "'scope' must be one of 'local', 'global'"),
         (lambda w: network_masks([], 3), "'layers' must be a mapping or list of at least one layer"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from topobounds.layers import Conv, LayerTensor
 from topobounds.layers.tensors import GATES, numbered_parts
-from topobounds.pruning import METHODS
+from topobounds.pruning import METHODS as EVERY_METHOD
 from topobounds.topology.convolution import critical_kernel_weights
 from topobounds.topology.persistence import neural_persistence
 from topobounds.topology.spanning import maximum_spanning_forest
@@ -24,6 +24,7 @@ from torch_bridge.experiment.topology_records import (
     training_record,
 )
 
+METHODS = [name for name, method in EVERY_METHOD.items() if not method.by_paths]
 CONV = Conv(4, 6, (3, 3), (5, 5), padding=1)
 LAYERS = [
     LayerTensor("dense", (12, 9)),
