@@ -313,7 +313,7 @@ def layer_report(
     eta_tau, eta_tau_toeplitz = (c.ratio for c in implied) if implied else (None, None)
     topology = None if layer is None else graph_topology(layer, array)
     moments = weight_moments(array)
-    columns = {"chance_reason": NO_GRAPH if layer is None else NOT_ASKED}
+    columns: dict[str, Any] = {"chance_reason": NO_GRAPH if layer is None else NOT_ASKED}
     if layer is not None and topology is not None and chance:
         columns = expected_columns(array, layer, topology, moments.nonzero, trials, seed)
     return LayerReport(

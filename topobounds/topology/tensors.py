@@ -156,7 +156,8 @@ def graph_topology(graph: TensorLayer, weights: Array, mask: Mask | None = None)
     [[True, True], [True, False]]
     """
     forest, critical = FORESTS[type(graph)](weights, graph, mask)
-    return Topology(critical, (forest,), (int(np.count_nonzero(critical)),))
+    size = forest.alpha if isinstance(forest, SpanningForest) else forest.n_critical
+    return Topology(critical, (forest,), (size,))
 
 
 def layer_topology(layer: LayerTensor, weights: Array, mask: Mask | None = None) -> Topology:
