@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tests import naive, naive_convolution
-from topobounds import maximum_spanning_forest, persistence_diagram
+from topobounds import effective_masks, maximum_spanning_forest, persistence_diagram
 from topobounds.layers import Conv
 from topobounds.pruning import (
     METHODS,
@@ -524,3 +524,15 @@ def test_the_schedules_of_the_literature():
 def test_what_cannot_be_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(np.arange(1.0, 7.0).reshape(2, 3))
+
+
+def test_pruning_by_effective_weights_is_that_of_the_network():
+    layers = [np.round(np.random.default_rng(seed).standard_normal(s), 1) for seed, s in enumerate([(9, 7), (7, 4)])]
+    for keep in (0, 5, 30, 91):
+        masks = network_masks(layers, keep, method="effective", scope="global")
+        for mask, other in zip(masks, effective_masks(layers, keep).masks, strict=True):
+            np.testing.assert_array_equal(mask, other)
+    with pytest.raises(ValueError, match="'scope' must be 'global' for the method 'effective'"):
+        network_masks(layers, 10, method="effective")
+    with pytest.raises(ValueError, match="unless layers are in a row: this reads 9 neurons, not 4"):
+        network_masks(layers[::-1], 10, method="effective", scope="global")
