@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tests import naive, naive_convolution
-from topobounds import maximum_spanning_forest, persistence_diagram
+from topobounds import effective_masks, maximum_spanning_forest, persistence_diagram
 from topobounds.layers import Conv
 from topobounds.pruning import (
     METHODS,
@@ -389,13 +389,14 @@ def test_a_method_has_one_name_and_its_aliases():
         assert pruning_method(alias) is METHODS[name]
         one, other = (network_masks([weights], 15, method=method)[0] for method in (alias, name))
         np.testing.assert_array_equal(one, other)
-    assert list(METHODS) == ["magnitude", "t-imp", "random", "shuffled"]
-    assert [method.counted_by.name for method in METHODS.values()] == ["magnitude", "t-imp", "random", "t-imp"]
+    assert list(METHODS) == ["magnitude", "t-imp", "random", "shuffled", "effective"]
+    counted_by = [method.counted_by.name for method in METHODS.values()]
+    assert counted_by == ["magnitude", "t-imp", "random", "t-imp", "effective"]
 
 
 @pytest.mark.parametrize("name", ["best", None, 3, ["imp"]])
 def test_a_method_that_there_is_not(name):
-    names = "'magnitude', 't-imp', 'random', 'shuffled'"
+    names = "'magnitude', 't-imp', 'random', 'shuffled', 'effective'"
     with pytest.raises(ValueError, match=rf"^Argument 'method' must be one of {names}, not "):
         pruning_method(name)
     with pytest.raises(ValueError, match=r"^Argument 'method' must be one of 'imp', 't-imp', 'random', 'shuffled'"):
@@ -475,7 +476,7 @@ def test_the_schedules_of_the_literature():
         (lambda w: network_masks([w], 3, method="random"), "'seed' must be a non-negative integer, not None"),
         (
             lambda w: network_masks([w], 3, method="best"),
-            "'method' must be one of 'magnitude', 't-imp', 'random', 'shuffled', not 'best'",
+            "'method' must be one of 'magnitude', 't-imp', 'random', 'shuffled', 'effective', not 'best'",
         ),
         (lambda w: network_masks([w], 6, scope="each"), "'scope' must be one of 'local', 'global'"),
         (lambda w: network_masks([], 3), "'layers' must be a mapping or list of at least one layer"),
@@ -523,3 +524,15 @@ def test_the_schedules_of_the_literature():
 def test_what_cannot_be_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(np.arange(1.0, 7.0).reshape(2, 3))
+
+
+def test_pruning_by_effective_weights_is_that_of_the_network():
+    layers = [np.round(np.random.default_rng(seed).standard_normal(s), 1) for seed, s in enumerate([(9, 7), (7, 4)])]
+    for keep in (0, 5, 30, 91):
+        masks = network_masks(layers, keep, method="effective", scope="global")
+        for mask, other in zip(masks, effective_masks(layers, keep).masks, strict=True):
+            np.testing.assert_array_equal(mask, other)
+    with pytest.raises(ValueError, match="'scope' must be 'global' for the method 'effective'"):
+        network_masks(layers, 10, method="effective")
+    with pytest.raises(ValueError, match="unless layers are in a row: this reads 9 neurons, not 4"):
+        network_masks(layers[::-1], 10, method="effective", scope="global")

@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "model.analyze": ["analyze"],
         "model.callback": ["TopologyLog", "topology_metrics"],
+        "model.stopping": ["NeuralPersistenceStopper"],
         "training.data": ["DataError", "Dataset", "load_dataset", "resolve_dataset"],
         "experiment.run": ["run_imp"],
         "training.models": ["mlp"],

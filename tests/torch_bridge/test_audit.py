@@ -7,23 +7,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from topobounds import effective_masks, overlap_null, topology_price
 from topobounds.layers import Conv, LayerTensor
 from topobounds.layers.tensors import GATES, numbered_parts
-from topobounds.pruning import METHODS
+from topobounds.pruning import METHODS as EVERY_METHOD
+from topobounds.pruning import dead_connections
 from topobounds.topology.convolution import critical_kernel_weights
 from topobounds.topology.persistence import neural_persistence
 from topobounds.topology.spanning import maximum_spanning_forest
 from topobounds.topology.tensors import layer_topology
 from torch_bridge.experiment.plan import Pruning
 from torch_bridge.experiment.topology_records import (
+    chance_record,
     check_feasible,
     dead_units,
     layer_topologies,
+    price_record,
     prune,
     pruning_record,
     training_record,
 )
 
+METHODS = [name for name, method in EVERY_METHOD.items() if not method.by_paths]
 CONV = Conv(4, 6, (3, 3), (5, 5), padding=1)
 LAYERS = [
     LayerTensor("dense", (12, 9)),
@@ -250,3 +255,113 @@ def test_a_weight_that_is_not_finite_is_told_by_its_gate(method):
         prune(LAYERS, weights, full(LAYERS), Pruning(method=method), 1, seed=0)
     with pytest.raises(ValueError, match=message):
         layer_topologies(LAYERS, weights, full(LAYERS))
+
+
+# beside chance
+
+
+@pytest.mark.parametrize("density", [1.0, 0.5])
+def test_the_overlap_stands_beside_its_null(density):
+    rng = np.random.default_rng(8)
+    weights = weights_of(LAYERS, 8)
+    masks = {name: rng.random(array.shape) < density for name, array in weights.items()}
+    for layer, conv in ((LAYERS[0], None), (LAYERS[2], CONV)):
+        array, mask = weights[layer.name], masks[layer.name]
+        record = chance_record(layer, array, mask, layer_topology(layer, array, mask), trials=30, seed=5)
+        null = overlap_null(array, mask=mask, conv=conv, trials=30, seed=5)
+        assert record["overlap_expected"] == pytest.approx((null.expected.lower + null.expected.upper) / 2, rel=1e-12)
+        assert record["overlap_z"] == pytest.approx(null.z, rel=1e-12)
+        assert record["overlap_status"] == null.status
+        assert (record["overlap_trials"], record["overlap_seed"]) == (null.trials, null.seed)
+
+
+def test_the_null_of_gates_is_that_of_their_sum():
+    layer, weights = LAYERS[1], weights_of(LAYERS, 9)["gates"]
+    mask = np.random.default_rng(9).random(weights.shape) < 0.7
+    topology = layer_topology(layer, weights, mask)
+    record = chance_record(layer, weights, mask, topology, trials=40, seed=2)
+    parts = zip(topology.sizes, np.split(weights, 4), np.split(mask, 4), strict=True)
+    held = variance = 0.0
+    for size, part, alive in parts:
+        null = overlap_null(part, mask=alive, trials=40, seed=2)
+        held += size * (null.expected.lower + null.expected.upper) / 2
+        variance += (size * null.deviation) ** 2
+    assert record["overlap_expected"] == pytest.approx(held / topology.n_critical, rel=1e-12)
+    z = (topology.overlap * topology.n_critical - held) / variance**0.5
+    assert record["overlap_z"] == pytest.approx(z, rel=1e-9)
+
+
+def test_an_empty_layer_has_no_null():
+    layer, nothing = LAYERS[1], np.zeros((20, 7), np.bool_)
+    weights = weights_of(LAYERS, 0)["gates"]
+    record = chance_record(layer, weights, nothing, layer_topology(layer, weights, nothing))
+    assert set(record.values()) == {None}
+
+
+@pytest.mark.parametrize("kept", [20, 21, 40, 60])
+def test_the_price_of_a_layer_is_that_of_its_forest(kept):
+    layer, weights = LAYERS[0], weights_of(LAYERS, 10)["dense"]
+    old = np.random.default_rng(3).random(weights.shape) < 0.8
+    record = price_record(layer, weights, old, layer_topology(layer, weights, old), kept)
+    price = topology_price(weights, kept, old, expected=False)
+    assert record["swaps"] == price.swaps
+    assert record["squared_weight_lost"] == pytest.approx(price.squared_weight_lost, rel=1e-9, abs=1e-12)
+
+
+def test_below_alpha_there_is_no_price():
+    layer, weights = LAYERS[0], weights_of(LAYERS, 0)["dense"]
+    whole = np.ones((12, 9), np.bool_)
+    record = price_record(layer, weights, whole, layer_topology(layer, weights, whole), 19)
+    assert record == {"swaps": None, "squared_weight_lost": None}
+
+
+# by effective weights
+
+
+ROW = [LayerTensor("a", (12, 9)), LayerTensor("b", (7, 12)), LayerTensor("c", (5, 7))]
+
+
+def test_effective_pruning_keeps_exact_counts_and_only_shrinks():
+    pruning = Pruning(method="effective", scope="global", rounds=6, rate=0.4)
+    masks, total = full(ROW), sum(layer.n_weights for layer in ROW)
+    for number in range(1, 7):
+        weights = {name: np.round(w, 1) for name, w in weights_of(ROW, number).items()}
+        new = prune(ROW, weights, masks, pruning, number, seed=0)
+        assert sum(int(mask.sum()) for mask in new.values()) == pruning.counts(total)[number - 1]
+        assert not any((new[name] & ~masks[name]).any() for name in new)
+        masks = new
+
+
+def test_the_first_effective_masks_are_those_of_the_network():
+    weights = weights_of(ROW, 4)
+    masks = prune(ROW, weights, full(ROW), Pruning(method="effective", scope="global", rate=0.8), 1, seed=0)
+    kept = effective_masks([w.T for w in weights.values()], sum(int(mask.sum()) for mask in masks.values()))
+    for mask, other in zip(masks.values(), kept.masks, strict=True):
+        np.testing.assert_array_equal(mask, other.T)
+    assert dead_connections(ROW, list(masks.values())) == kept.n_dead
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (LAYERS[:2], r"^Layer 'gates': Argument 'method' must be another than 'effective' for gates"),
+        (ROW[::2], r"^Layer 'c': .* unless layers are in a row: this reads 7 neurons, not 12"),
+        ([LayerTensor("k", (4, 3, 3, 3), "conv")], r"^Layer 'k': .* for kernels of unknown geometry"),
+    ],
+)
+def test_layers_that_are_not_in_a_row_are_refused(layers, message):
+    with pytest.raises(ValueError, match=message):
+        prune(layers, weights_of(layers, 0), full(layers), Pruning(method="effective", scope="global"), 1, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({}, "scope"),
+        ({"scope": "global", "output_factor": 0}, "output_factor"),
+        ({"scope": "global", "factors": {"a": 0}}, "a"),
+    ],
+)
+def test_a_plan_by_effective_weights_prunes_all_layers_together(options, name):
+    with pytest.raises(ValueError, match=f"'{name}' must be .* for the method 'effective', which ranks all"):
+        Pruning(method="effective", **options)

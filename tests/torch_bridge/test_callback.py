@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
+from topobounds import overlap_null, persistence_null
 from topobounds.topology.persistence import neural_persistence
 from topobounds.topology.spanning import maximum_spanning_forest
 from torch_bridge.model.callback import TopologyLog, topology_metrics
@@ -28,7 +29,29 @@ def test_the_numbers_are_those_of_the_layers(net):
         assert metrics[f"topology/{name}.weight/overlap"] == maximum_spanning_forest(weights).overlap()
         assert metrics[f"topology/{name}.weight/density"] == 1.0
     assert metrics["topology/neural_persistence"] == pytest.approx(sum(values.values()))
-    assert len(metrics) == 2 + 2 * 3
+    assert len(metrics) == 2 + 2 * 7
+
+
+def test_beside_the_numbers_stands_what_chance_gives(net):
+    metrics = topology_metrics(net, trials=30, seed=4)
+    for name in ("0", "2"):
+        weights = net[int(name)].weight.detach().numpy()
+        overlap = overlap_null(weights, trials=30, seed=4)
+        persistence = persistence_null(weights, trials=30, seed=4)
+        assert metrics[f"topology/{name}.weight/overlap_z"] == overlap.z
+        assert metrics[f"topology/{name}.weight/overlap_expected"] in overlap.expected
+        assert metrics[f"topology/{name}.weight/neural_persistence_z"] == persistence.z
+        assert metrics[f"topology/{name}.weight/neural_persistence_expected"] == persistence.norm
+    without = topology_metrics(net, chance=False)
+    assert set(without) == {name for name in metrics if not name.endswith(("_expected", "_z"))}
+    assert without.items() <= metrics.items()
+
+
+def test_a_log_takes_the_same_options(net):
+    log = TopologyLog(trials=7, seed=3)
+    assert log(net) == {"epoch": 0, **topology_metrics(net, trials=7, seed=3)}
+    with pytest.raises(ValueError, match="'trials' must be 0 or at least 2"):
+        TopologyLog(trials=1)
 
 
 def test_pruned_layers_are_read_through_their_masks(net):

@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 
+from topobounds import effective_density, overlap_null, topology_price
 from topobounds.runs import RunError, RunFolder
 from topobounds.runs import level as run_level
 from topobounds.topology.persistence import persistence_diagram
@@ -284,6 +285,67 @@ def small_net():
 
 def unchanged(model, mask, level):
     return {}
+
+
+def test_levels_say_what_chance_gives_and_what_t_imp_costs(tiny):
+    before, level = tiny.level(level_name(0, 1)), tiny.level(level_name(0, 2))
+    for record in layers_of(level):
+        name = record["name"]
+        old, new = before.weights("masks")[name], level.weights("masks")[name]
+        price = topology_price(before.weights("end")[name], record["kept"], old, expected=False)
+        assert record["swaps"] == price.swaps
+        assert record["squared_weight_lost"] == pytest.approx(price.squared_weight_lost, rel=1e-9, abs=1e-12)
+        weights = level.weights("end")[name]
+        null = overlap_null(weights, mask=new, trials=20, seed=0)
+        assert record["overlap_expected"] in null.expected
+        assert record["overlap_z"] == pytest.approx(null.z, rel=1e-9)
+        assert (record["overlap_status"], record["overlap_trials"], record["overlap_seed"]) == ("sampled", 20, 0)
+        deficit = maximum_spanning_forest(weights.T, new.T).deficit()
+        assert record["silent_inputs"] == deficit.silent_inputs
+        assert (record["silent_outputs"], record["fragments"]) == (deficit.silent_outputs, deficit.fragments)
+    assert all("swaps" not in record for record in layers_of(tiny.level(level_name(0, 0))))
+
+
+def test_pruning_by_effective_weights_says_what_a_cut_tie_left_dead(tmp_path):
+    plan = ImpPlan(pruning=Pruning(method="effective", scope="global", rounds=3, rate=0.5))
+    run = run_imp(plan, tmp_path, model=small_net, train_fn=unchanged, example_input=torch.zeros(1, 12))
+    for level in run.levels:
+        masks = level.weights("masks")
+        kept = [masks[name].T for name in ("0.weight", "2.weight")]
+        n_kept, n_weights = sum(int(mask.sum()) for mask in kept), sum(mask.size for mask in kept)
+        alive = round(effective_density(kept) * n_weights)
+        assert level.metrics[-1]["dead_connections"] == n_kept - alive
+    assert [level.metrics[-1]["kept"] for level in run.levels] == [180, *plan.pruning.counts(180)]
+
+
+class Skip(nn.Module):
+    """Two layers on one input, added."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x):
+        return self.a(x) + self.b(x)
+
+
+def pooled_net():
+    return nn.Sequential(nn.Conv1d(1, 2, 3), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(6, 3))
+
+
+@pytest.mark.parametrize(
+    ("model", "example", "message"),
+    [
+        (small_net, None, "without example_input it is not known what layer feeds what"),
+        (Skip, torch.zeros(1, 6), "'b.weight' is not called once on the neurons that the one before feeds"),
+        (pooled_net, torch.zeros(1, 1, 8), "unless layers are in a row: this reads 6 neurons, not 12"),
+    ],
+)
+def test_pruning_by_effective_weights_needs_layers_in_a_row(tmp_path, model, example, message):
+    plan = ImpPlan(pruning=Pruning(method="effective", scope="global"))
+    with pytest.raises(ValueError, match=message):
+        run_imp(plan, tmp_path / "run", model=model, train_fn=unchanged, example_input=example)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_audit_is_that_of_the_forests(tiny):

@@ -1,5 +1,6 @@
 """What the bridge's README shows runs."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 import torch_bridge
+from topobounds import LayerReport
 from topobounds.runs import RunFolder
 from torch_bridge.experiment.command import CONFIGS, imp
 from torch_bridge.experiment.plan import ImpPlan
@@ -14,9 +16,12 @@ from torch_bridge.experiment.plan import ImpPlan
 README = Path(torch_bridge.__file__).with_name("README.md").read_text()
 
 
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
 def block(language):
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
-    return found
+    return blocks(language)[0]
 
 
 def test_the_training_function_of_ones_own(tmp_path, monkeypatch):
@@ -27,6 +32,21 @@ def test_the_training_function_of_ones_own(tmp_path, monkeypatch):
     for level in levels[1:]:
         layers = [record for record in level.metrics if record["record"] == "layer"]
         assert [layer["diagram_preserved"] for layer in layers] == [True, True]
+
+
+def test_the_loop_that_stops_early(capsys):
+    exec(blocks("python")[1], {})
+    assert capsys.readouterr().out == "stopped after epoch 6\n"  # an untrained net does not grow after the third
+
+
+def test_every_column_of_chance_is_explained():
+    names = {field.name for field in dataclasses.fields(LayerReport)}
+    for row in re.findall(r"^\| (`.*?) \|", README.split("## What chance gives")[1], flags=re.MULTILINE):
+        for name in re.findall(r"`(\w+)`", row):
+            assert name in names
+    chance = {name for name in names if re.search("_(expected|deviation|z|share|range|status)$", name)}
+    told = {name for name in chance if f"`{name}`" in README or name.endswith("_deviation_status")}
+    assert told == chance
 
 
 def test_the_plan_is_one():

@@ -1,22 +1,25 @@
-"""What the weights of the layers of a model say, beside what their shapes imply."""
+"""What the weights of the layers of a model say, beside what their shapes imply and what chance gives."""
 
 import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from topobounds._arguments import argument_error
 from topobounds._records import Record, html_table
+from topobounds.analysis.expected import NO_GRAPH, NOT_ASKED, checked_seed, checked_trials, expected_columns
 from topobounds.layers import TensorLayer
 from topobounds.theory.compression import compression
+from topobounds.topology.moments import weight_moments
+from topobounds.topology.tensors import Topology, graph_topology
+from topobounds.weights import as_array, check_finite
 
 
 @dataclass(frozen=True)
 class LayerReport(Record):
-    """What the weights of one layer say, beside what its shape implies.
+    """What the weights of one layer say, beside what its shape implies and what chance alone would give.
 
     Attributes
     ----------
@@ -51,6 +54,43 @@ class LayerReport(Record):
         How often the model called the layer, where it was traced.
     reason : str or None
         Why something is None, or what is to be known about it.
+    w_max : float or None
+        The largest |w|; of a kernel, among the weights that make an edge.
+    rms : float
+        Root of the mean squared weight, zeros included.
+    silent_inputs, silent_outputs, fragments : int or None
+        Of the graph of the `critical` largest weights: input and output neurons without a weight, and components that
+        have one. On a connected layer ``alpha (1 - overlap) = silent_inputs + silent_outputs + fragments - 1`` (of a
+        kernel the left side counts edges, not weights).
+    safe_density_expected : float or None
+        Median of the certified law of the critical rank for weights in random order, over `weights`; of dense layers
+        without zeros.
+    safe_density_range : tuple of two floats, or None
+        Its quantiles at 5% and 95%, outwards.
+    overlap_expected, overlap_deviation, overlap_z : float or None
+        Mean and standard deviation of `overlap` if the layer's weights came in random order on their own support (a
+        kernel's on its own taps), and ``(overlap - expected) / deviation``. The mean is the middle of an interval that
+        `topobounds.overlap_null` gives.
+    overlap_status, overlap_deviation_status : str or None
+        Of the mean: ``"certified"`` or ``"sampled"``. Of the deviation: ``"proved"``, ``"limit"`` or ``"sampled"``.
+    neural_persistence_expected : float or None
+        What stands beside `neural_persistence`: the norm of the mean of NP^2 if the layer's own values lay on its
+        support in random order, normalised likewise.
+    neural_persistence_deviation, neural_persistence_z : float or None
+        Standard deviation of NP^2, not normalised and without the root, and by how many of them the layer's own NP^2
+        lies above the mean.
+    neural_persistence_share : float or None
+        ``(E[NP^2] / NP^2)^(1/2)``: the share of the persistence that the values alone explain; above 1 where the layer
+        has less than chance gives.
+    neural_persistence_range : tuple of two floats, or None
+        The least and the largest NP^2 of all arrangements of the values on the support, not normalised; see
+        `topobounds.persistence_null`.
+    neural_persistence_status, neural_persistence_deviation_status : str or None
+        As of the overlap.
+    trials, seed : int or None
+        Random orders drawn, and what draws them again; None where nothing was sampled.
+    chance_reason : str or None
+        Why a number of chance is None.
     neurons : tuple of (int, int)
         Of each call that was traced, the group of neurons read and the group fed, numbered from 0 through the model in
         the order of its calls. Layers that name one group share its neurons, as in `topobounds.layers.Network`:
@@ -76,6 +116,28 @@ class LayerReport(Record):
     calls: int | None = None
     reason: str | None = None
     neurons: tuple[tuple[int, int], ...] = ()
+    w_max: float | None = None
+    rms: float = 0.0
+    silent_inputs: int | None = None
+    silent_outputs: int | None = None
+    fragments: int | None = None
+    safe_density_expected: float | None = None
+    safe_density_range: tuple[float, float] | None = None
+    overlap_expected: float | None = None
+    overlap_deviation: float | None = None
+    overlap_z: float | None = None
+    overlap_status: str | None = None
+    overlap_deviation_status: str | None = None
+    neural_persistence_expected: float | None = None
+    neural_persistence_deviation: float | None = None
+    neural_persistence_z: float | None = None
+    neural_persistence_share: float | None = None
+    neural_persistence_range: tuple[float, float] | None = None
+    neural_persistence_status: str | None = None
+    neural_persistence_deviation_status: str | None = None
+    trials: int | None = None
+    seed: int | None = None
+    chance_reason: str | None = None
 
     @property
     def density(self) -> float:
@@ -101,12 +163,22 @@ class ModelReport(Record):
     ----------
     layers : tuple of LayerReport
         In the model's order.
-    unread : dict of str to str
+    left_out : dict of str to str
         Weights of two or more dimensions that are no layer here, and why.
     """
 
     layers: tuple[LayerReport, ...]
-    unread: dict[str, str]
+    left_out: dict[str, str]
+
+    @property
+    def unread(self) -> dict[str, str]:
+        """`left_out` by its earlier name. Deprecated."""
+        return self.left_out
+
+    @property
+    def left_alone(self) -> dict[str, str]:
+        """`left_out` by the name that a report of pruning had for it. Deprecated."""
+        return self.left_out
 
     @property
     def density(self) -> float:
@@ -130,20 +202,43 @@ class ModelReport(Record):
         return {reader: tuple(name for name, groups in fed if groups & sources) for reader, sources in read}
 
     def to_dict(self) -> dict[str, object]:
-        """Return the fields as plain Python, with `density`, `total_neural_persistence` and `sources`."""
+        """Return the fields as plain Python, with `density`, `total_neural_persistence`, `sources` and ``unread``."""
+        record = super().to_dict()
         layers = [layer.to_dict() for layer in self.layers]
         totals = {"density": self.density, "total_neural_persistence": self.total_neural_persistence}
         sources = {name: list(feeding) for name, feeding in self.sources.items()}
-        return {**super().to_dict(), "layers": layers, **totals, "sources": sources}
+        return {**record, "unread": record["left_out"], "layers": layers, **totals, "sources": sources}
 
     def _repr_html_(self) -> str:
-        columns = (
-            "name kind shape m n weights density alpha components critical eta_tau eta_tau_toeplitz safe_density "
-            "overlap neural_persistence reason"
-        )
-        shown = {c: [getattr(layer, c) for layer in self.layers] for c in columns.split()}
+        shown = {title: [getattr(layer, field) for layer in self.layers] for title, field in COLUMNS.items()}
         neurons = [", ".join(f"{source} → {target}" for source, target in layer.neurons) for layer in self.layers]
         return html_table({**shown, "neurons": neurons})
+
+
+COLUMNS = {
+    "name": "name",
+    "kind": "kind",
+    "shape": "shape",
+    "m": "m",
+    "n": "n",
+    "weights": "weights",
+    "density": "density",
+    "components": "components",
+    "alpha": "alpha",
+    "critical": "critical",
+    "eta_tau": "eta_tau",
+    "eta_tau_toeplitz": "eta_tau_toeplitz",
+    "safe density": "safe_density",
+    "safe density by chance": "safe_density_expected",
+    "overlap": "overlap",
+    "overlap by chance": "overlap_expected",
+    "overlap z": "overlap_z",
+    "neural persistence": "neural_persistence",
+    "neural persistence by chance": "neural_persistence_expected",
+    "neural persistence z": "neural_persistence_z",
+    "reason": "reason",
+}
+"""The columns of a report as a table, and the fields that they show: beside what is measured, what chance gives."""
 
 
 def layer_report(
@@ -155,8 +250,12 @@ def layer_report(
     calls: int | None = None,
     reason: str | None = None,
     neurons: tuple[tuple[int, int], ...] = (),
+    inputs_first: bool | None = None,
+    chance: bool = True,
+    trials: int | None = None,
+    seed: int | None = None,
 ) -> LayerReport:
-    """Return what the weights of one layer say.
+    """Return what the weights of one layer say, beside what chance alone would give.
 
     Parameters
     ----------
@@ -168,27 +267,41 @@ def layer_report(
     layer : Dense or Recurrent or Conv, or None
         The layer's shape. None for a convolution whose input size is not known: only what concerns the stored weights
         is then reported.
+    inputs_first : bool, optional
+        Whether the rows of a matrix are its inputs. By default they are, unless its shape is (outputs, inputs).
+    chance : bool
+        Whether what chance gives is computed, which at the first dense layer of a shape takes up to some seconds.
+    trials : int, optional
+        Random orders where that is sampled, at least 2: for kernels, layers with zeros, and, for the deviations, layers
+        with few neurons on one side. By default 20 to 200, the fewer the larger the layer. 0 samples nothing: what is
+        certified is still there.
+    seed : int, optional
+        From 0 to 2^64 - 1; drawn and recorded if not given.
 
     Returns
     -------
     LayerReport
-        The measured and the implied.
+        The measured, the implied and the expected.
 
     Raises
     ------
     ValueError
-        If the weights do not have the layer's size, or as `maximum_spanning_forest` and `critical_kernel_weights`.
+        If the weights do not have the layer's size, or as `maximum_spanning_forest` and `critical_kernel_weights`; or
+        if `trials` or `seed` is out of range.
 
     Examples
     --------
+    >>> import numpy as np
     >>> from topobounds.layers import Dense
     >>> W = np.random.default_rng(0).standard_normal((30, 20))
-    >>> report = layer_report("fc", W, Dense(30, 20))
+    >>> report = layer_report("fc", W, Dense(30, 20), seed=0)
     >>> report.alpha, report.critical_rank, float(report.eta_tau), round(report.overlap, 3)
     (49, 109, 12.244897959183673, 0.857)
+    >>> round(report.overlap_expected, 3), round(report.overlap_z, 1), report.overlap_status
+    (0.84, 0.5, 'certified')
     """
-    from topobounds.weights import as_array, check_finite
-
+    trials = checked_trials(trials)
+    seed = checked_seed(seed)
     array = as_array("weights", weights)
     if array.size == 0:
         raise argument_error("weights", "an array with at least one entry", array.shape)
@@ -198,6 +311,11 @@ def layer_report(
         raise argument_error("weights", f"the {layer.n_weights} weights of {layer}", array.shape)
     implied = [compression(layer, convention) for convention in ("paper", "toeplitz")] if layer else []
     eta_tau, eta_tau_toeplitz = (c.ratio for c in implied) if implied else (None, None)
+    topology = None if layer is None else graph_topology(layer, array)
+    moments = weight_moments(array)
+    columns: dict[str, Any] = {"chance_reason": NO_GRAPH if layer is None else NOT_ASKED}
+    if layer is not None and topology is not None and chance:
+        columns = expected_columns(array, layer, topology, moments.nonzero, trials, seed)
     return LayerReport(
         name=name,
         kind=kind,
@@ -205,30 +323,39 @@ def layer_report(
         m=None if layer is None else layer.n_inputs,
         n=None if layer is None else layer.n_outputs,
         weights=array.size,
-        nonzero=int(np.count_nonzero(array)),
+        nonzero=moments.nonzero,
+        rms=moments.rms,
         eta_tau=eta_tau,
         eta_tau_toeplitz=eta_tau_toeplitz,
         calls=calls,
         reason=" ".join(r for r in (reason, *(c.reason for c in implied)) if r) or None,
         neurons=neurons,
-        **_measured(array, layer),
+        **_measured(topology, inputs_first=_inputs_first(array.shape, layer) if inputs_first is None else inputs_first),
+        **columns,
     )
 
 
-def _measured(weights: NDArray[Any], layer: TensorLayer | None) -> dict[str, Any]:
-    """Return what the weights say; None for each where the layer has no known graph."""
-    if layer is None:
-        return dict.fromkeys(("alpha", "components", "critical", "critical_rank", "overlap", "neural_persistence"))
-    from topobounds.topology.tensors import graph_topology
+def _inputs_first(shape: tuple[int, ...], layer: TensorLayer | None) -> bool:
+    return layer is not None and shape == (layer.n_inputs, layer.n_outputs)
 
-    topology = graph_topology(layer, weights)
+
+def _measured(topology: Topology | None, *, inputs_first: bool) -> dict[str, Any]:
+    """Return what the weights say; None for each where the layer has no known graph."""
+    if topology is None:
+        return dict.fromkeys(("alpha", "components", "critical", "critical_rank", "overlap", "neural_persistence"))
+    (forest,) = topology.forests
+    deficit = topology.deficit(inputs_first=inputs_first)
     return {
         "alpha": topology.alpha,
         "components": topology.n_components,
         "critical": topology.n_critical,
-        "critical_rank": topology.forests[0].critical_rank,
+        "critical_rank": forest.critical_rank,
         "overlap": topology.overlap,
         "neural_persistence": topology.neural_persistence,
+        "w_max": float(forest.weights[0]) if topology.alpha else 0.0,
+        "silent_inputs": deficit.silent_inputs,
+        "silent_outputs": deficit.silent_outputs,
+        "fragments": deficit.fragments,
     }
 
 

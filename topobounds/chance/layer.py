@@ -1,15 +1,21 @@
-"""One layer read for a null hypothesis: its magnitudes, its support, and the ranks of its spanning forest."""
+"""One layer or kernel read for a null hypothesis: its magnitudes, its support, and its spanning forest."""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds.chance.magnitudes import largest_magnitudes
+from topobounds.chance.magnitudes import Largest, largest_magnitudes
+from topobounds.chance.orders import live_taps
+from topobounds.layers import Conv
 from topobounds.theory.persistence import sufficient_rank
 from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
-from topobounds.weights import mask_matrix, weight_matrix
+from topobounds.weights import mask_matrix, weight_array, weight_matrix
+
+if TYPE_CHECKING:
+    from topobounds.topology.convolution import CriticalWeights
 
 FloatArray = NDArray[np.float64]
 
@@ -29,21 +35,33 @@ class MeasuredLayer:
         The mask; None if it is True everywhere.
     forest : SpanningForest
         Of the weights of the mask that are not zero.
-    n_weights : int
-        How many these are.
-    largest : ndarray of float64
-        The largest of their magnitudes, falling: all, or as many as were wanted or more.
+    n_nonzero : int or None
+        How many these are, where it has been counted.
     """
 
     matrix: NDArray[Any]
     support: NDArray[np.bool_] | None
     forest: SpanningForest
-    n_weights: int
-    largest: FloatArray
+    n_nonzero: int | None = None
 
     @classmethod
-    def of(cls, weights: ArrayLike, mask: ArrayLike | None) -> "MeasuredLayer":
-        """Read a layer and its largest magnitudes.
+    def of(
+        cls,
+        weights: ArrayLike,
+        mask: ArrayLike | None = None,
+        forest: SpanningForest | None = None,
+        n_nonzero: int | None = None,
+    ) -> "MeasuredLayer":
+        """Read a layer.
+
+        Parameters
+        ----------
+        weights, mask
+            As in `maximum_spanning_forest`.
+        forest : SpanningForest, optional
+            The forest of these weights under this mask, where it is known; its rows may be their columns.
+        n_nonzero : int, optional
+            The weights of the mask that are not zero, where they have been counted.
 
         Raises
         ------
@@ -54,13 +72,28 @@ class MeasuredLayer:
         support = None if mask is None else mask_matrix(mask, matrix.shape)
         if support is not None and support.all():
             support = None
-        forest = maximum_spanning_forest(matrix, support)
-        if support is None:
-            largest, zeros = largest_magnitudes(matrix, sufficient_rank(*forest.shape))
-            return cls(matrix, None, forest, matrix.size - zeros, largest)
-        values = np.abs(matrix[support].astype(np.float64))
+        if forest is None:
+            forest = maximum_spanning_forest(matrix, support)
+        return cls(matrix, support, forest, n_nonzero)
+
+    @cached_property
+    def _sorted(self) -> Largest:
+        """The largest magnitudes: all, or as many as are wanted or more."""
+        if self.support is None:
+            return largest_magnitudes(self.matrix, sufficient_rank(*self.forest.shape))
+        values = np.abs(self.matrix[self.support].astype(np.float64))
         values = np.sort(values[values > 0])[::-1]
-        return cls(matrix, support, forest, values.size, values)
+        return Largest(values, self.matrix.size - values.size)
+
+    @property
+    def largest(self) -> FloatArray:
+        """The largest |w|, falling: all, or as many as are wanted or more."""
+        return self._sorted.values
+
+    @property
+    def n_weights(self) -> int:
+        """Weights of the mask that are not zero."""
+        return self.matrix.size - self._sorted.zeros if self.n_nonzero is None else self.n_nonzero
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -86,3 +119,63 @@ class MeasuredLayer:
         if self.largest.size == self.n_weights:
             return self.largest
         return np.sort(np.abs(self.matrix.astype(np.float64)).ravel())[::-1][: self.n_weights]
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredKernel:
+    """The kernel of a convolution and its critical weights.
+
+    Attributes
+    ----------
+    kernel : ndarray of floats of shape ``conv.weight_shape``
+        The weights.
+    conv : Conv
+        The geometry.
+    present : ndarray of bool of that shape
+        The weights that are not zero and, under a mask, not masked.
+    critical : CriticalWeights
+        Of the weights that are present.
+    """
+
+    kernel: NDArray[Any]
+    conv: Conv
+    present: NDArray[np.bool_]
+    critical: "CriticalWeights"
+
+    @classmethod
+    def of(
+        cls,
+        weights: ArrayLike,
+        conv: Conv,
+        mask: ArrayLike | None = None,
+        critical: "CriticalWeights | None" = None,
+    ) -> "MeasuredKernel":
+        """Read a kernel.
+
+        Parameters
+        ----------
+        weights, conv, mask
+            As in `critical_kernel_weights`.
+        critical : CriticalWeights, optional
+            What that returns, where it is known.
+
+        Raises
+        ------
+        ValueError
+            As `critical_kernel_weights`.
+        """
+        from topobounds.topology.convolution import critical_kernel_weights  # noqa: PLC0415 (loads numba)
+
+        if critical is None:
+            critical = critical_kernel_weights(weights, conv, mask)
+        kernel = weight_array(weights)
+        present = kernel != 0
+        if mask is not None:
+            present &= np.asarray(mask, np.bool_)
+        return cls(kernel, conv, present, critical)
+
+    @cached_property
+    def live(self) -> NDArray[np.bool_]:
+        """The weights that are present and make an edge: some may read only padding."""
+        live: NDArray[np.bool_] = self.present & live_taps(self.conv)
+        return live

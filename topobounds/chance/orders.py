@@ -5,9 +5,11 @@ Trial i depends on the seed and on i alone, not on the number of trials or of th
 
 import math
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,9 @@ FloatArray = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Vertices = NDArray[np.uint32]
 
+TRIALS = 200
+CONFIDENCE = 3  # standard errors on either side of a sampled mean
+NOT_SAMPLED = "It would have to be sampled, and no trials were asked for."
 LARGEST_SEED = 2**64 - 1
 MOST_SAMPLED_CELLS = 2**32 - 1
 _RANKS_AT_A_TIME = 2**20
@@ -58,7 +63,14 @@ class Sample:
         return self.deviation / math.sqrt(self.values.size)
 
 
-def checked_sampling(trials: int, seed: int | None) -> tuple[int, int]:
+class Sampling(NamedTuple):
+    """How many random orders are drawn, and the seed that draws them again; both checked."""
+
+    trials: int
+    seed: int
+
+
+def checked_sampling(trials: int, seed: int | None) -> Sampling:
     """Return the number of trials and a seed, drawn where None is given.
 
     Raises
@@ -67,7 +79,7 @@ def checked_sampling(trials: int, seed: int | None) -> tuple[int, int]:
         If one of them is out of range.
     """
     trials = integer("trials", trials, 2, most=MOST_TRIALS)
-    return trials, secrets.randbits(32) if seed is None else integer("seed", seed, 0, LARGEST_SEED)
+    return Sampling(trials, secrets.randbits(32) if seed is None else integer("seed", seed, 0, LARGEST_SEED))
 
 
 def sample_supports(
@@ -144,23 +156,31 @@ def sample_kernels(
     trials, seed : int
         Checked.
     """
+    orders = _kernel_orders(conv, np.packbits(present).tobytes(), trials, seed)
+    return Sample(np.array([statistic(ranks, merges) for ranks, merges in orders]), seed)
+
+
+@lru_cache(maxsize=16)
+def _kernel_orders(conv: Conv, support: bytes, trials: int, seed: int) -> tuple[tuple[Integers, Integers], ...]:
+    """Return the ranks of the critical weights and their merges in random orders of the weights of a packed support.
+
+    They are kept, since several statistics are taken of one kernel, and the layers of a net often share a geometry.
+    """
     from topobounds.topology.convolution import critical_kernel_weights  # noqa: PLC0415 (loads numba)
 
+    bits = np.unpackbits(np.frombuffer(support, np.uint8), count=conv.n_weights)
+    present = bits.astype(np.bool_).reshape(conv.weight_shape)
     size = int(np.count_nonzero(present))
 
-    def run(trial: int) -> float:
+    def run(trial: int) -> tuple[Integers, Integers]:
         generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(trial,)))
         order = np.zeros(present.shape)
         order[present] = generator.permutation(size) + 1.0
         critical = critical_kernel_weights(order, conv)
-        return statistic(size + 1 - critical.weights.astype(np.int64), critical.merges)
+        return size + 1 - critical.weights.astype(np.int64), critical.merges
 
-    return Sample(np.array(list(_in_threads(run, trials))), seed)
-
-
-def _in_threads(run: Callable[[int], float], trials: int) -> Iterator[float]:
     with ThreadPoolExecutor(processors()) as pool:
-        yield from pool.map(run, range(trials))
+        return tuple(pool.map(run, range(trials)))
 
 
 def live_taps(conv: Conv) -> NDArray[np.bool_]:

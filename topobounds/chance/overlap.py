@@ -8,15 +8,24 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import integer
 from topobounds._records import Record
-from topobounds.chance.layer import MeasuredLayer
-from topobounds.chance.orders import Sample, checked_sampling, sample_kernels, sample_supports
-from topobounds.chance.persistence import CONFIDENCE, TRIALS
+from topobounds.chance.layer import MeasuredKernel, MeasuredLayer
+from topobounds.chance.orders import (
+    CONFIDENCE,
+    NOT_SAMPLED,
+    TRIALS,
+    Sample,
+    Sampling,
+    checked_sampling,
+    sample_kernels,
+    sample_supports,
+)
 from topobounds.layers import Conv
 from topobounds.montecarlo import simulate_overlap
 from topobounds.theory._logarithms import UNIT
-from topobounds.theory.deviation import known_deviation
+from topobounds.theory.deviation import Deviation, known_deviation
 from topobounds.theory.enclosure import Enclosure, expected_overlap
-from topobounds.weights import order_keys, weight_array
+from topobounds.topology.moments import weight_moments
+from topobounds.weights import order_keys
 
 
 @dataclass(frozen=True)
@@ -127,36 +136,61 @@ def overlap_null(
     >>> round(null.expected.lower, 3), round(null.measured, 3), null.z < -20, null.deviation_status
     (0.8, 0.319, True, 'limit')
     """
-    trials, seed = checked_sampling(trials, seed)
+    sampling = checked_sampling(trials, seed)
     if conv is not None:
-        return _of_kernel(weights, k, mask, conv, trials, seed)
-    layer = MeasuredLayer.of(weights, mask)
+        kernel = MeasuredKernel.of(weights, conv, mask)
+        return kernel_overlap_null(kernel, None if k is None else integer("k", k, 0, kernel.kernel.size), sampling)
+    layer = MeasuredLayer.of(weights, mask, n_nonzero=weight_moments(weights).nonzero if mask is None else None)
     m, n = layer.shape
-    kept = layer.forest.alpha if k is None else integer("k", k, 0, m * n)
+    return layer_overlap_null(layer, layer.forest.alpha if k is None else integer("k", k, 0, m * n), sampling)
+
+
+def layer_overlap_null(layer: MeasuredLayer, k: int, sampling: Sampling | None) -> OverlapNull:
+    """Return the `overlap_null` of a layer that has been read; without sampling, what is known without it."""
     if not layer.forest.alpha:
-        return _without_null(layer.shape, kept, "The layer has no weight other than zero, so nothing can be permuted.")
-    if layer.nearly_full:
-        return _of_full_layer(layer, kept, trials, seed)
-    return _of_support(layer, kept, trials, seed)
+        return _without_null(layer.shape, k, "The layer has no weight other than zero, so nothing can be permuted.")
+    return _of_full_layer(layer, k, sampling) if layer.nearly_full else _of_support(layer, k, sampling)
 
 
-def _of_full_layer(layer: MeasuredLayer, k: int, trials: int, seed: int) -> OverlapNull:
+def kernel_overlap_null(kernel: MeasuredKernel, k: int | None, sampling: Sampling | None) -> OverlapNull:
+    """Return the `overlap_null` of a kernel that has been read; without sampling, what is known without it."""
+    critical = kernel.critical
+    if not critical.alpha:
+        reason = "The kernel has no weight other than zero that makes an edge, so nothing can be permuted."
+        return _without_null(critical.shape, k, reason)
+
+    def overlap(ranks: NDArray[np.int64], _merges: NDArray[np.int64]) -> float:
+        return float(np.mean(ranks <= (ranks.size if k is None else k)))
+
+    ranks = _ranks(kernel.kernel, kernel.present, critical.indices[: critical.n_critical])
+    return _of_sample(
+        sample_kernels(kernel.conv, kernel.present, overlap, *sampling) if sampling else None,
+        measured=overlap(ranks, critical.merges),
+        uniform_support=None,
+        k=k,
+        size=(critical.shape, int(np.count_nonzero(kernel.present)), critical.alpha),
+    )
+
+
+def _of_full_layer(layer: MeasuredLayer, k: int, sampling: Sampling | None) -> OverlapNull:
     m, n = layer.shape
     kept = min(k, layer.n_weights)
-    known = known_deviation(m, n, kept)
-    if known is None:
+    deviation = known_deviation(m, n, kept)
+    known = deviation is not None
+    if deviation is None and sampling is not None:
         support = layer.present if layer.n_weights < layer.matrix.size else "uniform"
-        estimate = simulate_overlap(m, n, kept, support=support, trials=trials, seed=seed)
+        estimate = simulate_overlap(m, n, kept, support=support, trials=sampling.trials, seed=sampling.seed)
+        deviation = Deviation(estimate.standard_deviation, "sampled")
     return _null(
         _on_nearly_full_support(layer, k),
-        estimate.standard_deviation if known is None else known.value,
+        deviation,
         None,
         measured=layer.forest.overlap(k),
-        status=("certified", "sampled" if known is None else known.status),
+        status="certified",
         uniform_support=None,
         k=k,
         size=(layer.shape, layer.n_weights, m + n - 1),
-        sampling=(trials, seed) if known is None else None,
+        sampling=None if known else sampling,
     )
 
 
@@ -171,14 +205,14 @@ def _on_nearly_full_support(layer: MeasuredLayer, k: int) -> Enclosure:
     return Enclosure(max(0.0, full.lower - shift), min(1.0, full.upper + shift))
 
 
-def _of_support(layer: MeasuredLayer, k: int, trials: int, seed: int) -> OverlapNull:
+def _of_support(layer: MeasuredLayer, k: int, sampling: Sampling | None) -> OverlapNull:
     alpha = layer.forest.alpha
 
     def overlap(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
         return np.asarray(np.mean(ranks <= k, axis=1))
 
     return _of_sample(
-        sample_supports(layer.present, alpha, overlap, trials, seed),
+        sample_supports(layer.present, alpha, overlap, *sampling) if sampling else None,
         measured=layer.forest.overlap(k),
         uniform_support=_on_uniform_support(layer.shape, k, layer.n_weights),
         k=k,
@@ -194,34 +228,6 @@ def _on_uniform_support(shape: tuple[int, int], k: int, cells: int) -> Enclosure
     return Enclosure(lower, min(1.0, math.nextafter(largest.upper / every.lower, 2.0)))
 
 
-def _of_kernel(
-    weights: ArrayLike, k: int | None, mask: ArrayLike | None, conv: Conv, trials: int, seed: int
-) -> OverlapNull:
-    from topobounds.topology.convolution import critical_kernel_weights  # noqa: PLC0415 (loads numba)
-
-    critical = critical_kernel_weights(weights, conv, mask)
-    kernel = weight_array(weights)
-    kept = None if k is None else integer("k", k, 0, kernel.size)
-    if not critical.alpha:
-        reason = "The kernel has no weight other than zero that makes an edge, so nothing can be permuted."
-        return _without_null(critical.shape, kept, reason)
-    present = kernel != 0
-    if mask is not None:
-        present &= np.asarray(mask, np.bool_)
-
-    def overlap(ranks: NDArray[np.int64], _merges: NDArray[np.int64]) -> float:
-        return float(np.mean(ranks <= (ranks.size if kept is None else kept)))
-
-    sample = sample_kernels(conv, present, overlap, trials, seed)
-    return _of_sample(
-        sample,
-        measured=overlap(_ranks(kernel, present, critical.indices[: critical.n_critical]), critical.merges),
-        uniform_support=None,
-        k=kept,
-        size=(critical.shape, int(np.count_nonzero(present)), critical.alpha),
-    )
-
-
 def _ranks(kernel: NDArray[np.floating], present: NDArray[np.bool_], indices: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the ranks from 1 of weights among those present: |w| falling, ties by flat index."""
     cells = np.flatnonzero(present)
@@ -232,58 +238,67 @@ def _ranks(kernel: NDArray[np.floating], present: NDArray[np.bool_], indices: ND
 
 
 def _of_sample(
-    sample: Sample,
+    sample: Sample | None,
     *,
     measured: float,
     uniform_support: Enclosure | None,
     k: int | None,
     size: tuple[tuple[int, int], int, int],
 ) -> OverlapNull:
-    error = CONFIDENCE * sample.standard_error
+    expected = None
+    if sample is not None:
+        error = CONFIDENCE * sample.standard_error
+        expected = Enclosure(max(0.0, sample.mean - error), min(1.0, sample.mean + error))
     return _null(
-        Enclosure(max(0.0, sample.mean - error), min(1.0, sample.mean + error)),
-        sample.deviation,
-        sample.standard_error,
+        expected,
+        Deviation(sample.deviation, "sampled") if sample else None,
+        sample.standard_error if sample else None,
         measured=measured,
-        status=("sampled", "sampled"),
+        status="sampled" if sample else None,
         uniform_support=uniform_support,
         k=k,
         size=size,
-        sampling=(sample.values.size, sample.seed),
+        sampling=Sampling(sample.values.size, sample.seed) if sample else None,
     )
 
 
 def _null(
-    expected: Enclosure,
-    deviation: float,
+    expected: Enclosure | None,
+    deviation: Deviation | None,
     standard_error: float | None,
     *,
     measured: float,
-    status: tuple[str, str],
+    status: str | None,
     uniform_support: Enclosure | None,
     k: int | None,
     size: tuple[tuple[int, int], int, int],
-    sampling: tuple[int, int] | None,
+    sampling: Sampling | None,
 ) -> OverlapNull:
-    middle = (expected.lower + expected.upper) / 2
-    trials, seed = sampling or (None, None)
+    reason = None
+    z = None
+    if deviation is None or expected is None:
+        reason = NOT_SAMPLED
+    elif not deviation.value:
+        reason = "Every order that was seen gives the same overlap, so there is no z."
+    else:
+        z = (measured - (expected.lower + expected.upper) / 2) / deviation.value
     shape, weights, alpha = size
     return OverlapNull(
         expected=expected,
-        deviation=deviation,
+        deviation=deviation.value if deviation else None,
         measured=measured,
-        z=(measured - middle) / deviation if deviation else None,
-        status=status[0],
-        deviation_status=status[1],
+        z=z,
+        status=status,
+        deviation_status=deviation.status if deviation else None,
         standard_error=standard_error,
         uniform_support=uniform_support,
         k=k,
         shape=shape,
         weights=weights,
         alpha=alpha,
-        trials=trials,
-        seed=seed,
-        reason=None if deviation else "Every order that was seen gives the same overlap, so there is no z.",
+        trials=sampling.trials if sampling else None,
+        seed=sampling.seed if sampling else None,
+        reason=reason,
     )
 
 

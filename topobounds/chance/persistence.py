@@ -7,9 +7,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import real
 from topobounds._records import Record
-from topobounds.chance.layer import MeasuredLayer
+from topobounds.chance.layer import MeasuredKernel, MeasuredLayer
 from topobounds.chance.magnitudes import BINNED_CELLS, BinnedMagnitudes
-from topobounds.chance.orders import Sample, checked_sampling, live_taps, sample_kernels, sample_supports
+from topobounds.chance.orders import (
+    CONFIDENCE,
+    NOT_SAMPLED,
+    TRIALS,
+    Sample,
+    Sampling,
+    checked_sampling,
+    sample_kernels,
+    sample_supports,
+)
 from topobounds.layers import Conv
 from topobounds.theory.enclosure import Enclosure
 from topobounds.theory.persistence import (
@@ -20,10 +29,6 @@ from topobounds.theory.persistence import (
     persistence_sum,
     persistences,
 )
-from topobounds.weights import weight_array
-
-TRIALS = 200
-CONFIDENCE = 3  # standard errors on either side of a sampled mean
 
 
 @dataclass(frozen=True)
@@ -151,16 +156,21 @@ def persistence_null(
     ('sampled', 200, 5)
     """
     order = real("p", p, f"a number above 0 and at most {LARGEST_ORDER}", 0.0, LARGEST_ORDER, open_low=True)
-    trials, seed = checked_sampling(trials, seed)
+    sampling = checked_sampling(trials, seed)
     if conv is not None:
-        return _of_kernel(weights, mask, conv, order, trials, seed)
-    layer = MeasuredLayer.of(weights, mask)
+        return kernel_persistence_null(MeasuredKernel.of(weights, conv, mask), order, sampling)
+    return layer_persistence_null(MeasuredLayer.of(weights, mask), order, sampling)
+
+
+def layer_persistence_null(
+    layer: MeasuredLayer, p: float, sampling: Sampling | None, *, on_uniform_supports: bool = True
+) -> PersistenceNull:
+    """Return the `persistence_null` of a layer that has been read; without sampling, what is known without it.
+
+    `uniform_support` is left out where it is not asked for: it takes a while for every new shape.
+    """
     if not layer.forest.alpha:
-        return _without_null(layer.shape, order, "The layer has no weight other than zero, so nothing can be permuted.")
-    return _of_layer(layer, order, trials, seed)
-
-
-def _of_layer(layer: MeasuredLayer, p: float, trials: int, seed: int) -> PersistenceNull:
+        return _without_null(layer.shape, p, "The layer has no weight other than zero, so nothing can be permuted.")
     m, n = layer.shape
     expected = None
     deviation = None
@@ -168,11 +178,11 @@ def _of_layer(layer: MeasuredLayer, p: float, trials: int, seed: int) -> Persist
     if layer.nearly_full:
         expected = expected_persistence(m, n, layer.largest, p=p, cells=layer.n_weights, every_support=True)
         deviation = persistence_deviation(m, n, layer.largest, p=p)
-    else:
+    elif on_uniform_supports:
         uniform_support = expected_persistence(m, n, layer.largest, p=p, cells=layer.n_weights)
     return _null(
         expected=expected,
-        sample=_sampled(layer, p, trials, seed) if deviation is None else None,
+        sample=_sampled(layer, p, sampling) if deviation is None and sampling is not None else None,
         deviation=deviation,
         measured=_measured(layer, p),
         extremes=_range(layer, p),
@@ -184,20 +194,13 @@ def _of_layer(layer: MeasuredLayer, p: float, trials: int, seed: int) -> Persist
     )
 
 
-def _of_kernel(
-    weights: ArrayLike, mask: ArrayLike | None, conv: Conv, p: float, trials: int, seed: int
-) -> PersistenceNull:
-    from topobounds.topology.convolution import critical_kernel_weights  # noqa: PLC0415 (loads numba)
-
-    critical = critical_kernel_weights(weights, conv, mask)
+def kernel_persistence_null(kernel: MeasuredKernel, p: float, sampling: Sampling | None) -> PersistenceNull:
+    """Return the `persistence_null` of a kernel that has been read; without sampling, what is known without it."""
+    critical = kernel.critical
     if not critical.alpha:
         reason = "The kernel has no weight other than zero that makes an edge, so nothing can be permuted."
         return _without_null(critical.shape, p, reason)
-    kernel = weight_array(weights)
-    present = (kernel != 0) & live_taps(conv)
-    if mask is not None:
-        present &= np.asarray(mask, np.bool_)
-    values = np.sort(np.abs(kernel[present].astype(np.float64)))[::-1]
+    values = np.sort(np.abs(kernel.kernel[kernel.live].astype(np.float64)))[::-1]
     by_rank = persistences(values, p)
 
     def statistic(ranks: NDArray[np.int64], merges: NDArray[np.int64]) -> float:
@@ -205,7 +208,7 @@ def _of_kernel(
 
     return _null(
         expected=None,
-        sample=sample_kernels(conv, present, statistic, trials, seed),
+        sample=sample_kernels(kernel.conv, kernel.live, statistic, *sampling) if sampling else None,
         deviation=None,
         measured=float(np.sum(persistences(critical.weights.astype(np.float64), p) * critical.merges)),
         extremes=None,
@@ -236,24 +239,24 @@ def _null(
         deviation = sample.deviation
         error = CONFIDENCE * sample.standard_error
         expected = expected or Enclosure(max(0.0, sample.mean - error), sample.mean + error)
-    assert expected is not None
-    assert deviation is not None
-    middle = (expected.lower + expected.upper) / 2
+    middle = None if expected is None else (expected.lower + expected.upper) / 2
     reasons = []
-    if not deviation:
+    if deviation is None:
+        reasons.append(NOT_SAMPLED)
+    elif not deviation:
         reasons.append("Every order gives the same neural persistence, so there is no z.")
     if extremes is None:
         reasons.append("The range is not known for kernels, nor read off layers of more than 2^24 weights.")
     return PersistenceNull(
         expected=expected,
-        norm=(middle / (alpha - 1)) ** (1 / p) if alpha > 1 else 0.0,
+        norm=None if middle is None else (middle / (alpha - 1)) ** (1 / p) if alpha > 1 else 0.0,
         deviation=deviation,
         measured=measured,
-        z=(measured - middle) / deviation if deviation else None,
-        share=(middle / measured) ** (1 / p) if measured else None,
+        z=(measured - middle) / deviation if deviation and middle is not None else None,
+        share=(middle / measured) ** (1 / p) if measured and middle is not None else None,
         range=extremes,
-        status="certified" if certified else "sampled",
-        deviation_status="sampled" if sample else "limit",
+        status="certified" if certified else "sampled" if sample else None,
+        deviation_status="sampled" if sample else None if deviation is None else "limit",
         standard_error=None if certified or sample is None else sample.standard_error,
         uniform_support=uniform_support,
         p=p,
@@ -294,14 +297,14 @@ def _measured(layer: MeasuredLayer, p: float) -> float:
     return float(np.sum(persistences(deaths, p)))
 
 
-def _sampled(layer: MeasuredLayer, p: float, trials: int, seed: int) -> Sample:
+def _sampled(layer: MeasuredLayer, p: float, sampling: Sampling) -> Sample:
     """Return NP^p with the layer's values in random orders on its support."""
     by_rank = persistences(layer.magnitudes, p)
 
     def statistic(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
         return np.asarray(by_rank[ranks - 1].sum(axis=1))
 
-    return sample_supports(layer.present, layer.forest.alpha, statistic, trials, seed)
+    return sample_supports(layer.present, layer.forest.alpha, statistic, *sampling)
 
 
 def _range(layer: MeasuredLayer, p: float) -> Enclosure | None:

@@ -1,11 +1,13 @@
+from .effective import chain_of, dead_connections
 from .masks import Keep, Scope, magnitude_mask, network_masks, random_mask, topological_mask
 from .methods import METHODS, Method, pruning_method
-from .pipeline import Infeasible, Mask, Prunable, Request, kept_masks, redrawn_mask
+from .pipeline import Exchange, Infeasible, Mask, Prunable, Request, exchange, kept_masks, redrawn_mask
 from .report import PrunedLayer, PruningReport
 from .schedules import geometric_schedule, linear_schedule
 
 __all__ = [
     "METHODS",
+    "Exchange",
     "Infeasible",
     "Keep",
     "Mask",
@@ -15,6 +17,9 @@ __all__ = [
     "PruningReport",
     "Request",
     "Scope",
+    "chain_of",
+    "dead_connections",
+    "exchange",
     "geometric_schedule",
     "kept_masks",
     "linear_schedule",

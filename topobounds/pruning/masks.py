@@ -16,7 +16,7 @@ from topobounds.topology.tensors import layer_topology
 from topobounds.weights import check_finite, mask_matrix, weight_array
 
 Keep = int | float | Fraction
-MethodName = Literal["magnitude", "t-imp", "random", "shuffled", "topological", "imp"]
+MethodName = Literal["magnitude", "t-imp", "random", "shuffled", "effective", "topological", "imp"]
 Scope = Literal["local", "global"]
 ON_INFEASIBLE = ("raise", "clamp")
 
@@ -207,17 +207,19 @@ def network_masks(
         about all layers together.
     masks : mapping or sequence of array_like or None, optional
         The survivors so far, by layer; None where nothing has been pruned.
-    method : {"magnitude", "t-imp", "random", "shuffled"}
+    method : {"magnitude", "t-imp", "random", "shuffled", "effective"}
         Its names are those of `topobounds.pruning.METHODS`, or their aliases, ``imp`` and ``topological``. The first
         three are `magnitude_mask`, `topological_mask` and `random_mask`; ``shuffled`` keeps as many weights of every
-        layer as ``t-imp``, at random.
+        layer as ``t-imp``, at random. ``effective`` keeps those of the largest `effective_weights`, ties by |w| and
+        then by layer and flat index: `layers` are then layers in a row, in this order, matrices inputs by outputs, and
+        the scope is ``global``. `effective_density` of the masks tells how many connections a cut tie left dead.
     scope : {"local", "global"}
         ``global`` ranks the weights of all layers together, raw as they are, ties by layer and flat index. For
         ``t-imp`` every layer keeps first what carries its own topology, so none can collapse.
     on_infeasible, compression_ratio
         As in `topological_mask`. Globally alpha is the sum over the layers.
     convs : mapping or sequence of Conv or None, optional
-        The geometry of the layers that are convolutions; used by ``t-imp`` and ``shuffled`` only.
+        The geometry of the layers that are convolutions; used by ``t-imp``, ``shuffled`` and ``effective`` only.
     seed : int, optional
         For ``random`` and ``shuffled``, which need it.
 
@@ -256,6 +258,10 @@ def network_masks(
                 raise argument_error("keep", f"a mapping of all layers, also '{name}'", list(keep))
     if choice("scope", scope, ("local", "global")) == "global":
         groups, keeps = [tensors], [keep]
+    elif chosen.by_paths:
+        raise argument_error(
+            "scope", f"'global' for the method '{chosen.name}', which ranks all layers together", scope
+        )
     entropy = [(integer("seed", seed, 0), place) if chosen.is_random else None for place in range(len(names))]
     found: list[Mask] = []
     for place, (group, wanted) in enumerate(zip(groups, keeps, strict=True)):
@@ -300,12 +306,12 @@ def _group_masks(
 def _prunable(weights: ArrayLike, mask: ArrayLike | None, conv: Conv | None, method: Method) -> Prunable:
     """Return checked weights with their survivors and, where the method protects them, what carries their topology."""
     array = weight_array(weights)
-    if method.protects:
+    if method.protects or method.by_paths:
         _check_geometry(array.shape, conv)
     survivors = np.ones(array.shape, np.bool_) if mask is None else mask_matrix(mask, array.shape)
     matrix = array.reshape(len(array), -1) if array.ndim > 2 else np.atleast_2d(array)
     check_finite(matrix, survivors.reshape(matrix.shape), array.shape)
-    layer = LayerTensor("", array.shape, geometry=conv)
+    layer = LayerTensor("", array.shape, geometry=conv, inputs_first=True)
     if not method.protects:
         return Prunable.unprotected(array, survivors, layer)
     return Prunable(array, survivors, layer_topology(layer, array, survivors).critical, (layer,))

@@ -19,6 +19,8 @@ class Method:
         How it ranks the weights that it does not protect: a name in `topobounds.pruning.selection.RANKINGS`.
     protects : bool
         Whether it keeps first the weights that carry a layer's topology.
+    by_paths : bool
+        Whether it ranks weights by the paths that they lie on, not by size, and so needs layers in a row, together.
     counts_of : str or None
         The method that decides how many weights each layer keeps; this one then chooses them. None: it decides itself.
     aliases : tuple of str
@@ -31,6 +33,7 @@ class Method:
     label: str
     rank: str
     protects: bool = False
+    by_paths: bool = False
     counts_of: str | None = None
     aliases: tuple[str, ...] = ()
     recorded_as: str | None = None
@@ -53,6 +56,7 @@ METHODS: dict[str, Method] = {
         Method("t-imp", "T-IMP", rank="magnitude", protects=True, aliases=("topological",)),
         Method("random", "random", rank="random"),
         Method("shuffled", "shuffled T-IMP", rank="random", counts_of="t-imp"),
+        Method("effective", "effective weights", rank="magnitude", by_paths=True),
     )
 }
 """Every method by name. A new one is a row here; one that ranks in a new way also a function in `RANKINGS`."""

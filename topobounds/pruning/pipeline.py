@@ -1,5 +1,6 @@
 """From how many weights are asked for to masks: the weights that are protected first, then the best of the others."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -8,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds.layers import LayerTensor
-from topobounds.pruning.methods import Method
+from topobounds.pruning.effective import path_scores
+from topobounds.pruning.methods import METHODS, Method
 from topobounds.pruning.selection import RANKINGS
 
 Array = NDArray[Any]
@@ -123,7 +125,8 @@ def kept_masks(
     kept = [tensor.protected.ravel().copy() for tensor in group]
     free = [(tensor.survivors & ~tensor.protected).ravel() for tensor in group]
     wanted = max(request.count, n_protected) - n_protected
-    RANKINGS[method.rank]([tensor.weights.ravel() for tensor in group], free, wanted, kept, entropy)
+    ranked = path_scores(group) if method.by_paths else [tensor.weights for tensor in group]
+    RANKINGS[method.rank]([array.ravel() for array in ranked], free, wanted, kept, entropy)
     return [mask.reshape(tensor.weights.shape) for mask, tensor in zip(kept, group, strict=True)]
 
 
@@ -132,6 +135,57 @@ def redrawn_mask(tensor: Prunable, mask: Mask, method: Method, entropy: tuple[in
     count = int(np.count_nonzero(mask))
     free = replace(tensor, protected=np.zeros(mask.shape, np.bool_))
     return kept_masks([free], Request("keep", count, count), method, entropy=entropy)[0]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What T-IMP and magnitude pruning of one tensor to the same count keep instead of one another.
+
+    Attributes
+    ----------
+    swaps : int
+        Weights that one of the two masks keeps and the other does not; those that carry the topology and that
+        magnitude loses.
+    squared_weight_lost : float
+        Sum of the squared weights of magnitude's mask, less that of T-IMP's; at least 0.
+    """
+
+    swaps: int
+    squared_weight_lost: float
+
+
+def exchange(tensor: Prunable, count: int) -> Exchange | None:
+    """Return the price of keeping the protected weights of a tensor of which so many are left.
+
+    Parameters
+    ----------
+    tensor : Prunable
+        Its protected weights are those that carry its topology.
+    count : int
+        Weights that are left.
+
+    Returns
+    -------
+    Exchange or None
+        None where fewer are left than are protected, for then T-IMP has no mask.
+
+    Examples
+    --------
+    >>> weights = np.array([[9.0, 8.0, 1.0], [7.0, 6.0, 0.5]])
+    >>> forest = np.array([[True, True, True], [True, False, False]])
+    >>> exchange(Prunable(weights, np.ones((2, 3), np.bool_), forest, ()), 4)
+    Exchange(swaps=1, squared_weight_lost=35.0)
+    """
+    if count < tensor.n_protected:
+        return None
+    request = Request("count", count, count)
+    (topological,) = kept_masks([tensor], request, METHODS["t-imp"])
+    plain = Prunable.unprotected(tensor.weights, tensor.survivors, *tensor.layers)
+    (largest,) = kept_masks([plain], request, METHODS["magnitude"])
+    given_up = tensor.weights[largest & ~topological].astype(np.float64)
+    instead = tensor.weights[topological & ~largest].astype(np.float64)
+    lost = math.fsum(np.square(given_up)) - math.fsum(np.square(instead))
+    return Exchange(given_up.size, max(0.0, lost))
 
 
 def _too_few(group: Sequence[Prunable], n_protected: int, request: Request) -> ValueError:

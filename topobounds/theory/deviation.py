@@ -7,6 +7,7 @@ derivation and what it lacks to be a proof are in docs/theory/deviation.md.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, Protocol
 
 import numpy as np
@@ -131,7 +132,11 @@ def known_deviation(m: int, n: int, k: int | None = None) -> Deviation | None:
     >>> known_deviation(1000, 1000).status, known_deviation(784, 10).status, known_deviation(30, 30)
     ('limit', 'proved', None)
     """
-    m, n, k = checked_shape(m, n, k)
+    return _known_deviation(*checked_shape(m, n, k))
+
+
+@lru_cache(maxsize=1024)
+def _known_deviation(m: int, n: int, k: int) -> Deviation | None:
     if k <= 3 or k == m * n or min(m, n) == 1:  # a bipartite cycle has at least four edges
         return Deviation(0.0, "proved")
     if variance_steps(m, n, k) <= MOST_STEPS:

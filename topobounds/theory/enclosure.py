@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 
@@ -108,8 +109,9 @@ def expected_overlap(m: int, n: int, k: int | None = None) -> Enclosure:
     return expected_overlap_of(checked_shape(m, n, k))
 
 
+@lru_cache(maxsize=1024)
 def expected_overlap_of(shape: Shape) -> Enclosure:
-    """Return the `expected_overlap` of a checked shape."""
+    """Return the `expected_overlap` of a checked shape; kept, since it takes some hundredths of a second."""
     m, n, k = shape
     if m * n > MAX_CELLS:
         raise argument_error("m", f"so small that m n is at most 2^52 (overlap_limit takes any size) at n={n}", m)

@@ -427,13 +427,13 @@ class MissingEdges:
         return np.maximum(0.0, self.lower[1 : used + 1] - shift), upper
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def missing_edges(m: int, n: int) -> MissingEdges:
     """Return bounds on the expected forest edges not among the k largest weights, for k up to M (ln M + 20).
 
     Exact, rounded outwards, where all ranks can be counted; else from `expected_retention` at about a hundred ranks
     and the concavity of E[R_k] in k: docs/theory/persistence_null.md, "The certified interval". Kept for the last
-    eight shapes, since the first call takes up to some seconds.
+    32 shapes, since the first call takes up to some seconds.
 
     Raises
     ------

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from topobounds._arguments import argument_error
 from topobounds.layers import Conv, Dense, LayerTensor, Recurrent, TensorLayer
 from topobounds.topology.persistence import PersistenceDiagram, total_neural_persistence
+from topobounds.topology.protocol import Deficit
 from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
 from topobounds.weights import check_finite
 
@@ -85,6 +86,25 @@ class Topology:
         """Connected components of the graphs, neurons without an edge counted, summed."""
         return sum(forest.n_components for forest in self.forests)
 
+    def deficit(self, *, inputs_first: bool) -> Deficit:
+        """Return the silent neurons and the fragments of the graphs of as many largest weights as are critical.
+
+        Parameters
+        ----------
+        inputs_first : bool
+            Whether the rows of a matrix are the inputs of the layer; of a kernel its geometry tells.
+
+        Returns
+        -------
+        Deficit
+            Summed over the graphs of the tensor, each with its own number of critical weights.
+        """
+        deficits = [forest.deficit() for forest in self.forests]
+        first, second = (sum(getattr(d, f"silent_{side}") for d in deficits) for side in ("inputs", "outputs"))
+        matrices = all(isinstance(forest, SpanningForest) for forest in self.forests)
+        inputs, outputs = (second, first) if matrices and not inputs_first else (first, second)
+        return Deficit(inputs, outputs, sum(deficit.fragments for deficit in deficits))
+
     @property
     def neural_persistence(self) -> float:
         """Normalised, convention ``balwani``, p = 2; summed over the graphs of the tensor."""
@@ -136,7 +156,8 @@ def graph_topology(graph: TensorLayer, weights: Array, mask: Mask | None = None)
     [[True, True], [True, False]]
     """
     forest, critical = FORESTS[type(graph)](weights, graph, mask)
-    return Topology(critical, (forest,), (int(np.count_nonzero(critical)),))
+    size = forest.alpha if isinstance(forest, SpanningForest) else forest.n_critical
+    return Topology(critical, (forest,), (size,))
 
 
 def layer_topology(layer: LayerTensor, weights: Array, mask: Mask | None = None) -> Topology:

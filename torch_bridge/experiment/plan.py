@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from topobounds._arguments import argument_error, choice, real
 from topobounds._files import read_regular
 from topobounds.pruning import geometric_schedule, linear_schedule
-from topobounds.pruning.methods import recorded_name
+from topobounds.pruning.methods import pruning_method, recorded_name
 from topobounds.runs import MOST_LEVELS, digest
 from torch_bridge.training.plan import BELOW_ONE, DataPlan, ModelPlan, Part, Recipe, Seeds, check_pair
 
@@ -27,9 +27,11 @@ class Pruning(Part):
 
     Parameters
     ----------
-    method : {"imp", "t-imp", "random", "shuffled"}
-        By magnitude; the forest first (`topobounds.pruning.topological_mask`); at random; or as many weights of every
-        layer as T-IMP would keep, at random places. ``magnitude`` and ``topological`` stand for the first two.
+    method : {"imp", "t-imp", "random", "shuffled", "effective"}
+        By magnitude; the forest first (`topobounds.pruning.topological_mask`); at random; as many weights of every
+        layer as T-IMP would keep, at random places; or by `topobounds.effective_weights`, for nets of dense layers and
+        convolutions in a row, with the scope ``global`` and without factors. ``magnitude`` and ``topological`` stand
+        for the first two.
     rounds : int
         Prunings; there is one level more, the dense one.
     schedule : {"geometric", "linear"}
@@ -102,6 +104,17 @@ class Pruning(Part):
         if self.finetune_epochs and self.after != "finetune":
             raise ValueError(f"Argument 'finetune_epochs' goes with after='finetune', not with {self.after!r}.")
         self._check_factors()
+        if pruning_method(self.method).by_paths:
+            self._check_ranks_all()
+
+    def _check_ranks_all(self) -> None:
+        """Refuse what does not go with a method that ranks the weights of a net by its paths: it needs all of them."""
+        if self.scope != "global":
+            rule = f"'global' for the method '{self.method}', which ranks all layers together"
+            raise argument_error("scope", rule, self.scope)
+        for name, factor in {"output_factor": self.output_factor, **self.factors}.items():
+            if factor != 1:
+                raise argument_error(name, f"1 for the method '{self.method}', which ranks all layers together", factor)
 
     def _check_factors(self) -> None:
         if not isinstance(self.factors, Mapping):

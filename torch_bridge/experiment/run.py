@@ -33,6 +33,7 @@ from topobounds._arguments import argument_error, real
 from topobounds._parallel import PATIENCE, Report, each, how_many
 from topobounds._records import plain
 from topobounds.layers import LayerTensor
+from topobounds.pruning import dead_connections, pruning_method
 from topobounds.runs import PLAN, RunError, RunFolder
 from topobounds.topology.tensors import Topology
 from torch_bridge.experiment.history import level_name, missing_levels, stops_after
@@ -42,6 +43,7 @@ from torch_bridge.experiment.state import (
     State,
     aliases,
     as_numpy,
+    check_in_a_row,
     check_state,
     copied,
     layer_tensors,
@@ -51,9 +53,11 @@ from torch_bridge.experiment.state import (
     state_of,
 )
 from torch_bridge.experiment.topology_records import (
+    chance_record,
     check_feasible,
     layer_facts,
     layer_topologies,
+    price_record,
     prune,
     pruning_record,
     training_record,
@@ -241,6 +245,8 @@ class _Experiment:
         self.aliases = aliases(net)
         self.left_alone = left_alone(net, self.layers)
         check_feasible(self.layers, plan.pruning)
+        if pruning_method(plan.pruning.method).by_paths:
+            check_in_a_row(net, self.layers, example_input)
         if plan.recipe is not None and self.split is not None:
             if model is not None:
                 self._check_own_net(net, self.split)
@@ -402,9 +408,26 @@ class _LevelMaker:
                 masks = prune(self.layers, weights, old, self.plan.pruning, self.level, seed, before)
                 after = layer_topologies(self.layers, weights, masks)
             self.before_pruning = before
-            self.pruned = {name: pruning_record(old[name], masks[name], before[name], after[name]) for name in after}
+            self.pruned = {
+                layer.name: self._pruning_record(layer, weights, old, masks, before, after) for layer in self.layers
+            }
         self.files["masks"] = dict(masks)
         self.files["start"] = self._masked(self._starting_weights())
+
+    def _pruning_record(
+        self,
+        layer: LayerTensor,
+        weights: State,
+        old: Mapping[str, Array],
+        masks: Mapping[str, Array],
+        before: Mapping[str, Topology],
+        after: Mapping[str, Topology],
+    ) -> dict[str, Any]:
+        """Return what the pruning did to a layer, and what T-IMP costs there."""
+        name = layer.name
+        kept = int(np.count_nonzero(masks[name]))
+        record = pruning_record(old[name], masks[name], before[name], after[name])
+        return record | price_record(layer, weights[name], old[name], before[name], kept)
 
     def _starting_weights(self) -> State:
         after = self.plan.pruning.after
@@ -531,11 +554,16 @@ class _LevelMaker:
         for layer in self.layers:
             name, topology = layer.name, self.after_training[layer.name]
             record = training_record(layer, masks[name], topology) | self.pruned.get(name, {})
+            record |= chance_record(layer, self.files["end"][name], masks[name], topology)
             if self.before_pruning is not None:
                 record["forest_persisted"] = self.before_pruning[name].share_in(topology.critical)
             layers.append(record)
         yield from layers
-        yield {"record": "level", **identity, **_summary(layers), **_result(self.trained)}
+        summary = _summary(layers)
+        if pruning_method(self.plan.pruning.method).by_paths:
+            kept = [masks[layer.name] for layer in self.layers]
+            summary["dead_connections"] = dead_connections(self.layers, kept)
+        yield {"record": "level", **identity, **summary, **_result(self.trained)}
 
     def _masked(self, state: Mapping[str, Array]) -> State:
         """Return the state with exact, positive zeros where the masks are False."""

@@ -24,6 +24,7 @@ except ModuleNotFoundError as error:
 from topobounds._arguments import argument_error
 from topobounds.checkpoint import DTYPES
 from topobounds.layers import LayerTensor
+from topobounds.pruning import chain_of
 from torch_bridge.model.modules import stored_weight
 from torch_bridge.model.tracing import model_tensors, moved_to, trace, unread_weights
 
@@ -77,6 +78,38 @@ def layer_tensors(net: nn.Module, example_input: Any = None) -> list[LayerTensor
     if not found:
         raise ValueError("Argument 'model' must have a layer to prune, and this has none.")
     return list(found.values())
+
+
+def check_in_a_row(net: nn.Module, layers: list[LayerTensor], example_input: Any) -> None:
+    """Refuse a net whose layers do not follow one another, each reading the very neurons that the one before feeds.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        The net.
+    layers : list of LayerTensor
+        Its prunable layers, in the order of its modules.
+    example_input : Tensor, or tuple or dict of arguments
+        What the net is called with, once, to learn which layers share neurons.
+
+    Raises
+    ------
+    ValueError
+        Naming the first layer that does not fit, or if there is no example input.
+    """
+    rule = "The method 'effective' needs dense layers and convolutions in a row"
+    if example_input is None:
+        raise ValueError(f"{rule}, and without example_input it is not known what layer feeds what.")
+    chain_of(layers)
+    neurons = trace(net, moved_to(net, example_input)).neurons
+    fed: int | None = None
+    seen: set[int] = set()
+    for layer in layers:
+        ends = neurons.get((net.get_submodule(layer.source), 0), [])
+        if len(ends) != 1 or (fed is not None and ends[0][0] != fed) or ends[0][1] in (*seen, ends[0][0]):
+            raise ValueError(f"{rule}, and '{layer.name}' is not called once on the neurons that the one before feeds.")
+        seen |= set(ends[0])
+        fed = ends[0][1]
 
 
 @contextmanager

@@ -1,18 +1,30 @@
 """The layers of a net as graphs: pruning them, and what pruning and training did to their topology. No torch here."""
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._arguments import about
+from topobounds.chance.layer import MeasuredKernel, MeasuredLayer
+from topobounds.chance.orders import Sampling
+from topobounds.chance.overlap import OverlapNull, kernel_overlap_null, layer_overlap_null
 from topobounds.layers import Conv, LayerTensor
-from topobounds.pruning import Mask, Prunable, Request, kept_masks, pruning_method, redrawn_mask
+from topobounds.pruning import Mask, Prunable, Request, exchange, kept_masks, pruning_method, redrawn_mask
+from topobounds.topology.spanning import SpanningForest
 from topobounds.topology.tensors import Topology, layer_topology
 from topobounds.weights import check_finite, weight_array
 from torch_bridge.experiment.plan import Pruning
 
+if TYPE_CHECKING:
+    from topobounds.topology.convolution import CriticalWeights
+
+    Forest = SpanningForest | CriticalWeights
+
 Array = NDArray[Any]
+TRIALS = 20  # random orders of a layer: a level of an experiment is to take little longer for them
 
 
 def layer_topologies(
@@ -65,6 +77,83 @@ def pruning_record(old: Mask, new: Mask, before: Topology, after: Topology) -> d
     }
 
 
+def price_record(
+    layer: LayerTensor, weights: Array, old: Mask, before: Topology, kept: int
+) -> dict[str, int | float | None]:
+    """Return what T-IMP exchanges, or would have exchanged, against magnitude pruning of a layer to the same count.
+
+    Parameters
+    ----------
+    layer : LayerTensor
+        What was pruned.
+    weights : ndarray
+        Its weights.
+    old : ndarray of bool
+        The mask before the pruning.
+    before : Topology
+        Of the weights under this mask.
+    kept : int
+        Weights that the pruning left.
+
+    Returns
+    -------
+    dict
+        ``swaps`` and ``squared_weight_lost``, as in `topobounds.TopologyPrice`; None where fewer weights are left than
+        carry the topology, for then T-IMP has no mask.
+    """
+    price = exchange(Prunable(weight_array(weights), old, before.critical, (layer,)), kept)
+    return {
+        "swaps": None if price is None else price.swaps,
+        "squared_weight_lost": None if price is None else price.squared_weight_lost,
+    }
+
+
+def chance_record(
+    layer: LayerTensor, weights: Array, mask: Mask, topology: Topology, trials: int = TRIALS, seed: int = 0
+) -> dict[str, Any]:
+    """Return the overlap of a layer beside what its weights would give in random order on their own support.
+
+    Parameters
+    ----------
+    layer : LayerTensor
+        What is measured.
+    weights, mask, topology
+        Its weights, their mask, and the topology of the weights under it.
+    trials, seed : int
+        Random orders of each graph where the law is not known: under a mask, of a kernel, and of some small layers.
+
+    Returns
+    -------
+    dict
+        ``overlap_expected``, ``overlap_deviation``, ``overlap_z`` and ``overlap_status`` as in
+        `topobounds.LayerReport`; of several graphs the weights that they hold add up, and what is sampled of one is
+        sampled. ``overlap_trials`` and ``overlap_seed`` where there was sampling.
+    """
+    sampling = Sampling(trials, seed)
+    nulls = [_overlap_null(*part, sampling) for part in _parts(layer, weights, mask, topology)]
+    if any(null.expected is None for null in nulls):
+        nulls = [null for null in nulls if null.expected is not None]
+    sizes = [size for size in topology.sizes if size]
+    means = [(null.expected.lower + null.expected.upper) / 2 for null in nulls if null.expected]
+    deviations = [null.deviation or 0.0 for null in nulls]
+    total = sum(sizes)
+    expected = sum(size * mean for size, mean in zip(sizes, means, strict=True)) / total if total else None
+    deviation = math.hypot(*(s * d for s, d in zip(sizes, deviations, strict=True))) / total if total else None
+    sampled = [null for null in nulls if null.trials]
+    return {
+        "overlap_expected": expected,
+        "overlap_deviation": deviation,
+        "overlap_z": (topology.overlap - expected) / deviation if deviation and expected is not None else None,
+        "overlap_status": "sampled"
+        if any(null.status == "sampled" for null in nulls)
+        else "certified"
+        if total
+        else None,
+        "overlap_trials": trials if sampled else None,
+        "overlap_seed": seed if sampled else None,
+    }
+
+
 def layer_facts(layer: LayerTensor) -> dict[str, Any]:
     """Return what a layer is, whatever its weights are."""
     geometry = layer.geometry
@@ -80,6 +169,7 @@ def training_record(layer: LayerTensor, mask: Mask, topology: Topology) -> dict[
     """Return the state of a layer at the end of a level, `topology` being that of its weights under the mask."""
     kept = int(mask.sum())
     dead_outputs, dead_inputs = dead_units(layer, mask)
+    deficit = topology.deficit(inputs_first=layer.inputs_first)
     return {
         "record": "layer",
         **layer_facts(layer),
@@ -93,7 +183,30 @@ def training_record(layer: LayerTensor, mask: Mask, topology: Topology) -> dict[
         "neural_persistence": topology.neural_persistence,
         "dead_outputs": dead_outputs,
         "dead_inputs": dead_inputs,
+        "silent_inputs": deficit.silent_inputs,
+        "silent_outputs": deficit.silent_outputs,
+        "fragments": deficit.fragments,
     }
+
+
+def _parts(
+    layer: LayerTensor, weights: Array, mask: Mask, topology: Topology
+) -> Iterator[tuple[LayerTensor, Array, Mask, "Forest"]]:
+    """Yield each graph of a layer with its weights, their mask and its forest."""
+    for part, alive, forest in zip(*map(layer.split, (weights, mask)), topology.forests, strict=True):
+        if layer.geometry is None:
+            yield layer, part.reshape(len(part), -1), alive.reshape(len(part), -1), forest
+        else:
+            yield layer, part, alive, forest
+
+
+def _overlap_null(layer: LayerTensor, weights: Array, mask: Mask, forest: "Forest", sampling: Sampling) -> OverlapNull:
+    """Return what chance gives for the overlap of one graph."""
+    if isinstance(forest, SpanningForest):
+        measured = MeasuredLayer.of(weights, mask, forest, int(np.count_nonzero(weights[mask])))
+        return layer_overlap_null(measured, forest.alpha, sampling)
+    kernel = MeasuredKernel.of(weights, cast(Conv, layer.geometry), mask, forest)
+    return kernel_overlap_null(kernel, None, sampling)
 
 
 def dead_units(layer: LayerTensor, mask: Mask) -> tuple[int, int]:

@@ -12,6 +12,7 @@ except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
 from topobounds._arguments import about, argument_error
+from topobounds.analysis.expected import checked_seed, checked_trials
 from topobounds.analysis.model import LayerReport, ModelReport, layer_report
 from topobounds.layers import Conv, LayerTensor
 from topobounds.weights import as_array
@@ -28,8 +29,15 @@ from torch_bridge.model.tracing import (
 )
 
 
-def analyze(model: nn.Module, example_input: Any = None) -> ModelReport:
-    """Return what the weights of a model's layers say, and what their shapes imply.
+def analyze(
+    model: nn.Module,
+    example_input: Any = None,
+    *,
+    chance: bool = True,
+    trials: int | None = None,
+    seed: int | None = None,
+) -> ModelReport:
+    """Return what the weights of a model's layers say, what their shapes imply, and what chance would give.
 
     Linear, convolutional (transposed too) and recurrent layers, attention and embeddings are read wherever they are in
     the model, the linear layers of GPT-2 in the package transformers too. Each gate of a recurrent layer and each
@@ -43,6 +51,9 @@ def analyze(model: nn.Module, example_input: Any = None) -> ModelReport:
         What the model is called with, once, in evaluation mode and without gradients, to learn the input sizes of its
         convolutions and which layers are called; a tuple holds positional, a dict keyword arguments. Without it
         convolutions have no graph, and only their weights are counted.
+    chance, trials, seed
+        As in `topobounds.layer_report`; all layers are sampled with one seed. What is computed for one shape serves all
+        its layers.
 
     Returns
     -------
@@ -58,8 +69,8 @@ def analyze(model: nn.Module, example_input: Any = None) -> ModelReport:
     Raises
     ------
     ValueError
-        If `model` is no module, or a weight is NaN or infinite, naming the layer. What the model itself raises is not
-        caught.
+        If `model` is no module, `trials` or `seed` is out of range, or a weight is NaN or infinite, naming the layer.
+        What the model itself raises is not caught.
 
     Examples
     --------
@@ -91,6 +102,7 @@ def analyze(model: nn.Module, example_input: Any = None) -> ModelReport:
     Fraction(54, 13)
     """
     check_module("model", model)
+    asked = {"chance": chance, "trials": checked_trials(trials), "seed": checked_seed(seed)}
     traced = None if example_input is None else trace(model, example_input)
     tensors = model_tensors(model, traced.tensors if traced else None)
     seen: dict[nn.Parameter, str] = {}
@@ -103,15 +115,23 @@ def analyze(model: nn.Module, example_input: Any = None) -> ModelReport:
                     parameter = stored_weight(module, tensor.own_name)
                     owner = tensor.name if parameter is None else seen.setdefault(parameter, tensor.name)
                     reason = "" if owner == tensor.name else f"The same weights as '{owner}'."
-                    layers += _layer_reports(tensor, module, traced, reason, place)
+                    layers += _layer_reports(tensor, module, traced, reason, place, asked)
                 place += len(tensor.parts)
     return ModelReport(tuple(layers), dict(unread_weights(model, tensors)))
 
 
 def _layer_reports(
-    tensor: LayerTensor, module: nn.Module, traced: Trace | None, reason: str, first: int
+    tensor: LayerTensor,
+    module: nn.Module,
+    traced: Trace | None,
+    reason: str,
+    first: int,
+    asked: dict[str, Any],
 ) -> Iterator[LayerReport]:
-    """Yield a report for each graph of a tensor; the first of them has the place `first` in its module."""
+    """Yield a report for each graph of a tensor; the first of them has the place `first` in its module.
+
+    `asked` is what `layer_report` is to do about chance.
+    """
     with about(tensor.name):
         weights = as_array("weights", current_weight(module, tensor.own_name))
         if weights.size == 0:
@@ -124,7 +144,17 @@ def _layer_reports(
         with about(name):
             graph = None if tensor.kind == "conv" and not convs else tensor.graph
             neurons = tuple(traced.neurons.get((module, place), ())) if traced else ()
-            yield layer_report(name, part, graph, kind=tensor.kind, calls=calls, reason=notes or None, neurons=neurons)
+            yield layer_report(
+                name,
+                part,
+                graph,
+                kind=tensor.kind,
+                calls=calls,
+                reason=notes or None,
+                neurons=neurons,
+                inputs_first=tensor.inputs_first,
+                **asked,
+            )
 
 
 def _note(tensor: LayerTensor, calls: int | None, convs: list[Conv]) -> str:

@@ -14,14 +14,26 @@ except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
 from topobounds._arguments import argument_error, integer
+from topobounds.analysis.expected import checked_seed, checked_trials
 from torch_bridge.model.analyze import analyze
 from torch_bridge.model.tracing import moved_to
 
-QUANTITIES = ("neural_persistence", "overlap", "density")
+QUANTITIES = (
+    "neural_persistence",
+    "neural_persistence_expected",
+    "neural_persistence_z",
+    "overlap",
+    "overlap_expected",
+    "overlap_z",
+    "density",
+)
+TRIALS = 20  # of what is sampled: each epoch anew, once there are zeros
 
 
-def topology_metrics(model: nn.Module, example_input: Any = None) -> dict[str, float]:
-    """Return neural persistence, overlap and density of every layer of a model, as numbers under flat names.
+def topology_metrics(
+    model: nn.Module, example_input: Any = None, *, chance: bool = True, trials: int = TRIALS, seed: int = 0
+) -> dict[str, float]:
+    """Return neural persistence and overlap of every layer beside what chance gives, and density, under flat names.
 
     Parameters
     ----------
@@ -30,13 +42,17 @@ def topology_metrics(model: nn.Module, example_input: Any = None) -> dict[str, f
     example_input : Tensor, or tuple or dict of arguments, optional
         What the model is called with to learn the geometry of its convolutions; see `torch_bridge.analyze`. Without it
         they have no persistence and no overlap.
+    chance, trials, seed
+        As in `torch_bridge.analyze`. What a shape alone decides, up to some seconds, is computed at the first call;
+        where weights are zero the layer's own support is sampled in each.
 
     Returns
     -------
     dict of str to float
         ``topology/neural_persistence`` (normalised, convention ``balwani``, p = 2; summed over the layers that have
-        one) and ``topology/density``, and for every layer ``topology/NAME/neural_persistence``,
-        ``topology/NAME/overlap`` and ``topology/NAME/density``, as far as there is one.
+        one) and ``topology/density``, and for every layer ``topology/NAME/QUANTITY``, as far as there is one: of its
+        `topobounds.LayerReport` ``neural_persistence``, ``overlap`` and ``density``, the first two also with
+        ``_expected`` and ``_z``.
 
     Raises
     ------
@@ -47,10 +63,19 @@ def topology_metrics(model: nn.Module, example_input: Any = None) -> dict[str, f
     --------
     >>> import torch
     >>> _ = torch.manual_seed(0)
-    >>> sorted(topology_metrics(nn.Linear(50, 40)))[:3]
-    ['topology/density', 'topology/neural_persistence', 'topology/weight/density']
+    >>> for name, value in topology_metrics(nn.Linear(50, 40)).items():
+    ...     print(name, round(value, 3))
+    topology/neural_persistence 0.035
+    topology/density 1.0
+    topology/weight/neural_persistence 0.035
+    topology/weight/neural_persistence_expected 0.03
+    topology/weight/neural_persistence_z 2.158
+    topology/weight/overlap 0.798
+    topology/weight/overlap_expected 0.84
+    topology/weight/overlap_z -1.436
+    topology/weight/density 1.0
     """
-    report = analyze(model, example_input)
+    report = analyze(model, example_input, chance=chance, trials=trials, seed=seed)
     total = {"topology/neural_persistence": report.total_neural_persistence, "topology/density": report.density}
     found = {
         f"topology/{layer.name}/{quantity}": getattr(layer, quantity)
@@ -76,6 +101,8 @@ class TopologyLog:
         Epochs from one record to the next, at least 1.
     sink : callable, optional
         Called with every record: ``print``, or ``wandb.log``.
+    chance, trials, seed
+        As in `topology_metrics`.
 
     Attributes
     ----------
@@ -97,13 +124,21 @@ class TopologyLog:
     """
 
     def __init__(
-        self, *, example_input: Any = None, every: int = 1, sink: Callable[[dict[str, Any]], Any] | None = None
+        self,
+        *,
+        example_input: Any = None,
+        every: int = 1,
+        sink: Callable[[dict[str, Any]], Any] | None = None,
+        chance: bool = True,
+        trials: int = TRIALS,
+        seed: int = 0,
     ) -> None:
         self.example_input = example_input
         self.every = integer("every", every, 1)
         if sink is not None and not callable(sink):
             raise argument_error("sink", "a function or None", sink)
         self.sink = sink
+        self.options: dict[str, Any] = {"chance": chance, "trials": checked_trials(trials), "seed": checked_seed(seed)}
         self.records: list[dict[str, Any]] = []
         self._calls = 0
 
@@ -126,7 +161,8 @@ class TopologyLog:
         self._calls += 1
         if number % self.every:
             return None
-        record = {"epoch": number, **topology_metrics(model, moved_to(model, self.example_input))}
+        metrics = topology_metrics(model, moved_to(model, self.example_input), **self.options)
+        record = {"epoch": number, **metrics}
         self.records.append(record)
         if self.sink is not None:
             self.sink(record)

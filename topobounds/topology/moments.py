@@ -1,0 +1,78 @@
+"""How many weights of a tensor are not zero, and how large they are on average, in one read of them."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from topobounds._engine import NumpyBudget
+from topobounds._parallel import processors
+from topobounds.weights import weight_array
+
+_ENGINE = NumpyBudget("topobounds._kernels.magnitudes", cells=2**22, loaded_cells=2**16)
+_CHUNK = 2**19
+
+
+class WeightMoments(NamedTuple):
+    """What one read of a tensor tells.
+
+    Attributes
+    ----------
+    nonzero : int
+        Weights that are not zero.
+    rms : float
+        The square root of the mean squared weight, zeros included.
+    """
+
+    nonzero: int
+    rms: float
+
+
+def weight_moments(weights: ArrayLike) -> WeightMoments:
+    """Return how many weights are not zero, and the root of their mean square.
+
+    Parameters
+    ----------
+    weights : array_like of any shape
+        As in `topobounds.weights.weight_array`. Finite, else `rms` is not finite either.
+
+    Returns
+    -------
+    WeightMoments
+        Squares are added up in double precision, in an order that does not depend on the threads; they overflow for
+        weights beyond 1e154.
+
+    Raises
+    ------
+    ValueError
+        As `weight_array`.
+
+    Examples
+    --------
+    >>> weight_moments([[3.0, 0.0], [0.0, -4.0]])
+    WeightMoments(nonzero=2, rms=2.5)
+    """
+    array = weight_array(weights)
+    flat = array.ravel(order="K")  # no copy of what is contiguous
+    if _ENGINE.affords(flat.size):
+        values = flat.astype(np.float64)
+        return WeightMoments(int(np.count_nonzero(values)), math.sqrt(values @ values / values.size))
+    from topobounds._kernels.magnitudes import add_squares  # noqa: PLC0415 (loads numba)
+
+    def add(start: int) -> tuple[float, int]:
+        total, nonzero = add_squares(_in_numpy_type(flat[start : start + _CHUNK]))
+        return float(total), int(nonzero)
+
+    with ThreadPoolExecutor(processors()) as pool:
+        sums = list(pool.map(add, range(0, flat.size, _CHUNK)))
+    total = math.fsum(total for total, _ in sums)
+    return WeightMoments(sum(nonzero for _, nonzero in sums), math.sqrt(total / flat.size))
+
+
+def _in_numpy_type(values: NDArray[Any]) -> NDArray[Any]:
+    """Return values in a type that kernels can read; bfloat16 is the upper half of float32."""
+    if values.dtype.name == "bfloat16":
+        return (values.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return values.astype(np.float32) if values.dtype == np.float16 else values
