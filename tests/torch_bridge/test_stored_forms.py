@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.nn.utils import prune
 
 from topobounds import maximum_spanning_forest, neural_persistence
-from torch_bridge import TopologyLog, analyze, topological_, topological_unstructured
+from torch_bridge import ImpPlan, TopologyLog, analyze, run_imp, topological_, topological_unstructured
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 
@@ -500,3 +500,36 @@ def test_several_threads_prune_one_model_one_after_the_other():
     for thread in threads:
         thread.join()
     assert int(model[0].weight_mask.sum()) == 1229  # 2400, 1920, 1536, 1229
+
+
+# an experiment refuses what its folder cannot hold
+
+
+@pytest.mark.parametrize(
+    ("make", "shown"),
+    [
+        (lambda: torch.randn(20, 30).to(torch.float8_e4m3fn), "torch.float8_e4m3fn"),
+        (lambda: torch.empty(20, 30, device="meta"), "a tensor on the device meta"),
+        (lambda: torch.randn(20, 30).to_sparse(), "torch.sparse_coo"),
+        (lambda: torch.randn(20, 30, dtype=torch.complex64), "torch.complex64"),
+        (lambda: torch.quantize_per_tensor(torch.randn(20, 30), 0.1, 0, torch.qint8), "torch.qint8"),
+    ],
+)
+@pytest.mark.parametrize("given", ["model", "function"])
+def test_an_experiment_names_the_parameter_that_it_cannot_hold(tmp_path, make, shown, given):
+    plan = ImpPlan.from_dict({"pruning": {"rounds": 1}})
+    net = nn.Sequential(nn.Linear(30, 30), holding(make(), 30, 20))
+    model = net if given == "model" else lambda: net
+    with pytest.raises(ValueError, match=f"'model' must be a net .* '1.weight' too, not '{shown}"):
+        run_imp(plan, tmp_path / "run", model=model, train_fn=lambda *_: None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_experiment_leaves_packed_weights_alone(tmp_path):
+    plan = ImpPlan.from_dict({"pruning": {"rounds": 1}})
+    net = nn.Sequential(nn.Linear(30, 20), holding(torch.ones(20, 20, dtype=torch.int8), 20, 20))
+    run = run_imp(plan, tmp_path / "run", model=net, train_fn=lambda *_: None)
+    start = run.levels[0].metrics[0]
+    assert "It holds int8" in start["left_alone"]["1.weight"]
+    names = {record["name"] for record in run.levels[1].metrics if record["record"] == "layer"}
+    assert names == {"0.weight"}
