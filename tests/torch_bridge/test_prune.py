@@ -792,14 +792,35 @@ def test_what_cannot_be_is_refused(call, message):
     assert isinstance(layer.weight, nn.Parameter)
 
 
-def test_the_script_of_the_readme_prunes_a_resnet_18(capsys):
+def readme_script():
     (script,) = re.findall(r"^```python\n(.*?)^```$", README.read_text(), flags=re.MULTILINE | re.DOTALL)
     assert len(script.splitlines()) <= 15
-    names = {"ResNet18": ResNet18}
-    exec(script, names)
-    model = names["model"]
+    return script
+
+
+def test_the_script_of_the_readme_runs_as_it_stands(capsys):
+    names = {}
+    exec(readme_script(), names)
+    model, report = names["model"], names["report"]
     assert not any(name.endswith(("_mask", "_orig")) for name in model.state_dict())
-    matrices = [p for name, p in model.named_parameters() if p.ndim > 1]
-    pruned = sum(int((p == 0).sum()) for p in matrices)
-    assert capsys.readouterr().out == f"{pruned} weights pruned, diagrams kept: True\n"
-    assert pruned == pytest.approx(0.9 * sum(p.numel() for p in matrices), abs=len(matrices))
+    assert report.preserved
+    layers = {layer.name: layer for layer in report.layers}
+    assert (layers["5.weight"].alpha, layers["5.weight"].kept) == (109, 109)
+    assert layers["3.weight"].kept == 54080
+    assert all(int(model.get_parameter(name).count_nonzero()) == layer.kept for name, layer in layers.items())
+    printed = capsys.readouterr().out
+    assert all(f"{name}: {layer.kept} of {layer.weights} left" in printed for name, layer in layers.items())
+
+
+@pytest.mark.parametrize(
+    ("model", "example"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 10)), torch.zeros(1, 1, 28, 28)),
+        (ResNet18(width=8, classes=10), torch.zeros(1, 3, 32, 32)),
+    ],
+)
+def test_the_call_of_the_readme_works_on_other_nets(model, example):
+    (call,) = re.findall(r"topological_\(model, 0\.9, .*?(on_infeasible=\"\w+\")", readme_script())
+    report = topological_(model, 0.9, example_input=example, on_infeasible=call.split('"')[1])
+    assert report.preserved
+    assert all(layer.kept in (layer.alpha, layer.asked) for layer in report.layers)
