@@ -29,6 +29,12 @@ def open_run(folder: str | os.PathLike[str]) -> tuple[RunFolder, ImpPlan]:
         raise RunError(f"{run.path} holds no IMP experiment: {error}") from None
 
 
+def test_images(run: RunFolder) -> int | None:
+    """Return how many test images the accuracies of a run are of; None before its first level, or with own data."""
+    data = run.levels[0].metrics[0].get("data") if run.levels else None
+    return None if data is None else int(data["counts"]["test"])
+
+
 def level_records(run: RunFolder) -> list[dict[str, Any]]:
     """Return the summary of every finished level, by replicate and level.
 
@@ -57,7 +63,8 @@ def status(folder: str | os.PathLike[str]) -> dict[str, Any]:
     -------
     dict
         ``folder``, ``plan`` (whole, defaults too), ``sha256``, ``in_use`` (a process is at it), ``levels_done``,
-        ``levels_planned``, ``finished``, and ``levels``: the summaries of the finished ones.
+        ``levels_planned``, ``finished``, ``test_images`` (how many the accuracies are of, None where that is not
+        known), and ``levels``: the summaries of the finished ones.
 
     Raises
     ------
@@ -75,6 +82,7 @@ def status(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "levels_done": len(levels),
         "levels_planned": planned,
         "finished": len(levels) == planned,
+        "test_images": test_images(run),
         "levels": levels,
     }
 

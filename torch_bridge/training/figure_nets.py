@@ -50,8 +50,8 @@ class TrainingPlan(Record):
     learning_rate, momentum : float
         Of stochastic gradient descent as in ``torch.optim.SGD``; above 0, and in [0, 1).
     passes_per_epoch : int, optional
-        Passes over the training set in one epoch; by default 1, and 15 for the digits, whose 28 batches a pass would
-        teach nothing: 420 steps an epoch.
+        Passes over the training set in one epoch; by default 1, and 15 for the digits, whose 21 batches a pass would
+        teach nothing: 315 steps an epoch.
 
     Raises
     ------
