@@ -80,7 +80,7 @@ def test_whole_run_numbers(tiny):
 
 def test_whole_run_caption_says_the_data(tiny):
     caption = (tiny[0] / "figure3.txt").read_text()
-    assert "Data: scikit-learn digits; 3 trials of 2 epochs (an epoch is 15 passes); seed 5." in caption
+    assert "Data: scikit-learn digits; 3 trials of 2 epochs (an epoch is 20 passes); seed 5." in caption
 
 
 def test_killed_and_restarted_ends_in_the_same_bytes(tiny, tmp_path):
