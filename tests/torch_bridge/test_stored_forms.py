@@ -310,6 +310,16 @@ def test_a_scripted_module_whose_call_changes_a_buffer_is_left_as_it_was():
     assert not model[0].calls.any()
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_compiled_model_is_traced_as_it_is_written(whole):
+    layer = nn.Linear(6, 6)
+    model = nn.Sequential(layer, ReadsWeight()) if whole else nn.Sequential(torch.compile(layer, backend="eager"))
+    model = torch.compile(model, backend="eager") if whole else model
+    report = analyze(model, torch.randn(2, 6))
+    assert [layer.calls for layer in report.layers] == ([1, 0] if whole else [1])
+    assert model(torch.randn(2, 6)).shape == (2, 6)
+
+
 # weights that are no parameters
 
 

@@ -1,9 +1,10 @@
 """What the weights of PyTorch's modules are to a graph: which tensors are layers, of which parts, of what geometry."""
 
 import random
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -350,6 +351,7 @@ def _trace(model: nn.Module, example_input: Any) -> Trace:
     with ExitStack() as stack:
         for module in calls:
             stack.callback(module.register_forward_hook(record, with_kwargs=True).remove)
+        stack.enter_context(_uncompiled())
         stack.enter_context(reads.watching(model))
         stack.enter_context(undisturbed(model))
         stack.enter_context(neurons)
@@ -358,6 +360,12 @@ def _trace(model: nn.Module, example_input: Any) -> Trace:
     for (layer, place, _), groups in zip(ends, neurons.numbered(groups for _, _, groups in ends), strict=True):
         found.setdefault((layer, place), []).append(groups)
     return Trace(calls, found, tensors, reads.readers())
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Return a context in which what ``torch.compile`` made runs as it is written, so that its functions are seen."""
+    compiles = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if compiles else nullcontext()
 
 
 def moved_to(model: nn.Module, example: Any) -> Any:
