@@ -1,6 +1,7 @@
 """What goes wrong is told in one line, which names the file or the option that is meant."""
 
 import errno
+import json
 import os
 import struct
 import subprocess
@@ -141,11 +142,10 @@ def test_an_option_that_was_typed_is_called_by_its_name(capsys, tmp_path):
 
 
 def test_an_argument_in_a_witness_is_no_option(capsys, tmp_path):
+    witness = {"claims": ["star_bound"], "m": 0, "n": 3, "seed": 1, "density": 1.0}
+    witness |= {"bound": [0.5, 1.0], "estimate": 0.5, "trials_used": 1}
     file = tmp_path / "witness.json"
-    file.write_text(
-        '{"format": "topobounds witnesses", "version": 1, "witnesses": [{"claims": ["star_bound"], "m": 0, "n": 3, "seed": 1, "density": 1.0, '
-        '"bound": [0.5, 1.0], "estimate": 0.5, "trials_used": 1}]}'
-    )
+    file.write_text(json.dumps({"format": "topobounds witnesses", "version": 1, "witnesses": [witness]}))
     assert "Argument 'm' must be a positive integer, not 0" in error_of(capsys, ["verify", "--replay", file])
 
 

@@ -1,7 +1,7 @@
 """Where topobounds meets PyTorch: any model's layers, T-IMP as a pruning method, IMP experiments, data, training.
 
 Importing this package is cheap; torch, scikit-learn and pooch come with the first function that needs them. They are
-brought by ``pip install 'topobounds[torch]'``.
+brought by ``pip install '.[torch]'`` in a clone of topobounds; there is no distribution to be installed by name yet.
 """
 
 import importlib
@@ -26,6 +26,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
 __all__ += ["MissingExtra", "require"]
 
 
+INSTALL = "pip install '.[torch]' in a clone of topobounds"
+
+
 class MissingExtra(ImportError):
     """A package of the extra ``torch`` is not installed; the message is the line that brings it.
 
@@ -36,7 +39,7 @@ class MissingExtra(ImportError):
     """
 
     def __init__(self, package: str) -> None:
-        super().__init__(f"torch_bridge needs {package}, which is not installed: pip install 'topobounds[torch]'")
+        super().__init__(f"torch_bridge needs {package}, which is not installed: {INSTALL}")
 
 
 def require(module: str) -> ModuleType:
@@ -59,9 +62,9 @@ def require(module: str) -> ModuleType:
 
     Examples
     --------
-    >>> require("torch_bridge.no_such_module")
+    >>> require("torch_bridge.no_such_module")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    torch_bridge.MissingExtra: torch_bridge needs torch_bridge, which is not installed: pip install 'topobounds[torch]'
+    torch_bridge.MissingExtra: torch_bridge needs torch_bridge, which is not installed: pip install ...
     """
     try:
         return importlib.import_module(module)

@@ -81,7 +81,7 @@ def test_whole_run_numbers(tiny):
 
 def test_whole_run_caption_says_the_data(tiny):
     caption = (tiny[0] / "figure3.txt").read_text()
-    assert "Data: scikit-learn digits; 3 trials of 2 epochs (an epoch is 15 passes); seed 5." in caption
+    assert "Data: scikit-learn digits; 3 trials of 2 epochs (an epoch is 20 passes); seed 5." in caption
 
 
 def test_whole_run_says_which_processors_trained_and_measured(tiny):
@@ -130,7 +130,7 @@ def test_from_records_needs_no_torch(tmp_path):
 def test_without_torch_what_trains_says_how_to_get_it(tmp_path):
     error = one_line_error(figures("--out", tmp_path, start=("-c", WITHOUT_TORCH)))
     assert "Nets are trained for figure1, figure3, figure3_expected, retention. " in error
-    assert "pip install 'topobounds[torch]'" in error
+    assert "pip install '.[torch]' in a clone of topobounds" in error
     run = figures("figure2", "table1", "figure2", "--json", "--out", tmp_path, start=("-c", WITHOUT_TORCH))
     assert run.returncode == 0, run.stderr
     made = json.loads(run.stdout)

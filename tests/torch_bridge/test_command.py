@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from torch_bridge.experiment import history, picture
 from torch_bridge.experiment.command import _plan
 from torch_bridge.experiment.plan import ImpPlan
 from torch_bridge.experiment.run import level_name, run_imp
+from torch_bridge.training.data import load_dataset
 from torch_bridge.training.figure_nets import processor
 from torch_bridge.training.models import mlp
 
@@ -225,6 +227,26 @@ def test_plot_draws_several_runs(made, tmp_path, capsys):
     assert "2 replicates" in (out / "imp.txt").read_text()
     runs = json.loads((out / "imp.json").read_text())["provenance"]["runs"]
     assert [facts["processor"] for facts in runs.values()] == [processor()] * 2
+
+
+def test_the_caption_and_the_table_say_what_the_accuracies_rest_on(made, capsys):
+    record = picture.measure([made["imp"], made["t-imp"]])
+    caption = picture.caption(record)
+    assert "Means over the replicates, and one sample standard deviation to either side." in caption
+    assert re.search(r"The choice of 500 test images alone gives an accuracy of 0\.\d{3} a standard error", caption)
+    one = picture.caption(picture.measure([made["imp"]], replicates=1))
+    assert "One replicate, so no spread is known." in one
+    assert "deviation" not in one
+    _, printed, _ = call(capsys, "status", made["t-imp"])
+    assert "Test accuracy: of 500 images, at the least validation loss." in " ".join(printed.split())
+    _, printed, _ = call(capsys, "status", made["t-imp"], "--json")
+    assert json.loads(printed)["test_images"] == 500
+
+
+def test_the_first_experiment_can_carry_its_picture():
+    plan = _plan("digits")
+    assert plan.replicates >= 5
+    assert len(load_dataset("digits").test_labels) >= 500
 
 
 def test_the_picture_shows_the_numbers(made):

@@ -92,12 +92,12 @@ def test_the_published_files(data_dir, name):
 
 def test_the_digits_are_split_once_and_for_all():
     dataset = load_dataset("digits")
-    assert dataset.train_images.shape == (1733, 64)
-    assert dataset.test_images.shape == (64, 64)
-    assert -(-1733 // 64) * 15 == 420  # steps an epoch
+    assert dataset.train_images.shape == (1297, 64)
+    assert dataset.test_images.shape == (500, 64)
+    assert -(-1297 // 64) * 20 == 420  # steps an epoch
     assert (dataset.train_images.max(), dataset.max_value) == (16, 16)
     assert set(dataset.test_labels.tolist()) == set(range(10))
-    assert dataset.sha256 == "67fc5bb417f058c2f5592d8e5badc722da902c8c28fe9b9b1bddb4cde5dd0694"
+    assert dataset.sha256 == "8baae042d4adf0502586b8d95db08e362fe4ecd7f5388b29538e1b0606bb5ced"
 
 
 # finding
@@ -133,7 +133,8 @@ def test_a_named_data_set_that_is_not_there_says_how_to_get_it(no_data):
     with pytest.raises(DataError) as error:
         resolve_dataset("fashion-mnist", no_data.parent)
     message = str(error.value)
-    assert message.startswith(f"Fashion-MNIST is not in {no_data.parent}/fashion-mnist: ")
+    places = f"{no_data.parent}/fashion-mnist or {no_data.parent}/FashionMNIST/raw"
+    assert message.startswith(f"Fashion-MNIST is not in {places}, where {', '.join(data.FILES)} were looked for")
     assert all(way in message for way in ("TOPOBOUNDS_DATA", "--data-dir", "--download"))
     assert "\n" not in message
 
@@ -150,6 +151,23 @@ def test_half_a_data_set_is_not_used(mnist):
     for dataset in ("auto", "mnist"):
         with pytest.raises(DataError, match=r"mnist is incomplete: train-labels-idx1-ubyte \(gz or not\) is missing"):
             resolve_dataset(dataset, mnist.parent)
+
+
+@pytest.mark.parametrize("place", ["mnist", "MNIST/raw"])
+@pytest.mark.parametrize("dotted", [False, True])
+def test_the_files_are_found_as_others_lay_and_name_them(mnist, tmp_path, place, dotted):
+    expected = load_dataset("mnist", mnist.parent)
+    folder = tmp_path / "elsewhere" / place
+    folder.mkdir(parents=True)
+    for file in mnist.iterdir():
+        (folder / (file.name.replace("-idx", ".idx") if dotted else file.name)).write_bytes(file.read_bytes())
+    found = load_dataset("mnist", tmp_path / "elsewhere")
+    assert found.sha256 == expected.sha256
+    assert resolve_dataset("auto", tmp_path / "elsewhere") == "mnist"
+    (folder / "more").mkdir()
+    next(folder.glob("t10k-labels*")).unlink()
+    with pytest.raises(DataError, match=f"{place} is incomplete: t10k-labels-idx1-ubyte"):
+        resolve_dataset("mnist", tmp_path / "elsewhere")
 
 
 # damage
@@ -208,7 +226,7 @@ def server(mnist, no_data, monkeypatch):
     monkeypatch.setattr(handler.func, "log_message", lambda *_: None)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     sha256 = {file.stem: hashlib.sha256(file.read_bytes()).hexdigest() for file in mnist.glob("*.gz")}
-    source = data.IdxSource("MNIST", f"http://127.0.0.1:{server.server_port}/", sha256)
+    source = data.IdxSource("MNIST", f"http://127.0.0.1:{server.server_port}/", sha256, ("mnist", "MNIST/raw"))
     monkeypatch.setitem(data.IDX_SOURCES, "mnist", source)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -248,7 +266,8 @@ def test_importing_the_package_is_cheap_and_data_needs_no_torch():
         ("torch", "torch_bridge.TrainingPlan"),
         ("torch", "from torch_bridge.training.models import mlp"),
         ("sklearn", "torch_bridge.load_dataset('digits', '.')"),
-        ("pooch", "torch_bridge.resolve_dataset('auto')"),
+        ("pooch", "torch_bridge.resolve_dataset('mnist')"),
+        ("pooch", "torch_bridge.resolve_dataset('auto', download=True)"),
     ],
 )
 def test_what_is_not_installed_says_how_to_install_it(module, use):
@@ -262,7 +281,19 @@ except torch_bridge.MissingExtra as error:
     print(error)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout == f"torch_bridge needs {module}, which is not installed: pip install 'topobounds[torch]'\n"
+    told = f"torch_bridge needs {module}, which is not installed: pip install '.[torch]' in a clone of topobounds\n"
+    assert result.stdout == told
+
+
+def test_the_digits_do_not_need_pooch():
+    code = """
+import os, sys, torch_bridge
+os.environ.pop("TOPOBOUNDS_DATA", None)
+sys.modules["pooch"] = None
+print(torch_bridge.load_dataset("digits").name, torch_bridge.load_dataset("auto").name)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "digits digits\n"
 
 
 def test_the_package_lists_its_names():

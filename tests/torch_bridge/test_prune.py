@@ -572,7 +572,8 @@ def test_what_fails_half_way_changes_nothing(monkeypatch, rounds):
 def test_computed_weights_cannot_be_asked_for(norm):
     model = nn.Sequential(nn.Linear(8, 8), norm(nn.Linear(8, 8)))
     with pytest.raises(
-        ValueError, match=r"'amount' must be a mapping of parameters, not of .* computed .*, not '1\.weight'"
+        ValueError,
+        match=r"'amount' must be a mapping of parameters that can be pruned \(it is computed .*\), not '1\.weight'",
     ):
         topological_(model, {"0.weight": 0.5, "1.weight": 0.5})
     assert not prune.is_pruned(model[0])
@@ -600,7 +601,7 @@ def test_attention_is_plain_again_after_remove():
     torch.testing.assert_close(again, pruned, rtol=0, atol=0)
 
 
-def test_a_model_without_convolutions_is_not_called():
+def test_a_model_is_not_called_without_an_example():
     class Never(nn.Module):
         def __init__(self):
             super().__init__()
@@ -609,7 +610,7 @@ def test_a_model_without_convolutions_is_not_called():
         def forward(self, x):
             raise AssertionError("it was called")
 
-    assert topological_(Never(), 0.1, example_input=torch.zeros(1)).preserved
+    assert topological_(Never(), 0.1).preserved
 
 
 def test_a_model_is_pruned_whole_or_not_at_all():
@@ -736,7 +737,10 @@ def test_the_same_masks_on_cuda():
             ),
             r"'input_size' must be left out where convention is 'flattened', not \(8,\)",
         ),
-        (lambda m: topological_unstructured(nn.Linear(4, 0), "weight", 0.5), r"at least one entry, not \(0, 4\)"),
+        (
+            lambda m: topological_unstructured(nn.Linear(4, 0), "weight", 0.5),
+            r"'name' must be a parameter that can be pruned \(It has no entries: its shape is 0x4\.\)",
+        ),
         (lambda m: topological_(3, 0.5), r"'model' must be a torch\.nn\.Module, not 'int'"),
         (lambda m: topological_(nn.Linear, 0.5), r"'model' must be a torch\.nn\.Module, not <class"),
         (lambda m: topological_unstructured({}, "weight", 1), r"'module' must be a torch\.nn\.Module, not 'dict'"),
@@ -750,7 +754,8 @@ def test_the_same_masks_on_cuda():
         ),
         (lambda m: TopologicalUnstructured.apply(m, "nope", 1), "'name' must be a parameter of Linear, not 'nope'"),
         (lambda m: TopologicalUnstructured(1, conv=3), "'conv' must be a Conv or None, not 3"),
-        (lambda m: topological_unstructured(m, "weight", torch.tensor(0.5)), "'amount' must be a number of weights"),
+        (lambda m: topological_unstructured(m, "weight", torch.tensor([0.5])), "'amount' must be a number of weights"),
+        (lambda m: topological_unstructured(m, "weight", torch.tensor(True)), "'amount' must be a number of weights"),
         (lambda m: topological_(m, np.array([0.5])), "'amount' must be a number of weights"),
         (
             lambda m: topological_unstructured(m, "weight", 1, importance_scores=torch.ones(3)),
@@ -766,7 +771,10 @@ def test_the_same_masks_on_cuda():
             lambda m: topological_(m, {"wight": 0.5}),
             "'amount' names 'wight'; the model has no such layer, only: weight",
         ),
-        (lambda m: topological_(nn.Linear(4, 0), 0.5), r"Layer 'weight': "),
+        (
+            lambda m: topological_(nn.Linear(4, 0), 0.5),
+            r"this has none\. 'weight': It has no entries: its shape is 0x4\.$",
+        ),
         (
             lambda m: topological_(nn.Sequential(m, nn.Linear(9, 9)), 0.9),
             r"^Layer '1\.weight': Argument 'amount' must leave at least alpha = 17 weights, .*; 0\.9 leaves 8 of 81",
@@ -784,14 +792,35 @@ def test_what_cannot_be_is_refused(call, message):
     assert isinstance(layer.weight, nn.Parameter)
 
 
-def test_the_script_of_the_readme_prunes_a_resnet_18(capsys):
+def readme_script():
     (script,) = re.findall(r"^```python\n(.*?)^```$", README.read_text(), flags=re.MULTILINE | re.DOTALL)
     assert len(script.splitlines()) <= 15
-    names = {"ResNet18": ResNet18}
-    exec(script, names)
-    model = names["model"]
+    return script
+
+
+def test_the_script_of_the_readme_runs_as_it_stands(capsys):
+    names = {}
+    exec(readme_script(), names)
+    model, report = names["model"], names["report"]
     assert not any(name.endswith(("_mask", "_orig")) for name in model.state_dict())
-    matrices = [p for name, p in model.named_parameters() if p.ndim > 1]
-    pruned = sum(int((p == 0).sum()) for p in matrices)
-    assert capsys.readouterr().out == f"{pruned} weights pruned, diagrams kept: True\n"
-    assert pruned == pytest.approx(0.9 * sum(p.numel() for p in matrices), abs=len(matrices))
+    assert report.preserved
+    layers = {layer.name: layer for layer in report.layers}
+    assert (layers["5.weight"].alpha, layers["5.weight"].kept) == (109, 109)
+    assert layers["3.weight"].kept == 54080
+    assert all(int(model.get_parameter(name).count_nonzero()) == layer.kept for name, layer in layers.items())
+    printed = capsys.readouterr().out
+    assert all(f"{name}: {layer.kept} of {layer.weights} left" in printed for name, layer in layers.items())
+
+
+@pytest.mark.parametrize(
+    ("model", "example"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 10)), torch.zeros(1, 1, 28, 28)),
+        (ResNet18(width=8, classes=10), torch.zeros(1, 3, 32, 32)),
+    ],
+)
+def test_the_call_of_the_readme_works_on_other_nets(model, example):
+    (call,) = re.findall(r"topological_\(model, 0\.9, .*?(on_infeasible=\"\w+\")", readme_script())
+    report = topological_(model, 0.9, example_input=example, on_infeasible=call.split('"')[1])
+    assert report.preserved
+    assert all(layer.kept in (layer.alpha, layer.asked) for layer in report.layers)

@@ -115,7 +115,7 @@ def test_learning_rates():
 
 
 def test_the_split(split):
-    assert [len(part[1]) for part in (split.train, split.validation, split.test)] == [133, 67, 64]
+    assert [len(part[1]) for part in (split.train, split.validation, split.test)] == [133, 67, 500]
     assert split.image_shape == (1, 8, 8)
     together = torch.cat([split.train[0], split.validation[0]]).flatten(1).numpy()
     expected = (FEW.train_images / np.float32(16) - 0.5) / 0.5
@@ -127,7 +127,7 @@ def test_the_split(split):
 
 def test_a_share_is_held_out_and_normalisation_is_of_the_rest():
     split = split_data(DIGITS, DataPlan(name="digits", validation=0.1, normalization="standard"), 0, CPU)
-    assert len(split.validation[1]) == 173
+    assert len(split.validation[1]) == 130
     assert float(split.train[0].mean()) == pytest.approx(0, abs=1e-5)
     assert float(split.train[0].std()) == pytest.approx(1, abs=1e-3)
     assert abs(float(split.validation[0].mean())) > 1e-5
@@ -136,7 +136,7 @@ def test_a_share_is_held_out_and_normalisation_is_of_the_rest():
 def test_padding_is_background_all_round():
     split = split_data(DIGITS, DataPlan(name="digits", image_size=11), 0, CPU)
     images = split.test[0]
-    assert images.shape == (64, 1, 11, 11)
+    assert images.shape == (500, 1, 11, 11)
     np.testing.assert_array_equal(images[:, 0, 1:9, 1:9].flatten(1), (DIGITS.test_images / np.float32(16) - 0.5) / 0.5)
     images[:, :, 1:9, 1:9] = -1
     assert (images == -1).all()
@@ -146,7 +146,7 @@ def test_padding_is_background_all_round():
     ("change", "message"),
     [
         ({"image_size": 7}, "'image_size' must be at least the 8 pixels that there are, not 7"),
-        ({"validation": 1733}, "'validation' must leave some of the 1733 images on both sides, not 1733"),
+        ({"validation": 1297}, "'validation' must leave some of the 1297 images on both sides, not 1297"),
         ({"validation": 1e-9}, "on both sides, not 1e-09"),
     ],
 )

@@ -48,7 +48,7 @@ def test_levels_weights_and_metrics(run):
         assert (first["epoch"], first["train_loss"], first["device"]) == (0, None, "cpu")
         assert first["torch"] == torch.__version__
         assert first["processor"] == f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}"
-        assert first["data"]["counts"] == {"train": 1733, "test": 64}
+        assert first["data"]["counts"] == {"train": 1297, "test": 500}
         assert [record["epoch"] for record in rest] == [1, 2]
         assert rest[1]["train_loss"] < rest[0]["train_loss"] < first["test_loss"]
 
@@ -94,9 +94,9 @@ def test_a_pass_is_what_a_plain_pytorch_loop_does(tmp_path, momentum):
     net.load_state_dict(dict(zip(net.state_dict(), by_depth(level.weights("epoch-00")), strict=True)))
     data = load_dataset("digits")
     inputs = (torch.tensor(data.train_images) / 16 - 0.5) / 0.5
-    order = np.random.default_rng(np.random.SeedSequence([0, 0]).spawn(2)[1]).permutation(1733)
+    order = np.random.default_rng(np.random.SeedSequence([0, 0]).spawn(2)[1]).permutation(1297)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=momentum)
-    for start in range(0, 1733, 64):
+    for start in range(0, 1297, 64):
         batch = order[start : start + 64]
         optimizer.zero_grad()
         functional.nll_loss(net(inputs[batch]), torch.tensor(data.train_labels[batch]).long()).backward()
@@ -112,7 +112,7 @@ def by_depth(weights):
 
 
 def test_nets_learn(tmp_path):
-    plan = TrainingPlan(dataset="digits", trials=1, epochs=2, hidden=(100,), passes_per_epoch=15)
+    plan = TrainingPlan(dataset="digits", trials=1, epochs=2, hidden=(100,), passes_per_epoch=20)
     first, _, last = train(plan, tmp_path, device="cpu").levels[0].metrics
     assert first["test_accuracy"] < 0.3
     assert last["test_accuracy"] > 0.8
@@ -277,7 +277,7 @@ def test_the_paper_is_the_default():
     plan = TrainingPlan(dataset="mnist")
     assert (plan.trials, plan.epochs, plan.hidden, plan.batch_size) == (5, 20, (100,) * 5, 64)
     assert (plan.learning_rate, plan.momentum, plan.passes_per_epoch) == (0.01, 0.0, 1)
-    assert TrainingPlan(dataset="digits").passes_per_epoch == 15
+    assert TrainingPlan(dataset="digits").passes_per_epoch == 20
     assert plan.name != TrainingPlan(dataset="mnist", learning_rate=0.02).name
     assert plan == TrainingPlan(dataset="mnist", hidden=[100] * 5)
 

@@ -86,13 +86,20 @@ def sort_keys(keys: Keys, spare: Keys) -> Keys:
     return source
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@compiled
 def add_squares(weights: NDArray[Any]) -> tuple[Any, Any]:
     """Return the sum of the squares of floats, in double precision, and how many of them are not 0."""
-    total = 0.0
-    nonzero = 0
-    for index in range(weights.size):  # by index and without branches: the compiler does many at once
+    # Eight sums side by side: the order of the additions is fixed, and yet the compiler can do eight at once.
+    sums = np.zeros(8)
+    counts = np.zeros(8, np.int64)
+    whole = weights.size - weights.size % 8
+    for first in range(0, whole, 8):
+        for lane in range(8):
+            wide = np.float64(weights[first + lane])
+            sums[lane] += wide * wide
+            counts[lane] += weights[first + lane] != 0
+    for index in range(whole, weights.size):
         wide = np.float64(weights[index])
-        total += wide * wide
-        nonzero += weights[index] != 0
-    return total, nonzero
+        sums[0] += wide * wide
+        counts[0] += weights[index] != 0
+    return sums.sum(), counts.sum()

@@ -207,6 +207,10 @@ def _print_status(found: dict[str, Any]) -> None:
     for level in found["levels"]:
         table.add_row(*(_cell(level.get(column)) for column in COLUMNS))
     print_table(console, table)
+    images = found["test_images"]
+    accuracy = f"of {images} images, at the least validation loss" if images else "as the training function tells it"
+    note = f"Test accuracy: {accuracy}. Neural persistence: after training, which moves it; pruning by t-imp does not."
+    console.print(note, markup=False, highlight=False)
 
 
 def _cell(value: Any) -> str:

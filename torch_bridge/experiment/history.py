@@ -54,6 +54,12 @@ def stops_after(run: RunFolder, plan: ImpPlan, replicate: int, level: int) -> bo
     return plan.pruning.is_last(_last(run.level(level_name(replicate, level))))
 
 
+def test_images(run: RunFolder) -> int | None:
+    """Return how many test images the accuracies of a run are of; None before its first level, or with own data."""
+    data = run.levels[0].metrics[0].get("data") if run.levels else None
+    return None if data is None else int(data["counts"]["test"])
+
+
 def level_records(run: RunFolder) -> list[dict[str, Any]]:
     """Return the summary of every finished level, by replicate and level.
 
@@ -82,8 +88,8 @@ def status(folder: str | os.PathLike[str]) -> dict[str, Any]:
     -------
     dict
         ``folder``, ``plan`` (whole, defaults too), ``sha256``, ``in_use`` (a process is at it), ``levels_done``,
-        ``levels_planned``, ``finished`` (also where the accuracy fell below the target), and ``levels``: the summaries
-        of the finished ones.
+        ``levels_planned``, ``finished`` (also where the accuracy fell below the target), ``test_images`` (how many the
+        accuracies are of, None where that is not known), and ``levels``: the summaries of the finished ones.
 
     Raises
     ------
@@ -101,6 +107,7 @@ def status(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "levels_done": len(levels),
         "levels_planned": planned,
         "finished": not missing_levels(run, plan),
+        "test_images": test_images(run),
         "levels": levels,
     }
 

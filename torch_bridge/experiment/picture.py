@@ -1,5 +1,7 @@
 """The picture of IMP runs: accuracy, overlap and neural persistence by density. No torch here."""
 
+import math
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +14,7 @@ from topobounds.figures.record import DATASETS, FigureRecord, counted, provenanc
 from topobounds.plotting import CATEGORIES, draw_band
 from topobounds.pruning.methods import RECORDED_NAMES, pruning_method
 from topobounds.runs import RunError
-from torch_bridge.experiment.history import level_records, missing_levels, open_run
+from torch_bridge.experiment.history import level_records, missing_levels, open_run, test_images
 
 PANELS = {
     "test_accuracy": "test accuracy",
@@ -89,6 +91,8 @@ def measure(folders: Sequence[Path], replicates: int | None = None) -> FigureRec
         name = _unused_name(METHODS[plan.pruning.method], folder, runs)
         facts = run.levels[0].metrics[0]
         data = facts["data"] and {key: facts["data"][key] for key in ("name", "sha256")}
+        if data:
+            data["test_images"] = test_images(run)
         made = replace(plan, replicates=len({level["replicate"] for level in levels}))
         of_training = {key: facts.get(key) for key in ("device", "processor", "torch")}
         runs[name] = {"plan": made.complete(), **of_training, "data": data}
@@ -128,8 +132,29 @@ def caption(record: FigureRecord) -> str:
     counts = {run: len(record.where(run=run).distinct("replicate")) for run in made}
     described = "; ".join(f"{run}: {_described(facts, counts[run])}" for run, facts in made.items())
     return (
-        f"Iterative pruning, level by level. {QUANTITIES} Means over the replicates, and one sample standard deviation "
-        f"to either side. {described}."
+        f"Iterative pruning, level by level. {QUANTITIES} {_spread(set(counts.values()))}{_standard_error(record)} "
+        f"{described}."
+    )
+
+
+def _spread(counts: set[int]) -> str:
+    """Return what the curves and their bands are, for runs of these numbers of replicates."""
+    if counts == {1}:
+        return "One replicate, so no spread is known."
+    where = ", of runs with several" if 1 in counts else ""
+    return f"Means over the replicates, and one sample standard deviation to either side{where}."
+
+
+def _standard_error(record: FigureRecord) -> str:
+    """Return what the test images alone leave uncertain of an accuracy; nothing where their number is not known."""
+    sizes = [run["data"].get("test_images") for run in record.provenance["runs"].values() if run["data"]]
+    accuracies = [value for value in record.column("test_accuracy") if value is not None]
+    if not accuracies or not sizes or None in sizes:
+        return ""
+    typical, images = statistics.median(accuracies), min(sizes)
+    error = math.sqrt(typical * (1 - typical) / images)
+    return (
+        f" The choice of {images} test images alone gives an accuracy of {typical:.3f} a standard error of {error:.3f}."
     )
 
 

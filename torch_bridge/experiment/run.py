@@ -235,12 +235,13 @@ class _Experiment:
         if data is not None and plan.data is not None:
             self.split = split_data(data, plan.data, plan.seeds.split, device)
         self.model = model
+        if isinstance(model, nn.Module):
+            check_state(model)  # before it is copied, which not every tensor can be
         self.original = copied(model) if isinstance(model, nn.Module) else None
         self.last_net: weakref.ref[nn.Module] | None = None
         if model is None and self.split is not None:
             example_input = self.split.train[0][:1]
         net = self.new_net(0)
-        check_state(net)
         self.layers = layer_tensors(net, example_input)
         self.aliases = aliases(net)
         self.left_alone = left_alone(net, self.layers)
@@ -260,6 +261,7 @@ class _Experiment:
         if net is last:
             raise argument_error("model", "a function that returns a new net each time", "one that returns the same")
         self.last_net = weakref.ref(net)
+        check_state(net)
         return net if self.train_fn else net.to(self.device)
 
     def _made_net(self) -> nn.Module:

@@ -26,7 +26,7 @@ from topobounds.checkpoint import DTYPES
 from topobounds.layers import LayerTensor
 from topobounds.pruning import chain_of
 from torch_bridge.model.modules import stored_weight
-from torch_bridge.model.tracing import model_tensors, moved_to, trace, unread_weights
+from torch_bridge.model.tracing import model_tensors, moved_to, trace, unread_weights, why_not_pruned
 
 Array = NDArray[Any]
 State = dict[str, Array]
@@ -70,7 +70,7 @@ def layer_tensors(net: nn.Module, example_input: Any = None) -> list[LayerTensor
                 raise ValueError(
                     f"Layer '{name}' is pruned by torch.nn.utils.prune already; prune.remove makes it plain."
                 )
-            if parameter is not None and tensor.kind != "embedding":
+            if parameter is not None and tensor.kind != "embedding" and not why_not_pruned(module, tensor.own_name):
                 name = names[id(parameter)]
                 convs = traced.convs(module) if traced and tensor.kind == "conv" else [None]
                 layer = replace(tensor, name=name, shape=tuple(parameter.shape))
@@ -186,13 +186,27 @@ def check_state(net: nn.Module) -> None:
     ValueError
         Naming the entry that is no tensor of real numbers, or has none yet.
     """
-    for name, value in net.state_dict().items():
-        what = type(value).__name__
-        if isinstance(value, Tensor) and not is_lazy(value):
-            what = str(value.dtype)
-            if not value.is_complex() and as_numpy(value.new_empty(0)).dtype in map(np.dtype, DTYPES.values()):
-                continue
-        raise argument_error("model", f"a net whose state is tensors of real numbers, '{name}' too", what)
+    for name, value in (*net.state_dict().items(), *net.named_parameters(), *net.named_buffers()):
+        obstacle = _why_not_held(value)
+        if obstacle is not None:
+            raise argument_error("model", f"a net whose state is tensors of real numbers, '{name}' too", obstacle)
+
+
+def _why_not_held(value: object) -> str | None:
+    """Return what keeps an entry of a state from being written; None if nothing does."""
+    if not isinstance(value, Tensor) or is_lazy(value):
+        return type(value).__name__
+    if value.is_meta:
+        return "a tensor on the device meta, which has no values"
+    if value.layout != torch.strided:
+        return str(value.layout)
+    if type(value).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return type(value).__name__
+    try:
+        known = not value.is_complex() and as_numpy(value.new_empty(0)).dtype in map(np.dtype, DTYPES.values())
+    except (TypeError, RuntimeError):  # a type that numpy has not
+        known = False
+    return None if known else str(value.dtype)
 
 
 def aliases(net: nn.Module) -> dict[str, list[str]]:
@@ -208,12 +222,10 @@ def left_alone(net: nn.Module, layers: list[LayerTensor]) -> dict[str, str]:
     parameters = dict(net.named_parameters(remove_duplicate=False))
     pruned = {id(parameters[layer.name]) for layer in layers}
     found = dict(unread_weights(net))
-    for tensors in model_tensors(net).values():
+    for module, tensors in model_tensors(net).items():
         for tensor in tensors:
-            if tensor.name not in parameters:
-                found[tensor.name] = "it is computed from other parameters"
-            elif id(parameters[tensor.name]) not in pruned:
-                found[tensor.name] = "embeddings are not pruned"
+            if tensor.name not in parameters or id(parameters[tensor.name]) not in pruned:
+                found[tensor.name] = why_not_pruned(module, tensor.own_name) or "embeddings are not pruned"
     return found
 
 

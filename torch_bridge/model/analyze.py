@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from numpy.typing import NDArray
+
 from torch_bridge import MissingExtra
 
 try:
@@ -11,12 +13,13 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
-from topobounds._arguments import about, argument_error
+from topobounds._arguments import about
 from topobounds.analysis.expected import checked_seed, checked_trials
 from topobounds.analysis.model import LayerReport, ModelReport, layer_report
 from topobounds.layers import Conv, LayerTensor
 from topobounds.weights import as_array
 from torch_bridge.model.modules import stored_weight
+from torch_bridge.model.stored import UnreadWeight
 from torch_bridge.model.tracing import (
     Trace,
     check_module,
@@ -72,6 +75,15 @@ def analyze(
         If `model` is no module, `trials` or `seed` is out of range, or a weight is NaN or infinite, naming the layer.
         What the model itself raises is not caught.
 
+    Notes
+    -----
+    Weights that are stored in another form are read as what they stand for where that is told: torch's own quantized
+    layers but for the recurrent ones, sparse layouts, bitsandbytes' ``Linear4bit`` and ``Linear8bitLt``, and subclasses
+    of Tensor that have a method ``dequantize``, as torchao's have. Whatever is not read is in `ModelReport.unread` with
+    the reason: codes without a known scale, weights that are lazy, fake, on ``meta`` or distributed, a shape other than
+    the sizes of the module ask for, scripted and traced
+    modules. Several threads may analyze one model: they take turns.
+
     Examples
     --------
     >>> import torch
@@ -107,6 +119,8 @@ def analyze(
     tensors = model_tensors(model, traced.tensors if traced else None)
     seen: dict[nn.Parameter, str] = {}
     layers: list[LayerReport] = []
+    unread: dict[str, str] = {}
+    paths = {module: path for path, module in model.named_modules()}
     with undisturbed(model):  # computed weights are read in evaluation mode, in which reading changes nothing
         for module, held in tensors.items():
             place = 0
@@ -115,17 +129,39 @@ def analyze(
                     parameter = stored_weight(module, tensor.own_name)
                     owner = tensor.name if parameter is None else seen.setdefault(parameter, tensor.name)
                     reason = "" if owner == tensor.name else f"The same weights as '{owner}'."
-                    layers += _layer_reports(tensor, module, traced, reason, place, asked)
+                    read_by = [paths[each] for each in _readers(traced, module, tensor)]
+                    try:
+                        weights = _weights(module, tensor)
+                    except UnreadWeight as error:
+                        unread[tensor.name] = str(error)
+                    else:
+                        layers += _layer_reports(tensor, weights, module, traced, reason, place, read_by, asked)
                 place += len(tensor.parts)
-    return ModelReport(tuple(layers), dict(unread_weights(model, tensors)))
+        unread |= dict(unread_weights(model, tensors))
+    return ModelReport(tuple(layers), unread)
+
+
+def _readers(traced: Trace | None, module: nn.Module, tensor: LayerTensor) -> tuple[nn.Module, ...]:
+    return traced.readers.get((module, tensor.own_name), ()) if traced else ()
+
+
+def _weights(module: nn.Module, tensor: LayerTensor) -> NDArray[Any]:
+    """Return a weight as an array; `UnreadWeight` if it cannot be one."""
+    values = current_weight(module, tensor.own_name)
+    try:
+        return as_array("weights", values)
+    except ValueError as error:
+        raise UnreadWeight(f"It cannot be read as an array: {error}") from None
 
 
 def _layer_reports(
     tensor: LayerTensor,
+    weights: NDArray[Any],
     module: nn.Module,
     traced: Trace | None,
     reason: str,
     first: int,
+    read_by: list[str],
     asked: dict[str, Any],
 ) -> Iterator[LayerReport]:
     """Yield a report for each graph of a tensor; the first of them has the place `first` in its module.
@@ -133,13 +169,10 @@ def _layer_reports(
     `asked` is what `layer_report` is to do about chance.
     """
     with about(tensor.name):
-        weights = as_array("weights", current_weight(module, tensor.own_name))
-        if weights.size == 0:
-            raise argument_error("weights", "an array with at least one entry", weights.shape)
         convs = traced.convs(module) if traced and tensor.kind == "conv" else []
     tensor = replace(tensor, shape=weights.shape, geometry=convs[0] if convs else tensor.geometry)
     calls = len(traced.calls.get(module, [])) if traced else None
-    notes = " ".join(note for note in (reason, _note(tensor, calls, convs)) if note)
+    notes = " ".join(note for note in (reason, _note(tensor, calls, convs, read_by)) if note)
     for place, (name, part) in enumerate(zip(tensor.part_names, tensor.split(weights), strict=True), first):
         with about(name):
             graph = None if tensor.kind == "conv" and not convs else tensor.graph
@@ -157,7 +190,10 @@ def _layer_reports(
             )
 
 
-def _note(tensor: LayerTensor, calls: int | None, convs: list[Conv]) -> str:
+def _note(tensor: LayerTensor, calls: int | None, convs: list[Conv], read_by: list[str]) -> str:
+    if calls == 0 and read_by:
+        who = ", ".join(f"'{path}'" if path else "the model itself" for path in read_by)
+        return f"Not called with this example: its weight is read without a call, by {who}."
     if calls == 0:
         return "Not called with this example."
     if len(convs) > 1:

@@ -9,7 +9,7 @@ from torch_bridge import MissingExtra
 
 try:
     from torch import Tensor, nn
-    from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+    from torch.nn.modules.conv import _ConvNd
     from torch.nn.parameter import is_lazy
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
@@ -18,6 +18,8 @@ from topobounds.layers import LayerTensor
 from topobounds.layers.tensors import GATES, WHOLE
 
 TRANSPOSED_LINEAR = "transformers.pytorch_utils.Conv1D"
+QUANTIZED = "torch.ao.nn.quantized."
+"""Where torch's own quantized layers are; the dynamic ones are subclasses. Their ``weight`` is a method."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,8 @@ class ModuleKind:
     includes : callable
         Whether a module is one.
     tensors : callable
-        The weight tensors of a module, under the names of its parameters.
+        The weight tensors of a module, under the names of its parameters, in the shapes that its sizes ask for, where
+        they tell.
     ends : callable
         What one call of a module connects: of module, arguments by position and name, and output.
     """
@@ -77,7 +80,8 @@ def weight_tensors(module: nn.Module, path: str = "") -> tuple[LayerTensor, ...]
     Returns
     -------
     tuple of LayerTensor
-        Empty for any other module. A kernel has no geometry, for that depends on the input.
+        Empty for any other module. A kernel has no geometry, for that depends on the input. Torch's own quantized
+        layers (``torch.ao.nn.quantized``) are read too, but for the recurrent ones.
 
     Examples
     --------
@@ -86,6 +90,24 @@ def weight_tensors(module: nn.Module, path: str = "") -> tuple[LayerTensor, ...]
     """
     kind = _kind_of(module)
     return () if kind is None else tuple(_located(tensor, module, path) for tensor in kind.tensors(module))
+
+
+def declared_shape(module: nn.Module, name: str) -> tuple[int, ...]:
+    """Return the shape that the sizes of a module ask for in a weight of its own; empty where they do not tell."""
+    kind = _kind_of(module)
+    found = () if kind is None else kind.tensors(module)
+    return next((tensor.shape for tensor in found if tensor.name == name), ())
+
+
+def is_convolution(module: nn.Module) -> bool:
+    """Return whether a module is a convolution, transposed or quantized ones included."""
+    return isinstance(module, _ConvNd) or is_quantized(module, "_ConvNd")
+
+
+def is_quantized(module: nn.Module, name: str | None = None) -> bool:
+    """Return whether a module is one of torch's own quantized layers, of this name if there is one, or a subclass."""
+    own = (each for each in type(module).__mro__ if each.__module__.startswith(QUANTIZED))
+    return any(name in (None, each.__name__) for each in own)
 
 
 def call_ends(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Iterator[Ends]:
@@ -128,13 +150,25 @@ def _is_transposed_linear(module: nn.Module) -> bool:
     return any(f"{each.__module__}.{each.__name__}" == TRANSPOSED_LINEAR for each in type(module).__mro__)
 
 
-def _weight(kind: str, *, inputs_first: bool = False) -> Callable[[Any], tuple[LayerTensor, ...]]:
-    return lambda module: (LayerTensor("weight", kind=kind, inputs_first=inputs_first),)
+def _weight(
+    kind: str, rows: str, columns: str, *, inputs_first: bool = False
+) -> Callable[[Any], tuple[LayerTensor, ...]]:
+    """Return the one weight of modules that have its rows and columns in attributes of these names."""
+
+    def tensors(module: nn.Module) -> tuple[LayerTensor, ...]:
+        shape = tuple(cast(int, getattr(module, name)) for name in (rows, columns) if hasattr(module, name))
+        return (LayerTensor("weight", shape if len(shape) == 2 else (), kind=kind, inputs_first=inputs_first),)
+
+    return tensors
 
 
 def _kernel(module: _ConvNd) -> tuple[LayerTensor, ...]:
-    transposed = isinstance(module, _ConvTransposeNd)
-    return (LayerTensor("weight", kind="conv", groups=module.groups, inputs_first=transposed),)
+    transposed = module.transposed
+    rows, columns = module.out_channels, module.in_channels
+    if transposed:
+        rows, columns = columns, rows
+    shape = (rows, columns // module.groups, *module.kernel_size)
+    return (LayerTensor("weight", shape, kind="conv", groups=module.groups, inputs_first=transposed),)
 
 
 def _recurrent_tensors(module: nn.RNNBase | nn.RNNCellBase) -> tuple[LayerTensor, ...]:
@@ -157,9 +191,11 @@ def _recurrent_tensors(module: nn.RNNBase | nn.RNNCellBase) -> tuple[LayerTensor
 
 
 def _projections(module: nn.MultiheadAttention) -> tuple[LayerTensor, ...]:
+    width = module.embed_dim
     if module._qkv_same_embed_dim:
-        return (LayerTensor("in_proj_weight", parts=("query", "key", "value")),)
-    return tuple(LayerTensor(f"{side}_proj_weight") for side in "qkv")
+        return (LayerTensor("in_proj_weight", (3 * width, width), parts=("query", "key", "value")),)
+    sizes = {"q": width, "k": module.kdim, "v": module.vdim}
+    return tuple(LayerTensor(f"{side}_proj_weight", (width, size)) for side, size in sizes.items())
 
 
 def _first(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -170,8 +206,9 @@ def _sized_ends(n_read: str, n_fed: str) -> Callable[[Any, tuple[Any, ...], Mapp
     """Return the ends of modules that have their numbers of neurons in attributes of these names."""
 
     def ends(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Iterator[Ends]:
-        read = _first(args, kwargs)
-        yield Ends(module, 0, read, cast(int, getattr(module, n_read)), output, cast(int, getattr(module, n_fed)))
+        if hasattr(module, n_read) and hasattr(module, n_fed):
+            read = _first(args, kwargs)
+            yield Ends(module, 0, read, cast(int, getattr(module, n_read)), output, cast(int, getattr(module, n_fed)))
 
     return ends
 
@@ -199,14 +236,20 @@ def _no_ends(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 
 
 MODULE_KINDS = (
-    ModuleKind(_has_weight((nn.Linear,)), _weight("dense"), _sized_ends("in_features", "out_features")),
     ModuleKind(
-        _has_weight((nn.Embedding, nn.EmbeddingBag)),
-        _weight("embedding", inputs_first=True),
+        lambda module: _has_weight((nn.Linear,))(module) or is_quantized(module, "Linear"),
+        _weight("dense", "out_features", "in_features"),
+        _sized_ends("in_features", "out_features"),
+    ),
+    ModuleKind(
+        lambda module: _has_weight((nn.Embedding, nn.EmbeddingBag))(module) or is_quantized(module, "Embedding"),
+        _weight("embedding", "num_embeddings", "embedding_dim", inputs_first=True),
         _sized_ends("num_embeddings", "embedding_dim"),
     ),
-    ModuleKind(_has_weight((_ConvNd,)), _kernel, _kernel_ends),
-    ModuleKind(_is_transposed_linear, _weight("dense", inputs_first=True), _sized_ends("nx", "nf")),
+    ModuleKind(
+        lambda module: _has_weight((_ConvNd,))(module) or is_quantized(module, "_ConvNd"), _kernel, _kernel_ends
+    ),
+    ModuleKind(_is_transposed_linear, _weight("dense", "nx", "nf", inputs_first=True), _sized_ends("nx", "nf")),
     ModuleKind(lambda module: isinstance(module, nn.RNNBase | nn.RNNCellBase), _recurrent_tensors, _no_ends),
     ModuleKind(lambda module: isinstance(module, nn.MultiheadAttention), _projections, _attention_ends),
 )

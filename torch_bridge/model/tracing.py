@@ -1,8 +1,10 @@
 """What the weights of PyTorch's modules are to a graph: which tensors are layers, of which parts, of what geometry."""
 
 import random
+import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,7 +15,7 @@ from torch_bridge import MissingExtra
 try:
     import torch
     from torch import Tensor, nn
-    from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+    from torch.nn.modules.conv import _ConvNd
     from torch.nn.parameter import is_lazy
     from torch.nn.utils.parametrize import ParametrizationList
     from torch.nn.utils.spectral_norm import SpectralNorm
@@ -23,11 +25,26 @@ except ModuleNotFoundError as error:
 
 from topobounds._arguments import argument_error, integer
 from topobounds.layers import Conv, LayerTensor
-from torch_bridge.model.modules import joined, stored_weight, weight_tensors
+from torch_bridge.model.modules import (
+    declared_shape,
+    is_convolution,
+    is_quantized,
+    joined,
+    stored_weight,
+    weight_tensors,
+)
 from torch_bridge.model.neurons import Neurons
+from torch_bridge.model.reads import WeightReads
+from torch_bridge.model.stored import UnreadWeight, is_plain, one_line, stored_values
 
 Sizes = tuple[tuple[int, ...], tuple[int, ...]]
 ModuleTensors = dict[nn.Module, tuple[LayerTensor, ...]]
+
+PACKED = {torch.int8, torch.uint8, torch.int16, torch.int32}
+"""Types of the codes of packed weights; indices are of 64 bits."""
+ONE_AT_A_TIME = threading.RLock()
+"""Held while a model is called, read or pruned, whose modes, hooks and gradients are changed for as long: a second
+thread waits. The state of the random generators is put back afterwards too, and there is one for all models."""
 
 
 def check_module(name: str, module: object) -> None:
@@ -60,20 +77,65 @@ def model_tensors(model: nn.Module, known: ModuleTensors | None = None) -> Modul
 
 
 def unread_weights(model: nn.Module, known: ModuleTensors | None = None) -> Iterator[tuple[str, str]]:
-    """Yield the weights of modules that are no layer here, and those that are not there to be read, and why."""
+    """Yield the weights of modules that are no layer here, and those that are not there to be read, and why.
+
+    Those are parameters of two or more dimensions, and whatever may hold packed weights: buffers of small integers or
+    that are called a weight, and objects of torch's own. What a layer does store, and cannot be read, is for
+    `current_weight` to tell.
+    """
     found = model_tensors(model, known)
+    decoded = {
+        child for module, tensors in found.items() if tensors and is_quantized(module) for child in module.children()
+    }
     for path, module in model.named_modules():
-        tensors = found[module]
-        for tensor in tensors:
+        for tensor in found[module]:
             if not has_weight(module, tensor.own_name):
-                yield tensor.name, "It is made while the model is called."
-        if tensors or isinstance(module, ParametrizationList):
-            continue
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.ndim > 1:
-                yield joined(path, name), f"{type(module).__name__} is no layer that topobounds knows."
-        if hasattr(module, "_packed_params"):
-            yield joined(path, "weight"), f"{type(module).__name__} is quantized: its packed weights are not read."
+                yield tensor.name, _why_absent(module, tensor.own_name)
+        if module not in decoded and not isinstance(module, ParametrizationList):
+            held = [tensor.own_name for tensor in found[module]]
+            for name in _other_weights(module, held):
+                yield joined(path, name), _why_unknown(module, name, bool(held))
+
+
+def _why_absent(module: nn.Module, name: str) -> str:
+    """Return why a layer has no weight of this name."""
+    forms = [each for each in (*module._parameters, *module._buffers) if each.startswith(f"{name}_")]
+    if forms:
+        return f"It is stored in a form that is not known: {', '.join(forms)}."
+    return "It is made while the model is called."
+
+
+def _other_weights(module: nn.Module, held: Sequence[str]) -> Iterator[str]:
+    """Yield the names of what may be weights in a module, but for those that are read as `held` or make these."""
+    for name, parameter in module.named_parameters(recurse=False):
+        if (parameter.ndim > 1 or type(parameter).__name__ == "FlatParameter") and not _belongs_to(name, held):
+            yield name
+    for name, buffer in module.named_buffers(recurse=False):
+        packed = buffer.dtype in PACKED or ("weight" in name and buffer.dtype != torch.bool)
+        if packed and buffer.ndim > 1 and not _belongs_to(name, held) and not _is_mask(module, name):
+            yield name
+    if not held and not isinstance(module, torch.jit.ScriptModule):
+        yield from (name for name, value in vars(module).items() if isinstance(value, torch.ScriptObject))
+
+
+def _belongs_to(name: str, held: Sequence[str]) -> bool:
+    return bool(held) and ("bias" in name or any(name == each or name.startswith(f"{each}_") for each in held))
+
+
+def _is_mask(module: nn.Module, name: str) -> bool:
+    """Return whether a buffer is a mask of pruning."""
+    return f"{name.removesuffix('_mask')}_orig" in module._parameters
+
+
+def _why_unknown(module: nn.Module, name: str, is_layer: bool) -> str:
+    if isinstance(module, torch.jit.ScriptModule):
+        return f"{module.original_name} is scripted or traced, so its layers cannot be told apart."
+    kind = type(module).__name__
+    if name not in module._parameters:
+        return f"{kind} is quantized or packed: its weights are not read."
+    if is_layer:
+        return f"{kind} has it beside the weights that topobounds knows."
+    return f"{kind} is no layer that topobounds knows."
 
 
 def has_weight(module: nn.Module, name: str) -> bool:
@@ -84,27 +146,64 @@ def has_weight(module: nn.Module, name: str) -> bool:
 
 
 def current_weight(module: nn.Module, name: str) -> Tensor:
-    """Return a weight as the module uses it now, detached; pruned entries are zero.
+    """Return a weight as the module uses it now, decoded and detached; pruned entries are zero.
 
     ``module.weight`` of a pruned module dates from its last call; ``weight_orig * weight_mask`` is what it is now. So
-    it is with the older ``weight_norm`` and ``spectral_norm``.
+    it is with the older ``weight_norm`` and ``spectral_norm``. In torch's own quantized layers it is a method.
 
     Raises
     ------
-    ValueError
-        If there are none: of a lazy module, or on the device ``meta``.
+    UnreadWeight
+        If there are none, as in a lazy module or on the device ``meta``, or they are stored in a form that cannot be
+        read; see `stored_values`.
     """
     parameter, mask = stored_weight(module, name), module._buffers.get(f"{name}_mask")
-    if parameter is not None and (is_lazy(parameter) or parameter.is_meta):
-        raise ValueError("It has no weights yet: they are made when the model is first called, or moved from 'meta'.")
+    stored = parameter if parameter is not None else _computed_weight(module, name)
+    values = stored_values(module, stored, declared_shape(module, name))
+    return values if mask is None or parameter is None else values * mask.to(values.dtype)
+
+
+def _computed_weight(module: nn.Module, name: str) -> Any:
+    """Return a weight that is no parameter of its module."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm) and hook.name == name:
+            return hook.compute_weight(module)
+        if isinstance(hook, SpectralNorm) and hook.name == name:
+            return hook.compute_weight(module, do_power_iteration=False)
+    try:
+        value = getattr(module, name)
+        return value() if callable(value) and not isinstance(value, Tensor) else value
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
+        raise UnreadWeight(f"{type(module).__name__} does not return it: {one_line(error)}.") from None
+
+
+def why_not_pruned(module: nn.Module, name: str) -> str | None:
+    """Return why a weight of a layer cannot be pruned in place; None if it can."""
+    parameter = stored_weight(module, name)
     if parameter is None:
-        for hook in module._forward_pre_hooks.values():
-            if isinstance(hook, WeightNorm) and hook.name == name:
-                return cast(Tensor, hook.compute_weight(module)).detach()
-            if isinstance(hook, SpectralNorm) and hook.name == name:
-                return hook.compute_weight(module, do_power_iteration=False).detach()
-        return cast(Tensor, getattr(module, name)).detach()
-    return parameter.detach() if mask is None else parameter.detach() * mask.to(parameter.dtype)
+        return _why_no_parameter(module, name)
+    try:
+        stored_values(module, parameter, declared_shape(module, name))
+    except UnreadWeight as error:
+        return str(error)
+    if not is_plain(parameter):
+        kind = str(parameter.dtype if parameter.layout == torch.strided else parameter.layout)
+        kind = kind if type(parameter) is nn.Parameter else type(parameter).__name__
+        return f"It is stored in another form ({kind}): prune it before it is put into this form."
+    return None
+
+
+def _why_no_parameter(module: nn.Module, name: str) -> str:
+    if is_quantized(module):
+        return "It is quantized: prune before quantizing."
+    if not has_weight(module, name):
+        return _why_absent(module, name)
+    if name in module._buffers:
+        return "it is a buffer and no parameter, and torch prunes parameters"
+    hooks = module._forward_pre_hooks.values()
+    if name in vars(module) and not any(isinstance(hook, WeightNorm | SpectralNorm) for hook in hooks):
+        return "it is a plain attribute and no parameter, and torch prunes parameters"
+    return "it is computed from other parameters"
 
 
 def conv_geometry(module: nn.Module, input_size: Sequence[int], output_size: Sequence[int] | None = None) -> Conv:
@@ -134,16 +233,17 @@ def conv_geometry(module: nn.Module, input_size: Sequence[int], output_size: Seq
     >>> conv_geometry(nn.Conv2d(3, 8, 5, stride=2, padding=2), (28, 28)).output_size
     (14, 14)
     """
-    if not isinstance(module, _ConvNd):
+    if not is_convolution(module):
         raise argument_error("module", "a convolution", type(module).__name__)
-    n_axes = len(module.kernel_size)
+    n_axes = len(cast(_ConvNd, module).kernel_size)
     if not isinstance(input_size, Sequence) or len(input_size) != n_axes:
         raise argument_error("input_size", f"a sequence of {n_axes} positive integers", input_size)
-    conv = _conv(module, input_size, cast(Sequence[int], module.output_padding))
+    padding = cast(tuple[int, ...], module.output_padding)
+    conv = _conv(cast(_ConvNd, module), input_size, padding)
     if output_size is None or not conv.transposed or conv.output_size == tuple(output_size):
         return conv
-    extra = (p + a - b for p, a, b in zip(module.output_padding, output_size, conv.output_size, strict=True))
-    return _conv(module, input_size, tuple(extra))
+    extra = (p + a - b for p, a, b in zip(padding, output_size, conv.output_size, strict=True))
+    return _conv(cast(_ConvNd, module), input_size, tuple(extra))
 
 
 def _conv(module: _ConvNd, input_size: Sequence[int], output_padding: Sequence[int]) -> Conv:
@@ -158,7 +258,7 @@ def _conv(module: _ConvNd, input_size: Sequence[int], output_padding: Sequence[i
         dilation=tuple(module.dilation),
         groups=module.groups,
         padding_mode=module.padding_mode,
-        transposed=isinstance(module, _ConvTransposeNd),
+        transposed=module.transposed,
         output_padding=tuple(output_padding),
     )
 
@@ -177,11 +277,15 @@ class Trace:
         `topobounds.LayerReport`. Recurrent modules have none.
     tensors : dict of module to tuple of LayerTensor
         The tensors of every module that are layers, as they were before the call.
+    readers : dict of (module, str) to tuple of module
+        For a weight, by module and own name, the other modules that read it in their own calls, as
+        ``functional.linear(x, self.layer.weight)`` does.
     """
 
     calls: dict[nn.Module, list[Sizes]]
     neurons: dict[tuple[nn.Module, int], list[tuple[int, int]]]
     tensors: ModuleTensors
+    readers: dict[tuple[nn.Module, str], tuple[nn.Module, ...]]
 
     def convs(self, module: nn.Module) -> list[Conv]:
         """Return the geometries a convolution was called with, each once, in order.
@@ -221,15 +325,21 @@ def trace(model: nn.Module, example_input: Any) -> Trace:
     >>> trace(net, torch.zeros(1, 1, 8, 8)).convs(net[0])[0].output_size
     (3, 3)
     """
+    with ONE_AT_A_TIME:
+        return _trace(model, example_input)
+
+
+def _trace(model: nn.Module, example_input: Any) -> Trace:
     tensors = model_tensors(model)
     calls: dict[nn.Module, list[Sizes]] = {module: [] for module, held in tensors.items() if held}
     neurons, ends = Neurons(), list[tuple[nn.Module, int, tuple[int, int]]]()
+    reads = WeightReads((module, tensor.own_name) for module, held in tensors.items() for tensor in held)
 
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         sizes: Sizes = ((), ())
-        if isinstance(module, _ConvNd):
+        if is_convolution(module):
             given = next(iter((*args, *kwargs.values())), None)
-            n_axes = len(module.kernel_size)
+            n_axes = len(cast(_ConvNd, module).kernel_size)
             if isinstance(given, Tensor) and isinstance(output, Tensor):
                 sizes = tuple(given.shape[-n_axes:]), tuple(output.shape[-n_axes:])
         calls[module].append(sizes)
@@ -241,13 +351,21 @@ def trace(model: nn.Module, example_input: Any) -> Trace:
     with ExitStack() as stack:
         for module in calls:
             stack.callback(module.register_forward_hook(record, with_kwargs=True).remove)
+        stack.enter_context(_uncompiled())
+        stack.enter_context(reads.watching(model))
         stack.enter_context(undisturbed(model))
         stack.enter_context(neurons)
         model(*args, **kwargs)
     found: dict[tuple[nn.Module, int], list[tuple[int, int]]] = {}
     for (layer, place, _), groups in zip(ends, neurons.numbered(groups for _, _, groups in ends), strict=True):
         found.setdefault((layer, place), []).append(groups)
-    return Trace(calls, found, tensors)
+    return Trace(calls, found, tensors, reads.readers())
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Return a context in which what ``torch.compile`` made runs as it is written, so that its functions are seen."""
+    compiles = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if compiles else nullcontext()
 
 
 def moved_to(model: nn.Module, example: Any) -> Any:
@@ -284,17 +402,22 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation mode for the length of a ``with`` block, without gradients, and leave it as it was.
 
     Put back are the modes, buffers and gradients of its modules, the tensors among their attributes, embeddings that
-    renormalise themselves, and the state of the random generators of torch, numpy and Python.
+    renormalise themselves, and the state of the random generators of torch, numpy and Python. One thread at a time.
     """
+    with ONE_AT_A_TIME:
+        yield from _undisturbed(model)
+
+
+def _undisturbed(model: nn.Module) -> Iterator[None]:
     modules = list(model.modules())
     modes = [(module, module.training) for module in modules]
-    registered = [(module._buffers, dict(module._buffers)) for module in modules]
+    registered = [(module._buffers, dict(module._buffers)) for module in modules if not _is_scripted(module)]
     tensors = [(place, name, _Kept(tensor)) for module in modules for place, name, tensor in _changeable(module)]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 -- the model's, to be put back
     try:
-        model.eval()
+        _evaluate(model)
         for parameter, _ in gradients:
             parameter.grad = None
         with torch.no_grad(), torch.random.fork_rng(list(devices)):
@@ -314,11 +437,27 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             place[name] = kept.tensor
 
 
+def _evaluate(model: nn.Module) -> None:
+    """Put a model into evaluation mode; programs of torch.export, which refuse that, stay as they were exported."""
+    try:
+        model.eval()
+    except NotImplementedError:
+        for module in model.modules():
+            module.training = False
+
+
+def _is_scripted(module: nn.Module) -> bool:
+    return isinstance(module, torch.jit.ScriptModule)
+
+
 def _changeable(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
     """Yield the tensors that a call may change: no parameters but those of embeddings with a largest norm.
 
     And no masks of pruning, which are as large as the weights, as are the masked weights.
     """
+    if _is_scripted(module):  # its buffers can be written to, and not be replaced
+        yield from (({}, name, buffer) for name, buffer in module.named_buffers(recurse=False))
+        return
     found: list[tuple[dict[str, Any], str, Any]] = [
         (module._buffers, name, buffer)
         for name, buffer in module._buffers.items()

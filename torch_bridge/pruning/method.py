@@ -5,7 +5,7 @@ so ``prune.remove``, ``prune.is_pruned`` and the state_dict work as they do for 
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from fractions import Fraction
 from numbers import Rational
 from typing import Any, cast
@@ -22,7 +22,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
-from topobounds._arguments import about, argument_error, choice, integer, real
+from topobounds._arguments import about, argument_error, boolean, choice, integer, real
 from topobounds.layers import Conv, LayerTensor
 from topobounds.layers.tensors import numbered_parts
 from topobounds.pruning import (
@@ -39,7 +39,14 @@ from topobounds.pruning import (
 from topobounds.topology.tensors import Topology, layer_topology
 from topobounds.weights import as_array, check_finite, weight_array
 from torch_bridge.model.modules import stored_weight, weight_tensors
-from torch_bridge.model.tracing import check_module, conv_geometry, current_weight, model_tensors
+from torch_bridge.model.tracing import (
+    ONE_AT_A_TIME,
+    check_module,
+    conv_geometry,
+    current_weight,
+    model_tensors,
+    why_not_pruned,
+)
 from torch_bridge.pruning.targets import (
     CONVENTIONS,
     Amount,
@@ -71,6 +78,9 @@ class TopologicalUnstructured(prune.BasePruningMethod):  # type: ignore[misc,unu
         a matrix with its first dimension as rows.
     on_infeasible : {"raise", "clamp"}
         Where fewer than alpha weights would be left: refuse, or leave alpha.
+    scored : bool
+        Whether the importance scores are one's own. If not they are the weights, and a weight that is zero already,
+        as ``prune.remove`` leaves it, is no survivor.
 
     Raises
     ------
@@ -83,7 +93,13 @@ class TopologicalUnstructured(prune.BasePruningMethod):  # type: ignore[misc,unu
     )
 
     def __init__(
-        self, amount: Amount, *, parts: int = 1, conv: Conv | None = None, on_infeasible: Infeasible = "raise"
+        self,
+        amount: Amount,
+        *,
+        parts: int = 1,
+        conv: Conv | None = None,
+        on_infeasible: Infeasible = "raise",
+        scored: bool = False,
     ) -> None:
         self.amount = _checked_amount(amount)
         self.parts = integer("parts", parts, 1)
@@ -91,6 +107,7 @@ class TopologicalUnstructured(prune.BasePruningMethod):  # type: ignore[misc,unu
             raise argument_error("conv", "a Conv or None", conv)
         self.conv = conv
         self.on_infeasible = choice("on_infeasible", on_infeasible, ("raise", "clamp"))
+        self.scored = boolean("scored", scored)
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Return the mask of T-IMP within `default_mask`, for importance scores `t`."""
@@ -103,6 +120,8 @@ class TopologicalUnstructured(prune.BasePruningMethod):  # type: ignore[misc,unu
             )
         if len(scores) % self.parts:
             raise argument_error("parts", f"a divisor of the {len(scores)} rows", self.parts)
+        if not self.scored:
+            survivors = survivors & (scores != 0)
         layer = LayerTensor("", scores.shape, parts=numbered_parts(self.parts), geometry=self.conv)
         before = layer_topology(layer, scores, survivors)
         group = [Prunable(weight_array(scores), survivors, before.critical, (layer,))]
@@ -130,11 +149,11 @@ class TopologicalUnstructured(prune.BasePruningMethod):  # type: ignore[misc,unu
             The hook that now masks the parameter.
         """
         _parameter(module, name)
-        scores = current_weight(module, name)
-        if importance_scores is not None:
+        scores, scored = current_weight(module, name), importance_scores is not None
+        if scored:
             scores = _checked_scores(importance_scores, scores.shape, module._buffers.get(f"{name}_mask"))
-        with _unchanged_on_error(module):
-            options = {"parts": parts, "conv": conv, "on_infeasible": on_infeasible}
+        with ONE_AT_A_TIME, _trainable_tensors(), _unchanged_on_error(module):
+            options = {"parts": parts, "conv": conv, "on_infeasible": on_infeasible, "scored": scored}
             return super().apply(module, name, amount, importance_scores=scores, **options)  # type: ignore[no-untyped-call]
 
 
@@ -187,7 +206,13 @@ def topological_unstructured(
     Notes
     -----
     ``nn.MultiheadAttention`` reads ``out_proj.weight`` without calling ``out_proj``, so torch's hook on it never runs
-    and training fails; `topological_` prunes attention as a whole and sees to it.
+    and training fails; `topological_` prunes attention as a whole and sees to it. So it does, given an example input,
+    with any other weight that is read without a call of its module, as in ``functional.linear(x, self.layer.weight)``.
+
+    A pruned model is copied by ``copy.deepcopy`` (and so by ``torch.optim.swa_utils.AveragedModel``) after a call
+    under ``torch.no_grad()``, or before it is pruned: torch's hook leaves a weight with a gradient's history in the
+    module, which cannot be copied. ``prune.global_unstructured`` and Lightning's ``ModelPruning`` hand a method the
+    weights of all layers in one flat row, in which there is no graph; `topological_` with ``scope="global"`` is that.
 
     Examples
     --------
@@ -225,7 +250,8 @@ def topological_(
     model : torch.nn.Module
         The model. Linear, convolutional and recurrent layers and attention are pruned, in each of its weight tensors,
         and the linear layers of GPT-2 in the package transformers; biases, embeddings, tensors that are no parameters
-        (parametrized, for example) and modules that are none of these are left alone.
+        (parametrized, for example), weights in another form (quantized, packed, sparse, distributed), layers whose
+        weights are all zero and modules that are none of these are left alone.
     amount : int or float, or a mapping of parameter name to them
         Weights to prune, or the share of the survivors; see `TopologicalUnstructured`. Locally it is about every
         tensor, globally about all together. With a mapping, which is local, only what it names is pruned, and layers
@@ -236,7 +262,8 @@ def topological_(
         What graph a convolution is; see `topological_unstructured`. ``shared`` needs `example_input`. The default is
         ``shared`` where that is given and ``flattened`` where it is not.
     example_input : Tensor, or tuple or dict of arguments, optional
-        What the model is called with, once, to learn the input sizes of its convolutions; see `analyze`.
+        What the model is called with, once, to learn the input sizes of its convolutions, and which weights are read
+        without a call of their module; see `analyze`.
     on_infeasible : {"raise", "clamp"}
         Where fewer than alpha weights would be left: refuse, or leave alpha.
     skip : collection of str
@@ -256,8 +283,14 @@ def topological_(
     Notes
     -----
     Weights that layers share are pruned once, in all of them, and get one mask, which keeps what carries the topology
-    of each; if one of these layers is left alone, all are. Where ``out_proj`` of attention is pruned, a hook on the
-    attention refreshes it before every call; it goes with the first call after ``prune.remove``.
+    of each; if one of these layers is left alone, all are. A weight that is zero is no survivor, whoever made it so.
+
+    Torch's hook multiplies a weight by its mask when its module is called. Where another module reads the weight
+    without that call (attention its ``out_proj``; ``functional.linear(x, self.layer.weight)``; fused Mamba blocks), a
+    hook on this reader refreshes it before every call of the reader; it goes with the first call after
+    ``prune.remove``. But for attention the reader is known only from `example_input`, whose call must take the way that
+    training takes. Without one, such a weight stays what it was when it was pruned, whatever an optimiser or
+    ``load_state_dict`` does.
 
     Examples
     --------
@@ -271,8 +304,25 @@ def topological_(
     choice("on_infeasible", on_infeasible, ("raise", "clamp"))
     if isinstance(amount, Mapping) and scope == "global":
         raise argument_error("amount", "one number where the scope is 'global'", amount)
-    for each in amount.values() if isinstance(amount, Mapping) else [amount]:
-        _checked_amount(each)
+    whole: Amounts
+    if isinstance(amount, Mapping):
+        whole = {name: _checked_amount(each) for name, each in amount.items()}
+    else:
+        whole = _checked_amount(amount)
+    with ONE_AT_A_TIME, _trainable_tensors():
+        return _pruned(model, whole, scope, convention, example_input, on_infeasible, skip)
+
+
+def _pruned(
+    model: nn.Module,
+    amount: Amounts,
+    scope: Scope,
+    convention: Convention | None,
+    example_input: Any,
+    on_infeasible: Infeasible,
+    skip: Collection[str],
+) -> PruningReport:
+    """Prune the layers of a model, as `topological_` does with checked arguments."""
     targets, left_alone = find_targets(model, amount, skip, convention, example_input)
     if not targets:
         why = "".join(f" '{name}': {reason}" + "." * (not reason.endswith(".")) for name, reason in left_alone.items())
@@ -294,7 +344,7 @@ def topological_(
     with ExitStack() as stack:
         for target in targets:
             for place in target.places:
-                stack.enter_context(_unchanged_on_error(place.module, *place.attentions))
+                stack.enter_context(_unchanged_on_error(place.module, *place.readers))
         for target, mask in zip(targets, masks, strict=True):
             for place in target.places:
                 _apply(place, mask)
@@ -316,6 +366,8 @@ def _masks(group: list[Prunable], amount: Amounts, on_infeasible: str) -> list[M
 
 def _checked_amount(amount: Any) -> Amount:
     rule = "a number of weights or a share of them in [0, 1]"
+    if isinstance(amount, Tensor | np.ndarray) and amount.ndim == 0:
+        amount = amount.item()
     if isinstance(amount, bool | np.bool_) or not isinstance(amount, Rational | float | np.integer | np.floating):
         raise argument_error("amount", rule, amount)
     if hasattr(amount, "__index__"):
@@ -346,6 +398,9 @@ def _parameter(module: nn.Module, name: str) -> nn.Parameter:
         raise argument_error(
             "module", "one that has its weights: this makes them when it is called", type(module).__name__
         )
+    obstacle = why_not_pruned(module, name)
+    if obstacle is not None:
+        raise argument_error("name", f"a parameter that can be pruned ({obstacle})", name)
     return parameter
 
 
@@ -388,7 +443,7 @@ def _pruned_layers(target: Target, befores: list[Topology], mask: Mask, asked: i
             neural_persistence_before=before.neural_persistence,
             neural_persistence_after=after.neural_persistence,
             preserved=before.is_kept_by(after),
-            reason=None if place is first else f"the same weights as '{first.name}'",
+            reason=_reason(place, first),
         )
 
 
@@ -398,22 +453,63 @@ def _apply(place: Place, mask: Mask) -> None:
     method = prune.CustomFromMask.apply(place.module, name, tensor)  # type: ignore[no-untyped-call]
     last = method[-1] if isinstance(method, prune.PruningContainer) else method
     last.mask = None  # torch keeps it in the module from now on, and asks this method for none again
-    for attention in place.attentions:
-        if _refresh_out_proj not in attention._forward_pre_hooks.values():
-            attention.register_forward_pre_hook(_refresh_out_proj)
+    for reader in place.readers:
+        _refresh_before(reader, place.module)
 
 
-def _refresh_out_proj(attention: nn.MultiheadAttention, inputs: tuple[Any, ...]) -> None:
-    """Mask the output projection of attention, whose own hooks do not run: attention reads it without calling it."""
-    hooks = [
-        each for each in attention.out_proj._forward_pre_hooks.values() if isinstance(each, prune.BasePruningMethod)
-    ]
-    for hook in hooks:
-        hook(attention.out_proj, inputs)
-    if not hooks:  # it is pruned no more
-        own = attention._forward_pre_hooks
-        for key in [key for key, hook in own.items() if hook is _refresh_out_proj]:
-            del own[key]
+def _reason(place: Place, first: Place) -> str | None:
+    """Return what else there is to say of a pruned weight."""
+    shared = "" if place is first else f"the same weights as '{first.name}'"
+    readers = ", ".join(sorted({type(each).__name__ for each in place.readers if not _is_attention_of(each, place)}))
+    read = f"read without a call of its module by {readers}, where a hook masks it" if readers else ""
+    return "; ".join(note for note in (shared, read) if note) or None
+
+
+def _is_attention_of(reader: nn.Module, place: Place) -> bool:
+    return isinstance(reader, nn.MultiheadAttention) and reader.out_proj is place.module
+
+
+class RefreshWeights:
+    """A hook that multiplies weights by their masks before a call of a module that reads them without their modules'.
+
+    It takes itself away once none of them is pruned any more.
+
+    Parameters
+    ----------
+    modules : list of torch.nn.Module
+        Whose weights these are.
+    """
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        self.modules = modules
+
+    def __call__(self, reader: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """Run the hooks of pruning of the modules."""
+        hooks = [(module, hook) for module in self.modules for hook in _pruning_hooks(module)]
+        for module, hook in hooks:
+            hook(module, inputs)
+        if not hooks:
+            own = reader._forward_pre_hooks
+            for key in [key for key, hook in own.items() if hook is self]:
+                del own[key]
+
+
+def _pruning_hooks(module: nn.Module) -> list[Any]:
+    return [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, prune.BasePruningMethod)]
+
+
+def _refresh_before(reader: nn.Module, module: nn.Module) -> None:
+    """See to it that the weights of a module are masked before every call of another one that reads them."""
+    known = [hook for hook in reader._forward_pre_hooks.values() if isinstance(hook, RefreshWeights)]
+    if not known:
+        reader.register_forward_pre_hook(RefreshWeights([module]))
+    elif all(each is not module for each in known[0].modules):
+        known[0].modules.append(module)
+
+
+def _trainable_tensors() -> AbstractContextManager[Any]:
+    """Return a context in which masks and weights are made that can be trained with, under ``inference_mode`` too."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
 
 
 @contextmanager

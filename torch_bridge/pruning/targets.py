@@ -21,7 +21,7 @@ from topobounds.pruning import Mask
 from topobounds.topology.tensors import Topology, layer_topology
 from topobounds.weights import as_array
 from torch_bridge.model.modules import stored_weight
-from torch_bridge.model.tracing import Trace, current_weight, model_tensors, trace, unread_weights
+from torch_bridge.model.tracing import Trace, current_weight, model_tensors, trace, unread_weights, why_not_pruned
 
 Amount = int | float | Fraction
 Amounts = Amount | Mapping[str, Amount]
@@ -42,13 +42,14 @@ class Place:
         Its module.
     tensor : LayerTensor
         The parameter, named as it is spelt before pruning, and the graphs that it holds.
-    attentions : tuple of torch.nn.MultiheadAttention
-        Those whose output projection it is.
+    readers : tuple of torch.nn.Module
+        The modules that read it in their own calls, without a call of its module: attention its output projection, and
+        whatever was traced; see `torch_bridge.model.tracing.Trace`.
     """
 
     module: nn.Module
     tensor: LayerTensor
-    attentions: tuple[nn.MultiheadAttention, ...]
+    readers: tuple[nn.Module, ...]
 
     @property
     def name(self) -> str:
@@ -62,7 +63,7 @@ class Place:
 
     @property
     def alive(self) -> Mask:
-        """What earlier rounds have left."""
+        """What the masks of earlier rounds have left."""
         mask = self.module._buffers.get(f"{self.tensor.own_name}_mask")
         return alive(mask) if mask is not None else np.ones(tuple(cast(Tensor, self.parameter).shape), np.bool_)
 
@@ -80,7 +81,7 @@ class Target:
     weights : ndarray
         As they are now; pruned ones are zero.
     alive : ndarray of bool
-        What earlier rounds have left.
+        What earlier rounds have left: masked by none of them, and not zero.
     amount : int or float or None
         Its own amount, where each has one.
     """
@@ -119,7 +120,7 @@ def find_targets(
     Raises
     ------
     ValueError
-        If a name is not that of a layer, or is that of a weight that is computed from others; if layers that share
+        If a name is not that of a layer, or is that of a weight that cannot be pruned in place; if layers that share
         their weights have different masks or amounts; if a convolution has no one graph; or as `as_array`.
     """
     places = list(_places(model))
@@ -135,7 +136,10 @@ def find_targets(
         if not reasons:
             chosen.append(group)
     traced = _traced(chosen, model, convention, example_input)
-    targets = [_target(group, amount, traced) for group in chosen]
+    targets = [_target(_with_readers(group, traced), amount, _geometries(traced, convention)) for group in chosen]
+    empty = [target for target in targets if not target.alive.any()]
+    left_alone |= {place.name: "all its weights are zero" for target in empty for place in target.places}
+    targets = [target for target in targets if target.alive.any()]
     order = {place.name: number for number, place in enumerate(places)}
     left_alone = dict(sorted(left_alone.items(), key=lambda item: order[item[0]]))
     return targets, left_alone | {name: reason for name, reason in unread_weights(model) if name not in left_alone}
@@ -172,15 +176,14 @@ def _why_not(group: list[Place], amount: Amounts, skip: Collection[str]) -> dict
     reasons = {place.name: "skipped" for place in group if place.name in skip}
     if isinstance(amount, Mapping):
         if not reasons and any(place.name in amount for place in group):
-            if group[0].parameter is None:
-                rule = "a mapping of parameters, not of weights that are computed from others"
-                raise argument_error("amount", rule, group[0].name)
+            _check_can_be_pruned(group[0])
             return {}
         reasons = reasons or {place.name: "not asked for" for place in group}
     else:
         for place in group:
-            if place.parameter is None:
-                reasons.setdefault(place.name, "it is computed from other parameters")
+            obstacle = why_not_pruned(place.module, place.tensor.own_name)
+            if obstacle is not None:
+                reasons.setdefault(place.name, obstacle)
             if place.tensor.kind == "embedding":
                 reasons.setdefault(place.name, "embeddings are pruned where 'amount' names them")
     if not reasons:
@@ -189,17 +192,34 @@ def _why_not(group: list[Place], amount: Amounts, skip: Collection[str]) -> dict
     return {each.name: reasons.get(each.name, f"the same weights as '{first}', which is left alone") for each in group}
 
 
+def _check_can_be_pruned(place: Place) -> None:
+    obstacle = why_not_pruned(place.module, place.tensor.own_name)
+    if obstacle is not None:
+        raise argument_error("amount", f"a mapping of parameters that can be pruned ({obstacle})", place.name)
+
+
 def _traced(
     chosen: list[list[Place]], model: nn.Module, convention: Convention | None, example_input: Any
 ) -> Trace | None:
-    """Return what a call of the model tells of its convolutions, if there is any to be pruned by its geometry."""
-    if convention is not None and choice("convention", convention, CONVENTIONS) == "flattened":
-        return None
-    if example_input is None and convention == "shared":
+    """Return what a call of the model tells, if there is an example of its input and something to prune."""
+    if convention is not None and choice("convention", convention, CONVENTIONS) == "shared" and example_input is None:
         raise argument_error("example_input", "given where convention is 'shared'", example_input)
-    if example_input is None or not any(place.tensor.kind == "conv" for group in chosen for place in group):
-        return None
-    return trace(model, example_input)
+    return None if example_input is None or not chosen else trace(model, example_input)
+
+
+def _geometries(traced: Trace | None, convention: Convention | None) -> Trace | None:
+    """Return the trace if the geometry of convolutions is to be taken from it."""
+    return None if convention == "flattened" else traced
+
+
+def _with_readers(group: list[Place], traced: Trace | None) -> list[Place]:
+    if traced is None:
+        return group
+    found = [traced.readers.get((place.module, place.tensor.own_name), ()) for place in group]
+    return [
+        replace(place, readers=tuple(dict.fromkeys((*place.readers, *readers))))
+        for place, readers in zip(group, found, strict=True)
+    ]
 
 
 def _target(group: list[Place], amount: Amounts, traced: Trace | None) -> Target:
@@ -210,7 +230,7 @@ def _target(group: list[Place], amount: Amounts, traced: Trace | None) -> Target
         conv = _traced_conv(place, traced) if place.tensor.kind == "conv" and traced is not None else None
         with about(place.name):
             layers.append(replace(place.tensor, shape=weights.shape).with_geometry(conv))
-    return Target(group, layers, weights, _one_mask(group), _one_amount(group, amount))
+    return Target(group, layers, weights, _one_mask(group) & (weights != 0), _one_amount(group, amount))
 
 
 def _traced_conv(place: Place, traced: Trace) -> Conv:

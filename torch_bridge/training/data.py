@@ -21,7 +21,7 @@ from topobounds._arguments import argument_error, choice, printable, shortened
 from topobounds._files import read_regular
 from topobounds._memory import most_expanded
 from topobounds._records import Record
-from torch_bridge import require
+from torch_bridge import MissingExtra, require
 
 DATA_VARIABLE = "TOPOBOUNDS_DATA"
 N_CLASSES = 10
@@ -29,11 +29,15 @@ N_CLASSES = 10
 
 @dataclass(frozen=True)
 class IdxSource:
-    """A data set in IDX files: what it is called, where it is published, and the SHA-256 of its four gz files."""
+    """A data set in IDX files: what it is called, where it is published, and the SHA-256 of its four gz files.
+
+    `folders` are those of a data folder in which its files are looked for: ours, and torchvision's.
+    """
 
     title: str
     url: str
     sha256: dict[str, str]
+    folders: tuple[str, ...]
 
 
 FILES = (
@@ -52,6 +56,7 @@ IDX_SOURCES = {
             "t10k-images-idx3-ubyte": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
             "t10k-labels-idx1-ubyte": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
         },
+        ("mnist", "MNIST/raw"),
     ),
     "fashion-mnist": IdxSource(
         "Fashion-MNIST",
@@ -62,11 +67,12 @@ IDX_SOURCES = {
             "t10k-images-idx3-ubyte": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
             "t10k-labels-idx1-ubyte": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
         },
+        ("fashion-mnist", "FashionMNIST/raw"),
     ),
 }
 DATASETS = (*IDX_SOURCES, "digits")
 
-DIGITS_TEST = 64  # leaves 1733 of 1797: 28 batches of 64, so that 15 passes are 420 steps
+DIGITS_TEST = 500  # of 1797: an accuracy of 0.95 on them has a standard error of 0.01
 DIGITS_SEED = 0
 
 
@@ -121,7 +127,8 @@ def resolve_dataset(dataset: str, data_dir: str | os.PathLike[str] | None = None
     """Say which data set a name stands for, without reading it.
 
     The data folder is `data_dir`, else the environment variable ``TOPOBOUNDS_DATA``, else the user's cache; it holds
-    the folders ``mnist`` and ``fashion-mnist`` with the original IDX files, gz or unpacked.
+    the folders ``mnist`` and ``fashion-mnist`` with the original IDX files, gz or unpacked, named with dashes or with
+    a dot (``train-images.idx3-ubyte``), or ``MNIST/raw`` and ``FashionMNIST/raw`` as torchvision lays them.
 
     Parameters
     ----------
@@ -145,18 +152,26 @@ def resolve_dataset(dataset: str, data_dir: str | os.PathLike[str] | None = None
     DataError
         If a named data set is not there and may not be downloaded, or only a part of it is there.
     MissingExtra
-        If pooch, which knows the user's cache, is needed and not installed.
+        If pooch, which knows the user's cache, is needed and not installed; digits do not need it.
     """
     choice("dataset", dataset, ("auto", *DATASETS))
-    folder = _data_folder(data_dir)
+    folder = _data_folder(data_dir, needed=download or dataset not in ("auto", "digits"))
     if dataset == "auto":
-        return "mnist" if download or _find("mnist", folder) else "digits"
-    if dataset != "digits" and not download and not _find(dataset, folder):
-        raise DataError(
-            f"{IDX_SOURCES[dataset].title} is not in {folder / dataset}: set {DATA_VARIABLE} or --data-dir to a folder "
-            f"that holds {dataset}/ with its four IDX files, or allow the download with --download."
-        )
+        return "mnist" if download or (folder and _find("mnist", folder)) else "digits"
+    if dataset != "digits" and not download and not (folder and _find(dataset, folder)):
+        raise DataError(_not_there(dataset, folder))
     return dataset
+
+
+def _not_there(name: str, folder: Path | None) -> str:
+    """Return the message for a data set that is not in a data folder: files looked for, and ways to get them."""
+    source = IDX_SOURCES[name]
+    places = " or ".join(str(Path(folder or ".", each)) for each in source.folders)
+    return (
+        f"{source.title} is not in {places}, where {', '.join(FILES)} were looked for (gz or not, with dashes or as in "
+        f"{FILES[0].replace('-idx', '.idx')}): set {DATA_VARIABLE} or --data-dir to a folder that holds "
+        f"{source.folders[0]}/ or {source.folders[1]}/ with them, or allow the download with --download."
+    )
 
 
 def load_dataset(dataset: str, data_dir: str | os.PathLike[str] | None = None, *, download: bool = False) -> Dataset:
@@ -170,7 +185,8 @@ def load_dataset(dataset: str, data_dir: str | os.PathLike[str] | None = None, *
     Returns
     -------
     Dataset
-        The digits are split once and for all: 64 images, drawn by ``numpy.random.default_rng(0)``, are the test set.
+        The digits are split once and for all: 500 images, drawn by ``numpy.random.default_rng(0)``, are the test set,
+        1297 are for training and validation.
 
     Raises
     ------
@@ -184,7 +200,8 @@ def load_dataset(dataset: str, data_dir: str | os.PathLike[str] | None = None, *
     name = resolve_dataset(dataset, data_dir, download=download)
     if name == "digits":
         return _digits()
-    return _idx_dataset(name, _find(name, _data_folder(data_dir)) or _download(name))
+    folder = _data_folder(data_dir, needed=True)
+    return _idx_dataset(name, (folder and _find(name, folder)) or _download(name))
 
 
 def read_idx(file: Path, n_axes: int) -> NDArray[np.uint8]:
@@ -244,10 +261,16 @@ def _unpacked(file: Path, content: bytes) -> bytes:
     return unpacked
 
 
-def _data_folder(data_dir: str | os.PathLike[str] | None) -> Path:
+def _data_folder(data_dir: str | os.PathLike[str] | None, *, needed: bool) -> Path | None:
+    """Return the data folder; None for the user's cache if pooch, which knows it, is missing and not needed."""
     named = os.environ.get(DATA_VARIABLE)
     if data_dir is None and not named:
-        return Path(require("pooch").os_cache("topobounds"))
+        try:
+            return Path(require("pooch").os_cache("topobounds"))
+        except MissingExtra:
+            if needed:
+                raise
+            return None
     folder = Path(data_dir if data_dir is not None else str(named))
     if not folder.is_dir():
         raise argument_error("data_dir" if data_dir is not None else DATA_VARIABLE, "an existing folder", str(folder))
@@ -256,12 +279,22 @@ def _data_folder(data_dir: str | os.PathLike[str] | None) -> Path:
 
 def _find(name: str, folder: Path) -> dict[str, Path]:
     """Return the four files of a data set by stem; empty if none of them is there."""
-    candidates = [(stem, folder / name / f"{stem}{suffix}") for stem in FILES for suffix in ("", ".gz")]
-    found = {stem: file for stem, file in candidates if file.exists()}
-    missing = [stem for stem in FILES if stem not in found]
-    if found and missing:
-        raise DataError(f"{folder / name} is incomplete: {', '.join(missing)} (gz or not) is missing.")
-    return found
+    found = [_files_in(folder / each) for each in IDX_SOURCES[name].folders]
+    whole = next((files for files in found if len(files) == len(FILES)), {})
+    for each, files in zip(IDX_SOURCES[name].folders, found, strict=True):
+        if files and not whole:
+            missing = [stem for stem in FILES if stem not in files]
+            raise DataError(f"{folder / each} is incomplete: {', '.join(missing)} (gz or not) is missing.")
+    return whole
+
+
+def _files_in(folder: Path) -> dict[str, Path]:
+    """Return the files of a folder that are those of a data set, by stem, under any of the names they go by."""
+    spellings = {stem: (stem, stem.replace("-idx", ".idx")) for stem in FILES}
+    candidates = [
+        (stem, folder / f"{name}{suffix}") for stem in FILES for name in spellings[stem] for suffix in ("", ".gz")
+    ]
+    return {stem: file for stem, file in candidates if file.exists()}
 
 
 def _download(name: str) -> dict[str, Path]:

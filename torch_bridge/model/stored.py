@@ -1,0 +1,171 @@
+"""In which form a module stores a weight: plain, or coded, packed, sparse, distributed or not there at all.
+
+What is coded is decoded where the tensor, its module or the library that coded it says how; whatever cannot be read is
+refused with the reason, so that a report can list it.
+"""
+
+import copy
+import sys
+from collections.abc import Sequence
+from typing import Any, cast
+
+from torch_bridge import MissingExtra
+
+try:
+    import torch
+    from torch import Tensor, nn
+    from torch.nn.parameter import is_lazy
+except ModuleNotFoundError as error:
+    raise MissingExtra("torch") from error
+
+PLAIN_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+DECODERS = ("get_original_weight", "dequantize")
+"""Methods of tensor subclasses that return the weights that their codes stand for: torchao's NF4 and its others."""
+INT8_LARGEST = 127  # the code of the largest magnitude of a row in bitsandbytes' Linear8bitLt
+
+
+class UnreadWeight(ValueError):
+    """A weight that cannot be read; the message is the reason, a whole sentence."""
+
+
+def stored_values(module: nn.Module, stored: Any, shape: Sequence[int] = ()) -> Tensor:
+    """Return the weights that a stored tensor stands for, as a dense tensor of floating point, detached.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Whose weight it is: some codes have their scales there.
+    stored : Tensor
+        The parameter, buffer or attribute.
+    shape : sequence of int
+        What the sizes of the module ask for; empty where they do not tell.
+
+    Raises
+    ------
+    UnreadWeight
+        If it has no values here (lazy, ``meta``, fake, sharded), they are complex, or they are codes or packed in a
+        way that is not known.
+
+    Examples
+    --------
+    >>> stored_values(nn.Linear(2, 2), torch.tensor([[1.0, 0.0], [0.0, 2.0]]).to_sparse(), (2, 2))
+    tensor([[1., 0.],
+            [0., 2.]])
+    """
+    if not isinstance(stored, Tensor):
+        raise UnreadWeight(f"It is no tensor, but of type {type(stored).__name__}.")
+    _check_present(stored)
+    try:
+        values = _decoded(module, stored.detach())
+    except UnreadWeight:
+        raise
+    except Exception as error:
+        raise UnreadWeight(
+            f"Its weights, a {type(stored).__name__}, could not be decoded: {one_line(error)}."
+        ) from None
+    _check_floats(module, values)
+    if shape and tuple(values.shape) != tuple(shape):
+        raise UnreadWeight(
+            f"It is stored as {_by(values.shape)}, and the sizes of its {type(module).__name__} ask for {_by(shape)}: "
+            "it is packed, sharded or replaced."
+        )
+    if values.numel() == 0:
+        raise UnreadWeight(f"It has no entries: its shape is {_by(values.shape)}.")
+    return values
+
+
+def is_plain(stored: Tensor) -> bool:
+    """Return whether a stored tensor is the weights themselves, dense and of floating point."""
+    return type(stored) in (Tensor, nn.Parameter) and stored.layout == torch.strided and stored.is_floating_point()
+
+
+def one_line(error: Exception) -> str:
+    """Return the first line of an error's message, without its full stop."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+
+
+def _check_present(stored: Tensor) -> None:
+    if is_lazy(stored) or stored.is_meta:
+        raise UnreadWeight("It has no weights yet: they are made when the model is first called, or moved from 'meta'.")
+    if _is_of("torch._subclasses.fake_tensor", "FakeTensor", stored):
+        raise UnreadWeight("It is a fake tensor, which has a shape and no values.")
+    if _is_of("torch.distributed.tensor", "DTensor", stored) or hasattr(stored, "local_shards"):
+        raise UnreadWeight("It is distributed over several processes: full_tensor() gathers it.")
+
+
+def _is_of(module: str, name: str, value: object) -> bool:
+    """Return whether a value is of a class whose module may not have been imported."""
+    found = getattr(sys.modules.get(module), name, None)
+    return isinstance(found, type) and isinstance(value, found)
+
+
+def _decoded(module: nn.Module, stored: Tensor) -> Tensor:
+    for scaled in (_int8_rows, _packed_4_bits):
+        values = scaled(module, stored)
+        if values is not None:
+            return values
+    if stored.is_quantized:
+        return stored.dequantize()
+    if stored.layout != torch.strided:
+        return stored.to_dense()
+    for name in DECODERS:
+        decode = getattr(type(stored), name, None)
+        if decode is not None and decode is not getattr(Tensor, name, None):
+            decoded: Tensor = getattr(stored, name)()
+            return decoded.detach()
+    return stored
+
+
+def _int8_rows(module: nn.Module, stored: Tensor) -> Tensor | None:
+    """Return the weights of bitsandbytes' ``Linear8bitLt``: int8 codes, and ``SCB``, the largest magnitude of a row.
+
+    The scales are an attribute of the weight until the first call moves them to the ``state`` of the module.
+    """
+    holders = (module._parameters.get("weight"), getattr(module, "state", None))
+    scales = [getattr(holder, "SCB", None) for holder in holders]
+    scale = next((found for found in scales if isinstance(found, Tensor)), None)
+    if scale is None or stored.dtype != torch.int8 or stored.ndim != 2 or len(scale) != len(stored):
+        return None
+    return stored.float() * (scale.detach().float() / INT8_LARGEST)[:, None]
+
+
+def _packed_4_bits(module: nn.Module, stored: Tensor) -> Tensor | None:
+    """Return the weights of bitsandbytes' ``Linear4bit``, decoded by its own function."""
+    state = getattr(module._parameters.get("weight"), "quant_state", None)
+    if state is None or stored.dtype != torch.uint8:
+        return None
+    library = sys.modules.get(f"{type(state).__module__.split('.')[0]}.functional")
+    decode = getattr(library, "dequantize_4bit", None)
+    if decode is None:
+        raise UnreadWeight(f"It is packed, two weights in a byte, and {type(state).__name__} does not say how.")
+    if getattr(state, "packing_format_for_cpu", False):  # a call on a CPU packs them in another order
+        stored, state = cast(Any, library)._convert_weight_packed_for_cpu_inverse(stored, copy.copy(state))
+    values: Tensor = decode(stored, state)
+    return values
+
+
+def _check_floats(module: nn.Module, values: Tensor) -> None:
+    kind = str(values.dtype).removeprefix("torch.")
+    if (
+        type(values).__torch_dispatch__ is not Tensor.__torch_dispatch__
+    ):  # it computes with something else than it shows
+        raise UnreadWeight(f"It is a {type(values).__name__}, whose values are not known to be the weights.")
+    if values.is_complex():
+        raise UnreadWeight(f"Its weights are complex ({kind}).")
+    if not values.is_floating_point():
+        raise UnreadWeight(f"It holds {kind}: codes or indices, and no weights.")
+    if values.dtype in PLAIN_FLOATS:
+        return
+    if "x2" in kind:
+        raise UnreadWeight(f"It holds {kind}: two weights in a byte.")
+    scale = next((name for name, value in _tensors(module) if "scale" in name and isinstance(value, Tensor)), None)
+    if scale is not None:
+        raise UnreadWeight(f"It holds {kind}, to be multiplied by '{scale}' in a way that is not known.")
+
+
+def _tensors(module: nn.Module) -> list[tuple[str, Any]]:
+    return [*module._parameters.items(), *module._buffers.items(), *vars(module).items()]
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "one number"
