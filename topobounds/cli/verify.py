@@ -99,12 +99,14 @@ def _print_checks(checks: list[dict[str, Any]]) -> None:
         group = list(rows)
         console.print(Text(_checks_sentence(group[0])))
         columns = ("claim", "put to", "bound", "estimate", "interval", "trials", "verdict")
-        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        tested = ("z", "p") if any(check["p_value"] is not None for check in group) else ()
+        table = Table(*columns, *tested, box=None, pad_edge=False, header_style="bold")
         for check in group:
             place = f"density {check['density']:.4g}, {check['support']}"
             bound = f"{check['direction']} {_interval(check['bound'])}"
             found = decimals(check["estimate"]), _interval(check["confidence_interval"]), str(check["trials"])
-            table.add_row(check["claim"], place, bound, *found, check["verdict"])
+            test = (decimals(check["z"], 1), _p_value(check["p_value"])) if tested else ()
+            table.add_row(check["claim"], place, bound, *found, check["verdict"], *test)
         print_table(console, table)
         for line in _remarks(group):
             console.print(Text(line))
@@ -143,3 +145,7 @@ def _command(violated: list[dict[str, Any]]) -> str:
 
 def _interval(value: float | list[float] | None) -> str:
     return f"[{value[0]:.4f}, {value[1]:.4f}]" if isinstance(value, list) else decimals(value)
+
+
+def _p_value(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"
