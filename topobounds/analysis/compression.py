@@ -13,8 +13,9 @@ import numpy as np
 
 from topobounds._arguments import MOST_TRIALS, integer, items
 from topobounds._records import Record, html_table
-from topobounds.layers import Layer, TensorLayer
+from topobounds.layers import Conv, Layer, TensorLayer
 from topobounds.theory.compression import Compression, as_layers, compression
+from topobounds.theory.critical_weights import critical_weights_bound
 from topobounds.theory.table1 import Architecture
 
 Progress = Callable[[int, int], None]
@@ -37,6 +38,9 @@ class SharedCompression(Record):
         Of `ratio`, to first order from that of `kept`; None for one trial.
     trials, seed : int or None
         Random kernels drawn, and what draws them again.
+    bound : int or None
+        Fewest critical weights that kernels without zeros can have, proved (`critical_weights_bound`), with the
+        spanning trees of dense layers: so `ratio` is at most ``weights / bound`` for whatever kernels.
     reason : str or None
         Why there is no ratio, or no standard error.
     """
@@ -47,6 +51,7 @@ class SharedCompression(Record):
     standard_error: float | None = None
     trials: int | None = None
     seed: int | None = None
+    bound: int | None = None
     reason: str | None = None
 
 
@@ -109,7 +114,11 @@ def _of_kernels(shared: SharedCompression) -> str:
     if not shared.trials:
         return shared.reason or ""
     kernels = f"{shared.trials} random kernel{'s' if shared.trials > 1 else ''}, seed {shared.seed}"
-    return kernels if shared.standard_error is None else f"standard error {shared.standard_error:.4f}, {kernels}"
+    if shared.standard_error is not None:
+        kernels = f"standard error {shared.standard_error:.4f}, {kernels}"
+    if not shared.bound or shared.weights is None:
+        return kernels
+    return f"{kernels}; whatever the kernel, kept >= {shared.bound:,}, ratio <= {shared.weights / shared.bound:.4f}"
 
 
 def _joined(*remarks: str | None) -> str:
@@ -194,13 +203,20 @@ def _shared_compression(
         if progress:
             progress(trial + 1, trials)
     weights, mean = sum(layer.n_weights for layer in layers), statistics.fmean(kept.elements())
+    bound = sum(map(_least_critical, layers))
     if not mean:
-        return SharedCompression(weights, 0.0, reason="The layer graph has no edge, so there is nothing to keep.")
+        reason = "The layer graph has no edge, so there is nothing to keep."
+        return SharedCompression(weights, 0.0, bound=bound, reason=reason)
     if trials == 1:
         reason = "One random kernel says nothing about its own error."
-        return SharedCompression(weights, mean, weights / mean, None, trials, seed, reason)
+        return SharedCompression(weights, mean, weights / mean, None, trials, seed, bound, reason)
     error = weights / mean**2 * statistics.stdev(kept.elements()) / math.sqrt(trials)
-    return SharedCompression(weights, mean, weights / mean, error, trials, seed)
+    return SharedCompression(weights, mean, weights / mean, error, trials, seed, bound)
+
+
+def _least_critical(layer: Layer) -> int:
+    """Return the fewest critical weights of any kernel without zeros; of a dense layer, the edges of its tree."""
+    return critical_weights_bound(layer) if isinstance(layer, Conv) else layer.n_critical or 0
 
 
 def _n_critical(layer: Layer, entropy: tuple[int, ...]) -> int:

@@ -176,10 +176,9 @@ def overlap_range(weights: ArrayLike, k: int | None = None, *, mask: ArrayLike |
 
     Examples
     --------
-    >>> overlap_range([[3.0, 1.0], [1.0, 1.0]], 2)
-    Enclosure(lower=0.6666666666666666, upper=0.6666666666666666)
-    >>> overlap_range([[3.0, 2.0, 2.0], [2.0, 2.0, 1.0]], 4)
-    Enclosure(lower=0.75, upper=1.0)
+    >>> found = overlap_range([[3.0, 2.0, 2.0], [2.0, 2.0, 1.0]], 4)
+    >>> found.lower, found.upper
+    (0.75, 1.0)
     """
     layer = MeasuredLayer.of(weights, mask)
     alpha = layer.forest.alpha
