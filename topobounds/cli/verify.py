@@ -15,6 +15,8 @@ from topobounds.cli.output import TABLE_WIDTH, console_on_stdout, decimals, prin
 if TYPE_CHECKING:
     from topobounds.verification import Verdict
 
+TEST_WIDTH = 16  # of the two columns of a test by permutation
+
 
 @click.command()
 @click.argument("file", required=False)
@@ -94,12 +96,13 @@ def _print_checks(checks: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = console_on_stdout(TABLE_WIDTH)
+    has_tests = any(check["p_value"] is not None for check in checks)
+    console = console_on_stdout(TABLE_WIDTH + (TEST_WIDTH if has_tests else 0))
     for _, rows in groupby(checks, key=lambda check: check["tensor"]):
         group = list(rows)
         console.print(Text(_checks_sentence(group[0])))
         columns = ("claim", "put to", "bound", "estimate", "interval", "trials", "verdict")
-        tested = ("z", "p") if any(check["p_value"] is not None for check in group) else ()
+        tested = ("z", "p") if has_tests else ()
         table = Table(*columns, *tested, box=None, pad_edge=False, header_style="bold")
         for check in group:
             place = f"density {check['density']:.4g}, {check['support']}"

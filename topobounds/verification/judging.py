@@ -12,6 +12,7 @@ from topobounds.verification.sequential import MeanInterval, share_interval
 
 Interval = tuple[float, float]
 Progress = Callable[[int, int, str], object]
+TOO_LARGE = "One matrix of this size is more than the default budget; ask for --trials."
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def outcome_of_matrices(trials: int, failed: bool, terms: Terms) -> Outcome:
     """Return the outcome of a claim about every matrix; if it failed, then at the last one."""
     always = (1.0, 1.0)
     if not trials:
-        return not_tested("One matrix of this size is more than the default budget; ask for --trials.", always)
+        return not_tested(TOO_LARGE, always)
     interval = share_interval(trials, failed=failed, confidence=terms.confidence)
     share = (trials - failed) / trials
     error = math.sqrt(share * (1 - share) / trials)
