@@ -1,7 +1,7 @@
 """Beyond the paper: on which shapes and densities Corollary 3.4 as printed fails, over uniformly random supports.
 
 Two readings of it. *Uniform*: all uniformly random supports, the overlap at k = alpha of the complete layer. Its
-expectation is that of the complete layer, whatever the density (THEORY 4.7), so the verdict is by theory. *Connected*:
+expectation is that of the complete layer, whatever the density, so the verdict is by theory. *Connected*:
 only those supports that are connected, which the corollary presumes. There the verdict is by what holds on every
 connected support, or by the certified interval where nearly all are connected, or, where neither decides, by sampling.
 """

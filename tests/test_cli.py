@@ -104,7 +104,7 @@ def test_overlap_784_300():
     report = as_json("overlap", "--m", "784", "--n", "300", "--seed", "7")
     assert {"m", "n", "k", "density", "alpha", "eta_tau", "theorem_3_3", "corollary_3_4", "monte_carlo"} <= set(report)
     assert {"star_bound", "boruvka_bound", "enclosure", "limit", "exact"} <= set(report)
-    assert 0.799621 <= report["enclosure"][0] <= report["enclosure"][1] <= 0.799663  # THEORY 4.4
+    assert 0.799621 <= report["enclosure"][0] <= report["enclosure"][1] <= 0.799663
     assert report["exact"] is None
     assert (report["alpha"], report["k"], report["corollary_3_4"]) == (1083, 1083, None)
     assert report["eta_tau"] == pytest.approx(235200 / 1083, rel=1e-15)
@@ -370,7 +370,7 @@ def test_compression_of_a_convolution():
     assert report["paper"]["ratio"] == pytest.approx(64 * 9 / 163, rel=1e-15)
     assert report["toeplitz"]["ratio"] == pytest.approx(16 * 16 * 22 * 22 / 2047, rel=1e-15)
     shared = report["shared"]
-    assert 60 <= shared["kept"] <= 90  # THEORY 2: median 73 of 2304
+    assert 60 <= shared["kept"] <= 90  # median 73 of 2304
     assert shared["ratio"] == pytest.approx(2304 / shared["kept"])
     assert as_json("compression", *geometry, "--seed", "5") == report
 

@@ -221,7 +221,7 @@ def test_a_mask_is_the_support():
 
 
 def test_a_pendant_cycle_refutes_the_printed_corollary():
-    """8x8, a 4-cycle with 12 pendant edges, density 1/4: E[X] = 19/20, below the printed 0.9616 (THEORY 3)."""
+    """8x8, a 4-cycle with 12 pendant edges, density 1/4: E[X] = 19/20, below the printed 0.9616."""
     mask = np.zeros((8, 8), bool)
     mask[0, :5] = mask[:5, 0] = mask[1, 1] = True
     mask[1, 5:] = mask[5:, 1] = True

@@ -46,7 +46,7 @@ def small_layers(largest=3):
 
 @cache
 def connected_graphs(a, b):
-    """Count the connected bipartite graphs on a + b labelled vertices, by number of edges (THEORY.md 4.1).
+    """Count the connected bipartite graphs on a + b labelled vertices, by number of edges.
 
     All graphs, less those in which the component of a marked row is smaller.
     """

@@ -1,4 +1,4 @@
-"""The exact expected overlap; known answers from shared/THEORY.md 4.1."""
+"""The exact expected overlap; known answers."""
 
 from fractions import Fraction
 

@@ -1,4 +1,4 @@
-"""The certified enclosure; known answers from shared/THEORY.md 4.4, truth from the exact count."""
+"""The certified enclosure; known answers, truth from the exact count."""
 
 import itertools
 import math
@@ -21,7 +21,7 @@ from topobounds.theory.enclosure import Enclosure, expected_overlap, expected_re
 from topobounds.theory.overlap import overlap_limit
 from topobounds.theory.paper import theorem_3_3
 
-# Monte Carlo mean and standard error of 784x300 at k = alpha (THEORY.md 4.4).
+# Monte Carlo mean and standard error of 784x300 at k = alpha.
 SAMPLED_784_300 = 0.799607, 0.000014
 
 

@@ -179,7 +179,7 @@ def test_limit_known_answers(m, n, value, digits):
 
 
 def test_the_limit_for_a_square_layer_is_lamberts():
-    """Where u = -W0(-2 e^-2) / 2 and X = 1 - u + u^2 (THEORY.md 4.6), with k = 2m exactly."""
+    """Where u = -W0(-2 e^-2) / 2 and X = 1 - u + u^2, with k = 2m exactly."""
     m, u = 10**6, 0.2031879
     assert overlap_limit(m, m, 2 * m) * (2 * m - 1) / (2 * m) == pytest.approx(1 - u + u * u, abs=1e-7)
 

@@ -1,4 +1,4 @@
-"""The paper's claims as printed; known answers from shared/THEORY.md 2 and 3."""
+"""The paper's claims as printed; known answers."""
 
 import itertools
 import json
@@ -40,7 +40,7 @@ def test_theorem_3_3_known_answers(m, n, value, digits):
 
 
 def test_corollary_3_4_counterexample_by_enumeration():
-    """8x8, p = 1/4: a 4-cycle with 12 pendant edges has E[X] = 19/20, below the bound (THEORY.md 3)."""
+    """8x8, p = 1/4: a 4-cycle with 12 pendant edges has E[X] = 19/20, below the bound."""
     cycle, edges, alpha = 4, 16, 15
     # Top-15 of 16 drops one edge, each equally likely; the tree drops the lightest of the cycle.
     expected = Fraction(cycle, edges) + Fraction(edges - cycle, edges) * Fraction(alpha - 1, alpha)

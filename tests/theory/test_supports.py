@@ -1,4 +1,4 @@
-"""Bounds for given and for arbitrary supports; known answers from shared/THEORY.md 4.7."""
+"""Bounds for given and for arbitrary supports; known answers."""
 
 import itertools
 import math
@@ -25,7 +25,7 @@ def mean_rank_of_subsets(m, n, cells, k):
 
 
 def star_support(m, n, density, seed=0):
-    """Row 0 and column 0, the rest uniformly random (DESIGN.md)."""
+    """Row 0 and column 0, the rest uniformly random."""
     cells = np.zeros((m, n), dtype=bool)
     cells[0], cells[:, 0] = True, True
     others = np.flatnonzero(~cells)
@@ -40,7 +40,7 @@ def test_star_supports(density, value):
 
 
 def test_a_dense_block_and_a_thin_tree():
-    """300x300 at density 0.099: bound 0.276, sampled 0.353, where Corollary 3.4 says 1 (THEORY.md 3 and 4.7)."""
+    """300x300 at density 0.099: bound 0.276, sampled 0.353, where Corollary 3.4 says 1."""
     cells = np.zeros((300, 300), dtype=bool)
     cells[0], cells[:, 0], cells[:92, :92] = True, True, True
     assert cells.mean() == pytest.approx(0.099, abs=1e-3)
@@ -80,7 +80,7 @@ def test_the_worst_case_bound_on_every_support(m_n):
 
 
 def test_the_worst_case_bound_is_no_weaker_than_theorys():
-    """THEORY.md 4.7 has max(alpha / M, (1 - 1/e) min(1/2, sqrt(M) / alpha))."""
+    """The bound is at least max(alpha / M, (1 - 1/e) min(1/2, sqrt(M) / alpha))."""
     for weights, alpha in [(1083, 1083), (5000, 1083), (235200, 1083), (9, 5), (1, 1), (8000, 599)]:
         theirs = max(alpha / weights, (1 - math.exp(-1)) * min(0.5, math.sqrt(weights) / alpha))
         assert any_support_bound(weights, alpha) >= theirs * (1 - 1e-15)

@@ -77,7 +77,7 @@ def test_corollary_3_4_at_density_one_is_theorem_3_3():
 
 
 def test_limits():
-    """1/6 for m = n, 0 as m/n -> 0; (1/2 - m/(6n)) m / (m + n) in between (THEORY.md 3)."""
+    """1/6 for m = n, 0 as m/n -> 0; (1/2 - m/(6n)) m / (m + n) in between."""
     assert theorem_3_3_limit(1) == sympy.Rational(1, 6)
     assert sympy.limit(theorem_3_3_limit(), r, 0) == 0
     assert sympy.simplify(theorem_3_3_limit() - (sympy.Rational(1, 2) - r / 6) * r / (1 + r)) == 0
@@ -103,7 +103,7 @@ def test_eta_tau_and_its_asymptotics():
 
 
 def test_the_closed_form_loses_digits_and_the_sum_does_not():
-    """4096x14336: 0.10060 against 0.10056 (THEORY.md 3)."""
+    """4096x14336: 0.10060 against 0.10056."""
     large = cancellation(4096, 14336)
     assert large.value == pytest.approx(0.10056, abs=5e-6)
     assert large.closed_form == pytest.approx(0.10060, abs=5e-6)

@@ -1,4 +1,4 @@
-"""Table 1: 18 printed numbers, 17 of them right; known answers from shared/THEORY.md 2."""
+"""Table 1: 18 printed numbers, 17 of them right; known answers."""
 
 import itertools
 from fractions import Fraction

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 
 from topobounds import neural_persistence, persistence_diagram, total_neural_persistence
 
-# PEERS.md: W = default_rng(seed).standard_normal((m, n)), by the projects' own code
+# W = default_rng(seed).standard_normal((m, n)), by the projects' own code
 REFERENCE = {
     (0, 5, 4): (1.8118288579463568, 0.6405782359016734, 1.5108685616185145, 0.5710546396783509),
     (1, 30, 20): (2.763135715224764, 0.3947336736035377, 2.5758336477246875, 0.371789562475386),

@@ -119,7 +119,7 @@ def test_the_component_identity_at_every_k(weights):
 
 @pytest.mark.parametrize(("seed", "m", "n", "shared"), [(0, 5, 4, 7 / 8), (1, 30, 20, 42 / 49)])
 def test_overlap_reference_values(seed, m, n, shared):
-    matrix = np.random.default_rng(seed).standard_normal((m, n))  # PEERS.md, by the authors' own code
+    matrix = np.random.default_rng(seed).standard_normal((m, n))  # by the authors' own code
     assert maximum_spanning_forest(matrix).overlap() == magnitude_overlap(matrix) == shared
 
 
