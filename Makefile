@@ -1,13 +1,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
+QUICK := tests/test_arguments.py tests/test_records.py tests/test_floors.py tests/test_layers.py tests/test_public_names.py \
+  tests/test_checkpoint.py tests/test_supports.py tests/theory/test_overlap.py tests/theory/test_paper.py \
+  tests/theory/test_compression.py tests/theory/test_table1.py tests/theory/test_counting.py
 
-.PHONY: figures test lint bench clean
+.PHONY: figures test quick lint bench clean
 
 figures: .venv/.installed  ## train what is missing, draw every figure and table into ./figures
 	$(BIN)/topobounds figures
 
 test: .venv/.installed  ## the whole test suite
 	$(BIN)/pytest -n auto
+
+quick: .venv/.installed  ## half a minute of tests, for while you work
+	$(BIN)/pytest -n auto $(QUICK)
 
 lint: .venv/.installed  ## formatting, lint, types
 	$(BIN)/ruff format --check .

@@ -20,6 +20,7 @@ from topobounds.theory.bounds import BOUNDS
 from topobounds.theory.paper import PrintedClaim
 
 TRAINS = False
+OPTIONS = ("seed", "no_caption")
 
 ABOUT_COMPLETE_LAYERS = tuple(name for name, bound in BOUNDS.items() if not bound.needs_density)
 COLUMNS = ("m", "n", *ABOUT_COMPLETE_LAYERS, "lower", "upper", "limit", "simulated", "standard_error")
@@ -41,9 +42,9 @@ def measure(settings: Settings) -> FigureRecord:
     return FigureRecord("bounds", made, COLUMNS, tuple(rows))
 
 
-def render(record: FigureRecord, folder: Path) -> list[Path]:
+def render(record: FigureRecord, folder: Path, *, caption_drawn: bool = True) -> list[Path]:
     """Write PDF, PNG and caption."""
-    return publish(draw, caption(record), record, folder)
+    return publish(draw, caption(record), record, folder, caption_drawn=caption_drawn)
 
 
 def row_counts(vertices: int, count: int) -> list[int]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 DEFAULT_SEED = 0
 FIXED = ("dataset", "trials", "epochs", "seed")
 """What a committed record has settled."""
+OF_FIGURES = (*FIXED, "data_dir", "download", "device", "jobs", "no_caption")
+"""Options that some figures use and others do not."""
 
 
 def _folder(ctx: click.Context, param: click.Parameter, given: str) -> Path:
@@ -46,9 +48,12 @@ def _folder(ctx: click.Context, param: click.Parameter, given: str) -> Path:
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--jobs", type=Count(1), help="Nets trained at the same time.  [default: one a processor]")
 @click.option("--from-records", is_flag=True, help="Draw the numbers that come with the package; trains nothing.")
+@click.option("--no-caption", is_flag=True, help="Draw no caption into the pictures; it is still written as text.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.pass_context
-def figures(ctx: click.Context, /, names: tuple[str, ...], from_records: bool, as_json: bool, **asked: Any) -> None:
+def figures(
+    ctx: click.Context, /, names: tuple[str, ...], from_records: bool, no_caption: bool, as_json: bool, **asked: Any
+) -> None:
     """Make the paper's figures and tables, and what goes beyond it, or those named.
 
     The paper's: table1, figure1, figure2, figure3. Beyond it: figure1_null (figure 1 beside what the same values give
@@ -61,23 +66,28 @@ def figures(ctx: click.Context, /, names: tuple[str, ...], from_records: bool, a
 
     Trains the nets that are missing, measures them, draws PDF and PNG, and writes the numbers behind each figure as
     CSV and, with where they come from, as JSON. Nets are kept under OUT/runs; a finished trial is not trained again.
+
+    What needs no net depends on --seed alone, and table1 on nothing. An option that no figure made uses is refused.
     """
     started = time.monotonic()
     wanted = [choice("NAME", name, tuple(FIGURES)) for name in dict.fromkeys(names)] or [
         name for name in FIGURES if from_records or name not in ONLY_NAMED
     ]
+    _check_used(ctx, wanted, from_records)
     with progress_bar("starting") as progress:
         asked["progress"] = progress
         records = _committed(ctx, wanted, asked) if from_records else _measured(wanted, asked)
-        files = {record.name: publish(record, asked["out"]) for record in records}
+        files = {record.name: publish(record, asked["out"], caption_drawn=not no_caption) for record in records}
     if as_json:
         print_json(_summary(records, files, time.monotonic() - started))
     else:
         _print(records, files)
 
 
-def publish(record: "FigureRecord", folder: Path) -> list[Path]:
+def publish(record: "FigureRecord", folder: Path, *, caption_drawn: bool = True) -> list[Path]:
     """Write a record's CSV, JSON and pictures into a folder, made where missing, and return the files.
+
+    With `caption_drawn` the captions stand beneath the pictures, too.
 
     Raises
     ------
@@ -90,7 +100,23 @@ def publish(record: "FigureRecord", folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"{folder} could not be written: {error.strerror}.") from None
-    return write_numbers(record, folder) + figure_module(record.name).render(record, folder)
+    numbers = write_numbers(record, folder)
+    return numbers + figure_module(record.name).render(record, folder, caption_drawn=caption_drawn)
+
+
+def _check_used(ctx: click.Context, names: list[str], from_records: bool) -> None:
+    """Refuse an option that was typed and that nothing depends on which is made."""
+    used = {option for name in names for option in figure_module(name).OPTIONS}
+    for option in ctx.command.params:
+        typed = ctx.get_parameter_source(str(option.name)) is click.core.ParameterSource.COMMANDLINE
+        if not typed or option.name not in OF_FIGURES:
+            continue
+        if option.name not in used:
+            raise click.UsageError(f"Option '{option.opts[0]}' is used by none of these: {', '.join(names)}.", ctx)
+        if from_records and option.name not in (*FIXED, "no_caption"):
+            raise click.UsageError(
+                f"Option '{option.opts[0]}' is for training, and --from-records trains nothing.", ctx
+            )
 
 
 def _measured(names: list[str], asked: dict[str, Any]) -> "list[FigureRecord]":

@@ -23,6 +23,7 @@ from topobounds.plotting import CATEGORIES
 from topobounds.theory.table1 import PARTS, PRINTED, architecture
 
 TRAINS = False
+OPTIONS = ("seed", "no_caption")
 
 COLUMNS = ("architecture", "dataset", "part", "convention", "weights", "kept", "ratio", "standard_error")
 TRIALS = 3
@@ -61,11 +62,11 @@ def measure(settings: Settings) -> FigureRecord:
     return FigureRecord("compression", made, COLUMNS, tuple(rows))
 
 
-def render(record: FigureRecord, folder: Path) -> list[Path]:
+def render(record: FigureRecord, folder: Path, *, caption_drawn: bool = True) -> list[Path]:
     """Write the table as Markdown and LaTeX (booktabs), and PDF, PNG and caption."""
     texts = {"md": markdown(record), "tex": latex(record)}
     tables = [write_whole(folder / f"compression.{kind}", text) for kind, text in texts.items()]
-    return tables + publish(draw, caption(record), record, folder)
+    return tables + publish(draw, caption(record), record, folder, caption_drawn=caption_drawn)
 
 
 def printed_rows(record: FigureRecord) -> list[tuple[str, ...]]:

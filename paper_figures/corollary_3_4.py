@@ -1,7 +1,8 @@
 """Beyond the paper: on which shapes and densities Corollary 3.4 as printed fails, over uniformly random supports.
 
 Two readings of it. *Uniform*: all uniformly random supports, the overlap at k = alpha of the complete layer. Its
-expectation is that of the complete layer, whatever the density, so the verdict is by theory. *Connected*:
+expectation is that of the complete layer, whatever the density (docs/theory/supports.md, "Uniformly random supports:
+the corollary repaired"), so the verdict is by theory. *Connected*:
 only those supports that are connected, which the corollary presumes. There the verdict is by what holds on every
 connected support, or by the certified interval where nearly all are connected, or, where neither decides, by sampling.
 """
@@ -29,6 +30,7 @@ from topobounds.theory.supports import any_support_bound
 from topobounds.verification import verify
 
 TRAINS = False
+OPTIONS = ("seed", "no_caption")
 
 COLUMNS = (
     "m",
@@ -66,9 +68,9 @@ def measure(settings: Settings) -> FigureRecord:
     return FigureRecord("corollary_3_4", made, COLUMNS, tuple(rows))
 
 
-def render(record: FigureRecord, folder: Path) -> list[Path]:
+def render(record: FigureRecord, folder: Path, *, caption_drawn: bool = True) -> list[Path]:
     """Write PDF, PNG and caption."""
-    return publish(draw, caption(record), record, folder)
+    return publish(draw, caption(record), record, folder, caption_drawn=caption_drawn)
 
 
 def verdict(bound: float | None, truth: Enclosure) -> str:

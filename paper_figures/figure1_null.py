@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from paper_figures.settings import Settings
+from paper_figures.settings import TRAINING_OPTIONS, Settings
 from paper_figures.training import layer_weights, net_name, run_provenance, source_line, trained, trials
 from topobounds.chance.persistence import persistence_null
 from topobounds.figures.publish import new_figure, publish
@@ -21,10 +21,12 @@ from topobounds.plotting import draw_band, layer_colors
 from topobounds.topology.persistence import neural_persistence
 
 TRAINS = True
+OPTIONS = (*TRAINING_OPTIONS, "seed", "no_caption")
 
 COLUMNS = ("trial", "epoch", "layer", "normalized_neural_persistence", "expected", "z")
 DIGITS = 6  # of persistences: their certified intervals are not narrower
 Z_DIGITS = 2
+FIRST_EPOCHS = 5
 
 EXPECTED: dict[str, Any] = {"linestyle": "--", "linewidth": 1.0}
 
@@ -37,7 +39,7 @@ def measure(settings: Settings) -> FigureRecord:
     """
     run, rows = trained(settings), []
     for trial, level in trials(run, settings):
-        for epoch in range(1, settings.epochs + 1):
+        for epoch in filter(is_measured, range(settings.epochs + 1)):
             for layer, weights in enumerate(layer_weights(level, epoch), 1):
                 null = persistence_null(weights, seed=point_seed(settings.seed, trial, epoch, layer))
                 assert null.norm is not None
@@ -49,9 +51,14 @@ def measure(settings: Settings) -> FigureRecord:
     return FigureRecord("figure1_null", run_provenance("figure1_null", settings, run), COLUMNS, tuple(rows))
 
 
-def render(record: FigureRecord, folder: Path) -> list[Path]:
+def is_measured(epoch: int) -> bool:
+    """Whether the null is measured after an epoch: the first few, in which most happens, and then every fifth."""
+    return epoch <= FIRST_EPOCHS or epoch % FIRST_EPOCHS == 0
+
+
+def render(record: FigureRecord, folder: Path, *, caption_drawn: bool = True) -> list[Path]:
     """Write PDF, PNG and caption."""
-    return publish(draw, caption(record), record, folder)
+    return publish(draw, caption(record), record, folder, caption_drawn=caption_drawn)
 
 
 def draw(record: FigureRecord) -> Figure:
@@ -89,8 +96,9 @@ def caption(record: FigureRecord) -> str:
     net = net_name(record.provenance)
     return (
         f"Figure 1 beside its null. Left: normalised neural persistence (convention balwani, p = 2) of each layer of a "
-        f"{net} net while it is trained, mean over the trials and one sample standard deviation to either side; "
-        "dashed: what the same values give in random order (expectation certified, mean over the trials). Right: the "
-        "distance of the two in standard deviations of one layer (of its squared norm; by the limit formula, of narrow "
-        f"layers sampled), linear between -1 and 1, logarithmic beyond. {source_line(record.provenance)}"
+        f"{net} net while it is trained (epoch 0 is the initialisation), mean over the trials and one sample standard "
+        "deviation (ddof=1) to either side; dashed: what the same values give in random order (expectation certified, "
+        "mean over the trials). Right: the distance of the two in standard deviations of one layer (of its squared "
+        "norm; by the limit formula, of narrow layers sampled), linear between -1 and 1, logarithmic beyond. "
+        f"{source_line(record.provenance)}"
     )

@@ -1,4 +1,4 @@
-"""Figure 2: a small two-layer net under the filtration, its persistence diagram and its Betti-0 curve.
+"""Figure 2 (section 2.3): a small two-layer net under the filtration, its persistence diagram and its Betti-0 curve.
 
 A net with layers of a, b and c neurons is, as a graph, the complete bipartite graph K(b, a + c): the hidden neurons on
 one side, inputs and outputs on the other. So it is one matrix, ``[W1^T | W2]``, and the library takes it as it is.
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from paper_figures.settings import Settings
 from topobounds.figures.publish import new_figure, publish
 from topobounds.figures.record import FigureRecord, provenance
-from topobounds.plotting import draw_betti_curve, draw_filtration, draw_persistence_diagram
-from topobounds.topology.persistence import persistence_diagram
+from topobounds.plotting import CATEGORIES, draw_betti_curve, draw_filtration, draw_persistence_diagram
+from topobounds.topology.persistence import PersistenceDiagram, persistence_diagram
 from topobounds.topology.spanning import maximum_spanning_forest
 
 TRAINS = False
+OPTIONS = ("seed", "no_caption")
 
 WIDTHS = (4, 3, 2)
 COLUMNS = ("layer", "source", "target", "weight", "value", "rank", "in_forest")
@@ -42,9 +43,9 @@ def measure(settings: Settings) -> FigureRecord:
     return FigureRecord("figure2", provenance(command, seed=settings.seed), COLUMNS, tuple(rows))
 
 
-def render(record: FigureRecord, folder: Path) -> list[Path]:
+def render(record: FigureRecord, folder: Path, *, caption_drawn: bool = True) -> list[Path]:
     """Write PDF, PNG and caption."""
-    return publish(draw, caption(record), record, folder)
+    return publish(draw, caption(record), record, folder, caption_drawn=caption_drawn)
 
 
 def two_layers(seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -84,6 +85,7 @@ def draw(record: FigureRecord) -> Figure:
     left, right = beneath.subplots(1, 2, width_ratios=[1, 1.7])
     draw_persistence_diagram(left, diagram)
     left.set(aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+    _mark_most_persistent(left, diagram)
     draw_betti_curve(right, diagram)
     right.yaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
@@ -115,7 +117,7 @@ def caption(record: FigureRecord) -> str:
         "its zeroth persistent homology. Above: the edges with |w|/max|w| at or above the threshold t. Bold: edges of "
         "the maximum spanning forest, in the colour of their component, with the value at which they entered. Hollow "
         "neurons are alone. Below: each forest edge ends one component (left; the triangle stands for the one that "
-        "never ends), so their number falls (right). "
+        "never ends), so their number falls (right). Arrow: the most persistent of those that end. "
         f"Standard normal weights, seed {record.provenance['seed']}; no data, no training."
     )
 
@@ -123,6 +125,14 @@ def caption(record: FigureRecord) -> str:
 def _head(ax: Axes, level: float, components: int) -> None:
     ax.set_title(f"$t = {level:.2f}$: {components} component{'s' if components > 1 else ''}")
     ax.margins(0.12)
+
+
+def _mark_most_persistent(ax: Axes, diagram: PersistenceDiagram) -> None:
+    """Point at the point that is farthest from the diagonal."""
+    place = int(np.argmax(diagram.births - diagram.deaths))
+    point = (float(diagram.births[place]), float(diagram.deaths[place]))
+    arrow = {"arrowstyle": "-|>", "color": CATEGORIES[4], "linewidth": 1.4, "shrinkB": 3}
+    ax.annotate("", point, xytext=(point[0] - 0.45, point[1]), arrowprops=arrow)
 
 
 def _ends(hidden: int, other: int) -> tuple[int, int, int]:

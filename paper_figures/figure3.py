@@ -1,4 +1,4 @@
-"""Figure 3: the overlap of the largest weights with the spanning forest against density, with Corollary 3.4 as printed.
+"""Figure 3 (section 4.2): overlap of the largest weights with the spanning forest by density, beside Corollary 3.4.
 
 Two kinds of support: the authors' star (all of row 0 and column 0, the rest uniformly random), which is connected by
 construction, and the uniform one, which need not be.
@@ -13,9 +13,10 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from paper_figures.settings import Settings
+from paper_figures.settings import TRAINING_OPTIONS, Settings
 from paper_figures.training import layer_weights, net_name, run_provenance, source_line, trained, trials
 from topobounds.figures.publish import new_figure, publish
 from topobounds.figures.record import FigureRecord
@@ -24,9 +25,10 @@ from topobounds.supports import cells_at_density, fewest_cells, read_support
 from topobounds.theory.paper import corollary_3_4
 from topobounds.topology.spanning import magnitude_overlap
 
-Panel = Callable[[Axes, FigureRecord, dict[int, Any]], None]
+Panel = Callable[[Axes, FigureRecord, Any], None]
 
 TRAINS = True
+OPTIONS = (*TRAINING_OPTIONS, "seed", "no_caption")
 
 COLUMNS = ("layer", "m", "n", "density", "support", "trial", "overlap", "corollary_3_4")
 SUPPORTS = ("star", "uniform")
@@ -36,7 +38,8 @@ RING: dict[str, Any] = {
     "linestyle": "",
     "markerfacecolor": "none",
     "markeredgecolor": CATEGORIES[1],
-    "markersize": 7,
+    "markersize": 4.5,
+    "markeredgewidth": 0.8,
 }
 """How a printed bound looks that the measurement breaks."""
 
@@ -54,71 +57,76 @@ def measure(settings: Settings) -> FigureRecord:
     return FigureRecord("figure3", run_provenance("figure3", settings, run), COLUMNS, tuple(rows))
 
 
-def render(record: FigureRecord, folder: Path) -> list[Path]:
+def render(record: FigureRecord, folder: Path, *, caption_drawn: bool = True) -> list[Path]:
     """Write PDF, PNG and caption."""
-    return publish(draw, caption(record), record, folder)
+    return publish(draw, caption(record), record, folder, caption_drawn=caption_drawn)
 
 
 def draw(record: FigureRecord) -> Figure:
-    """Return the figure: a row for each shape of layer, a column for each support."""
+    """Return the figure: a row for each support, a column for each layer."""
     return draw_panels(record, draw_overlaps, _bound_handles())
 
 
 def draw_panels(record: FigureRecord, draw_panel: Panel, handles: Sequence[Artist]) -> Figure:
-    """Return a figure with a row for each shape of layer, a column for each support, and a legend above.
+    """Return a figure with a row for each support, a column for each layer, and a legend above.
 
     Parameters
     ----------
     record : FigureRecord
         With columns layer, m, n and support.
     draw_panel : callable
-        Draws a part of the record into axes, layers in the colours it is handed.
+        Draws the part of the record that is about one layer and one support into axes, in a colour.
     handles : sequence of Artist
-        What the legend shows besides the layers.
+        What the legend shows.
     """
-    shapes = list(dict.fromkeys(zip(record.column("m"), record.column("n"), strict=True)))
-    layers = record.distinct("layer")
-    colors = dict(zip(layers, layer_colors(len(layers)), strict=True))
-    figure = new_figure(0.9 + 1.45 * len(shapes))
-    grid = figure.subplots(len(shapes), len(SUPPORTS), sharex=True, sharey=True, squeeze=False)
-    for axes, (m, n) in zip(grid, shapes, strict=True):
-        for ax, support in zip(axes, SUPPORTS, strict=True):
-            part = record.where(m=m, n=n, support=support)
-            draw_panel(ax, part, colors)
-            ax.set_title(f"{m} × {n}, {support} support")
-        axes[0].set_ylabel("overlap")
+    layers = list(dict.fromkeys(zip(*(record.column(name) for name in ("layer", "m", "n")), strict=True)))
+    figure = new_figure(3.5)
+    grid = figure.subplots(len(SUPPORTS), len(layers), sharex=True, sharey=True, squeeze=False)
+    for axes, support in zip(grid, SUPPORTS, strict=True):
+        for ax, (layer, _, _), color in zip(axes, layers, layer_colors(len(layers)), strict=True):
+            draw_panel(ax, record.where(layer=layer, support=support), color)
+        axes[0].set_ylabel(f"{support} support\noverlap")
+    for ax, (layer, m, n) in zip(grid[0], layers, strict=True):
+        ax.set_title(f"layer {layer}\n{m} × {n}", linespacing=1.0)
     for ax in grid[-1]:
         ax.set_xlabel("density")
-    known = [Line2D([], [], color=color, marker="o", label=f"layer {layer}") for layer, color in colors.items()]
-    figure.legend(handles=[*known, *handles], loc="outside upper center", ncols=4)
+    figure.legend(handles=handles, loc="outside upper center", ncols=4)
     return figure
 
 
-def draw_overlaps(ax: Axes, record: FigureRecord, colors: dict[int, Any]) -> None:
-    """Draw the layers of one shape on one support: means with their band, and the printed bound as dots."""
-    for layer in record.distinct("layer"):
-        densities, overlaps = record.where(layer=layer).pivot("overlap", across="density")
-        draw_band(ax, densities, overlaps, color=colors[layer], marker="o")
+def draw_overlaps(ax: Axes, record: FigureRecord, color: Any) -> None:
+    """Draw one layer on one support: the mean with its band, and the printed bound as dots."""
+    draw_measured(ax, record, color)
     bounds, broken = printed_bounds(record)
-    ax.plot(bounds[:, 0], bounds[:, 1], "k.", markersize=4)
+    ax.plot(bounds[:, 0], bounds[:, 1], "k.", markersize=2.5)
     ax.plot(bounds[broken, 0], bounds[broken, 1], **RING)
-    ax.set(xlim=(-0.03, 1.03), ylim=(0, 1.13))
+    ax.set_ylim(0, 1.13)
+
+
+def draw_measured(ax: Axes, record: FigureRecord, color: Any) -> None:
+    """Draw the mean overlap of one layer over the trials, with its band, in percent as the paper has it."""
+    draw_band(ax, *record.pivot("overlap", across="density"), color=color, marker="o", markersize=2, linewidth=1.0)
+    ax.set(xlim=(-0.06, 1.06), xticks=[0, 0.5, 1])
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
 def printed_bounds(record: FigureRecord) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the printed bounds of one shape and support, and which of them the measurement breaks.
+    """Return the printed bounds of one layer and support, and which of them the measurement breaks.
 
     Returns
     -------
     bounds : ndarray of shape (points, 2)
         Density and bound, where there is one.
     broken : ndarray of bool
-        Whether the bound is above the mean overlap over the trials of at least one layer.
+        Whether the bound is above the mean overlap over the trials.
     """
     at = {density: record.where(density=density) for density in record.distinct("density")}
     bounds = {p: here.column("corollary_3_4")[0] for p, here in at.items()}
     points = [(p, bound) for p, bound in bounds.items() if bound is not None]
-    return np.array(points).reshape(-1, 2), np.array([bound > _lowest_mean(at[p]) for p, bound in points], bool)
+    return np.array(points).reshape(-1, 2), np.array(
+        [bound > np.mean(at[p].column("overlap")) for p, bound in points], bool
+    )
 
 
 def caption(record: FigureRecord) -> str:
@@ -126,9 +134,9 @@ def caption(record: FigureRecord) -> str:
     return (
         "Figure 3. Share of the maximum spanning forest that the k largest weights hold, k = alpha of the support's "
         f"forest, against the density of the support, for every layer of trained {net_name(record.provenance)} nets: "
-        "mean over the trials, one sample standard deviation to either side. Star support: all of row 0 and column 0, "
-        "the rest uniformly random; uniform support: all uniformly random. Dots: the lower bound of Corollary 3.4, "
-        "which is false as printed; ringed where the mean of a layer lies below it."
+        "mean over the trials, one sample standard deviation (ddof=1) to either side. Star support: all of row 0 and "
+        "column 0, the rest uniformly random; uniform support: all uniformly random. Dots: the lower bound of "
+        "Corollary 3.4, which is false as printed; ringed where the mean lies below it."
         f"{_left_out(record)} {source_line(record.provenance)}"
     )
 
@@ -159,10 +167,6 @@ def _exists(m: int, n: int, density: float, support: str) -> bool:
     return cells_at_density(m, n, density) >= fewest_cells(m, n, support)
 
 
-def _lowest_mean(record: FigureRecord) -> float:
-    return min(float(np.mean(record.where(layer=layer).column("overlap"))) for layer in record.distinct("layer"))
-
-
 def _bound_handles() -> list[Line2D]:
     dot = Line2D([], [], color="k", marker=".", linestyle="", label="Cor. 3.4 as printed")
-    return [dot, Line2D([], [], **RING, label="above a measured mean")]
+    return [dot, Line2D([], [], **RING, label="above the measured mean")]

@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 
 from paper_figures import figure3
 from paper_figures.corollary_3_4 import chance_of_disconnected
-from paper_figures.settings import Settings
+from paper_figures.settings import TRAINING_OPTIONS, Settings
 from paper_figures.training import net_name, source_line
 from topobounds.figures.publish import publish
 from topobounds.figures.record import FigureRecord, point_seed
 from topobounds.montecarlo import simulate_overlap
-from topobounds.plotting import draw_band
 from topobounds.supports import cells_at_density
 from topobounds.theory.deviation import known_deviation
 from topobounds.theory.enclosure import Enclosure, expected_overlap
 
 TRAINS = True
+OPTIONS = (*TRAINING_OPTIONS, "seed", "no_caption")
 
 COLUMNS = (
     "layer",
@@ -68,9 +68,9 @@ def measure(settings: Settings) -> FigureRecord:
     return FigureRecord("figure3_expected", made, COLUMNS, tuple(rows))
 
 
-def render(record: FigureRecord, folder: Path) -> list[Path]:
+def render(record: FigureRecord, folder: Path, *, caption_drawn: bool = True) -> list[Path]:
     """Write PDF, PNG and caption."""
-    return publish(draw, caption(record), record, folder)
+    return publish(draw, caption(record), record, folder, caption_drawn=caption_drawn)
 
 
 def expectation(m: int, n: int, density: float, support: str, *, seed: int) -> tuple[float, float, float, str]:
@@ -115,7 +115,7 @@ def certified(m: int, n: int, density: float, support: str) -> Enclosure | None:
 
 
 def draw(record: FigureRecord) -> Figure:
-    """Return the figure: a row for each shape of layer, a column for each support."""
+    """Return the figure: a row for each support, a column for each layer."""
     handles = [
         Line2D([], [], **EXPECTED, label="expected of exchangeable weights"),
         Patch(**SPREAD, label="two standard deviations of one layer"),
@@ -123,19 +123,17 @@ def draw(record: FigureRecord) -> Figure:
     return figure3.draw_panels(record, draw_overlaps, handles)
 
 
-def draw_overlaps(ax: Axes, record: FigureRecord, colors: dict[int, Any]) -> None:
-    """Draw the layers of one shape on one support: means with their band, and what exchangeable weights would give."""
+def draw_overlaps(ax: Axes, record: FigureRecord, color: Any) -> None:
+    """Draw one layer on one support: the mean with its band, and what exchangeable weights would give."""
     densities, expected, deviation = expectations(record)
     ax.fill_between(densities, expected - 2 * deviation, expected + 2 * deviation, **SPREAD)
     ax.plot(densities, expected, **EXPECTED)
-    for layer in record.distinct("layer"):
-        measured, overlaps = record.where(layer=layer).pivot("overlap", across="density")
-        draw_band(ax, measured, overlaps, color=colors[layer], marker="o")
-    ax.set(xlim=(-0.03, 1.03), ylim=(0, 1.05))
+    figure3.draw_measured(ax, record, color)
+    ax.set_ylim(0, 1.05)
 
 
 def expectations(record: FigureRecord) -> tuple[list[float], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the densities of one shape and support, and the expected overlap and its standard deviation at each."""
+    """Return the densities of one layer and support, and the expected overlap and its standard deviation at each."""
     names = ("density", "expected", "standard_deviation")
     points = {row[0]: row[1:] for row in zip(*(record.column(name) for name in names), strict=True)}
     mean, deviation = np.array(list(points.values()), float).T
@@ -148,9 +146,9 @@ def caption(record: FigureRecord) -> str:
     return (
         "Figure 3, beside exchangeable weights. Share of the maximum spanning forest that the k largest weights hold, "
         f"k = alpha of the support's forest, for every layer of trained {net_name(made)} nets: mean over the trials, "
-        "one sample standard deviation to either side. Dashed: the expectation if the weights were exchangeable, "
-        "certified where the support is the whole layer or uniformly random and nearly surely connected, else "
-        f"simulated ({made['simulated_layers']} layers a point); grey: two standard deviations of one such layer to "
-        "either side, by the formula for large layers or counted exactly where the expectation is certified, else of "
-        f"the simulated layers. {source_line(made)}"
+        "one sample standard deviation (ddof=1) to either side. Dashed: the expectation if the weights were "
+        "exchangeable, certified where the support is the whole layer or uniformly random and nearly surely connected, "
+        f"else simulated ({made['simulated_layers']} layers a point); grey: two standard deviations of one such layer "
+        "to either side, by the formula for large layers or counted exactly where the expectation is certified, "
+        f"else of the simulated layers. {source_line(made)}"
     )

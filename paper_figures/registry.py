@@ -35,12 +35,17 @@ class FigureModule(Protocol):
 
     TRAINS: bool
     """Whether `measure` needs trained nets, and so torch."""
+    OPTIONS: tuple[str, ...]
+    """The command's options that the figure depends on, by the names of their parameters."""
 
     def measure(self, settings: "Settings") -> "FigureRecord":
         """Return the numbers behind the figure."""
 
-    def render(self, record: "FigureRecord", folder: Path) -> list[Path]:
-        """Write the pictures of a record (for a table: its texts) into an existing folder and return the files."""
+    def render(self, record: "FigureRecord", folder: Path, *, caption_drawn: bool = True) -> list[Path]:
+        """Write the pictures of a record (for a table: its texts) into an existing folder and return the files.
+
+        With `caption_drawn` the caption stands beneath the picture, too.
+        """
 
 
 def figure_module(name: str) -> FigureModule:

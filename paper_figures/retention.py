@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from paper_figures.settings import Settings
+from paper_figures.settings import TRAINING_OPTIONS, Settings
 from paper_figures.training import layer_weights, net_name, run_provenance, source_line, trained, trials
 from topobounds.figures.publish import new_figure, publish
 from topobounds.figures.record import FigureRecord
@@ -22,12 +21,14 @@ from topobounds.theory.enclosure import expected_retention
 from topobounds.topology.spanning import maximum_spanning_forest
 
 TRAINS = True
+OPTIONS = (*TRAINING_OPTIONS, "seed", "no_caption")
 
 COLUMNS = ("curve", "layer", "trial", "m", "n", "k", "density", "lower", "upper", "connected")
 SHAPES = ((784, 300), (300, 100))
 """Shapes drawn besides those of the trained nets."""
 
-POINTS = 16
+POINTS = {"expected": 61, "trained": 16}
+"""Densities of a curve, evenly spaced in the logarithm; those of the trained layers are among the expected ones."""
 MARKS = {"o": "k = alpha", "v": "half of all layers are connected"}
 EXPECTED: dict[str, Any] = {"color": "k", "linestyle": "--", "linewidth": 1.2}
 
@@ -54,14 +55,22 @@ def measure(settings: Settings) -> FigureRecord:
     return FigureRecord("retention", run_provenance("retention", settings, run), COLUMNS, tuple(rows))
 
 
-def render(record: FigureRecord, folder: Path) -> list[Path]:
+def render(record: FigureRecord, folder: Path, *, caption_drawn: bool = True) -> list[Path]:
     """Write PDF, PNG and caption."""
-    return publish(draw, caption(record), record, folder)
+    return publish(draw, caption(record), record, folder, caption_drawn=caption_drawn)
 
 
-def ranks(m: int, n: int) -> list[int]:
-    """Return the k of a curve, rising: from a few to m n, with alpha and the median of k* (limit law) among them."""
-    spaced = np.geomspace(max(1, (m + n) / 8), m * n, POINTS)
+def ranks(m: int, n: int, curve: str) -> list[int]:
+    """Return the k of a curve, rising: from a few to m n, with alpha and the median of k* (limit law) among them.
+
+    Parameters
+    ----------
+    m, n : int
+        The layer.
+    curve : {"expected", "trained"}
+        Of which there are more and fewer.
+    """
+    spaced = np.geomspace(max(1, (m + n) / 8), m * n, POINTS[curve])
     return sorted({*(round(k) for k in spaced.tolist()), m + n - 1, critical_rank_limit(m, n)})
 
 
@@ -96,28 +105,21 @@ def draw_expected(figure: SubFigure, record: FigureRecord) -> None:
 
 
 def draw_trained(figure: SubFigure, record: FigureRecord) -> None:
-    """Draw the trained layers, a panel for each shape, with the expected curve of that shape."""
+    """Draw the trained layers, a panel for each, with the expected curve of its shape."""
     measured = record.where(curve="trained")
-    shapes = list(dict.fromkeys(zip(measured.column("m"), measured.column("n"), strict=True)))
-    layers = measured.distinct("layer")
-    colors = dict(zip(layers, layer_colors(len(layers)), strict=True))
-    axes = figure.subplots(1, len(shapes), sharey=True, squeeze=False)[0]
-    for ax, (m, n) in zip(axes, shapes, strict=True):
+    layers = list(dict.fromkeys(zip(*(measured.column(name) for name in ("layer", "m", "n")), strict=True)))
+    axes = figure.subplots(1, len(layers), sharey=True, squeeze=False)[0]
+    for ax, (layer, m, n), color in zip(axes, layers, layer_colors(len(layers)), strict=True):
         expected = record.where(curve="expected", m=m, n=n)
         draw_interval(ax, expected.column("density"), expected.column("lower"), expected.column("upper"), **EXPECTED)
-        draw_layers(ax, measured.where(m=m, n=n), colors)
-        ax.set(xscale="log", ylim=(0, 1.05), xlabel="density", title=f"{m} × {n}")
+        densities, retained = measured.where(layer=layer).pivot("lower", across="density")
+        draw_band(ax, densities, retained, color=color, marker="o", markersize=2, linewidth=1.0)
+        ax.set(xscale="log", ylim=(0, 1.05))
+        ax.set_title(f"layer {layer}\n{m} × {n}", linespacing=1.0)
     axes[0].set_ylabel("retention")
-    handles = [Line2D([], [], color=color, marker="o", label=f"layer {layer}") for layer, color in colors.items()]
-    handles.append(Line2D([], [], **EXPECTED, label="expected"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=4)
-
-
-def draw_layers(ax: Axes, record: FigureRecord, colors: dict[int, Any]) -> None:
-    """Draw the mean curve of each layer over the trials, with its band."""
-    for layer in record.distinct("layer"):
-        densities, retained = record.where(layer=layer).pivot("lower", across="density")
-        draw_band(ax, densities, retained, color=colors[layer], marker="o", markersize=2.5)
+    figure.supxlabel("density", fontsize="medium")
+    handles = [Line2D([], [], **EXPECTED, label="expected"), Line2D([], [], color="0.3", marker="o", label="trained")]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2)
 
 
 def caption(record: FigureRecord) -> str:
@@ -129,7 +131,7 @@ def caption(record: FigureRecord) -> str:
         "are lost (right), for exchangeable weights without ties; certified intervals, on the left narrower than the "
         "lines. Triangles: from here on half of all layers are connected, so that magnitude pruning keeps their tree. "
         f"Below: the layers of trained {net_name(made)} nets, mean over the trials and one sample standard deviation "
-        f"to either side, beside the expectation of their shape. {source_line(made)}"
+        f"(ddof=1) to either side, beside the expectation of their shape. {source_line(made)}"
     )
 
 
@@ -139,7 +141,7 @@ def _threshold(curve: FigureRecord) -> int:
 
 
 def _expected_rows(m: int, n: int) -> list[tuple[Any, ...]]:
-    curve = expected_retention(m, n, ranks(m, n))
+    curve = expected_retention(m, n, ranks(m, n, "expected"))
     ends = zip(curve.ks, curve.densities, curve.lower, curve.upper, strict=True)
     return [
         ("expected", None, None, m, n, k, density, lower, upper, connection_limit(m, n, k))
@@ -149,7 +151,7 @@ def _expected_rows(m: int, n: int) -> list[tuple[Any, ...]]:
 
 def _trained_rows(layer: int, trial: int, weights: NDArray[Any]) -> list[tuple[Any, ...]]:
     m, n = weights.shape
-    forest, ks = maximum_spanning_forest(weights), ranks(m, n)
+    forest, ks = maximum_spanning_forest(weights), ranks(m, n, "trained")
     critical = forest.critical_rank
     return [
         ("trained", layer, trial, m, n, k, k / (m * n), retained, retained, float(k >= critical))

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from topobounds.figures.record import FigureRecord
 
+TRAINING_OPTIONS = ("dataset", "trials", "epochs", "data_dir", "download", "device", "jobs")
+"""Options of the command, by the names of their parameters, that only what is trained depends on."""
+
 COMMITTED = Path(__file__).with_name("data")
 """Folder of the records that come with the package; its README says what each is."""
 

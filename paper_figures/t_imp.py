@@ -9,16 +9,19 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from paper_figures.settings import Settings
+from paper_figures.settings import TRAINING_OPTIONS, Settings
+from topobounds._arguments import integer
 from topobounds.figures.publish import publish
 from topobounds.figures.record import DATASETS, FigureRecord, counted, provenance
-from topobounds.runs import RunFolder
+from topobounds.runs import MOST_LEVELS, RunFolder
 from torch_bridge.experiment import picture
 from torch_bridge.experiment.command import CONFIGS
 from torch_bridge.experiment.plan import ImpPlan
 from torch_bridge.training.plan import Seeds
 
 TRAINS = True
+OPTIONS = (*(option for option in TRAINING_OPTIONS if option != "epochs"), "seed", "no_caption")
+"""The plan settles the epochs."""
 
 METHODS = ("imp", "t-imp")
 PLANS = {"mnist": "lenet-300-100", "fashion-mnist": "lenet-300-100", "digits": "digits"}
@@ -42,10 +45,12 @@ def method_plan(settings: Settings, method: str) -> ImpPlan:
     """Return the plan of one method on the data set, with one seed for everything."""
     plan = ImpPlan.read(CONFIGS / f"{PLANS[settings.dataset]}.toml")
     assert plan.data is not None
+    rounds = ROUNDS.get(settings.dataset, plan.pruning.rounds)
+    integer("trials", settings.trials, 1, most=MOST_LEVELS // (rounds + 1))
     return replace(
         plan,
         data=replace(plan.data, name=settings.dataset),
-        pruning=replace(plan.pruning, method=method, rounds=ROUNDS.get(settings.dataset, plan.pruning.rounds)),
+        pruning=replace(plan.pruning, method=method, rounds=rounds),
         replicates=settings.trials,
         seeds=Seeds(init=settings.seed, order=settings.seed, split=settings.seed, pruning=settings.seed),
     )
@@ -76,9 +81,9 @@ def run_name(plan: ImpPlan, settings: Settings) -> str:
     return f"{plan.pruning.method}-{settings.dataset}-seed-{settings.seed}-{plan.sha256[:8]}"
 
 
-def render(record: FigureRecord, folder: Path) -> list[Path]:
+def render(record: FigureRecord, folder: Path, *, caption_drawn: bool = True) -> list[Path]:
     """Write PDF, PNG and caption."""
-    return publish(draw, caption(record), record, folder)
+    return publish(draw, caption(record), record, folder, caption_drawn=caption_drawn)
 
 
 def draw(record: FigureRecord) -> Figure:

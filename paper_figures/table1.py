@@ -1,4 +1,4 @@
-"""Table 1: the critical compression ratios of the paper's networks, printed beside computed beside corrected."""
+"""Table 1 (section 4.1): critical compression ratios of the paper's networks, printed, computed and corrected."""
 
 import string
 from pathlib import Path
@@ -8,9 +8,10 @@ from rich.table import Table
 from paper_figures.settings import Settings
 from topobounds._files import write_whole
 from topobounds.figures.record import FigureRecord, provenance
-from topobounds.theory.table1 import Table1Row, table1
+from topobounds.theory.table1 import Table1Row, decimals, table1
 
 TRAINS = False
+OPTIONS = ()
 
 COLUMNS = ("architecture", "dataset", "part", "printed", "computed", "corrected")
 NAMES = {
@@ -38,8 +39,8 @@ def measure(settings: Settings) -> FigureRecord:
     )
 
 
-def render(record: FigureRecord, folder: Path) -> list[Path]:
-    """Write the table as Markdown and as LaTeX (booktabs), footnotes marked."""
+def render(record: FigureRecord, folder: Path, *, caption_drawn: bool = True) -> list[Path]:
+    """Write the table as Markdown and as LaTeX (booktabs), footnotes marked; there is no picture for a caption."""
     return [write_whole(folder / "table1.md", markdown(record)), write_whole(folder / "table1.tex", latex(record))]
 
 
@@ -60,7 +61,8 @@ def printed_rows(record: FigureRecord) -> tuple[list[tuple[str, ...]], list[str]
     Returns
     -------
     rows : list of tuple of str
-        Network, data set, part, printed, computed, corrected (four digits), and last the footnote's mark or "".
+        Network, data set, part, printed, computed and corrected with as many decimals as are printed, and last the
+        footnote's mark or "".
     footnotes : list of str
         Their texts; the mark of the first is "a".
     """
@@ -68,7 +70,8 @@ def printed_rows(record: FigureRecord) -> tuple[list[tuple[str, ...]], list[str]
     marks = dict(zip(footnotes, MARKS, strict=False))
     rows = []
     for (network, dataset, part, printed, *values), note in zip(record.rows, record.notes, strict=True):
-        digits = ["" if value is None else f"{value:.4f}" for value in values]
+        places = decimals(str(printed))
+        digits = ["" if value is None else f"{value:.{places}f}" for value in values]
         rows.append((NAMES[str(network)], NAMES[str(dataset)], str(part), str(printed), *digits, marks.get(note, "")))
     return rows, footnotes
 

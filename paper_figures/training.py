@@ -44,6 +44,7 @@ def layer_weights(level: Level, epoch: int) -> list[NDArray[Any]]:
 def run_provenance(name: str, settings: Settings, run: RunFolder) -> dict[str, Any]:
     """Return where the numbers of a trained figure come from."""
     facts = run.levels[0].metrics[0]
+    starts = [level.metrics[0] for _, level in trials(run, settings)]
     flags = f"--dataset {settings.dataset} --trials {settings.trials} --epochs {settings.epochs} --seed {settings.seed}"
     made = provenance(
         f"topobounds figures {name} {flags}",
@@ -54,6 +55,7 @@ def run_provenance(name: str, settings: Settings, run: RunFolder) -> dict[str, A
         widths=_widths(run.levels[0]),
         plan=run.plan,
         device=facts["device"],
+        trained_on=list(dict.fromkeys(start.get("processor") for start in starts)),
     )
     made["versions"]["torch"] = facts["torch"]
     return made

@@ -24,7 +24,7 @@ from .theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
 from .theory.persistence import untrained_persistence, untrained_persistence_limit
 from .theory.supports import any_support_bound, support_bound
 from .theory.table1 import architecture, table1
-from .topology.convolution import CriticalWeights, critical_kernel_weights
+from .topology.convolution import CriticalWeights, critical_kernel_weights, filter_persistence
 from .topology.effective import EffectiveMasks, EffectiveWeights, effective_density, effective_masks, effective_weights
 from .topology.network import NetworkForest, chain, network_forest
 from .topology.persistence import PersistenceDiagram, neural_persistence, persistence_diagram, total_neural_persistence
@@ -93,6 +93,7 @@ __all__ = [
     "expected_critical_weights",
     "expected_overlap",
     "expected_retention",
+    "filter_persistence",
     "geometric_schedule",
     "global_pruning",
     "layer_report",

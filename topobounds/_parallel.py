@@ -1,8 +1,10 @@
 """Pieces of work that do not depend on one another, one after the other or in processes of their own."""
 
 import os
+import platform
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from topobounds._arguments import integer
@@ -11,6 +13,10 @@ Report = Callable[[int, str], None]
 """``report(done, message)``: how many steps of a piece are done."""
 Piece = TypeVar("Piece", bound=Hashable)
 
+MOST_JOBS = 1024
+"""Processes at the same time that are not a slip of the finger."""
+CPUINFO = Path("/proc/cpuinfo")
+"""Where Linux describes the processors."""
 POLL_SECONDS = 0.1
 PATIENCE = 10.0
 """Seconds within which the processes of a caller that was killed have ended, too."""
@@ -27,13 +33,34 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def processor_name() -> str:
+    """Return what the processor is called, as precisely as the operating system tells without a helper.
+
+    Examples
+    --------
+    >>> len(processor_name()) > 0
+    True
+    """
+    return _model_name() or platform.processor() or platform.machine() or "unknown"
+
+
+def _model_name() -> str:
+    """Return the first model name in `CPUINFO`; empty where there is none."""
+    try:
+        lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    names = (value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == "model name")
+    return next(names, "")
+
+
 def how_many(jobs: int | None, device: str) -> int:
     """Return how many processes `jobs` stands for: None for one on each processor, but one on a GPU, which all share.
 
     Raises
     ------
     ValueError
-        If it is neither None nor a positive integer.
+        If it is neither None nor an integer from 1 to `MOST_JOBS`.
 
     Examples
     --------
@@ -42,7 +69,7 @@ def how_many(jobs: int | None, device: str) -> int:
     """
     if jobs is None:
         return processors() if device == "cpu" else 1
-    return integer("jobs", jobs, 1)
+    return integer("jobs", jobs, 1, most=MOST_JOBS)
 
 
 def each(work: Callable[[Piece, Report], Any], pieces: Sequence[Piece], jobs: int, report: Report) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from paper_figures.registry import FIGURES, ONLY_NAMED
 from tests.paper_figures.test_figures import COLUMNS
+from topobounds._parallel import processor_name
 
 UNNAMED = [name for name in FIGURES if name not in ONLY_NAMED]
 TINY = ("--dataset", "digits", "--trials", "3", "--epochs", "2", "--seed", "5", "--device", "cpu")
@@ -69,10 +70,10 @@ def test_whole_run_columns(tiny, name):
 def test_whole_run_numbers(tiny):
     persistence, overlaps = rows(tiny[0] / "figure1.csv"), rows(tiny[0] / "figure3.csv")
     assert {(r["trial"], r["epoch"], r["layer"]) for r in persistence} == {
-        (t, e, k) for t in "012" for e in "12" for k in "123456"
+        (t, e, k) for t in "012" for e in "012" for k in "123456"
     }
-    assert len(persistence) == 36
-    first, last = (sum(float(r["normalized_neural_persistence"]) for r in persistence if r["epoch"] == e) for e in "12")
+    assert len(persistence) == 54
+    first, last = (sum(float(r["normalized_neural_persistence"]) for r in persistence if r["epoch"] == e) for e in "02")
     assert 0 < first < last
     assert {(r["layer"], r["m"], r["n"]) for r in overlaps} >= {("1", "64", "100"), ("6", "100", "10")}
     assert {r["support"] for r in overlaps} == {"star", "uniform"}
@@ -81,6 +82,18 @@ def test_whole_run_numbers(tiny):
 def test_whole_run_caption_says_the_data(tiny):
     caption = (tiny[0] / "figure3.txt").read_text()
     assert "Data: scikit-learn digits; 3 trials of 2 epochs (an epoch is 15 passes); seed 5." in caption
+
+
+def test_whole_run_says_which_processors_trained_and_measured(tiny):
+    made = json.loads((tiny[0] / "figure1.json").read_text())["provenance"]
+    assert made["processor"] == processor_name()
+    assert [trained.partition(", ")[0] for trained in made["trained_on"]] == [processor_name()]
+
+
+def test_an_option_that_one_of_the_figures_uses_is_taken(tmp_path):
+    run = figures("table1", "figure2", "--seed", "3", "--no-caption", "--json", "--out", tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["seed"] == 3
 
 
 def test_killed_and_restarted_ends_in_the_same_bytes(tiny, tmp_path):
@@ -143,6 +156,21 @@ def test_importing_the_command_is_cheap():
         (["table1", "--out", __file__], f"'--out' must be a folder, not '{__file__}'"),
         (["table1", "--out", f"{__file__}/x"], f"'--out' must be a folder, not '{__file__}/x'"),
         (["table1", "--out", ""], "'--out' must be a folder, not ''"),
+        (
+            ["figure1", "--dataset", "digits", "--trials", "1000000000000"],
+            "'--trials' must be at most 100000, not 1000000",
+        ),
+        (["figure1", "--dataset", "digits", "--trials", "100001"], "'--trials' must be at most 100000, not 100001"),
+        (["figure1", "--dataset", "digits", "--epochs", "1000000"], "'--epochs' must be at most 100000, not 1000000"),
+        (["figure1", "--dataset", "digits", "--jobs", "1025"], "'--jobs' must be at most 1024, not 1025"),
+        (["t_imp", "--dataset", "digits", "--trials", "1000000"], "'--trials' must be at most 16666, not 1000000"),
+        (["table1", "--trials", "5"], "Option '--trials' is used by none of these: table1."),
+        (["table1", "--seed", "0", "--from-records"], "Option '--seed' is used by none of these: table1."),
+        (["table1", "--no-caption"], "Option '--no-caption' is used by none of these: table1."),
+        (["figure2", "bounds", "--jobs", "2"], "Option '--jobs' is used by none of these: figure2, bounds."),
+        (["figure2", "--dataset", "digits"], "Option '--dataset' is used by none of these: figure2."),
+        (["t_imp", "--epochs", "3"], "Option '--epochs' is used by none of these: t_imp."),
+        (["--from-records", "--jobs", "2"], "Option '--jobs' is for training, and --from-records trains nothing."),
         (["--from-records", "--seed", "4"], "The record of figure1 was made with --seed 0, not 4"),
         (["--from-records", "--dataset", "digits"], "The record of figure1 was made with --dataset mnist, not digits"),
     ],

@@ -2,8 +2,13 @@
 
 import csv
 import io
+import itertools
 import json
+import os
+import subprocess
+import sys
 from fractions import Fraction
+from itertools import pairwise
 
 import matplotlib as mpl
 import numpy as np
@@ -13,12 +18,13 @@ from matplotlib.figure import Figure
 from paper_figures import figure2, figure3, table1
 from paper_figures.registry import FIGURES, figure_module
 from paper_figures.settings import COMMITTED, Settings, committed_record
+from topobounds._parallel import processor_name
 from topobounds.figures import publish
-from topobounds.figures.record import FigureRecord
+from topobounds.figures.record import FigureRecord, provenance
 from topobounds.plotting import draw_filtration
 from topobounds.supports import read_support
 from topobounds.theory.paper import corollary_3_4
-from topobounds.topology.persistence import persistence_diagram
+from topobounds.topology.persistence import neural_persistence, persistence_diagram
 from topobounds.topology.spanning import magnitude_overlap, maximum_spanning_forest
 
 DRAWN = [name for name in FIGURES if name != "table1"]
@@ -39,6 +45,22 @@ COLUMNS = {
 }
 
 
+OWN_SETTINGS = """
+text.usetex: True
+savefig.dpi: 30
+savefig.bbox: tight
+savefig.transparent: True
+figure.facecolor: black
+font.size: 20
+lines.linewidth: 5
+axes.grid: True
+axes.prop_cycle: cycler('color', ['r'])
+image.cmap: jet
+path.sketch: 1, 100, 2
+pdf.compression: 0
+"""
+
+
 def settings(tmp_path, seed=0):
     return Settings(
         out=tmp_path,
@@ -52,6 +74,12 @@ def settings(tmp_path, seed=0):
         jobs=1,
         progress=lambda done, total, message: None,
     )
+
+
+def edges(band, x):
+    """Return the two ends of a drawn band at an abscissa."""
+    heights = [y for place, y in band.get_paths()[0].vertices if place == x]
+    return min(heights), max(heights)
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -104,7 +132,7 @@ def test_rendered_files_are_the_same_bytes_each_time(name, tmp_path):
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_nothing_sticks_out_of_the_page(name, tmp_path):
-    with mpl.rc_context(publish.STYLE):
+    with publish.style():
         record = committed_record(name)
         figure = figure_module(name).draw(record)
         publish.add_caption(figure, figure_module(name).caption(record))
@@ -132,13 +160,45 @@ def test_figure1_shows_what_the_papers_shows():
     assert max(last, key=last.get) == 1
 
 
-def test_figure1_draws_means_and_totals():
+def test_figure1_has_a_panel_for_each_layer():
     record = committed_record("figure1")
-    left, right = figure_module("figure1").draw(record).axes
-    persistence = record.where(layer=1, epoch=20).column("normalized_neural_persistence")
-    assert left.lines[0].get_ydata()[-1] == pytest.approx(np.mean(persistence))
-    total = sum(record.where(trial=4, epoch=20).column("normalized_neural_persistence"))
-    assert right.lines[4].get_ydata()[-1] == pytest.approx(total)
+    *panels, _ = figure_module("figure1").draw(record).axes
+    assert [ax.get_title() for ax in panels] == [f"layer {layer}" for layer in range(1, 7)]
+    for layer, ax in enumerate(panels, 1):
+        persistence = record.where(layer=layer, epoch=20).column("normalized_neural_persistence")
+        mean, spread = np.mean(persistence), np.std(persistence, ddof=1)
+        assert ax.lines[-1].get_xdata().tolist() == list(range(21))
+        assert ax.lines[-1].get_ydata()[-1] == pytest.approx(mean)
+        ends = edges(ax.collections[0], 20)
+        assert ends == pytest.approx((mean - spread, mean + spread))
+        assert len(ax.lines) == 6, "the other layers stand behind"
+
+
+def test_figure1_shades_each_trials_total_by_the_spread_of_its_layers():
+    record = committed_record("figure1")
+    right = figure_module("figure1").draw(record).axes[-1]
+    for trial in range(5):
+        persistence = record.where(trial=trial, epoch=20).column("normalized_neural_persistence")
+        total, spread = sum(persistence), np.std(persistence, ddof=0)
+        assert right.lines[trial].get_ydata()[-1] == pytest.approx(total)
+        assert edges(right.collections[trial], 20) == pytest.approx((total - spread, total + spread))
+    caption = figure_module("figure1").caption(record)
+    assert "standard deviation (ddof=1)" in caption
+    assert "the standard deviation of the trial's layers (ddof=0)" in caption
+
+
+def test_epoch_0_of_figure1_is_the_initialisation():
+    torch = pytest.importorskip("torch")
+    record = committed_record("figure1")
+    widths = record.provenance["widths"]
+    for trial in range(2):
+        seed = np.random.SeedSequence([0, trial]).spawn(2)[0].generate_state(1, np.uint64)[0]
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int(seed))
+            layers = [torch.nn.Linear(m, n) for m, n in pairwise(widths)]
+        expected = [neural_persistence(each.weight.detach().numpy().T, normalized=True) for each in layers]
+        found = record.where(trial=trial, epoch=0).column("normalized_neural_persistence")
+        assert found == pytest.approx(expected, rel=1e-6)
 
 
 def test_figure2_is_the_filtration_of_the_two_matrices():
@@ -192,19 +252,96 @@ def test_figure3_supports_agree_where_they_are_the_whole_layer():
 def test_figure3_marks_exactly_the_bounds_above_a_measured_mean():
     record = committed_record("figure3")
     axes = figure3.draw(record).axes
-    panels = [(m, n, s) for m, n in ((784, 100), (100, 100), (100, 10)) for s in ("star", "uniform")]
-    for ax, (m, n, support) in zip(axes, panels, strict=True):
-        part, expected = record.where(m=m, n=n, support=support), []
+    panels = [(layer, support) for support in ("star", "uniform") for layer in range(1, 7)]
+    for ax, (layer, support) in zip(axes, panels, strict=True):
+        part, expected = record.where(layer=layer, support=support), []
         for density in part.distinct("density"):
             here = part.where(density=density)
-            means = [np.mean(here.where(layer=layer).column("overlap")) for layer in here.distinct("layer")]
             bound = here.column("corollary_3_4")[0]
-            if bound is not None and bound > min(means):
+            if bound is not None and bound > np.mean(here.column("overlap")):
                 expected.append([density, bound])
         assert ax.lines[-1].get_xydata().tolist() == expected
-        assert (len(expected) > 0) == (n == 100), "the trained nets themselves contradict the corollary"
+        assert (len(expected) > 0) == (layer < 6), "the trained nets themselves contradict the corollary"
     assert "100×10 at 0.02, 0.05, 0.1" in figure3.caption(record)
     assert "false as printed" in figure3.caption(record)
+
+
+def test_figure3_has_a_panel_for_each_layer_and_speaks_in_percent_as_the_paper_does():
+    record = committed_record("figure3")
+    axes = figure3.draw(record).axes
+    shapes = [(784, 100), *[(100, 100)] * 4, (100, 10)]
+    assert [ax.get_title() for ax in axes[:6]] == [f"layer {i}\n{m} × {n}" for i, (m, n) in enumerate(shapes, 1)]
+    assert {ax.yaxis.get_major_formatter()(0.5) for ax in axes} == {"50%"}
+    for ax, (support, layer) in zip(axes, itertools.product(("star", "uniform"), range(1, 7)), strict=True):
+        densities, overlaps = record.where(layer=layer, support=support).pivot("overlap", across="density")
+        assert ax.lines[0].get_xydata() == pytest.approx(np.stack([densities, overlaps.mean(axis=0)], axis=1))
+
+
+def test_figure2_points_at_the_most_persistent_of_the_finite_points():
+    joined = figure2.record_matrix(committed_record("figure2"))
+    diagram = persistence_diagram(joined)
+    (arrow,) = figure2.draw(committed_record("figure2")).axes[4].texts
+    assert arrow.xy == (1, min(diagram.deaths))
+    assert arrow.arrow_patch is not None
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_no_caption_ends_in_a_stray_word(name):
+    caption = figure_module(name).caption(committed_record(name))
+    lines = publish.caption_lines(caption)
+    assert " ".join(lines) == caption
+    assert len(lines[-1]) >= publish.SHORTEST_LAST_LINE
+    assert max(map(len, lines)) <= publish.CAPTION_COLUMNS
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_pictures_without_a_caption_have_none_and_the_text_has(name, tmp_path):
+    record = committed_record(name)
+    with_it, without = tmp_path / "with", tmp_path / "without"
+    for folder, drawn in ((with_it, True), (without, False)):
+        folder.mkdir()
+        figure_module(name).render(record, folder, caption_drawn=drawn)
+    assert (with_it / f"{name}.txt").read_bytes() == (without / f"{name}.txt").read_bytes()
+    assert (with_it / f"{name}.png").read_bytes() != (without / f"{name}.png").read_bytes()
+    with publish.style():
+        figure = figure_module(name).draw(record)
+        assert figure.get_supxlabel() == ""
+        figure.savefig(io.BytesIO(), format="pdf")  # a layout settles as it is drawn
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    assert (without / f"{name}.png").read_bytes() == buffer.getvalue()
+
+
+@pytest.mark.parametrize("name", ["figure1", "figure2", "t_imp"])
+def test_the_users_matplotlibrc_does_not_reach_the_figures(name, tmp_path):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for folder in (ours, theirs):
+        folder.mkdir()
+    figure_module(name).render(committed_record(name), ours)
+    (tmp_path / "matplotlibrc").write_text(OWN_SETTINGS)
+    code = (
+        "import sys, pathlib, matplotlib; assert matplotlib.rcParams['savefig.dpi'] == 30\n"
+        "from paper_figures.registry import figure_module; from paper_figures.settings import committed_record\n"
+        "name, folder = sys.argv[1:]\n"
+        "figure_module(name).render(committed_record(name), pathlib.Path(folder))\n"
+        "assert matplotlib.rcParams['text.usetex'], 'the settings are as they were'"
+    )
+    env = {**os.environ, "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
+    subprocess.run([sys.executable, "-c", code, name, str(theirs)], check=True, env=env)
+    assert len(list(ours.iterdir())) == 3
+    for file in ours.iterdir():
+        assert (theirs / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("name", sorted(set(FIGURES) - {*TRAINED, "t_imp"}))
+def test_records_without_a_net_name_the_processor(name):
+    assert committed_record(name).provenance["processor"]
+
+
+def test_a_record_names_the_processor_that_measures():
+    made = provenance("command", seed=1)
+    assert list(made) == ["command", "seed", "processor", "versions"]
+    assert made["processor"] == processor_name() != ""
 
 
 def test_figure3_k_is_the_alpha_of_the_supports_forest():
@@ -218,7 +355,12 @@ def test_figure3_k_is_the_alpha_of_the_supports_forest():
 
 def test_table1_17_of_18_to_the_last_digit():
     rows = list(csv.DictReader(io.StringIO(committed_record("table1").csv())))
-    misses = [row for row in rows if round(Fraction(row["computed"]), 4) != Fraction(row["printed"])]
+    places = [len(row["printed"].partition(".")[2]) for row in rows]
+    misses = [
+        row
+        for row, digits in zip(rows, places, strict=True)
+        if round(Fraction(row["computed"]), digits) != Fraction(row["printed"])
+    ]
     assert len(rows) == 18
     assert [row["printed"] for row in misses] == ["4.3914"]
     assert {f"{float(row['corrected']):.4f}" for row in rows if row["corrected"]} == {"4.0422", "4.8470", "16.7489"}
@@ -229,6 +371,8 @@ def test_table1_marks_its_errata():
     markdown, latex = table1.markdown(record), table1.latex(record)
     assert "| VGG11 | CIFAR-10 | FINAL | 4.3914 <sup>b</sup> | 4.3919 | 4.8470 |" in markdown
     assert r"VGG11 & CIFAR-10 & FINAL & 4.3914\rlap{\textsuperscript{b}} & 4.3919 & 4.8470 \\" in latex
+    assert "| ResNet-18 | Tiny-ImageNet | FINAL | 6.13182 | 6.13182 |  |" in markdown
+    assert r"ResNet-18 & Tiny-ImageNet & FINAL & 6.13182 & 6.13182 &  \\" in latex
     assert "<sup>b</sup> Misprint" in markdown
     assert r"\textsuperscript{b} Misprint" in latex
     assert latex.count(r"\midrule") == 6

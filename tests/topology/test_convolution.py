@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from tests import naive_convolution
 from topobounds import neural_persistence
 from topobounds.layers import Conv
-from topobounds.topology.convolution import critical_kernel_weights
+from topobounds.topology.convolution import critical_kernel_weights, filter_persistence
 from topobounds.topology.spanning import maximum_spanning_forest
 
 
@@ -253,3 +253,54 @@ def test_bad_arguments_are_named(kernel, mask, zeros, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011 - the message is compared below
         critical_kernel_weights(kernel, CONV, mask, zeros=zeros)
     assert str(error.value).startswith(message)
+
+
+# the authors' persistence of a convolution
+
+
+def one_filter_persistence(kernel, rows, cols):
+    """Kruskal by hand on the one-channel graph of a kernel over rows x cols cells, all of them neurons."""
+    height, width = kernel.shape
+    positions = [(i, j) for i in range(rows - height + 1) for j in range(cols - width + 1)]
+    edges = [
+        (abs(kernel[a, b]), ("cell", i + a, j + b), ("output", i, j))
+        for i, j in positions
+        for a in range(height)
+        for b in range(width)
+        if kernel[a, b]
+    ]
+    component = {vertex: vertex for _, *ends in edges for vertex in ends}
+
+    def root(vertex):
+        while component[vertex] != vertex:
+            vertex = component[vertex]
+        return vertex
+
+    squares = 0.0
+    for weight, first, second in sorted(edges, key=lambda edge: -edge[0]):
+        a, b = root(first), root(second)
+        if a != b:
+            component[a] = b
+            squares += (1 - weight / abs(kernel).max()) ** 2
+    return squares**0.5
+
+
+def test_the_authors_persistence_is_summed_over_filters_of_one_channel():
+    kernel = np.random.default_rng(4).standard_normal((3, 2, 3, 2))
+    kernel[2] = 0  # a filter without weights adds nothing
+    conv = Conv(2, 3, (3, 2), (5, 4), padding=(1, 2))
+    expected = sum(one_filter_persistence(abs(kernel[f]).sum(axis=0), 7, 8) for f in range(2))
+    assert filter_persistence(kernel, conv) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_authors_persistence_is_another_number_than_that_of_the_layer():
+    kernel = np.random.default_rng(0).standard_normal((4, 2, 3, 3))
+    conv = Conv(2, 4, (3, 3), (8, 8), padding=1)
+    ours = neural_persistence(critical_kernel_weights(kernel, conv).diagram)
+    assert abs(filter_persistence(kernel, conv) - ours) > 1
+
+
+@pytest.mark.parametrize("conv", [Conv(2, 2, (3, 3), (8, 8), groups=2), Conv(2, 2, (3, 3), (8, 8), transposed=True)])
+def test_the_authors_persistence_knows_no_groups_and_no_transposed_convolutions(conv):
+    with pytest.raises(ValueError, match=r"^Argument 'conv' must be a convolution without groups"):
+        filter_persistence(np.ones(conv.weight_shape), conv)

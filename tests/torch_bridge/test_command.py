@@ -18,6 +18,7 @@ from torch_bridge.experiment import history, picture
 from torch_bridge.experiment.command import _plan
 from torch_bridge.experiment.plan import ImpPlan
 from torch_bridge.experiment.run import level_name, run_imp
+from torch_bridge.training.figure_nets import processor
 from torch_bridge.training.models import mlp
 
 PLAN = """
@@ -131,6 +132,19 @@ if __name__ == '__main__':
 """
 
 
+def test_ctrl_c_before_there_is_a_folder_tells_nothing_to_resume(tmp_path, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("torch_bridge.experiment.run.run_imp", interrupted)
+    plan_file = tmp_path / "plan.toml"
+    plan_file.write_text(PLAN)
+    with pytest.raises(SystemExit) as left:
+        main(["imp", "run", str(plan_file), "--out", str(tmp_path / "run")])
+    assert left.value.code == 130
+    assert capsys.readouterr().err.strip() == "Interrupted."
+
+
 def test_ctrl_c_leaves_the_finished_levels_and_the_checkpoint(tmp_path):
     folder = tmp_path / "run"
     plan_file = tmp_path / "long.toml"
@@ -206,6 +220,11 @@ def test_plot_draws_several_runs(made, tmp_path, capsys):
     before = (out / "imp.pdf").read_bytes()
     call(capsys, "plot", made["imp"], made["t-imp"], "--out", out)
     assert (out / "imp.pdf").read_bytes() == before
+    call(capsys, "plot", made["imp"], made["t-imp"], "--out", out, "--no-caption")
+    assert (out / "imp.pdf").read_bytes() != before
+    assert "2 replicates" in (out / "imp.txt").read_text()
+    runs = json.loads((out / "imp.json").read_text())["provenance"]["runs"]
+    assert [facts["processor"] for facts in runs.values()] == [processor()] * 2
 
 
 def test_the_picture_shows_the_numbers(made):

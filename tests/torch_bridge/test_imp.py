@@ -31,6 +31,7 @@ from torch_bridge.experiment.plan import ImpPlan, Pruning
 from torch_bridge.experiment.run import level_name, run_imp
 from torch_bridge.experiment.state import layer_tensors, masked_steps
 from torch_bridge.training.data import load_dataset
+from torch_bridge.training.figure_nets import processor
 from torch_bridge.training.loop import generator_seed
 
 TINY = {
@@ -88,6 +89,7 @@ def test_levels_files_and_records(tiny):
         assert [record["name"] for record in layers_of(level)] == [f"layers.{i}.weight" for i in range(3)]
         assert set(level.weights("masks")) == {f"layers.{i}.weight" for i in range(3)}
         assert level.metrics[0]["data"]["name"] == "digits"
+        assert level.metrics[0]["processor"] == processor()
     assert evaluations(tiny.level(level_name(0, 0)))[-1]["validation_accuracy"] > 0.5
 
 
@@ -685,6 +687,31 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
     (run.path / ".lock").mkdir()  # as good as read-only, also for root
     with pytest.raises(RunError, match=r"\.lock could not be locked"):
         run_imp(plan_of(TINY), run.path, device="cpu")
+
+
+def test_a_plan_that_rewinds_beyond_its_training_claims_no_folder(tmp_path):
+    with pytest.raises(ValueError, match=r"^Argument 'rewind_step' must be less than the \d+ steps of the dense level"):
+        run_imp(plan_of(TINY, pruning={"rewind_step": 10**6}), tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+    assert run_imp(plan_of(TINY), tmp_path / "run", device="cpu").levels
+
+
+def test_rounds_end_with_the_first_level_below_the_target_accuracy(tmp_path):
+    whole = run_imp(plan_of(TINY), tmp_path / "whole", device="cpu")
+    accuracies = [level.metrics[-1]["validation_accuracy"] for level in whole.levels]
+    target = float(np.nextafter(accuracies[0], 1))  # which the dense level misses already
+    plan = plan_of(TINY, pruning={"stop_below": target})
+    stopped = run_imp(plan, tmp_path / "stopped", device="cpu")
+    assert [level.name for level in stopped.levels] == [level_name(0, 0)]
+    assert status(stopped.path)["finished"]
+    assert len(run_imp(plan, stopped.path, device="cpu").levels) == 1  # nothing is missing
+    easy = plan_of(TINY, pruning={"stop_below": min(accuracies)})
+    assert len(run_imp(easy, tmp_path / "easy", device="cpu").levels) == len(accuracies)
+
+
+def test_a_target_accuracy_needs_a_recipe():
+    with pytest.raises(ValueError, match=r"^Argument 'stop_below' needs a \[recipe\]"):
+        ImpPlan(pruning=Pruning(stop_below=0.9))
 
 
 def test_a_full_disk_leaves_the_levels_before_intact(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from topobounds._parallel import each, how_many, processors
+from topobounds._parallel import MOST_JOBS, each, how_many, processors
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60.0
@@ -115,6 +115,9 @@ def test_how_many():
     assert how_many(None, "cpu") == processors()
     assert how_many(None, "cuda") == 1
     assert how_many(3, "cuda") == 3
+    assert how_many(MOST_JOBS, "cpu") == 1024
+    with pytest.raises(ValueError, match="'jobs' must be at most 1024, not 1025"):
+        how_many(1025, "cpu")
     for wrong in (0, -1, 1.5, True, "two"):
         with pytest.raises(ValueError, match="Argument 'jobs' must be a positive integer, not"):
             how_many(wrong, "cpu")

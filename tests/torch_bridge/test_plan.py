@@ -30,6 +30,7 @@ OTHER = {  # for every key another value that goes with the rest
     "pruning": {
         "method": "t-imp", "rounds": 3, "rate": 0.1, "scope": "global", "output_factor": 0.5,
         "factors": {"layers.0.weight": 0.5}, "on_infeasible": "clamp", "after": "finetune", "rewind_step": 5,
+        "stop_below": 0.9,
     },
     "data": {"name": "digits", "validation": 100, "normalization": "standard", "image_size": 32},
     "model": {"name": "lenet-5", "initialization": "glorot"},
@@ -116,6 +117,7 @@ def test_every_key_is_tested():
         ({"recipe": {"compile": 1}}, "'compile' must be true or false, not 1"),
         ({"replicates": 10**9}, "'replicates' must be at most 10000, not 1000000000"),
         ({"pruning": {"rounds": 10**5}}, "'rounds' must be at most 10000, not 100000"),
+        ({"pruning": {"rounds": 10**4}, "replicates": 10**4}, "must make at most 100000 levels, .* not 100010000"),
         ({"recipe": {"warmup": 10**400}}, "'warmup' must be at most 2147483647, not 1000"),
         ({"data": {"image_size": 10**400}}, "'image_size' must be at most 2147483647, not 1000"),
         ({"model": {"name": "mlp", "hidden": [10**12]}}, "'hidden' must be at most 2147483647, not 1000000000000"),

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from topobounds._parallel import processor_name
 from topobounds.runs import RunError, RunFolder
 from torch_bridge.training.data import load_dataset
 from torch_bridge.training.figure_nets import TrainingPlan, pick_device, train
@@ -46,6 +47,7 @@ def test_levels_weights_and_metrics(run):
         first, *rest = level.metrics
         assert (first["epoch"], first["train_loss"], first["device"]) == (0, None, "cpu")
         assert first["torch"] == torch.__version__
+        assert first["processor"] == f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}"
         assert first["data"]["counts"] == {"train": 1733, "test": 64}
         assert [record["epoch"] for record in rest] == [1, 2]
         assert rest[1]["train_loss"] < rest[0]["train_loss"] < first["test_loss"]

@@ -2,7 +2,8 @@
 
 import io
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,21 @@ STYLE: dict[Any, Any] = {
 CAPTION_SIZE = 7.5
 CAPTION_COLUMNS = 136
 """Characters of a caption's line at `CAPTION_SIZE` on `TEXT_WIDTH`."""
+SHORTEST_LAST_LINE = 24
+"""Characters that the last line of a caption should have."""
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Let figures look as the project's do for the length of a ``with`` block, whatever the user's matplotlibrc says.
+
+    Everything starts from matplotlib's own defaults, so that the same record gives the same bytes under every setting
+    (``text.usetex``, ``savefig.dpi``...). The user's settings are back afterwards.
+    """
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
 
 
 def new_figure(height: float) -> Figure:
@@ -54,8 +70,26 @@ def new_figure(height: float) -> Figure:
 
 def add_caption(figure: Figure, caption: str) -> None:
     """Write a caption small beneath everything else; the layout makes room for it."""
-    lines = textwrap.fill(caption, CAPTION_COLUMNS, break_on_hyphens=False)
+    lines = "\n".join(caption_lines(caption))
     figure.supxlabel(lines, x=0.01, ha="left", fontsize=CAPTION_SIZE, color="0.25", linespacing=1.25)
+
+
+def caption_lines(caption: str) -> list[str]:
+    """Return the lines of a caption, no word or two left alone on the last one where a little narrower lines avoid it.
+
+    Parameters
+    ----------
+    caption : str
+        One paragraph.
+
+    Examples
+    --------
+    >>> [len(line) for line in caption_lines("word " * 28 + "end.")]
+    [119, 24]
+    """
+    wrapped = [textwrap.wrap(caption, CAPTION_COLUMNS - less, break_on_hyphens=False) for less in range(20)]
+    good = (lines for lines in wrapped if len(lines) == 1 or len(lines[-1]) >= SHORTEST_LAST_LINE)
+    return next(good, wrapped[0])
 
 
 def write_numbers(record: FigureRecord, folder: Path) -> list[Path]:
@@ -64,8 +98,15 @@ def write_numbers(record: FigureRecord, folder: Path) -> list[Path]:
     return [write_whole(folder / f"{record.name}.{kind}", text) for kind, text in texts.items()]
 
 
-def publish(draw: Callable[[FigureRecord], Figure], caption: str, record: FigureRecord, folder: Path) -> list[Path]:
-    """Draw a record in the style of the project with its caption beneath, and save it as PDF, PNG and caption text.
+def publish(
+    draw: Callable[[FigureRecord], Figure],
+    caption: str,
+    record: FigureRecord,
+    folder: Path,
+    *,
+    caption_drawn: bool = True,
+) -> list[Path]:
+    """Draw a record in the style of the project, and save it as PDF, PNG and caption text.
 
     Parameters
     ----------
@@ -77,15 +118,19 @@ def publish(draw: Callable[[FigureRecord], Figure], caption: str, record: Figure
         What to draw.
     folder : pathlib.Path
         An existing folder.
+    caption_drawn : bool
+        Whether the caption is written beneath the picture too, and not in its own file alone.
 
     Returns
     -------
     list of pathlib.Path
-        The three files. No date or machine is in them: the same record gives the same bytes.
+        The three files. No date, no machine and none of the user's settings of matplotlib is in them: the same record
+        gives the same bytes with the same versions of matplotlib and numpy.
     """
-    with mpl.rc_context(STYLE):
+    with style():
         figure = draw(record)
-        add_caption(figure, caption)
+        if caption_drawn:
+            add_caption(figure, caption)
         images = {
             "pdf": _image(figure, "pdf", {"CreationDate": None, "Title": record.name}),
             "png": _image(figure, "png", {"Software": None}),

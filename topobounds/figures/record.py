@@ -1,5 +1,8 @@
 """The numbers behind a figure, with where they come from: small, plain, the same bytes whenever they are made.
 
+That holds for the same command, the same versions and the same kind of processor, which the record names: another may
+round sums in another order, and training a net makes more of such a difference.
+
 Measuring makes a `FigureRecord`, drawing takes one, and nothing else passes between the two.
 """
 
@@ -13,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from topobounds._parallel import processor_name
 from topobounds._records import Record, plain
 
 DATASETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "digits": "scikit-learn digits"}
@@ -30,7 +34,8 @@ class FigureRecord(Record):
     name : str
         The figure.
     provenance : dict
-        Command, seed, versions and, where nets were trained, data set with its hashes, trials, epochs. No date.
+        Command, seed, processor, versions and, where nets were trained, data set with its hashes, trials, epochs, and
+        the processors they were trained on. No date.
     columns : tuple of str
         Names of the columns, the header of the CSV.
     rows : tuple of tuple
@@ -119,8 +124,12 @@ class FigureRecord(Record):
 
 
 def provenance(command: str, **more: Any) -> dict[str, Any]:
-    """Return where a record comes from: the command, `more` (the seed...), and the versions of topobounds and numpy."""
-    return {"command": command, **more, "versions": {name: metadata.version(name) for name in ("topobounds", "numpy")}}
+    """Return where a record comes from: the command, `more` (the seed...), the processor, and the versions.
+
+    The versions are those of topobounds and numpy.
+    """
+    versions = {name: metadata.version(name) for name in ("topobounds", "numpy")}
+    return {"command": command, **more, "processor": processor_name(), "versions": versions}
 
 
 def point_seed(seed: int, *place: int) -> int:

@@ -101,7 +101,7 @@ def topological_mask(
 
     References
     ----------
-    Balwani & Krzyston, arXiv 2206.06563, section 3.4.
+    Balwani & Krzyston, PMLR 196, 2022, section 3.4.
 
     Examples
     --------

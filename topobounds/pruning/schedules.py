@@ -36,7 +36,7 @@ def linear_schedule(n_weights: int, density: float | Fraction, rounds: int) -> t
 
     References
     ----------
-    Balwani & Krzyston, arXiv 2206.06563, section 2.1: p/N percent a round.
+    Balwani & Krzyston, PMLR 196, 2022, section 2.1: p/N percent of all weights are pruned a round.
 
     Examples
     --------

@@ -14,6 +14,8 @@ from topobounds._arguments import argument_error
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 PLAN = "plan.json"
+MOST_LEVELS = 100_000
+"""Levels that a run may have: each is a folder, and a run is looked through for those that are missing."""
 SCHEMA_VERSION = 2
 """Of plans and manifests. 1: the plan without what was at its default, and no version of topobounds."""
 

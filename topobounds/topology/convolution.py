@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from topobounds._arguments import argument_error, choice
 from topobounds._kernels.convolution import label_vertices
 from topobounds.layers import Axis, Conv
-from topobounds.topology.persistence import PersistenceDiagram
+from topobounds.topology.persistence import PersistenceDiagram, neural_persistence
 from topobounds.topology.protocol import Deficit, RankedForest
 from topobounds.topology.shared import SharedGraph, TapEdges, critical_weights, entry_levels, ranks_in_order
 from topobounds.topology.spanning import Zeros
@@ -210,6 +210,57 @@ def critical_kernel_weights(
         n_components=conv.n_vertices - int(merges.sum()),
         _conv=conv,
     )
+
+
+def filter_persistence(weights: ArrayLike, conv: Conv, *, p: float = 2) -> float:
+    """Return the neural persistence of a convolution as the paper's authors computed it: summed over its filters.
+
+    For every filter f the one-channel kernel ``k_f = sum over input channels of |W[f, c]|`` slides over the padded
+    input, padding cells being neurons like the others; each gives the p-norm of ``1 - |k_f| / max |k_f|`` over the
+    spanning forest of its layer graph, unnormalised (convention ``balwani``), and these are added up.
+
+    It is another quantity than ``neural_persistence(critical_kernel_weights(weights, conv).diagram)``, which is that
+    of the layer graph itself: with all channels, and with real neurons only.
+
+    Parameters
+    ----------
+    weights : array_like of shape ``conv.weight_shape``
+        The kernel, real and finite.
+    conv : Conv
+        The geometry; not transposed, and without groups, which the authors' code does not have.
+    p : float
+        Order of the norm, above 0.
+
+    Returns
+    -------
+    float
+        At least 0; a filter that is all zeros adds 0.
+
+    Raises
+    ------
+    ValueError
+        As `critical_kernel_weights` and `neural_persistence`, or if `conv` is transposed or has groups.
+
+    References
+    ----------
+    Balwani & Krzyston, PMLR 196, 2022, the notebook of section 2.3's experiment.
+
+    Examples
+    --------
+    >>> kernel = np.random.default_rng(0).standard_normal((6, 1, 3, 3))
+    >>> conv = Conv(1, 6, (3, 3), (28, 28), padding=1)
+    >>> round(filter_persistence(kernel, conv), 3)
+    44.955
+    """
+    matrix = _kernel_matrix(weights, checked_conv(conv))
+    if conv.transposed or conv.groups > 1:
+        raise argument_error("conv", "a convolution without groups that is not transposed", conv)
+    check_finite(matrix, None, conv.weight_shape)
+    one_channel = Conv(1, 1, conv.kernel_size, conv.padded_size, conv.stride, 0, conv.dilation)
+    magnitudes = np.abs(matrix.astype(np.float64)).reshape(conv.weight_shape)
+    kernels = magnitudes.sum(axis=1).reshape(conv.out_channels, 1, 1, *conv.kernel_size)
+    diagrams = (critical_kernel_weights(kernel, one_channel).diagram for kernel in kernels)
+    return math.fsum(neural_persistence(diagram, p=p) for diagram in diagrams)
 
 
 def checked_conv(conv: object) -> Conv:

@@ -143,7 +143,7 @@ def persistence_diagram(
 
     References
     ----------
-    Balwani & Krzyston, arXiv 2206.06563, section 2.2; Rieck et al., arXiv 1812.09764.
+    Balwani & Krzyston, PMLR 196, 2022, section 2.3; Rieck et al., arXiv 1812.09764.
 
     Examples
     --------
@@ -193,7 +193,7 @@ def neural_persistence(
 
     References
     ----------
-    Rieck et al., arXiv 1812.09764, definition 2; Balwani & Krzyston, arXiv 2206.06563, section 2.2.
+    Rieck et al., arXiv 1812.09764, definition 2; Balwani & Krzyston, PMLR 196, 2022, section 2.3.
 
     Examples
     --------

@@ -121,7 +121,7 @@ def maximum_spanning_forest(
 
     References
     ----------
-    Balwani & Krzyston, arXiv 2206.06563, section 2.2.
+    Balwani & Krzyston, PMLR 196, 2022, section 3.1.
 
     Examples
     --------

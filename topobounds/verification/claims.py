@@ -253,7 +253,7 @@ CLAIMS = {
         ),
         Claim(
             "diagram_equals_gudhi",
-            "Section 2.2",
+            "Section 2.3",
             "our diagram is gudhi's, zeros read either way",
             ANY_MATRIX,
             "always",

@@ -96,15 +96,16 @@ def status(folder: Path, as_json: bool) -> None:
 @imp.command()
 @click.argument("folders", nargs=-1, required=True, type=Run, metavar="FOLDER...")
 @click.option("--out", default="figures", type=Run, show_default=True, help="Folder of the files.")
+@click.option("--no-caption", is_flag=True, help="Draw no caption into the picture; it is still written as text.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def plot(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
+def plot(folders: tuple[Path, ...], out: Path, no_caption: bool, as_json: bool) -> None:
     """Draw accuracy, overlap and neural persistence by density, for the runs in one or several folders.
 
     Writes imp.pdf and imp.png, and the numbers behind them as imp.csv and imp.json.
     """
     from torch_bridge.experiment.picture import publish_runs
 
-    _print_files(publish_runs(folders, out), as_json)
+    _print_files(publish_runs(folders, out, caption_drawn=not no_caption), as_json)
 
 
 @imp.command()
@@ -148,6 +149,7 @@ def _make(plan: "ImpPlan", folder: Path, as_json: bool, **how: Any) -> None:
         require("torch")
     except MissingExtra as error:
         raise click.ClickException(str(error)) from None
+    from topobounds.runs import PLAN
     from torch_bridge.experiment.run import run_imp
 
     started = time.monotonic()
@@ -155,8 +157,9 @@ def _make(plan: "ImpPlan", folder: Path, as_json: bool, **how: Any) -> None:
         with progress_bar("starting") as progress:
             run_imp(plan, folder, progress=progress, **how)
     except KeyboardInterrupt:
-        go_on = shlex.join(["topobounds", "imp", "resume", str(folder)])
-        click.echo(f"\nWhat is done is kept; this goes on from the last checkpoint: {go_on}", err=True)
+        if (folder / PLAN).exists():  # else nothing has begun
+            go_on = shlex.join(["topobounds", "imp", "resume", str(folder)])
+            click.echo(f"\nWhat is done is kept; this goes on from the last checkpoint: {go_on}", err=True)
         raise
     _show(folder, as_json, seconds=round(time.monotonic() - started, 3))
 

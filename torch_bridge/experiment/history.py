@@ -29,6 +29,30 @@ def open_run(folder: str | os.PathLike[str]) -> tuple[RunFolder, ImpPlan]:
         raise RunError(f"{run.path} holds no IMP experiment: {error}") from None
 
 
+def level_name(replicate: int, level: int) -> str:
+    """Return the name of a level's folder."""
+    return f"replicate-{replicate}.level-{level:02d}"
+
+
+def missing_levels(run: RunFolder, plan: ImpPlan) -> list[tuple[int, int]]:
+    """Return replicate and number of the levels that are still to be made, in the order in which they are made."""
+    missing = []
+    for replicate in range(plan.replicates):
+        for level in plan.levels:
+            if not run.is_finished(level_name(replicate, level)):
+                missing.append((replicate, level))
+            elif stops_after(run, plan, replicate, level):
+                break
+    return missing
+
+
+def stops_after(run: RunFolder, plan: ImpPlan, replicate: int, level: int) -> bool:
+    """Return whether a finished level is a replicate's last, because its accuracy is below the plan's target."""
+    if plan.pruning.stop_below is None:
+        return False
+    return plan.pruning.is_last(_last(run.level(level_name(replicate, level))))
+
+
 def level_records(run: RunFolder) -> list[dict[str, Any]]:
     """Return the summary of every finished level, by replicate and level.
 
@@ -57,7 +81,8 @@ def status(folder: str | os.PathLike[str]) -> dict[str, Any]:
     -------
     dict
         ``folder``, ``plan`` (whole, defaults too), ``sha256``, ``in_use`` (a process is at it), ``levels_done``,
-        ``levels_planned``, ``finished``, and ``levels``: the summaries of the finished ones.
+        ``levels_planned``, ``finished`` (also where the accuracy fell below the target), and ``levels``: the summaries
+        of the finished ones.
 
     Raises
     ------
@@ -74,7 +99,7 @@ def status(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "in_use": run.is_in_use,
         "levels_done": len(levels),
         "levels_planned": planned,
-        "finished": len(levels) == planned,
+        "finished": not missing_levels(run, plan),
         "levels": levels,
     }
 

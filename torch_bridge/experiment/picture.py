@@ -1,5 +1,6 @@
 """The picture of IMP runs: accuracy, overlap and neural persistence by density. No torch here."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain, count, cycle
@@ -11,8 +12,7 @@ from topobounds.figures.record import DATASETS, FigureRecord, counted, provenanc
 from topobounds.plotting import CATEGORIES, draw_band
 from topobounds.pruning.methods import RECORDED_NAMES, pruning_method
 from topobounds.runs import RunError
-from torch_bridge.experiment.history import level_records, open_run
-from torch_bridge.experiment.plan import ImpPlan
+from torch_bridge.experiment.history import level_records, missing_levels, open_run
 
 PANELS = {
     "test_accuracy": "test accuracy",
@@ -32,7 +32,7 @@ METHODS = {name: pruning_method(name).label for name in RECORDED_NAMES}
 """What the methods of plans are called in the picture."""
 
 
-def publish_runs(folders: Sequence[Path], out: Path) -> list[Path]:
+def publish_runs(folders: Sequence[Path], out: Path, *, caption_drawn: bool = True) -> list[Path]:
     """Write the picture of one or several runs, and the numbers behind it.
 
     Parameters
@@ -41,6 +41,8 @@ def publish_runs(folders: Sequence[Path], out: Path) -> list[Path]:
         Run folders, finished or not.
     out : pathlib.Path
         Where to; made where missing.
+    caption_drawn : bool
+        Whether the caption stands beneath the picture, too.
 
     Returns
     -------
@@ -55,7 +57,8 @@ def publish_runs(folders: Sequence[Path], out: Path) -> list[Path]:
     record = measure(folders)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return write_numbers(record, out) + publish(draw, caption(record), record, out)
+        numbers = write_numbers(record, out)
+        return numbers + publish(draw, caption(record), record, out, caption_drawn=caption_drawn)
     except OSError as error:
         raise RunError(f"{out} could not be written: {error.strerror or error}.") from error
 
@@ -80,14 +83,15 @@ def measure(folders: Sequence[Path], replicates: int | None = None) -> FigureRec
     for folder in {folder.resolve(): folder for folder in folders}.values():
         run, plan = open_run(folder)
         found = [each for each in level_records(run) if replicates is None or each["replicate"] < replicates]
-        levels = _comparable(found, plan)
+        levels = _comparable(found, {replicate for replicate, _ in missing_levels(run, plan)})
         if not levels:
             raise RunError(f"{run.path} has no finished level to draw.")
         name = _unused_name(METHODS[plan.pruning.method], folder, runs)
         facts = run.levels[0].metrics[0]
         data = facts["data"] and {key: facts["data"][key] for key in ("name", "sha256")}
         made = replace(plan, replicates=len({level["replicate"] for level in levels}))
-        runs[name] = {"plan": made.complete(), "device": facts["device"], "torch": facts["torch"], "data": data}
+        of_training = {key: facts.get(key) for key in ("device", "processor", "torch")}
+        runs[name] = {"plan": made.complete(), **of_training, "data": data}
         rows += [(name, *(level[column] for column in COLUMNS[1:])) for level in levels]
     command = "topobounds imp plot " + " ".join(folder.name for folder in folders)
     return FigureRecord("imp", provenance(command, runs=runs), COLUMNS, tuple(rows))
@@ -136,11 +140,13 @@ def net_name(plan: dict[str, Any]) -> str:
     return " ".join([plan["model"]["name"], "-".join(map(str, plan["model"]["hidden"]))]).strip()
 
 
-def _comparable(levels: list[dict[str, Any]], plan: ImpPlan) -> list[dict[str, Any]]:
-    whole = [
-        each for each in levels if sum(other["replicate"] == each["replicate"] for other in levels) == len(plan.levels)
-    ]
-    return whole or [each for each in levels if each["replicate"] == levels[0]["replicate"]]
+def _comparable(levels: list[dict[str, Any]], unfinished: set[int]) -> list[dict[str, Any]]:
+    """Return the levels that every finished replicate has; if none is finished, all of the first replicate."""
+    whole = [level for level in levels if level["replicate"] not in unfinished]
+    if not whole:
+        return [level for level in levels if level["replicate"] == levels[0]["replicate"]]
+    fewest = min(Counter(level["replicate"] for level in whole).values())  # one may have stopped before another
+    return [level for level in whole if level["level"] < fewest]
 
 
 def _unused_name(name: str, folder: Path, used: dict[str, Any]) -> str:

@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Self
 from topobounds._arguments import argument_error, choice, real
 from topobounds.pruning import geometric_schedule, linear_schedule
 from topobounds.pruning.methods import recorded_name
-from topobounds.runs import digest
+from topobounds.runs import MOST_LEVELS, digest
 from torch_bridge.training.plan import BELOW_ONE, DataPlan, ModelPlan, Part, Recipe, Seeds, check_pair
 
 AFTER = ("rewind", "finetune", "lr-rewind", "reinit")
 MOST_ROUNDS = 10_000
-"""Rounds and replicates; each is a folder."""
+"""Rounds and replicates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,9 @@ class Pruning(Part):
         For ``rewind``: 0 is the initialisation.
     finetune_epochs : int, optional
         For ``finetune``; by default as long as the recipe.
+    stop_below : float, optional
+        In (0, 1): a level whose validation accuracy is below this is the last, whatever `rounds` says (the target
+        accuracy of the paper's section 3.4, step 4). It needs a recipe.
 
     Raises
     ------
@@ -74,6 +77,7 @@ class Pruning(Part):
     after: str = "rewind"
     rewind_step: int = 0
     finetune_epochs: int | None = None
+    stop_below: float | None = None
 
     def __post_init__(self) -> None:
         """Check the arguments."""
@@ -87,8 +91,9 @@ class Pruning(Part):
         self._optional_integer("finetune_epochs", 1)
         rule = "a number in (0, 1)"
         self._real("rate", rule, 0.0, BELOW_ONE, open_low=True)
-        if self.density is not None:
-            self._real("density", rule, 0.0, BELOW_ONE, open_low=True)
+        for name in ("density", "stop_below"):
+            if getattr(self, name) is not None:
+                self._real(name, rule, 0.0, BELOW_ONE, open_low=True)
         check_pair("density", self.density is not None, "schedule", self.schedule, "linear")
         if self.rewind_step and self.after != "rewind":
             raise ValueError(f"Argument 'rewind_step' goes with after='rewind', not with {self.after!r}.")
@@ -105,6 +110,10 @@ class Pruning(Part):
         for name, factor in {"output_factor": self.output_factor, **factors}.items():
             if self.scope == "global" and factor not in (0, 1):
                 raise argument_error(name, "0 or 1 where all layers are ranked together", factor)
+
+    def is_last(self, level: Mapping[str, Any]) -> bool:
+        """Return whether pruning ends after a level, by the record of its summary: its accuracy is below the target."""
+        return self.stop_below is not None and level["validation_accuracy"] < self.stop_below
 
     def counts(self, n_weights: int, factor: float = 1.0) -> tuple[int, ...]:
         """Return how many of `n_weights` weights are left after each round: exact, by integer arithmetic.
@@ -153,7 +162,7 @@ class ImpPlan(Part):
     Raises
     ------
     ValueError
-        If an argument is out of range, or parts do not go together.
+        If an argument is out of range, parts do not go together, or the plan has more than 100,000 levels.
 
     Examples
     --------
@@ -185,6 +194,7 @@ class ImpPlan(Part):
     def __post_init__(self) -> None:
         """Check that the parts go together."""
         self._integers(1, "replicates", high=MOST_ROUNDS)
+        self._check_levels()
         for name, kind in self.PARTS.items():
             value = getattr(self, name)
             if (value is not None or name in ("pruning", "seeds")) and not isinstance(value, kind):
@@ -193,6 +203,17 @@ class ImpPlan(Part):
             raise ValueError("A plan with a [model] or a [recipe] needs [data].")
         if self.recipe is None and self.pruning.rewind_step:
             raise ValueError("Argument 'rewind_step' needs a [recipe]: a training function of your own tells no steps.")
+        if self.recipe is None and self.pruning.stop_below is not None:
+            raise ValueError(
+                "Argument 'stop_below' needs a [recipe]: a training function of your own validates nothing."
+            )
+
+    def _check_levels(self) -> None:
+        """Refuse more levels than a run folder may have: all of them are looked for before anything is trained."""
+        levels = self.replicates * (self.pruning.rounds + 1) if isinstance(self.pruning, Pruning) else 0
+        if levels > MOST_LEVELS:
+            rule = f"must make at most {MOST_LEVELS} levels, replicates * (rounds + 1)"
+            raise ValueError(f"Arguments 'replicates' and 'rounds' {rule}, not {levels}.")
 
     @classmethod
     def from_toml(cls, text: str) -> Self:

@@ -35,6 +35,7 @@ from topobounds._records import plain
 from topobounds.layers import LayerTensor
 from topobounds.runs import PLAN, RunError, RunFolder
 from topobounds.topology.tensors import Topology
+from torch_bridge.experiment.history import level_name, missing_levels, stops_after
 from torch_bridge.experiment.plan import ImpPlan
 from torch_bridge.experiment.state import (
     Array,
@@ -59,7 +60,7 @@ from torch_bridge.experiment.topology_records import (
 )
 from torch_bridge.model.tracing import undisturbed
 from torch_bridge.training.data import Dataset, load_dataset
-from torch_bridge.training.figure_nets import one_thread, pick_device
+from torch_bridge.training.figure_nets import one_thread, pick_device, processor
 from torch_bridge.training.loop import (
     Clock,
     Split,
@@ -99,7 +100,8 @@ def run_imp(
     """Make the levels of a plan that are missing in a run folder.
 
     A finished level is not made again. One that was interrupted goes on from its last checkpoint, or, where the
-    caller trains, from its start, and ends in the same weights, masks and metrics, bit for bit on the CPU.
+    caller trains, from its start, and ends in the same weights, masks and metrics, bit for bit on the CPU. Another kind
+    of processor rounds otherwise; the first record of each level names the one it was made on.
 
     Parameters
     ----------
@@ -165,7 +167,9 @@ def run_imp(
             _drop_leftovers(run)
             return run
     data = None if plan.data is None else load_dataset(plan.data.name, data_dir, download=download)
-    experiment = _Experiment(plan, place, data, *own)  # before there is a folder: a plan that fails claims none
+    # Before there is a folder, so that a plan that fails claims none.
+    experiment = _Experiment(plan, place, data, *own)
+    steps = sum(map(experiment.steps, plan.levels))
     run = _run_of(plan, folder)
     with run.locked():
         _check_same_data(run, data)
@@ -173,7 +177,6 @@ def run_imp(
         _check_same_layers(run, experiment.layers)
         experiment.run, experiment.checkpoint_seconds = run, checkpoint_seconds
         left = list(dict.fromkeys(replicate for replicate, _ in missing_levels(run, plan)))
-        steps = sum(map(experiment.steps, plan.levels))
 
         def report(done: int, message: str) -> None:
             if progress is not None:
@@ -206,17 +209,6 @@ def _make_elsewhere(
 def _run_of(plan: ImpPlan, folder: Path) -> RunFolder:
     extent = {"replicates": plan.replicates}
     return RunFolder.create(folder, plan.of_each_replicate, defaults=plan.defaults(), extent=extent)
-
-
-def level_name(replicate: int, level: int) -> str:
-    """Return the name of a level's folder."""
-    return f"replicate-{replicate}.level-{level:02d}"
-
-
-def missing_levels(run: RunFolder, plan: ImpPlan) -> list[tuple[int, int]]:
-    """Return replicate and number of the levels that are not finished, in the order in which they are made."""
-    every = [(replicate, level) for replicate in range(plan.replicates) for level in plan.levels]
-    return [each for each in every if not run.is_finished(level_name(*each))]
 
 
 class _Experiment:
@@ -321,6 +313,8 @@ class _Experiment:
             for level in self.plan.levels:
                 if self.run.is_finished(level_name(replicate, level)):
                     topologies = None
+                elif level and stops_after(self.run, self.plan, replicate, level - 1):
+                    return
                 else:
                     where = f"{name}level {level} of {self.plan.pruning.rounds}: "
                     own_report = partial(_report_from, report, done, where)
@@ -375,7 +369,7 @@ class _Experiment:
         data = (
             None if self.data is None else {"name": self.data.name, "sha256": self.data.sha256, **self.data.provenance}
         )
-        return {"device": device, "torch": torch.__version__, "data": data}
+        return {"device": device, "processor": processor(), "torch": torch.__version__, "data": data}
 
 
 class _LevelMaker:

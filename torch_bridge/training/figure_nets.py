@@ -20,9 +20,9 @@ except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
 from topobounds._arguments import argument_error, choice, integer, real
-from topobounds._parallel import PATIENCE, Report, each, how_many
+from topobounds._parallel import PATIENCE, Report, each, how_many, processor_name
 from topobounds._records import Record
-from topobounds.runs import LevelWriter, RunError, RunFolder, digest
+from topobounds.runs import MOST_LEVELS, LevelWriter, RunError, RunFolder, digest
 from torch_bridge.training.data import DATASETS, Dataset, load_dataset
 from torch_bridge.training.models import mlp
 
@@ -31,16 +31,18 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan(Record):
-    """What to train: the paper's experiment by default (PMLR 196, section 5).
+    """What to train: by default what is behind the paper's Figures 1 and 3, as in its authors' notebook.
+
+    The paper itself says six layers and MNIST, and none of the numbers below.
 
     Parameters
     ----------
     dataset : str
         ``"mnist"``, ``"fashion-mnist"`` or ``"digits"``.
     trials : int
-        Replicates, at least 1. Trial t depends on `seed` and t alone.
+        Replicates, from 1 to 100,000: each is a folder. Trial t depends on `seed` and t alone.
     epochs : int
-        Plotted epochs, at least 1; weights are saved after each.
+        Plotted epochs, from 1 to 100,000; weights are saved after each.
     seed : int
         Non-negative.
     hidden : sequence of int
@@ -78,8 +80,9 @@ class TrainingPlan(Record):
     def __post_init__(self) -> None:
         """Check the arguments and settle the passes."""
         choice("dataset", self.dataset, DATASETS)
-        for name in ("trials", "epochs", "batch_size"):
-            integer(name, getattr(self, name), 1)
+        for name in ("trials", "epochs"):
+            integer(name, getattr(self, name), 1, most=MOST_LEVELS)
+        integer("batch_size", self.batch_size, 1)
         integer("seed", self.seed, 0)
         real("learning_rate", self.learning_rate, "a positive number", 0.0, float("inf"), open_low=True)
         real("momentum", self.momentum, "a number in [0, 1)", 0.0, np.nextafter(1.0, 0.0))
@@ -112,7 +115,8 @@ def train(
 
     A finished trial is not trained again. One that was killed is trained again from its beginning and ends in the same
     numbers; on the CPU these do not depend on the number of threads, for training runs in one (which is also the
-    fastest for nets this small).
+    fastest for nets this small). On another kind of processor they differ: torch has other routines for it, which round
+    otherwise, and training makes more of it. So a trial records its processor.
 
     Parameters
     ----------
@@ -137,7 +141,7 @@ def train(
         The levels ``trial-0``, ``trial-1``, ... Weights: ``epoch-00`` (the initialisation) to ``epoch-20``, the arrays
         ``layers.0.weight`` (outputs, inputs), ``layers.0.bias``, and so on by depth. Metrics: a record per epoch with
         ``epoch``, ``train_loss`` (mean over the epoch's batches; null for epoch 0), ``test_loss``, ``test_accuracy``;
-        that of epoch 0 also has ``device``, ``torch`` and ``data``.
+        that of epoch 0 also has ``device``, ``processor``, ``torch`` and ``data``.
 
     Raises
     ------
@@ -189,6 +193,17 @@ def pick_device(device: str) -> torch.device:
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def processor() -> str:
+    """Return the processor, and which of torch's routines it has: what the numbers of a training depend on.
+
+    Examples
+    --------
+    >>> ", " in processor()
+    True
+    """
+    return f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
 class _Session:
     """What the trials of one process share: plan, and data on the device."""
 
@@ -208,7 +223,12 @@ class _Session:
         order = np.random.default_rng(order_seed)
         net = self._net(int(init_seed.generate_state(1, np.uint64)[0]))
         optimizer = torch.optim.SGD(net.parameters(), lr=self.plan.learning_rate, momentum=self.plan.momentum)
-        facts = {"device": self._device_name(), "torch": torch.__version__, "data": self._data_facts()}
+        facts = {
+            "device": self._device_name(),
+            "processor": processor(),
+            "torch": torch.__version__,
+            "data": self._data_facts(),
+        }
         name = f"trial-{trial}"
         with self.run.locked(name, PATIENCE), one_thread(), self.run.writing(name) as level:
             self._record(level, 0, net, {"train_loss": None, **facts})
@@ -248,7 +268,7 @@ class _Session:
             return mlp(self.widths).to(self.device)
 
     def _tensors(self, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:
-        """Scale to [0, 1], then subtract 0.5 and divide by 0.5, as the paper does."""
+        """Scale to [0, 1], then subtract 0.5 and divide by 0.5, as the authors' notebook does."""
         scaled = torch.tensor(images, dtype=torch.float32, device=self.device) / self.data.max_value
         return (scaled - 0.5) / 0.5, torch.tensor(labels, dtype=torch.int64, device=self.device)
 

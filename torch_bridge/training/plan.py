@@ -107,7 +107,7 @@ class ModelPlan(Part):
         ``"mlp"``, ``"lenet-300-100"`` (the mlp of these widths), ``"lenet-5"``, ``"vgg11"``, ``"resnet-20"``, or
         ``"lstm"``, to which an image is the sequence of its rows.
     hidden : sequence of int
-        Units of an mlp's hidden layers; the paper's net has ``(100, 100, 100, 100, 100)``.
+        Units of an mlp's hidden layers; that of the paper's authors has ``(100, 100, 100, 100, 100)``.
     width : int, optional
         Channels of the first stage of ``vgg11`` (64) and ``resnet-20`` (16), units of the ``lstm`` (128).
     initialization : {"default", "glorot"}
@@ -151,8 +151,8 @@ class DataPlan(Part):
         Training images that are held out to choose by: a number of them, or a share in (0, 1). The test images choose
         nothing.
     normalization : {"half", "standard"}
-        ``half``: subtract 0.5 and divide by 0.5, as the paper does. ``standard``: by mean and standard deviation of
-        the images that are trained on.
+        ``half``: subtract 0.5 and divide by 0.5, as the authors' notebook does. ``standard``: by mean and standard
+        deviation of the images that are trained on.
     image_size : int, optional
         Pad the images with background to this many rows and columns.
 
