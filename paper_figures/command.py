@@ -56,9 +56,10 @@ def figures(
 ) -> None:
     """Make the paper's figures and tables, and what goes beyond it, or those named.
 
-    The paper's: table1, figure1, figure2, figure3. Beyond it: figure3_expected (figure 3 beside exchangeable weights),
-    bounds (all bounds beside the truth), retention (what magnitude pruning leaves of the spanning tree), corollary_3_4
-    (where it fails) and compression (table 1 in three conventions). These add some 20 seconds without a net to train.
+    The paper's: table1, figure1, figure2, figure3. Beyond it: figure1_null (figure 1 beside what the same values give
+    in random order), figure3_expected (figure 3 beside exchangeable weights), bounds (all bounds beside the truth),
+    retention (what magnitude pruning leaves of the spanning tree), corollary_3_4 (where it fails) and compression
+    (table 1 in three conventions). These add about a minute without a net to train.
 
     Only when named, for it trains for about an hour on MNIST: t_imp, T-IMP beside IMP by density. It has its own
     epochs, whatever --epochs says. --from-records draws it too.

@@ -22,6 +22,7 @@ from topobounds.figures.publish import publish
 from topobounds.figures.record import FigureRecord, point_seed
 from topobounds.montecarlo import simulate_overlap
 from topobounds.supports import cells_at_density
+from topobounds.theory.deviation import known_deviation
 from topobounds.theory.enclosure import Enclosure, expected_overlap
 
 TRAINS = True
@@ -51,7 +52,8 @@ SPREAD: dict[str, Any] = {"color": "0.8", "linewidth": 0}
 def measure(settings: Settings) -> FigureRecord:
     """Return the overlaps of Figure 3, each beside the mean and standard deviation for exchangeable weights.
 
-    `standard_error` is that of the simulated mean; where the mean is certified, half the width of the interval.
+    `standard_error` is that of the simulated mean; where the mean is certified, half the width of the interval. There
+    the deviation takes no simulation either, unless the layer is too thin for the formula and too large to be counted.
     """
     overlaps = figure3.measure(settings)
     keys = list(zip(*(overlaps.column(name) for name in ("m", "n", "density", "support")), strict=True))
@@ -83,9 +85,13 @@ def expectation(m: int, n: int, density: float, support: str, *, seed: int) -> t
     seed : int
         The figure's.
     """
+    truth = certified(m, n, density, support)
+    known = None if truth is None else known_deviation(m, n)
+    if truth is not None and known is not None:
+        return (truth.lower + truth.upper) / 2, truth.width / 2, known.value, "certified"
     key = (m, n, round(density * 10**6), figure3.SUPPORTS.index(support))
     estimate = simulate_overlap(m, n, density=density, support=support, trials=SIMULATED, seed=point_seed(seed, *key))
-    if (truth := certified(m, n, density, support)) is None:
+    if truth is None:
         return estimate.mean, estimate.standard_error, estimate.standard_deviation, "simulated"
     return (truth.lower + truth.upper) / 2, truth.width / 2, estimate.standard_deviation, "certified"
 
@@ -143,5 +149,6 @@ def caption(record: FigureRecord) -> str:
         "one sample standard deviation (ddof=1) to either side. Dashed: the expectation if the weights were "
         "exchangeable, certified where the support is the whole layer or uniformly random and nearly surely connected, "
         f"else simulated ({made['simulated_layers']} layers a point); grey: two standard deviations of one such layer "
-        f"to either side. {source_line(made)}"
+        "to either side, by the formula for large layers or counted exactly where the expectation is certified, "
+        f"else of the simulated layers. {source_line(made)}"
     )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 FIGURES = {
     "table1": "paper_figures.table1",
     "figure1": "paper_figures.figure1",
+    "figure1_null": "paper_figures.figure1_null",
     "figure2": "paper_figures.figure2",
     "figure3": "paper_figures.figure3",
     "figure3_expected": "paper_figures.figure3_expected",

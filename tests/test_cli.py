@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from topobounds import architecture, critical_weights_bound, global_pruning, overlap_deviation, simulate_overlap
 from topobounds.analysis import compression as analysis
 from topobounds.cli import main
 from topobounds.cli.overlap import _number_line
@@ -36,12 +37,67 @@ def test_help_imports_no_numerical_library():
     assert not imported & {"numpy", "numba", "scipy", "sympy", "matplotlib", "torch", "gudhi"}
 
 
-def test_a_short_overlap_loads_no_compiler():
-    run = topobounds("overlap", "--m", "784", "--n", "300", options=["-X", "importtime"])
+@pytest.mark.parametrize(
+    "command", ["overlap --m 784 --n 300", "overlap --m 300 --n 300 --k 500", "collapse --mlp 784-300-100-10"]
+)
+def test_a_short_answer_loads_no_compiler(command):
+    run = topobounds(*command.split(), options=["-X", "importtime"])
     imported = {line.split("|")[-1].strip() for line in run.stderr.splitlines()}
     assert run.returncode == 0
     assert "numpy" in imported
     assert not imported & {"numba", "scipy", "sympy", "matplotlib", "torch", "gudhi"}
+
+
+def test_overlap_says_how_far_one_layer_strays():
+    options = ("--trials", "50", "--seed", "1")
+    wide = as_json("overlap", "--m", "784", "--n", "300", *options)["deviation"]
+    assert wide == {"value": overlap_deviation(784, 300), "status": "limit"}
+    thin = as_json("overlap", "--m", "784", "--n", "10", *options)["deviation"]
+    assert (thin["status"], round(thin["value"], 5)) == ("proved", 0.01073)
+    small = as_json("overlap", "--m", "30", "--n", "30", *options)["deviation"]
+    sampled = simulate_overlap(30, 30, trials=50, seed=1).standard_deviation
+    assert small == {"value": sampled, "status": "sampled"}
+    for nothing_simulated in (("--trials", "0"), ("--trials", "5", "--density", "0.5")):
+        none = as_json("overlap", "--m", "30", "--n", "30", *nothing_simulated)["deviation"]
+        assert (none["value"], none["status"], bool(none["reason"])) == (None, None, True)
+    table = topobounds("overlap", "--m", "784", "--n", "300", *options).stdout
+    assert re.search(r"^deviation +0\.0083 +limit ", table, flags=re.MULTILINE)
+
+
+def test_collapse_is_what_global_pruning_says():
+    report = as_json("collapse", "--mlp", "784-300-100-10", "--density", "0.05")
+    assert set(report) == {
+        "schema_version", "law", "density", "collapse_density", "overlap_expected", "status", "layers"
+    }  # fmt: skip
+    pruned = global_pruning([784, 300, 100, 10], 0.05)
+    assert report["collapse_density"] == pruned.collapse_density == pytest.approx(0.0454, abs=5e-5)
+    assert (report["law"], report["status"], report["overlap_expected"]) == ("torch", "limit", pruned.overlap)
+    for layer, expected in zip(report["layers"], pruned.layers, strict=True):
+        assert layer == {name: getattr(expected, name) for name in layer}
+        assert set(layer) == {"name", "weights", "kept", "density", "reached", "effective"}
+
+
+def test_collapse_shows_the_published_networks_and_by_default_where_they_break():
+    network = ("--architecture", "vgg16", "--dataset", "cifar100", "--law", "he")
+    kept = [layer["kept"] for layer in as_json("collapse", *network, "--density", "0.01")["layers"]]
+    assert round(kept[9], 1) == 2447.3
+    broken = as_json("collapse", "--mlp", "784-300-100-10")
+    assert broken["density"] == pytest.approx(broken["collapse_density"], rel=1e-4)
+    assert broken["layers"][0]["kept"] < 1
+    lines = topobounds("collapse", "--mlp", "784-300-100-10", COLUMNS="110").stdout.splitlines()
+    assert "below the density 0.0454" in lines[0]
+    assert lines[-1].split()[:2] == ["2", "1,000"]
+
+
+def test_compression_says_how_few_weights_any_kernel_needs():
+    command = "compression --conv 64 64 --kernel 3x3 --input 8x8 --padding 1 --trials 2 --seed 1"
+    shared = as_json(*command.split())["shared"]
+    assert shared["bound"] == 129 <= shared["kept"]
+    assert "whatever the kernel, kept >= 129, ratio <= 285.7674" in topobounds(*command.split(), COLUMNS="400").stdout
+    network = as_json("compression", "--architecture", "vgg11", "--dataset", "cifar10", "--trials", "2", "--seed", "1")
+    vgg = architecture("vgg11", "cifar10")
+    bound = sum(critical_weights_bound(layer.conv) for layer in vgg.convs) + 512 + 10 - 1
+    assert network["shared"]["bound"] == bound
 
 
 def test_overlap_784_300():
@@ -203,6 +259,16 @@ def test_a_closed_stream_is_no_failure(closed):
         (["overlap", "--m", "784", "--n", "300", "--exact"], "expected_overlap"),
         (["overlap", "--m", "99999999999999999999", "--n", "3"], "add up to at most 16777216"),
         (["no-such-command"], "no-such-command"),
+        (["collapse"], "Give exactly one of --mlp and --architecture, not none"),
+        (["collapse", "--mlp", "3-4", "--architecture", "vgg16"], "not both"),
+        (["collapse", "--mlp", "3-0"], "'--mlp' must be widths such as 784-300-100-10, not '3-0'"),
+        (["collapse", "--mlp", "784"], "'--mlp' must be widths such as 784-300-100-10, not '784'"),
+        (["collapse", "--mlp", "3-4", "--dataset", "cifar10"], "--dataset goes with --architecture"),
+        (["collapse", "--architecture", "vgg16"], "--architecture needs --dataset"),
+        (["collapse", "--architecture", "resnet20", "--dataset", "cifar10"], "without shortcuts, not 'resnet20'"),
+        (["collapse", "--mlp", "3-4", "--density", "0"], "'--density' must be a number in (0, 1]"),
+        (["collapse", "--mlp", "3-4", "--density", "1e-9"], "'--density' must be at least one of the 12 weights"),
+        (["collapse", "--mlp", "3-4", "--law", "zipf"], "'--law' must be one of 'torch', "),
         (["compression"], "exactly one"),
         (["compression", "--dense", "3", "4", "--recurrent", "5"], "--dense, --recurrent"),
         (["compression", "--dense", "3", "0"], "--dense"),

@@ -18,7 +18,7 @@ from .analysis.compression import compression_report
 from .analysis.model import LayerReport, ModelReport, layer_report
 from .analysis.overlap import overlap_report
 from .chance.convolution import CriticalWeightsEstimate, expected_critical_weights
-from .chance.overlap import OverlapNull, overlap_null
+from .chance.overlap import OverlapNull, overlap_null, overlap_range
 from .chance.persistence import PersistenceNull, persistence_null
 from .chance.price import TopologyPrice, topology_price
 from .chance.scales import NeuronScales, ScaleNull, neuron_scales, scale_null
@@ -38,6 +38,7 @@ from .theory.global_pruning import GlobalPruning, global_pruning
 from .theory.overlap import concentration_band, overlap_limit
 from .theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
 from .theory.persistence import untrained_persistence, untrained_persistence_limit
+from .theory.supports import any_support_bound, support_bound
 from .theory.table1 import architecture, table1
 from .topology.convolution import CriticalWeights, critical_kernel_weights, filter_persistence
 from .topology.distances import bottleneck_distance, wasserstein_distance
@@ -54,7 +55,7 @@ from .topology.recurrent import (
 )
 from .topology.spanning import SpanningForest, magnitude_overlap, maximum_spanning_forest
 from .topology.stopping import stopping_epoch
-from .verification import Verdict, verify
+from .verification import Verdict, replay, verify, verify_file, write_witnesses
 
 __version__: str
 
@@ -91,6 +92,7 @@ __all__ = [
     "UnrolledForest",
     "Verdict",
     "analysis",
+    "any_support_bound",
     "architecture",
     "boruvka_bound",
     "bottleneck_distance",
@@ -131,6 +133,7 @@ __all__ = [
     "overlap_deviation",
     "overlap_limit",
     "overlap_null",
+    "overlap_range",
     "overlap_report",
     "persistence_diagram",
     "persistence_null",
@@ -140,11 +143,13 @@ __all__ = [
     "recurrent_diagrams",
     "recurrent_forests",
     "recurrent_matrices",
+    "replay",
     "runs",
     "scale_null",
     "simulate_overlap",
     "star_bound",
     "stopping_epoch",
+    "support_bound",
     "supports",
     "table1",
     "theorem_3_3",
@@ -158,6 +163,8 @@ __all__ = [
     "untrained_persistence_limit",
     "verification",
     "verify",
+    "verify_file",
     "wasserstein_distance",
     "weights",
+    "write_witnesses",
 ]

@@ -202,13 +202,42 @@ def _simulated(
     progress: Progress | None,
 ) -> Estimate:
     """Return the estimate of so many trials; `limit` is the number of cells that each takes, as in `_limit`."""
-    law: Counter[tuple[int, int]] = Counter()
-    for alphas, retained in _batches(drawn, limit, seed, trials, workers):
-        codes, counts = np.unique(retained << 32 | alphas, return_counts=True)
-        law.update({divmod(code, 1 << 32): count for code, count in zip(codes.tolist(), counts.tolist(), strict=True)})
-        if progress is not None:
-            progress(law.total(), trials)
+    law = _law(drawn, limit, seed, trials, workers, progress)
     return _estimate(drawn, limit, alpha_of, seed, law)
+
+
+def retained_counts(
+    m: int, n: int, k: int, *, support: str | ArrayLike = "uniform", trials: int = 200, seed: int
+) -> Counter[int]:
+    """Return in how many trials of `simulate_overlap` so many forest edges were among the k largest weights.
+
+    Parameters
+    ----------
+    m, n, k, support, trials, seed
+        As in `simulate_overlap`; a named support has all m n cells.
+
+    Returns
+    -------
+    Counter
+        Trials by |forest ∩ top-k|.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Examples
+    --------
+    >>> sorted(retained_counts(2, 2, 3, trials=5, seed=0).items())
+    [(3, 5)]
+    """
+    drawn = _support(integer("m", m, 1), integer("n", n, 1), 1.0, support)
+    limit = _limit(drawn, k, "support")
+    law = _law(drawn, limit, seed, integer("trials", trials, 1, most=MOST_TRIALS), processors())
+    counts: Counter[int] = Counter()
+    for (retained, _), count in law.items():
+        counts[retained] += count
+    return counts
 
 
 # -- supports --------------------------------------------------------------------------------------------------------
@@ -240,6 +269,19 @@ def _limit(support: Support, k: int | None, alpha_of: str) -> int | None:
 
 
 # -- trials ----------------------------------------------------------------------------------------------------------
+
+
+def _law(
+    support: Support, limit: int | None, seed: int, trials: int, threads: int, progress: Progress | None = None
+) -> Counter[tuple[int, int]]:
+    """Return how many trials had which |forest ∩ top-k| and which alpha of the support."""
+    law: Counter[tuple[int, int]] = Counter()
+    for alphas, retained in _batches(support, limit, seed, trials, threads):
+        codes, counts = np.unique(retained << 32 | alphas, return_counts=True)
+        law.update({divmod(code, 1 << 32): count for code, count in zip(codes.tolist(), counts.tolist(), strict=True)})
+        if progress is not None:
+            progress(law.total(), trials)
+    return law
 
 
 def _batches(

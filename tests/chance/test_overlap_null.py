@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from tests import naive
 from tests.theory.random_orders import forest_rank_law
 from topobounds import (
     Conv,
@@ -15,6 +16,7 @@ from topobounds import (
     magnitude_mask,
     maximum_spanning_forest,
     overlap_null,
+    overlap_range,
     simulate_overlap,
 )
 
@@ -151,3 +153,55 @@ def test_the_seed_decides_and_the_record_is_ready_for_json():
 def test_arguments_out_of_range_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         overlap_null(np.ones((2, 2)), **arguments)
+
+
+# -- ties --------------------------------------------------------------------------------------------------------------
+
+
+def overlaps_of_every_tie_order(weights, k):
+    """Return the overlaps of all orders of the cells that fall in size, by brute force."""
+    cells = [divmod(int(cell), weights.shape[1]) for cell in np.flatnonzero(weights)]
+    m, n = weights.shape
+    alpha = m + n - naive.components(cells, m, n)
+    sizes = sorted((abs(weights[cell]) for cell in cells), reverse=True)
+    sure = [cell for cell in cells if abs(weights[cell]) > sizes[k - 1]]
+    tied = [cell for cell in cells if abs(weights[cell]) == sizes[k - 1]]
+    tops = (sure + list(some) for some in itertools.combinations(tied, k - len(sure)))
+    return {(m + n - naive.components(top, m, n)) / alpha for top in tops}
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_range_over_ties_holds_the_overlap_of_every_order(seed):
+    rng = np.random.default_rng(seed)
+    weights = rng.integers(-2, 3, (3, 4)).astype([np.float64, np.int8][seed % 2])
+    count = np.count_nonzero(weights)
+    for k in range(1, count):
+        found = overlap_range(weights, k)
+        possible = overlaps_of_every_tie_order(weights, k)
+        assert found.lower <= min(possible)
+        assert found.upper == max(possible)
+        assert maximum_spanning_forest(weights).overlap(k) in found
+        assert maximum_spanning_forest(weights.T).overlap(k) in found
+
+
+def test_without_a_tie_the_range_is_the_overlap():
+    weights = np.random.default_rng(0).standard_normal((20, 12))
+    forest = maximum_spanning_forest(weights)
+    for k in (0, 1, 17, 31, 240):
+        found = overlap_range(weights, k)
+        assert found.lower == found.upper == forest.overlap(k)
+    assert overlap_range(weights).lower == forest.overlap()
+    assert overlap_range(np.zeros((2, 2))).lower == 1.0
+    masked = overlap_range(np.ones((2, 2)), 1, mask=[[1, 0], [0, 1]])
+    assert masked.lower == masked.upper == 0.5
+
+
+def test_a_quantised_layer_and_its_transpose_lie_in_the_range():
+    weights = np.random.default_rng(0).standard_normal((784, 300))
+    codes = np.rint(weights / np.abs(weights).max() * 127).astype(np.int8)
+    found = overlap_range(codes)
+    upright = maximum_spanning_forest(codes).overlap()
+    turned = maximum_spanning_forest(codes.T).overlap()
+    assert (round(upright, 4), round(turned, 4)) == (0.8024, 0.8015)
+    assert found.lower <= turned < upright <= found.upper
+    assert found.width < 0.03

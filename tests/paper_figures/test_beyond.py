@@ -6,12 +6,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from paper_figures import bounds, compression, corollary_3_4, figure3, figure3_expected, retention
+from paper_figures import bounds, compression, corollary_3_4, figure1_null, figure3, figure3_expected, retention
 from paper_figures.settings import committed_record
 from topobounds.analysis.compression import compression_report
 from topobounds.figures.record import point_seed
 from topobounds.montecarlo import simulate_overlap
 from topobounds.theory import paper
+from topobounds.theory.deviation import known_deviation
 from topobounds.theory.enclosure import Enclosure, expected_overlap
 from topobounds.theory.table1 import PARTS, PRINTED, architecture, table1
 from topobounds.topology.spanning import maximum_spanning_forest
@@ -154,6 +155,42 @@ def test_retention_rows_of_a_layer_are_its_forests():
         assert connected == (lower == 1)
 
 
+# -- figure 1 beside the null of the same weights --------------------------------------------------------------------
+
+
+def test_the_null_of_figure_1_is_near_the_persistence_of_every_layer():
+    """Most of the persistence is that of the values; the wide first layer is the farthest from them, the last near."""
+    record = committed_record("figure1_null").where(epoch=20)
+    z = {layer: record.where(layer=layer).column("z") for layer in record.distinct("layer")}
+    assert min(z[1]) > 20
+    assert max(map(abs, z[6])) < min(z[1])
+    for layer in record.distinct("layer"):
+        here = record.where(layer=layer)
+        pairs = zip(here.column("normalized_neural_persistence"), here.column("expected"), strict=True)
+        for (measured, expected), distance in zip(pairs, z[layer], strict=True):
+            assert 0.75 * measured < expected < 1.25 * measured
+            assert (measured > expected) == (distance > 0)
+
+
+def test_the_persistence_beside_its_null_is_that_of_figure_1():
+    """Trained on another processor: the nets go apart a little in 20 epochs."""
+    here, there = committed_record("figure1_null"), committed_record("figure1")
+    same = [row for row in there.rows if figure1_null.is_measured(row[1])]
+    assert [row[:3] for row in here.rows] == [row[:3] for row in same]
+    assert max(abs(a[3] - b[3]) for a, b in zip(here.rows, same, strict=True)) < 0.02
+    assert here.distinct("epoch") == [0, 1, 2, 3, 4, 5, 10, 15, 20]
+
+
+def test_the_null_of_figure_1_is_drawn_as_recorded():
+    record = committed_record("figure1_null")
+    left, right = figure1_null.draw(record).axes
+    first = record.where(layer=1)
+    assert left.lines[1].get_linestyle() == "--"
+    expected = np.mean(first.where(epoch=20).column("expected"))
+    assert left.lines[1].get_ydata()[-1] == pytest.approx(expected)
+    assert right.lines[0].get_ydata()[-1] == pytest.approx(np.mean(first.where(epoch=20).column("z")))
+
+
 # -- figure 3 beside exchangeable weights ----------------------------------------------------------------------------
 
 
@@ -193,6 +230,15 @@ def test_trained_layers_are_far_from_exchangeable():
         here = record.where(layer=layer)
         expected, deviation = here.column("expected")[0], here.column("standard_deviation")[0]
         assert np.mean(here.column("overlap")) < expected - 4 * deviation
+
+
+def test_deviations_take_no_simulation_where_the_mean_is_certified():
+    certified = committed_record("figure3_expected").where(source="certified")
+    shapes = zip(certified.column("m"), certified.column("n"), certified.column("standard_deviation"), strict=True)
+    for m, n, deviation in set(shapes):
+        known = known_deviation(m, n)
+        assert known is not None
+        assert deviation == known.value
 
 
 def test_expected_curves_are_drawn_as_recorded():

@@ -129,7 +129,7 @@ def test_from_records_needs_no_torch(tmp_path):
 
 def test_without_torch_what_trains_says_how_to_get_it(tmp_path):
     error = one_line_error(figures("--out", tmp_path, start=("-c", WITHOUT_TORCH)))
-    assert "Nets are trained for figure1, figure3, figure3_expected, retention. " in error
+    assert "Nets are trained for figure1, figure1_null, figure3, figure3_expected, retention. " in error
     assert "pip install '.[torch]' in a clone of topobounds" in error
     run = figures("figure2", "table1", "figure2", "--json", "--out", tmp_path, start=("-c", WITHOUT_TORCH))
     assert run.returncode == 0, run.stderr
@@ -147,7 +147,7 @@ def test_importing_the_command_is_cheap():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nosuch"], "'NAME' must be one of 'table1', 'figure1', 'figure2', 'figure3', 'figure3_expected', "),
+        (["nosuch"], "'NAME' must be one of 'table1', 'figure1', 'figure1_null', 'figure2', 'figure3', "),
         (["--trials", "0"], "'--trials' must be a positive integer, not 0"),
         (["--epochs", "0"], "'--epochs' must be a positive integer, not 0"),
         (["--seed", "-1"], "'--seed' must be a non-negative integer, not -1"),

@@ -28,11 +28,12 @@ from topobounds.topology.persistence import neural_persistence, persistence_diag
 from topobounds.topology.spanning import magnitude_overlap, maximum_spanning_forest
 
 DRAWN = [name for name in FIGURES if name != "table1"]
-TRAINED = ["figure1", "figure3", "figure3_expected", "retention"]
+TRAINED = ["figure1", "figure1_null", "figure3", "figure3_expected", "retention"]
 TABLES = {"compression": {"compression.md", "compression.tex"}}
 COLUMNS = {
     "table1": "architecture,dataset,part,printed,computed,corrected",
     "figure1": "trial,epoch,layer,normalized_neural_persistence",
+    "figure1_null": "trial,epoch,layer,normalized_neural_persistence,expected,z",
     "figure2": "layer,source,target,weight,value,rank,in_forest",
     "figure3": "layer,m,n,density,support,trial,overlap,corollary_3_4",
     "figure3_expected": ("layer,m,n,density,support,trial,overlap,expected,standard_error,standard_deviation,source"),

@@ -5,14 +5,17 @@ import math
 from fractions import Fraction
 
 import mpmath
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.theory.enumeration import empty, mean_overlap, n_components, small_layers
+from topobounds import maximum_spanning_forest
+from topobounds.montecarlo import retained_counts
 from topobounds.theory import bounds
 from topobounds.theory.bounds import boruvka_bound, corollary_3_4_repaired, minimum_overlap, star_bound
-from topobounds.theory.overlap import concentration_band, overlap_limit
+from topobounds.theory.overlap import concentration_band, overlap_limit, spread
 from topobounds.theory.paper import theorem_3_3
 
 ONE = 1 + 2**-44  # two bounds that are equal may be rounded down by different amounts
@@ -267,3 +270,38 @@ def test_bad_arguments(bound, arguments, message):
 def test_bad_confidence(confidence):
     with pytest.raises(ValueError, match=r"'confidence' must be a number in \(0, 1\)"):
         concentration_band(3, 3, confidence=confidence)
+
+
+def test_the_band_of_a_support_is_that_of_its_cells():
+    rng = np.random.default_rng(0)
+    support = rng.random((40, 30)) < 0.1
+    cells = int(support.sum())
+    alpha = maximum_spanning_forest(support.astype(float)).alpha
+    for k in (None, 30, cells):
+        kept = alpha if k is None else k
+        expected = math.sqrt(spread(cells, kept) / 2 * math.log(2 / 0.001)) / alpha
+        assert concentration_band(40, 30, k, support=support) == pytest.approx(expected, rel=1e-12)
+    assert concentration_band(40, 30, cells, support=support) == 0.0
+    assert concentration_band(40, 30, 69, support=np.ones((40, 30))) == concentration_band(40, 30)
+
+
+def test_overlaps_on_a_support_stay_in_its_band():
+    support = np.random.default_rng(0).random((40, 30)) < 0.1
+    band = concentration_band(40, 30, 60, support=support, confidence=0.9)
+    alpha = maximum_spanning_forest(support.astype(float)).alpha
+    counts = retained_counts(40, 30, 60, support=support, trials=2000, seed=3)
+    overlaps = np.array(list(counts.elements())) / alpha
+    assert np.mean(np.abs(overlaps - overlaps.mean()) >= band) <= 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"support": np.ones((3, 4))}, r"'support' must be a matrix of shape \(4, 3\), not \(3, 4\)"),
+        ({"support": np.zeros((4, 3))}, "'support' must be a matrix with at least one cell"),
+        ({"support": np.eye(4, 3), "k": 4}, "'k' must be"),
+    ],
+)
+def test_a_band_needs_a_support_of_the_layer(options, message):
+    with pytest.raises(ValueError, match=message):
+        concentration_band(4, 3, **options)

@@ -16,12 +16,18 @@ IDS = [
     "enclosure",
     "concentration",
     "limit",
+    "global_pruning",
+    "persistence_null",
     "component_identity",
+    "deficit",
     "t_imp_preserves",
+    "t_imp_optimal",
+    "effective_density",
     "diagram_equals_gudhi",
 ]
 
 
+GIVEN_IDS = [name for name in IDS if name != "global_pruning"] + ["exchangeable"]  # claims about one given matrix
 MATRIX_IDS = [name for name in IDS if CLAIMS[name].sample == "matrix"]
 
 

@@ -7,7 +7,8 @@ import pytest
 from tests.verification.cases import MATRIX_IDS
 from topobounds.pruning import magnitude_mask, topological_mask
 from topobounds.topology.persistence import persistence_diagram
-from topobounds.topology.spanning import maximum_spanning_forest
+from topobounds.topology.protocol import Deficit
+from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
 from topobounds.verification import CLAIMS, checks
 from topobounds.verification import subject as subjects
 from topobounds.verification.subject import Subject
@@ -41,6 +42,13 @@ def test_the_checks_see_what_is_wrong(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(checks, "_t_imp_mask", lambda subject, keep: magnitude_mask(subject.weights, keep))
         assert caught("t_imp_preserves")
+        assert caught("effective_density")
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "_t_imp_mask", lambda subject, keep: topological_mask(1 / subject.weights, keep))
+        assert caught("t_imp_optimal")
+    with monkeypatch.context() as patch:
+        patch.setattr(SpanningForest, "deficit", lambda forest, k=None: Deficit(0, 0, forest.n_components))
+        assert caught("deficit")
     with monkeypatch.context() as patch:
         patch.setattr(checks, "_keeps_diagram", lambda subject, cells: True)
         assert caught("theorem_3_2")

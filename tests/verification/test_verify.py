@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from tests.verification.cases import IDS, MATRIX_IDS, blocked, exchangeable, said, verdicts
+from tests.verification.cases import GIVEN_IDS, MATRIX_IDS, blocked, exchangeable, said, verdicts
 from topobounds.topology.spanning import maximum_spanning_forest
 from topobounds.verification import verify, verify_file
 
@@ -23,7 +23,7 @@ def test_progress_is_told():
 
 def test_exchangeable_weights_break_nothing():
     found = verdicts(weights=exchangeable())
-    assert list(found) == [*IDS, "exchangeable"]
+    assert list(found) == GIVEN_IDS
     assert {name for name, verdict in found.items() if verdict.verdict != "holds"} == {"enclosure", "limit"}
     assert found["concentration"].estimate == pytest.approx(
         maximum_spanning_forest(exchangeable()).overlap(), rel=1e-12

@@ -16,6 +16,7 @@ from topobounds._memory import check_memory
 from topobounds._records import Record, html_table
 from topobounds.layers import Conv, Layer, TensorLayer
 from topobounds.theory.compression import Compression, as_layers, compression
+from topobounds.theory.critical_weights import critical_weights_bound
 from topobounds.theory.table1 import Architecture
 
 Progress = Callable[[int, int], None]
@@ -39,6 +40,9 @@ class SharedCompression(Record):
         Of `ratio`, to first order from that of `kept`; None for one trial.
     trials, seed : int or None
         Random kernels drawn, and what draws them again.
+    bound : int or None
+        Fewest critical weights that kernels without zeros can have, proved (`critical_weights_bound`), with the
+        spanning trees of dense layers: so `ratio` is at most ``weights / bound`` for whatever kernels.
     reason : str or None
         Why there is no ratio, or no standard error.
     """
@@ -49,6 +53,7 @@ class SharedCompression(Record):
     standard_error: float | None = None
     trials: int | None = None
     seed: int | None = None
+    bound: int | None = None
     reason: str | None = None
 
 
@@ -111,7 +116,11 @@ def _of_kernels(shared: SharedCompression) -> str:
     if not shared.trials:
         return shared.reason or ""
     kernels = f"{shared.trials} random kernel{'s' if shared.trials > 1 else ''}, seed {shared.seed}"
-    return kernels if shared.standard_error is None else f"standard error {shared.standard_error:.4f}, {kernels}"
+    if shared.standard_error is not None:
+        kernels = f"standard error {shared.standard_error:.4f}, {kernels}"
+    if not shared.bound or shared.weights is None:
+        return kernels
+    return f"{kernels}; whatever the kernel, kept >= {shared.bound:,}, ratio <= {shared.weights / shared.bound:.4f}"
 
 
 def _joined(*remarks: str | None) -> str:
@@ -199,13 +208,20 @@ def _shared_compression(
         if progress:
             progress(trial + 1, trials)
     mean = statistics.fmean(kept.elements())
+    bound = sum(map(_least_critical, layers))
     if not mean:
-        return SharedCompression(weights, 0.0, reason="The layer graph has no edge, so there is nothing to keep.")
+        reason = "The layer graph has no edge, so there is nothing to keep."
+        return SharedCompression(weights, 0.0, bound=bound, reason=reason)
     if trials == 1:
         reason = "One random kernel says nothing about its own error."
-        return SharedCompression(weights, mean, weights / mean, None, trials, seed, reason)
+        return SharedCompression(weights, mean, weights / mean, None, trials, seed, bound, reason)
     error = weights / mean**2 * statistics.stdev(kept.elements()) / math.sqrt(trials)
-    return SharedCompression(weights, mean, weights / mean, error, trials, seed)
+    return SharedCompression(weights, mean, weights / mean, error, trials, seed, bound)
+
+
+def _least_critical(layer: Layer) -> int:
+    """Return the fewest critical weights of any kernel without zeros; of a dense layer, the edges of its tree."""
+    return critical_weights_bound(layer) if isinstance(layer, Conv) else layer.n_critical or 0
 
 
 def _too_large(layers: Sequence[Layer]) -> str | None:

@@ -13,6 +13,7 @@ from topobounds.montecarlo import Estimate, checked_seed, simulate_overlap_of
 from topobounds.supports import Support, cells_at_density, check_neurons, uniform_support
 from topobounds.theory.bounds import BOUNDS, Bound
 from topobounds.theory.counting import exact_expected_overlap_of
+from topobounds.theory.deviation import Deviation, known_deviation
 from topobounds.theory.enclosure import Enclosure, expected_overlap_of
 from topobounds.theory.overlap import overlap_limit_of
 from topobounds.theory.paper import MOST_TERMS, PrintedClaim
@@ -25,6 +26,9 @@ NOT_ASKED = {
 }
 """Why an entry of a report's JSON is null."""
 Row = tuple[str, float | Fraction | str | None, str, str]
+
+NO_DEVIATION = "It takes a simulation of complete layers: at this m, n and k no formula is good."
+_WAYS = {"proved": "counted exactly", "limit": "for large layers", "sampled": "of the simulated layers"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,9 @@ class OverlapReport(Record):
         A certified interval around the expected overlap of the complete layer.
     limit : float
         The overlap of large layers of this shape.
+    deviation : Deviation or None
+        Standard deviation of the overlap of one complete layer: counted exactly, by the limit, or, where neither is
+        good, of the simulated layers; None where these are none, or lie on a support.
     exact : Fraction or None
         The expected overlap of the complete layer, if it was asked for.
     monte_carlo : Estimate or None
@@ -66,6 +73,7 @@ class OverlapReport(Record):
     bounds: dict[str, float | PrintedClaim | None]
     enclosure: Enclosure
     limit: float
+    deviation: Deviation | None
     exact: Fraction | None
     monte_carlo: Estimate | None
 
@@ -85,6 +93,9 @@ class OverlapReport(Record):
         if self.exact is not None:
             rows.append(("exact", self.exact, "proved", f"{_fraction(self.exact)}, for the complete layer."))
         rows.append(("limit", self.limit, "asymptotic", f"Large {'complete ' if whole else ''}layers of this shape."))
+        if self.deviation is not None:
+            remark = f"Standard deviation of one layer's overlap, {_WAYS[self.deviation.status]}.{whole}"
+            rows.append(("deviation", self.deviation.value, self.deviation.status, remark))
         if self.monte_carlo:
             rows.append(("simulated", self.monte_carlo.mean, "sampled", _of_estimate(self.monte_carlo)))
         return tuple(rows)
@@ -103,8 +114,13 @@ class OverlapReport(Record):
         for name, value in super().to_dict().items():
             record |= value if name == "bounds" else {name: value}
         ends = [self.enclosure.lower, self.enclosure.upper]
-        record |= {"eta_tau": float(self.eta_tau), "enclosure": ends}
+        record |= {"eta_tau": float(self.eta_tau), "enclosure": ends, "deviation": self._deviation_as_dict()}
         return record | {f"{name}_reason": None if record[name] is not None else why for name, why in NOT_ASKED.items()}
+
+    def _deviation_as_dict(self) -> dict[str, object]:
+        if self.deviation is None:
+            return {"value": None, "status": None, "reason": NO_DEVIATION}
+        return {"value": self.deviation.value, "status": self.deviation.status}
 
     @property
     def theorem_3_3(self) -> PrintedClaim:
@@ -184,6 +200,7 @@ def overlap_report(
         shape = shape._replace(k=integer("k", k, 0, shape.cells))
         if shape.k > cells:
             raise argument_error("k", f"at most {cells}, the number of cells of the support", k)
+    estimate = _simulated(support, None if k is None else shape.k, trials, seed, progress)
     return OverlapReport(
         m=shape.m,
         n=shape.n,
@@ -195,8 +212,9 @@ def overlap_report(
         bounds={name: _value(bound, shape, density) for name, bound in BOUNDS.items()},
         enclosure=expected_overlap_of(shape),
         limit=overlap_limit_of(shape),
+        deviation=_deviation(shape, estimate),
         exact=exact_expected_overlap_of(shape) if exact else None,
-        monte_carlo=_simulated(support, None if k is None else shape.k, trials, seed, progress),
+        monte_carlo=estimate,
     )
 
 
@@ -207,6 +225,14 @@ def _simulated(
     if not trials:
         return None
     return simulate_overlap_of(support, k, trials=trials, seed=checked_seed(seed), progress=progress)
+
+
+def _deviation(shape: Shape, simulated: Estimate | None) -> Deviation | None:
+    """Return the standard deviation of the complete layer's overlap, of its simulation where there is no formula."""
+    known = known_deviation(*shape)
+    if known is None and simulated is not None and simulated.density == 1 and simulated.trials > 1:
+        return Deviation(simulated.standard_deviation, "sampled")
+    return known
 
 
 def _value(bound: Bound, shape: Shape, density: float | None) -> float | PrintedClaim | None:

@@ -24,6 +24,7 @@ from topobounds.montecarlo import simulate_overlap
 from topobounds.theory._logarithms import UNIT
 from topobounds.theory.deviation import Deviation, known_deviation
 from topobounds.theory.enclosure import Enclosure, expected_overlap
+from topobounds.theory.ties import tie_counts
 from topobounds.topology.moments import weight_moments
 from topobounds.weights import order_keys
 
@@ -170,6 +171,58 @@ def kernel_overlap_null(kernel: MeasuredKernel, k: int | None, sampling: Samplin
         k=k,
         size=(critical.shape, int(np.count_nonzero(kernel.present)), critical.alpha),
     )
+
+
+def overlap_range(weights: ArrayLike, k: int | None = None, *, mask: ArrayLike | None = None) -> Enclosure:
+    """Return the overlaps that one layer can have, in whatever order its tied weights are ranked.
+
+    Weights that tie at the cut make the overlap a matter of the rule that ranks them (here the flat index, so that a
+    transpose may have another overlap). With k0 weights above the k-th largest, k1 at least as large, and R_j the
+    forest edges among the j largest, which is the same under every rule at j = k0 and at j = k1, ::
+
+        max(R_k0, R_k1 - (k1 - k)) <= R_k <= min(R_k1, R_k0 + (k - k0))
+
+    Parameters
+    ----------
+    weights : array_like of shape (m, n)
+        The layer, as in `maximum_spanning_forest`. Zeros are no edges.
+    k : int, optional
+        Weights kept, from 0 to m n; alpha of the layer if left out.
+    mask : array_like of bool, shape (m, n), optional
+        The support: a weight that is False is none.
+
+    Returns
+    -------
+    Enclosure
+        Of R_k / alpha. The upper end is the overlap under some rule; the lower one may be lower than under any. Without
+        a tie at the cut both are the overlap; 1 for a layer of zeros.
+
+    Raises
+    ------
+    ValueError
+        As `maximum_spanning_forest`, or if `k` is out of range.
+
+    Notes
+    -----
+    docs/theory/overlap.md, "Ties".
+
+    Examples
+    --------
+    >>> found = overlap_range([[3.0, 2.0, 2.0], [2.0, 2.0, 1.0]], 4)
+    >>> found.lower, found.upper
+    (0.75, 1.0)
+    """
+    layer = MeasuredLayer.of(weights, mask)
+    alpha = layer.forest.alpha
+    kept = alpha if k is None else integer("k", k, 0, layer.matrix.size)
+    if not 0 < kept < layer.n_weights:
+        overlap = layer.forest.overlap(kept)
+        return Enclosure(overlap, overlap)
+    above, at_least = tie_counts(np.abs(layer.matrix[layer.present].astype(np.float64)), kept)
+    before, after = np.searchsorted(layer.forest.ranks[:alpha], [above, at_least], side="right").tolist()
+    least = max(before, after - (at_least - kept))
+    most = min(after, before + kept - above)
+    return Enclosure(least / alpha, most / alpha)
 
 
 def _of_full_layer(layer: MeasuredLayer, k: int, sampling: Sampling | None) -> OverlapNull:

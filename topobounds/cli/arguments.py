@@ -74,11 +74,41 @@ class Sizes(click.ParamType[Any]):
             raise click.UsageError(str(argument_error(_option(param), rule, value)), ctx) from None
 
 
+class Widths(click.ParamType[Any]):
+    """Widths of layers in a row, as in ``784-300-100-10``."""
+
+    name = "widths"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Return `value` as a tuple of two or more integers."""
+        try:
+            widths = tuple(integer("", int(width), 1, LARGEST) for width in str(value).split("-"))
+        except ValueError:
+            widths = ()
+        if len(widths) < 2:
+            rule = "widths such as 784-300-100-10"
+            raise click.UsageError(str(argument_error(_option(param), rule, value)), ctx)
+        return widths
+
+
 def option_names_in(message: str, params: Sequence[click.Parameter]) -> str:
     """Return an error message with the options' names in place of those of Python's arguments."""
     names = {param.name: param.opts[0] for param in params if isinstance(param, click.Option)}
     arguments = re.compile(r"\bArguments? '\w+'(?: and '\w+')*")
     return arguments.sub(lambda match: re.sub(r"\w+(?=')", lambda name: names.get(name[0], name[0]), match[0]), message)
+
+
+def required(name: str, value: Any, by: str) -> Any:
+    """Return the value of the option of an argument, refused if it is missing where the option `by` was typed."""
+    if value is None:
+        raise click.UsageError(f"{by} needs {spelling(name)}.")
+    return value
+
+
+def refuse_stray(names: Sequence[str], home: str) -> None:
+    """Refuse the options of these arguments, which were typed without the option that they go with."""
+    if names:
+        raise click.UsageError(f"{spelling(names[0])} goes with {home}.")
 
 
 def spelling(name: str) -> str:

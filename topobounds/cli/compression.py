@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from topobounds.cli.arguments import LARGEST, Count, Sizes, spelling
+from topobounds.cli.arguments import LARGEST, Count, Sizes, refuse_stray, required
 from topobounds.cli.output import console_on_stdout, decimals, new_table, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -83,10 +83,10 @@ def _chosen_layers(
     if len(named) != 1:
         given = ", ".join(named) or "none"
         raise click.UsageError(f"Give exactly one of --dense, --recurrent, --conv and --architecture, not {given}.")
-    _refuse_stray([name for name, value in geometry.items() if conv is None and value is not None], "--conv")
-    _refuse_stray(["dataset"] if network is None and dataset is not None else [], "--architecture")
+    refuse_stray([name for name, value in geometry.items() if conv is None and value is not None], "--conv")
+    refuse_stray(["dataset"] if network is None and dataset is not None else [], "--architecture")
     if network is not None:
-        return architecture(network, _required("dataset", dataset, "--architecture"))
+        return architecture(network, required("dataset", dataset, "--architecture"))
     if conv is not None:
         return [_conv(conv, **geometry)]
     return [Dense(*dense) if dense is not None else Recurrent(recurrent)]  # type: ignore[arg-type]
@@ -95,7 +95,7 @@ def _chosen_layers(
 def _conv(channels: tuple[int, int], kernel_size: Any, input_size: Any, **geometry: Any) -> "Conv":
     from topobounds.layers import Conv
 
-    sizes = (_required("kernel_size", kernel_size, "--conv"), _required("input_size", input_size, "--conv"))
+    sizes = (required("kernel_size", kernel_size, "--conv"), required("input_size", input_size, "--conv"))
     others: dict[str, Any] = {name: _plain(size) for name, size in geometry.items() if size is not None}
     return Conv(*channels, *sizes, **others)
 
@@ -103,17 +103,6 @@ def _conv(channels: tuple[int, int], kernel_size: Any, input_size: Any, **geomet
 def _plain(size: tuple[int, ...] | int) -> tuple[int, ...] | int:
     """Return one size as a number, which stands for every dimension."""
     return size[0] if isinstance(size, tuple) and len(size) == 1 else size
-
-
-def _required(name: str, value: Any, by: str) -> Any:
-    if value is None:
-        raise click.UsageError(f"{by} needs {spelling(name)}.")
-    return value
-
-
-def _refuse_stray(names: list[str], home: str) -> None:
-    if names:
-        raise click.UsageError(f"{spelling(names[0])} goes with {home}.")
 
 
 def _print_compression(report: "CompressionReport") -> None:

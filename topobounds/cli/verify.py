@@ -152,12 +152,13 @@ def _check_options(ctx: click.Context) -> None:
 
 
 def _print_verdicts(verdicts: "Sequence[Verdict]") -> None:
+    has_tests = any(verdict.p_value is not None for verdict in verdicts)
     console = console_on_stdout()
     for _, of_tensor in groupby(verdicts, key=lambda verdict: verdict.tensor):
         group = list(of_tensor)
         console.print(_layers(group[0]))
         columns = ("claim", "tested on", "bound", "estimate", "interval", "trials", "verdict")
-        table = new_table(*columns)
+        table = new_table(*columns, *(("z", "p") if has_tests else ()))
         for verdict in group:
             table.add_row(
                 verdict.claim,
@@ -167,6 +168,7 @@ def _print_verdicts(verdicts: "Sequence[Verdict]") -> None:
                 _number_or_interval(verdict.confidence_interval),
                 str(verdict.trials),
                 verdict.verdict,
+                *((decimals(verdict.z, 1), _p_value(verdict.p_value)) if has_tests else ()),
             )
         print_table(console, table)
         for line in _remarks(group):
@@ -207,3 +209,7 @@ def _command(violated: "Sequence[Verdict]") -> str:
 
 def _number_or_interval(value: float | tuple[float, float] | None) -> str:
     return f"[{value[0]:.4f}, {value[1]:.4f}]" if isinstance(value, tuple) else decimals(value)
+
+
+def _p_value(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"

@@ -10,9 +10,13 @@ probability that c given cells are all empty.
 """
 
 import math
+from typing import TYPE_CHECKING
 
-from topobounds._arguments import real
+from topobounds._arguments import integer, real
 from topobounds.layers.shape import Shape, checked_shape
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 def overlap_limit(m: int, n: int, k: int | None = None) -> float:
@@ -61,14 +65,17 @@ def overlap_limit_of(shape: Shape) -> float:
     return min(1.0, (m * x + n * y + k * (1 - x) * (1 - y)) / shape.alpha)
 
 
-def concentration_band(m: int, n: int, k: int | None = None, *, confidence: float = 0.999) -> float:
+def concentration_band(
+    m: int, n: int, k: int | None = None, *, support: "ArrayLike | None" = None, confidence: float = 0.999
+) -> float:
     """Return the half-width t of a band that X_k leaves with at most the probability 1 - confidence, for one layer.
 
     ::
 
         P(|X_k - E X_k| >= t) <= 2 exp(-2 alpha^2 t^2 / v),     v = sum_{i=1}^{k} ((N - k) / (N - i))^2
 
-    One swapped cell changes the rank by at most 1, and the k cells are drawn without replacement. v is replaced by
+    N is m n or, of a layer with zeros or a mask, the number of cells of its support, and alpha that of its forest. One
+    swapped cell changes the rank by at most 1, and the k cells are drawn without replacement. v is replaced by
     ``min(k, (N - k)^2 k / ((N - k - 1/2) (N - 1/2)))``, which is no smaller (1/x^2 is convex).
 
     Parameters
@@ -76,14 +83,16 @@ def concentration_band(m: int, n: int, k: int | None = None, *, confidence: floa
     m, n : int
         Rows and columns, at least 1.
     k : int, optional
-        Largest weights kept, 0 to m n; alpha = m + n - 1 if left out.
+        Largest weights kept, 0 to N; alpha if left out.
+    support : array_like of bool, shape (m, n), optional
+        The cells that carry a weight, among which the weights are exchangeable; all m n if left out.
     confidence : float
         In (0, 1).
 
     Returns
     -------
     float
-        The half-width in units of X_k. 0 for k = 0 and k = m n, where nothing is random.
+        The half-width in units of X_k. 0 for k = 0 and k = N, where nothing is random.
 
     Raises
     ------
@@ -94,10 +103,20 @@ def concentration_band(m: int, n: int, k: int | None = None, *, confidence: floa
     --------
     >>> round(concentration_band(784, 300), 3)
     0.059
+    >>> import numpy as np
+    >>> round(concentration_band(784, 300, support=np.random.default_rng(0).random((784, 300)) < 0.01), 3)
+    0.045
     """
-    m, n, k = checked_shape(m, n, k)
+    if support is None:
+        shape = checked_shape(m, n, k)
+        cells, alpha, k = m * n, shape.alpha, shape.k
+    else:
+        from topobounds.theory.supports import support_size  # noqa: PLC0415 (loads scipy)
+
+        cells, alpha = support_size(support, (m, n))
+        k = alpha if k is None else integer("k", k, 0, cells)
     confidence = real("confidence", confidence, "a number in (0, 1)", math.ulp(0.0), math.nextafter(1.0, 0.0))
-    return math.sqrt(spread(m * n, k) / 2 * math.log(2 / (1 - confidence))) / (m + n - 1)
+    return math.sqrt(spread(cells, k) / 2 * math.log(2 / (1 - confidence))) / alpha
 
 
 def spread(cells: int, k: int) -> float:

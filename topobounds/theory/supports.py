@@ -104,6 +104,25 @@ def any_support_bound(n_weights: int, alpha: int, k: int | None = None) -> float
     return min(1.0, max(k * alpha / n_weights, spread_out) / alpha)
 
 
+def support_size(support: ArrayLike, shape: tuple[int, int]) -> tuple[int, int]:
+    """Return the cells of a support and the edges of its maximum spanning forest.
+
+    Raises
+    ------
+    ValueError
+        If the support is no matrix of this shape or is empty.
+
+    Examples
+    --------
+    >>> support_size([[1, 1, 0], [0, 0, 1]], (2, 3))
+    (3, 3)
+    """
+    cells = _matrix(support)
+    if cells.shape != shape:
+        raise argument_error("support", f"a matrix of shape {shape}", cells.shape)
+    return int(np.count_nonzero(cells)), sum(shape) - _n_components(cells)
+
+
 def _matrix(support: ArrayLike) -> NDArray[np.bool_]:
     cells = np.asarray(support)
     if cells.ndim != 2:

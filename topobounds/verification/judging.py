@@ -5,11 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from topobounds._arguments import as_written
 from topobounds._records import Record
+from topobounds.verification.permutation import PermutationTest
 from topobounds.verification.sequential import MeanInterval, share_interval
 
 Interval = tuple[float, float]
 Progress = Callable[[int, int, str], object]
+TOO_LARGE = "One matrix of this size is more than the default budget; ask for --trials."
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,9 @@ class Verdict(Record):
         Where given weights come from.
     witness : dict or None
         Of a violation: the arguments of the call that shows it again.
+    z, p_value : float or None
+        Of a claim that is a test by permutation: the distance of `estimate` from the mean of the shuffles in standard
+        deviations of theirs, and the two-sided p-value.
     """
 
     claim: str
@@ -76,6 +82,8 @@ class Verdict(Record):
     file: str | None = None
     tensor: str | None = None
     witness: dict[str, Any] | None = None
+    z: float | None = None
+    p_value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,11 @@ class Terms:
     confidence: float
     tolerance: float
     progress: Progress | None
+
+    @property
+    def error(self) -> float:
+        """The probability of a wrong verdict that is allowed: 0.1 for a confidence of 0.9, to the last digit."""
+        return float(1 - as_written(self.confidence))
 
     def advance(self, done: int, budget: int, claim: str) -> None:
         """Report the samples done of a claim."""
@@ -104,6 +117,8 @@ class Outcome:
     trials: int
     verdict: str
     reason: str
+    z: float | None = None
+    p_value: float | None = None
 
 
 def decide(bound: Interval, interval: Interval, tolerance: float = 0.0) -> str:
@@ -143,11 +158,32 @@ def outcome_of_mean(bound: Interval, interval: MeanInterval, verdict: str, terms
     return Outcome(bound, seen.mean, interval.standard_error, interval.ends, seen.count, verdict, reason)
 
 
+def outcome_of_permutations(test: PermutationTest, remark: str, terms: Terms) -> Outcome:
+    """Return the outcome of a comparison with shuffles: a violation where the p-value is as small as it takes.
+
+    Where no shuffle is as extreme as the matrix, and they are too few for so small a p-value, nothing is decided.
+    """
+    error = terms.error
+    x = test.observed / test.alpha
+    reason = f"X = {x:.4f}; the mean over {test.shuffles} shuffles is {test.mean:.4f}"
+    if test.z is not None:
+        reason += f", {test.z:+.1f} standard deviations away"
+    reason += f" (p = {test.p_value:.2g}).{remark}"
+    if test.p_value <= error:
+        verdict = "violated"
+    elif test.as_extreme:
+        verdict = "holds"
+    else:
+        verdict = "undecided"
+        reason += f" No p-value of {error:.2g} is had from fewer than {math.ceil(2 / error) - 1} shuffles."
+    return Outcome(test.accepted(error), x, None, (x, x), test.shuffles, verdict, reason, test.z, test.p_value)
+
+
 def outcome_of_matrices(trials: int, failed: bool, terms: Terms) -> Outcome:
     """Return the outcome of a claim about every matrix; if it failed, then at the last one."""
     always = (1.0, 1.0)
     if not trials:
-        return not_tested("One matrix of this size is more than the default budget; ask for --trials.", always)
+        return not_tested(TOO_LARGE, always)
     interval = share_interval(trials, failed=failed, confidence=terms.confidence)
     share = (trials - failed) / trials
     error = math.sqrt(share * (1 - share) / trials)

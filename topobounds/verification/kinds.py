@@ -5,19 +5,24 @@ A kind says which layers it fits, what is drawn, how one given matrix is judged,
 
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from topobounds.pruning import magnitude_mask
+from topobounds.chance.orders import sample_supports
+from topobounds.montecarlo import retained_counts
 from topobounds.theory.enclosure import expected_overlap_of
 from topobounds.theory.overlap import spread
+from topobounds.theory.persistence import expected_persistence, persistence_range, persistences, sufficient_rank
 from topobounds.verification import draws
 from topobounds.verification.draws import Matrix, Setting
 from topobounds.verification.judging import (
+    TOO_LARGE,
     Interval,
     Outcome,
     Terms,
@@ -25,7 +30,9 @@ from topobounds.verification.judging import (
     not_tested,
     outcome_of_matrices,
     outcome_of_mean,
+    outcome_of_permutations,
 )
+from topobounds.verification.permutation import PermutationTest
 from topobounds.verification.sequential import Batch, MeanInterval
 from topobounds.verification.subject import Subject, count_components
 
@@ -35,8 +42,11 @@ if TYPE_CHECKING:
 TAIL = 0.1  # probability of the band whose outliers are counted
 TRIES = 200  # matrices among which a sample on the wrong side of a bound is looked for
 MATRIX_CELLS = 1_000_000  # of all matrices that a claim about every matrix is tested on by default,
-GUDHI_CELLS = 500_000  # and where gudhi goes through them too
+GUDHI_CELLS = 500_000  # and where gudhi goes through them too, or many masks of them are compared
 MOST_MATRICES = 100
+MOST_PLACED, PLACED_CELLS = 100_000, 80_000_000  # times that values are placed by default, and cells drawn for it
+SAME = 1e-9  # relative difference below which two neural persistences are one
+ENOUGH_AS_EXTREME = 20  # shuffles as extreme as a matrix, after which no more are drawn
 
 
 def enclosure(setting: Setting) -> Interval:
@@ -204,17 +214,14 @@ class MeasuredOverlap:
         tied = self.subject.has_tie_at(self.k)
         return f" The weights ranked {self.k} and {self.k + 1} tie." if tied else ""
 
+    @cached_property
+    def tie_counts(self) -> tuple[int, int]:
+        """Weights above the k-th largest, and weights at least as large."""
+        return self.subject.tie_counts(self.k)
+
     def band(self, error: float) -> float:
         """Return how far X_k is from its mean at most, but with the probability `error`."""
         return band(self.cells, self.k, self.alpha, error)
-
-    def tied_band(self, error: float) -> float:
-        """Return the band where a tie decides which weights are the k largest, so that they are no random subset.
-
-        What decides it are the cells of all weights not below the k-th, and a swap of two cells changes X by at
-        most 1 / alpha: McDiarmid's inequality for permutations, v = their number.
-        """
-        return math.sqrt(self.subject.n_at_least(self.k) / 2 * math.log(2 / error)) / self.alpha
 
 
 class Overlaps(Kind):
@@ -418,52 +425,175 @@ class Shuffles(SupportOverlaps):
         return None if setting.distribution == "given" else "it is about a given matrix."
 
     def judge(self, claim: "Claim", overlap: MeasuredOverlap, terms: Terms) -> Outcome:
-        """Compare X with the mean over shuffles: half the error for the mean, half for the band around it."""
-        error = (1 - terms.confidence) / 2
-        x = overlap.value
-        t = overlap.tied_band(error) if overlap.tie else overlap.band(error)
-        mean = MeanInterval(1 - error)
-        verdict = "undecided"
-        setting = overlap.setting if overlap.tie else _orders_of(overlap.setting)
-        budget = setting.budget(terms.trials)
-        for batch in _tied_shuffles(overlap, budget) if overlap.tie else SUPPORT.draw(setting, budget):
-            mean.add(batch)
-            terms.advance(mean.seen.count, budget, claim.id)
-            is_last = mean.seen.count == budget
-            verdict = _within_band(x, mean.ends, t, terms.tolerance if is_last else 0.0)
-            if verdict != "undecided":
+        """Compare X with shuffles by a permutation test."""
+        test = PermutationTest(overlap.subject.retained(overlap.k), overlap.alpha)
+        budget = _shuffles(overlap) if terms.trials is None else terms.trials
+        for numbers in draws.batches_of_numbers(budget):
+            test.counts.update(_retained_by_shuffles(overlap, numbers))
+            terms.advance(test.shuffles, budget, claim.id)
+            # Ending early can only spare a matrix: a violation is told by all the shuffles alone.
+            if test.as_extreme >= ENOUGH_AS_EXTREME and test.p_value > terms.error:
                 break
-        seen = mean.seen
-        low, high = mean.ends
-        deviation = math.sqrt(seen.squares / (seen.count - 1)) if seen.count > 1 else 0.0
-        away = f", {(x - seen.mean) / deviation:+.1f} standard deviations away" if deviation else ""
-        reason = f"X = {x:.4f}; the mean over {seen.count} shuffles is {seen.mean:.4f}{away}.{overlap.tie}"
-        return Outcome(_clipped(low - t, high + t), x, None, (x, x), seen.count, verdict, reason)
+        return outcome_of_permutations(test, overlap.tie, terms)
 
     def example(self, claim: "Claim", setting: Setting, trials: int) -> dict[str, Any]:
         """Return nothing: the matrix itself is the example."""
         return {}
 
 
-def _orders_of(setting: Setting) -> Setting:
-    """Return the setting that draws orders of the cells only: for distinct weights a shuffle is nothing else."""
-    orders = replace(setting, weights=None, distribution="none")
-    return orders if setting.mask is not None else replace(orders, density=1.0, support="uniform")
+class NetworkOverlaps(Overlaps):
+    """R_k / alpha of a network of widths m, n, m, n, whose weights are ranked together, at k = alpha."""
+
+    name = "network"
+
+    def misfit(self, setting: Setting) -> str | None:
+        """Refuse given weights, which make one layer, and networks that are too large to list."""
+        if setting.weights is not None:
+            return "it is about networks of three layers."
+        cells = 3 * setting.m * setting.n
+        return f"networks of {cells} weights are too large for it." if cells > draws.CELLS else None
+
+    def adapt(self, setting: Setting) -> Setting:
+        """Take complete layers."""
+        return replace(setting, density=1.0, support="uniform")
+
+    def source(self, setting: Setting) -> Overlaps:
+        """Return this kind: no other one draws networks."""
+        return self
+
+    def k_of_every_sample(self, setting: Setting) -> int | None:
+        """Return alpha of the network."""
+        return 2 * setting.alpha + 1
+
+    def draw(self, setting: Setting, budget: int) -> Iterator[Batch]:
+        """Yield batches of R_k / alpha: the network's graph joins its two groups of inputs to its two of outputs."""
+        present = np.ones((2 * setting.m, 2 * setting.n), np.bool_)
+        present[: setting.m, setting.n :] = False  # the first group feeds the second alone
+        network = replace(setting, m=2 * setting.m, n=2 * setting.n, support="mask", distribution="none", mask=present)
+        return draws.overlaps(network, self.name, budget, k=None, alpha_of="support")
+
+    def overlap(self, matrix: Matrix, setting: Setting) -> float | None:
+        """Return None: a matrix is one layer only."""
+        return None
+
+    def example(self, claim: "Claim", setting: Setting, trials: int) -> dict[str, Any]:
+        """Return nothing: no single matrix is a network."""
+        return {}
 
 
-def _tied_shuffles(overlap: MeasuredOverlap, budget: int) -> Iterator[Batch]:
-    """Yield batches of overlaps of shuffles where a tie decides which weights are the k largest.
+# -- claims about the mean of neural persistence -----------------------------------------------------------------------
 
-    The support stays, and with it alpha; R_k = m + n - kappa(F_k), so that no forest is needed.
-    """
+
+class PlacedValues(Kind):
+    """NP^2 of fixed values at random cells of the complete layer: 0 for the least they can have, 1 for the most."""
+
+    name = "values"
+
+    def misfit(self, setting: Setting) -> str | None:
+        """Refuse matrices with zeros."""
+        return "it has zeros." if setting.weights is not None and setting.density < 1 else None
+
+    def adapt(self, setting: Setting) -> Setting:
+        """Take the complete layer."""
+        return replace(setting, density=1.0, support="uniform")
+
+    def stream(self, claim: "Claim", setting: Setting) -> str:
+        """Return the name of the kind."""
+        return self.name
+
+    def k_of_every_sample(self, setting: Setting) -> int | None:
+        """Return None: no number of largest weights plays a part."""
+        return None
+
+    def test_samples(self, claims: "Sequence[Claim]", setting: Setting, terms: Terms) -> dict[str, Outcome]:
+        """Test each claim on the values of one matrix."""
+        if terms.trials is None and setting.m * setting.n > draws.CELLS:
+            return {claim.id: not_tested(TOO_LARGE) for claim in claims}
+        if setting.distribution == "none":
+            # Values that fall off within a few alpha: of uniform ones the few late forest edges would be all of NP.
+            matrix = np.exp(-np.arange(setting.m * setting.n) / setting.alpha).reshape(setting.m, setting.n)
+        else:
+            matrix = draws.draw_matrix(setting, setting.stream(self.name))
+        return {claim.id: self._test_values(claim, matrix, setting, terms) for claim in claims}
+
+    def test_subject(self, claim: "Claim", subject: Subject, setting: Setting, terms: Terms) -> Outcome:
+        """Test a claim on the values of a given matrix."""
+        if terms.trials is None and subject.weights.size > draws.CELLS:
+            return not_tested(TOO_LARGE)
+        return self._test_values(claim, subject.weights, setting, terms)
+
+    def _test_values(self, claim: "Claim", matrix: Matrix, setting: Setting, terms: Terms) -> Outcome:
+        m, n = matrix.shape
+        magnitudes = np.sort(np.abs(matrix).ravel().astype(np.float64))[::-1]
+        possible = persistence_range(m, n, magnitudes)
+        expected = expected_persistence(m, n, magnitudes)
+        if possible.upper <= possible.lower * (1 + SAME):
+            return not_tested("Every order of these values has the same neural persistence.")
+
+        def placed(persistence: float) -> float:
+            return min(1.0, max(0.0, (persistence - possible.lower) / possible.width))
+
+        bound = placed(expected.lower), placed(expected.upper)
+        budget = terms.trials or max(1, min(MOST_PLACED, PLACED_CELLS // sufficient_rank(m, n)))
+        interval = MeanInterval(terms.confidence)
+        for batch in self._draw(magnitudes, (m, n), setting, budget):
+            interval.add(Batch.of([placed(persistence) for persistence in batch]))
+            terms.advance(interval.seen.count, budget, claim.id)
+            if decide(bound, interval.ends) != "undecided":
+                break
+        slack = terms.tolerance if interval.seen.count == budget else 0.0
+        return outcome_of_mean(bound, interval, decide(bound, interval.ends, slack), terms)
+
+    def _draw(
+        self, magnitudes: NDArray[np.float64], shape: tuple[int, int], setting: Setting, budget: int
+    ) -> Iterator[NDArray[np.float64]]:
+        """Yield batches of NP^2."""
+        by_rank = persistences(magnitudes, 2)
+
+        def persistence(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+            return np.asarray(by_rank[ranks - 1].sum(axis=1))
+
+        every = np.ones(shape, np.bool_)
+        for numbers in draws.batches_of_numbers(budget):
+            seed = int(setting.stream(self.name, numbers.start).integers(1 << 63))
+            yield sample_supports(every, sum(shape) - 1, persistence, len(numbers), seed).values
+
+
+def _shuffles(overlap: MeasuredOverlap) -> int:
+    """Return how many shuffles to draw at most: what takes a few seconds."""
+    budget = replace(overlap.setting, distribution="none").budget(None)
+    if not overlap.tie:
+        return budget
+    return max(1, min(draws.USUAL, draws.CELLS // overlap.tie_counts[1]))
+
+
+def _retained_by_shuffles(overlap: MeasuredOverlap, numbers: range) -> Counter[int]:
+    """Return how many shuffles of the weights on their support have so many forest edges among the k largest."""
     setting = overlap.setting
-    for numbers in draws.batches_of_numbers(budget):
-        retained = []
-        for number in numbers:
-            matrix = draws.draw_matrix(setting, setting.stream(SUPPORT.name, number))
-            largest = np.flatnonzero(magnitude_mask(matrix, overlap.k))
-            retained.append(sum(matrix.shape) - count_components(largest, matrix.shape))
-        yield Batch.of([rank / overlap.alpha for rank in retained])
+    if overlap.tie:
+        return Counter(_retained_by_tied_shuffle(overlap, setting.stream(SUPPORT.name, number)) for number in numbers)
+    return retained_counts(
+        setting.m,
+        setting.n,
+        overlap.k,
+        support="uniform" if setting.mask is None else setting.mask,
+        trials=len(numbers),
+        seed=int(setting.stream(SUPPORT.name, numbers.start).integers(1 << 63)),
+    )
+
+
+def _retained_by_tied_shuffle(overlap: MeasuredOverlap, rng: np.random.Generator) -> int:
+    """Return |forest ∩ top-k| of one shuffle where a tie decides which weights are the k largest.
+
+    The support stays. The cells of the weights above the k-th are a random subset of it, and so are those that tie with
+    it, of which the first by index count: R_k = m + n - kappa(F_k), so that no forest is needed.
+    """
+    weights = overlap.subject.weights
+    support = np.flatnonzero(weights)
+    above, at_least = overlap.tie_counts
+    drawn = support[rng.choice(support.size, at_least, replace=False)]
+    tied = np.sort(drawn[above:])[: overlap.k - above]
+    return sum(weights.shape) - count_components(np.concatenate([drawn[:above], tied]), weights.shape)
 
 
 def _outcome_of_one(bound: Interval, interval: Interval, overlap: MeasuredOverlap, t: float, terms: Terms) -> Outcome:
@@ -472,14 +602,6 @@ def _outcome_of_one(bound: Interval, interval: Interval, overlap: MeasuredOverla
     reason += f"with confidence {terms.confidence:g}.{overlap.tie}"
     verdict = decide(bound, interval, terms.tolerance)
     return Outcome(bound, overlap.value, None, interval, 1, verdict, reason)
-
-
-def _within_band(x: float, mean: Interval, t: float, tolerance: float) -> str:
-    """Return the verdict on "x is within t of the mean" if the mean lies in an interval."""
-    low, high = mean
-    if not low - t <= x <= high + t:
-        return "violated"
-    return "holds" if high - t - tolerance <= x <= low + t + tolerance else "undecided"
 
 
 def _clipped(low: float, high: float) -> Interval:
@@ -491,5 +613,8 @@ SUPPORT = SupportOverlaps()
 CONNECTED = ConnectedOverlaps()
 OUTLIERS = Outliers()
 SHUFFLES = Shuffles()
+NETWORK = NetworkOverlaps()
+VALUES = PlacedValues()
 MATRIX = EveryMatrix()
 GUDHI_MATRIX = EveryMatrix(GUDHI_CELLS, GUDHI_CELLS)
+COMPARED_MATRIX = EveryMatrix(GUDHI_CELLS, GUDHI_CELLS)

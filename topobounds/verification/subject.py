@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from topobounds.theory.ties import tie_counts
 from topobounds.topology.persistence import PersistenceDiagram, diagram_of_forest
 from topobounds.topology.spanning import SpanningForest, Zeros, maximum_spanning_forest
 from topobounds.verification.draws import Matrix
@@ -68,14 +69,13 @@ class Subject:
         """Return the number of forest edges among the k largest weights."""
         return int(np.searchsorted(self.forest.ranks, k, side="right"))
 
-    def n_at_least(self, k: int) -> int:
-        """Return the number of weights not below the k-th largest: more than k where the next one ties with it."""
-        least = np.partition(self._magnitudes, self.n_weights - k)[self.n_weights - k]
-        return int(np.count_nonzero(self._magnitudes >= least))
+    def tie_counts(self, k: int) -> tuple[int, int]:
+        """Return how many weights are above the k-th largest, and how many at least as large; k from 1."""
+        return tie_counts(self._magnitudes, k)
 
     def has_tie_at(self, k: int) -> bool:
         """Whether a tie decides which weights are the k largest."""
-        return 0 < k < self.n_weights and self.n_at_least(k) > k
+        return 0 < k < self.n_weights and self.tie_counts(k)[1] > k
 
     @cached_property
     def _magnitudes(self) -> NDArray[np.float64]:

@@ -137,6 +137,16 @@ def verify_file(
         If the file cannot be read or holds no matrix.
     ValueError
         As `verify`; or if nothing can be tested on any of the matrices, in which case the message names the first.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/layer.npy", np.random.default_rng(0).standard_normal((60, 50)))
+    ...     found = verify_file(f"{folder}/layer.npy", claims=["exchangeable"], seed=1)
+    >>> [(verdict.claim, verdict.verdict) for verdict in found]
+    [('exchangeable', 'holds')]
     """
     seed = _seed(seed)
     terms = _terms(trials, confidence, tolerance, progress)

@@ -58,6 +58,11 @@ def write_witnesses(path: str | os.PathLike[str], verdicts: Sequence[Verdict], w
         If `path` names no file, or `weights` are missing.
     OSError
         If the file cannot be written; the message names it.
+
+    Examples
+    --------
+    >>> write_witnesses("nothing.json", verify(12, 9, claims=["star_bound"], seed=1))
+    0
     """
     violated = [verdict for verdict in verdicts if verdict.witness is not None]
     if violated:
@@ -100,6 +105,15 @@ def replay(path: str | os.PathLike[str], progress: Progress | None = None) -> li
         was.
     OSError
         If one of these files cannot be read; the message names it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> violated = verify(60, 50, density=0.1, claims=["corollary_3_4"], seed=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     n_written = write_witnesses(f"{folder}/witness.json", violated)
+    ...     replay(f"{folder}/witness.json") == violated
+    True
     """
     with _reading(path):
         content = read_regular(path)
