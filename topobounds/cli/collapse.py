@@ -6,7 +6,7 @@ import click
 
 from topobounds._arguments import argument_error
 from topobounds.cli.arguments import Density, Widths, refuse_stray, required
-from topobounds.cli.output import console_on_stdout, decimals, print_json, print_table
+from topobounds.cli.output import console_on_stdout, decimals, new_table, print_json, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,24 +88,17 @@ _KEYS = ("name", "weights", "kept", "density", "reached", "effective")
 
 
 def _print_collapse(pruned: "GlobalPruning") -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     console = console_on_stdout()
     weights = sum(layer.weights for layer in pruned.layers)
     console.print(
-        Text(
-            f"Weights drawn by the law {pruned.law}: global pruning collapses the network below the density "
-            f"{pruned.collapse_density:.4g}."
-        )
+        f"Weights drawn by the law {pruned.law}: global pruning collapses the network below the density "
+        f"{pruned.collapse_density:.4g}."
     )
     console.print(
-        Text(
-            f"At the density {pruned.density:.4g}, {pruned.kept:,} of {weights:,} weights, it keeps "
-            f"{decimals(pruned.overlap)} of its maximum spanning forest ({pruned.status})."
-        )
+        f"At the density {pruned.density:.4g}, {pruned.kept:,} of {weights:,} weights, it keeps "
+        f"{decimals(pruned.overlap)} of its maximum spanning forest ({pruned.status})."
     )
-    table = Table("layer", *_KEYS[1:], box=None, pad_edge=False, header_style="bold")
+    table = new_table("layer", *_KEYS[1:])
     for layer in pruned.layers:
         counts = f"{layer.weights:,}", f"{layer.kept:,.1f}", f"{layer.density:.4g}"
         table.add_row(layer.name, *counts, f"{layer.reached:,.1f}", f"{layer.effective:,.1f}")
