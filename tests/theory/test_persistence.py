@@ -11,6 +11,7 @@ import pytest
 from tests.theory.random_orders import all_cells, forest_rank_law, mean, persistence_sums
 from topobounds import maximum_spanning_forest
 from topobounds.theory import persistence
+from topobounds.theory import ranks as expected_ranks
 from topobounds.theory.bounds import minimum_overlap
 from topobounds.theory.counting import exact_expected_overlap, exact_expected_ranks
 from topobounds.theory.enclosure import expected_overlap
@@ -18,7 +19,6 @@ from topobounds.theory.persistence import (
     expected_persistence,
     extreme_ranks,
     forest_edge_probabilities,
-    missing_edges,
     persistence_deviation,
     persistence_range,
     persistence_sum,
@@ -26,6 +26,7 @@ from topobounds.theory.persistence import (
     untrained_persistence,
     untrained_persistence_limit,
 )
+from topobounds.theory.ranks import DEEPEST, missing_edges
 
 SHAPES = [(1, 1), (1, 4), (2, 2), (2, 3), (3, 2), (2, 4), (3, 3)]
 ORDERS = [1, 2, 3, 0.5]
@@ -47,7 +48,8 @@ def law(m, n):
 @pytest.fixture
 def by_enclosure(monkeypatch):
     """Let nothing be counted exactly."""
-    monkeypatch.setattr(persistence, "EXACT_STEPS", -1)
+    for module in (persistence, expected_ranks):
+        monkeypatch.setattr(module, "EXACT_STEPS", -1)
     missing_edges.cache_clear()
     yield
     missing_edges.cache_clear()
@@ -133,7 +135,7 @@ def test_the_enclosure_contains_what_is_counted(m, n, by_enclosure):
     ranks = exact_expected_ranks(m, n)
     missing = missing_edges(m, n)
     last = missing.lower.size - 1
-    assert last == min(m * n, math.ceil(max(m, n) * (math.log(max(m, n)) + persistence.DEEPEST)))
+    assert last == min(m * n, math.ceil(max(m, n) * (math.log(max(m, n)) + DEEPEST)))
     for k in range(last + 1):
         assert missing.lower[k] <= m + n - 1 - ranks[k] <= missing.upper[k]
     values = np.abs(np.random.default_rng(m).standard_normal(m * n))

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from topobounds._arguments import argument_error, as_written, integer, is_integer, real
 from topobounds._records import Record
 from topobounds.theory.enclosure import MAX_CELLS, Enclosure, expected_overlap
-from topobounds.theory.ranks import expected_ranks
+from topobounds.theory.ranks import missing_edges
 from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
 from topobounds.weights import mask_matrix, weight_matrix
 
@@ -190,12 +190,12 @@ def _expectations(sizes: FloatArray, k: int) -> tuple[Enclosure, Enclosure, floa
 def _steps(sizes: FloatArray) -> Iterator[tuple[FloatArray, FloatArray, FloatArray, FloatArray]]:
     """Yield, some at a time, the ranks j, the drops v_j^2 - v_{j+1}^2, and bounds on rho_j."""
     m, n = sizes.shape
-    ranks = expected_ranks(m, n)
+    missing = missing_edges(m, n)
     falling = np.append(np.sort(sizes, axis=None)[::-1], 0.0)
     for start in range(0, m * n, _CHUNK):
         v = falling[start : start + _CHUNK + 1]
-        js = np.arange(start + 1, start + v.size, dtype=float)
-        yield (js, (v[:-1] - v[1:]) * (v[:-1] + v[1:]), *ranks.at(js))
+        js = np.arange(start + 1, start + v.size)
+        yield (js.astype(np.float64), (v[:-1] - v[1:]) * (v[:-1] + v[1:]), *missing.ranks_at(js))
 
 
 def _jensen_gaps(js: FloatArray, cells: int, extra: int, least: FloatArray, most: FloatArray) -> FloatArray:

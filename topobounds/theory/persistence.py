@@ -11,7 +11,6 @@ Proofs are in docs/theory/persistence_null.md.
 
 import itertools
 import math
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
@@ -19,19 +18,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, integer, real
-from topobounds.layers.shape import Shape, checked_shape
-from topobounds.supports import check_neurons
-from topobounds.theory._logarithms import UNIT
+from topobounds.layers.shape import checked_shape
 from topobounds.theory.counting import counting_steps, exact_expected_ranks
 from topobounds.theory.deviation import LEAST_RANK, LEAST_SIDE, retention_covariance
-from topobounds.theory.enclosure import Enclosure, RetentionCurve, expected_retention_of
+from topobounds.theory.enclosure import Enclosure
+from topobounds.theory.ranks import EXACT_STEPS, missing_edges, outwards, rank_at_depth
 
 FloatArray = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-EXACT_STEPS = 5 * 10**6  # of exact counting at all ranks: about two seconds
 DEPTH = 10  # ranks up to M (ln M + DEPTH), M the longer side, leave about e^-DEPTH forest edges
-DEEPEST = 20
 LARGEST_ORDER = 1000
 HALF_ULP = 2.0**-53
 UNDERFLOW = 2.0**-1000  # more than what a product of numbers in [0, 1] loses to underflow
@@ -173,7 +169,7 @@ def untrained_persistence(m: int, n: int, *, p: int = 2) -> Enclosure:
     p = integer("p", p, 1, LARGEST_ORDER)
     cells = m * n
     if counting_steps(m, n, cells) <= EXACT_STEPS and min(m, n) > 1:
-        return _outwards(_exact_untrained_persistence(m, n, p))
+        return outwards(_exact_untrained_persistence(m, n, p))
     missing = missing_edges(m, n)
     ranks = np.arange(1.0, missing.lower.size)
     moments = np.ones(ranks.size)  # of 1 - v_j / v_1
@@ -390,104 +386,7 @@ def sufficient_rank(m: int, n: int) -> int:
     >>> sufficient_rank(784, 300), sufficient_rank(3, 3)
     (13065, 9)
     """
-    return _rank_at_depth(m, n, DEPTH)
-
-
-@dataclass(frozen=True, eq=False)
-class MissingEdges:
-    """Bounds on ``alpha - E[R_k]``, the expected forest edges that are not among the k largest weights.
-
-    Attributes
-    ----------
-    alpha : int
-        Edges of the forest.
-    lower, upper : ndarray of float64
-        Entry k is about the k largest weights, k = 0, 1, ...; beyond the last entry it falls on, to 0 at all weights.
-    """
-
-    alpha: int
-    lower: FloatArray
-    upper: FloatArray
-
-    def until(self, cells: int, used: int) -> tuple[FloatArray, FloatArray]:
-        """Return bounds on ``E[R_cells] - E[R_k]`` for k = 1, ..., `used`."""
-        place = min(cells, self.lower.size - 1)
-        end_lower = float(self.lower[place]) if place == cells else 0.0
-        end_upper = float(self.upper[place])
-        ks = slice(1, used + 1)
-        return np.maximum(0.0, self.lower[ks] - end_upper), np.maximum(0.0, self.upper[ks] - end_lower)
-
-    def on_every_support(self, cells: int, size: int, used: int) -> tuple[FloatArray, FloatArray]:
-        """Return bounds for k = 1, ..., `used` that hold for each connected support of `cells` of `size` cells."""
-        ks = np.arange(1, used + 1)
-        shift = ks * ((size - cells) / (cells + 1)) * (1 + UNIT)
-        upper = self.upper[1 : used + 1] + shift
-        if cells < size:
-            upper = np.minimum.accumulate(upper)
-        return np.maximum(0.0, self.lower[1 : used + 1] - shift), upper
-
-
-@lru_cache(maxsize=32)
-def missing_edges(m: int, n: int) -> MissingEdges:
-    """Return bounds on the expected forest edges not among the k largest weights, for k up to M (ln M + 20).
-
-    Exact, rounded outwards, where all ranks can be counted; else from `expected_retention` at about a hundred ranks
-    and the concavity of E[R_k] in k: docs/theory/persistence_null.md, "The certified interval". Kept for the last
-    32 shapes, since the first call takes up to some seconds.
-
-    Raises
-    ------
-    ValueError
-        If m + n is beyond 2^24.
-    """
-    alpha = m + n - 1
-    check_neurons(m, n)
-    last = _rank_at_depth(m, n, DEEPEST)
-    if min(m, n) == 1:
-        lower = upper = np.arange(alpha, -1.0, -1.0)[: last + 1]
-    elif counting_steps(m, n, m * n) <= EXACT_STEPS:
-        bounds = [_outwards(alpha - rank) for rank in exact_expected_ranks(m, n, last)]
-        lower = np.array([bound.lower for bound in bounds])
-        upper = np.array([bound.upper for bound in bounds])
-    else:
-        curve = expected_retention_of(Shape(m, n, m + n - 1), _ranks_to_enclose(m, n, last))
-        lower, upper = _between(curve, alpha, last)
-    for ends in (lower, upper):
-        ends.setflags(write=False)
-    return MissingEdges(alpha, lower, upper)
-
-
-def _between(curve: RetentionCurve, alpha: int, last: int) -> tuple[FloatArray, FloatArray]:
-    """Return bounds on alpha - E[R_k] for k = 0, ..., `last` from those at some ranks, E[R_k] being concave."""
-    ks = np.array([0, *curve.ks], np.float64)
-    lower = np.array([0.0, *curve.lower]) * alpha
-    upper = np.array([0.0, *curve.upper]) * alpha
-    gaps = np.diff(ks)
-    # The largest slope of E[R_k] to the right of each rank, and the least to its left, that the bounds allow.
-    ahead = np.append(1.0, np.minimum(1.0, (upper[1:] - lower[:-1]) / gaps))
-    behind = np.append(np.maximum(0.0, (lower[1:] - upper[:-1]) / gaps), 0.0)
-    k = np.arange(last + 1.0)
-    at = np.clip(np.searchsorted(ks, k, side="right") - 1, 0, ks.size - 2)
-    from_left = upper[at] + ahead[at] * (k - ks[at])
-    from_right = upper[at + 1] - behind[at + 1] * (ks[at + 1] - k)
-    rank_above = np.minimum(np.minimum(from_left, from_right), np.minimum(k, alpha))
-    rank_below = np.interp(k, ks, lower)
-    slack = 2 * UNIT * alpha  # a few roundings of numbers up to alpha
-    return np.maximum(0.0, alpha - rank_above - slack), np.minimum(alpha, alpha - rank_below + slack)
-
-
-def _ranks_to_enclose(m: int, n: int, last: int) -> list[int]:
-    """Return the ranks to enclose: dense above criticality, sqrt(m n), where E[R_k] bends and enclosing is cheap."""
-    critical = math.sqrt(m * n)
-    bend = np.linspace(1.0, 2.2, 12) * critical
-    beyond = np.geomspace(2.2 * critical, max(last, 2.3 * critical), 110)
-    ranks = np.concatenate([[3, 0.3 * critical, 0.8 * critical], bend, beyond[1:], [last]])
-    return sorted({int(k) for k in ranks if 1 <= k <= last})
-
-
-def _rank_at_depth(m: int, n: int, depth: int) -> int:
-    longer = max(m, n)
-    return min(m * n, math.ceil(longer * (math.log(longer) + depth)))
+    return rank_at_depth(m, n, DEPTH)
 
 
 @lru_cache(maxsize=8)
@@ -539,11 +438,3 @@ def _sum_error(terms: int) -> float:
 def _persistence_error(p: float) -> float:
     """Return the relative error of `persistences`: two roundings, raised to the power, and that of the power."""
     return (2 * p + 16) * HALF_ULP * 2
-
-
-def _outwards(value: Fraction) -> Enclosure:
-    """Return the floats around a non-negative value."""
-    nearest = float(value)
-    lower = nearest if nearest <= value else math.nextafter(nearest, 0.0)
-    upper = nearest if nearest >= value else math.nextafter(nearest, math.inf)
-    return Enclosure(lower, upper)

@@ -1,115 +1,145 @@
-"""The expected rank of the k largest weights, for every k at once: enclosed at some k, bounded between by concavity.
+"""How many forest edges are expected among the k largest weights, for every k at once: bounds, rounded outwards.
 
-``rho_k = E R_k`` for exchangeable |w|: the expected number of forest edges among a dense layer's k largest weights.
+Exact where layers are small; else enclosed at about a hundred k, and between them by concavity.
 """
 
-import functools
 import math
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topobounds._records import Record
-from topobounds.layers.shape import checked_shape
-from topobounds.theory.enclosure import expected_retention_of
+from topobounds.layers.shape import Shape
+from topobounds.supports import check_neurons
+from topobounds.theory._logarithms import UNIT
+from topobounds.theory.counting import counting_steps, exact_expected_ranks
+from topobounds.theory.enclosure import Enclosure, RetentionCurve, expected_retention_of
 
 FloatArray = NDArray[np.float64]
-Index = NDArray[np.int64]
+Integers = NDArray[np.int64]
 
-N_RANKS = 140  # at which rho is enclosed; between them it is known to some units where it bends most
-_ROUNDING = 2.0**-46  # of m + n: more than the few roundings of a chord
+EXACT_STEPS = 5 * 10**6  # of exact counting at all ranks: about two seconds
+DEEPEST = 20  # k up to M (ln M + DEEPEST), M the longer side, leave about e^-DEEPEST forest edges
 
 
 @dataclass(frozen=True, eq=False)
-class ExpectedRanks(Record):
-    """Bounds on rho_k of an m x n layer at some k, from which bounds at every k follow.
+class MissingEdges:
+    """Bounds on ``alpha - E[R_k]``, the expected forest edges that are not among the k largest weights.
 
     Attributes
     ----------
-    m, n : int
-        The layer.
-    ks : ndarray of float64, rising
-        From 0 to m n.
+    alpha : int
+        Edges of the forest.
     lower, upper : ndarray of float64
-        Ends of an interval that contains rho_k, for each of them.
+        Entry k is about the k largest weights, k = 0, 1, ...; beyond the last entry it falls on, to 0 at all weights.
     """
 
-    m: int
-    n: int
-    ks: FloatArray
+    alpha: int
     lower: FloatArray
     upper: FloatArray
 
-    def at(self, ks: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return bounds on rho at any `ks` from 0 to m n, rounded outwards.
+    def ranks_at(self, ks: Integers) -> tuple[FloatArray, FloatArray]:
+        """Return bounds on E[R_k] at these k, which may be beyond the last entry.
 
-        rho is concave and rises by at most 1 a step. So it lies above its chords, and beyond two known points below the
-        line through them: through the lower end at the farther point and the upper end at the nearer one.
+        Examples
+        --------
+        >>> below, above = missing_edges(3, 3).ranks_at(np.array([4]))
+        >>> bool(below[0] <= 4 - 9 / 126 <= above[0])  # 9 of the 126 sets of 4 cells are cycles
+        True
         """
-        slack = _ROUNDING * (self.m + self.n)
-        below = np.interp(ks, self.ks, self.lower) - slack
-        after = np.clip(np.searchsorted(self.ks, ks), 1, self.ks.size - 1)
-        above = np.minimum(self.upper[after], ks)
-        above = np.minimum(above, self._from_the_left(ks, after - 1))
-        above = np.minimum(above, self._from_the_right(ks, after))
-        return np.maximum(below, 0.0), above + slack
+        last = self.lower.size - 1
+        entries = np.minimum(ks, last)
+        above = np.where(ks > last, self.alpha, np.minimum(ks, self.alpha - self.lower[entries]))
+        rounding = UNIT * self.alpha  # of the differences
+        return np.maximum(0.0, self.alpha - self.upper[entries] - rounding), above + rounding
 
-    def _from_the_left(self, ks: FloatArray, nearest: Index) -> FloatArray:
-        """Return upper bounds by the lines through the two known points before `ks`, the second of them `nearest`."""
-        slopes = np.clip((self.upper[1:] - self.lower[:-1]) / np.diff(self.ks), 0, 1)
-        rise = np.where(nearest > 0, slopes[np.maximum(nearest - 1, 0)], 1.0)
-        return self.upper[nearest] + rise * (ks - self.ks[nearest])
+    def until(self, cells: int, used: int) -> tuple[FloatArray, FloatArray]:
+        """Return bounds on ``E[R_cells] - E[R_k]`` for k = 1, ..., `used`."""
+        place = min(cells, self.lower.size - 1)
+        end_lower = float(self.lower[place]) if place == cells else 0.0
+        end_upper = float(self.upper[place])
+        ks = slice(1, used + 1)
+        return np.maximum(0.0, self.lower[ks] - end_upper), np.maximum(0.0, self.upper[ks] - end_lower)
 
-    def _from_the_right(self, ks: FloatArray, nearest: Index) -> FloatArray:
-        """Return upper bounds by the lines through the two known points after `ks`, the first of them `nearest`."""
-        slopes = np.maximum((self.lower[1:] - self.upper[:-1]) / np.diff(self.ks), 0)
-        fall = np.where(nearest < slopes.size, slopes[np.minimum(nearest, slopes.size - 1)], 0.0)
-        return self.upper[nearest] - fall * (self.ks[nearest] - ks)
+    def on_every_support(self, cells: int, size: int, used: int) -> tuple[FloatArray, FloatArray]:
+        """Return bounds for k = 1, ..., `used` that hold for each connected support of `cells` of `size` cells."""
+        ks = np.arange(1, used + 1)
+        shift = ks * ((size - cells) / (cells + 1)) * (1 + UNIT)
+        upper = self.upper[1 : used + 1] + shift
+        if cells < size:
+            upper = np.minimum.accumulate(upper)
+        return np.maximum(0.0, self.lower[1 : used + 1] - shift), upper
 
 
-@functools.lru_cache(maxsize=64)
-def expected_ranks(m: int, n: int) -> ExpectedRanks:
-    """Return bounds on rho_k, the expected rank of the k largest weights of an m x n layer, for every k.
+@lru_cache(maxsize=32)
+def missing_edges(m: int, n: int) -> MissingEdges:
+    """Return bounds on the expected forest edges not among the k largest weights, for k up to M (ln M + 20).
 
-    Parameters
-    ----------
-    m, n : int
-        Rows and columns, at least 1, with m n at most 2^52.
-
-    Returns
-    -------
-    ExpectedRanks
-        Enclosures at 0, m n and some 140 ranks between (all, if there are no more), closest where rho bends most.
+    Exact, rounded outwards, where all ranks can be counted; else from `expected_retention` at about a hundred ranks
+    and the concavity of E[R_k] in k: docs/theory/persistence_null.md, "The certified interval". Kept for the last
+    32 shapes, since the first call takes up to some seconds.
 
     Raises
     ------
     ValueError
-        If an argument is out of range.
-
-    Notes
-    -----
-    Takes seconds; what was computed is remembered.
-
-    Examples
-    --------
-    >>> ranks = expected_ranks(3, 3)
-    >>> below, above = ranks.at(np.array([4.0]))
-    >>> bool(below[0] <= 4 - 9 / 126 <= above[0])  # 9 of the 126 sets of 4 cells are cycles
-    True
+        If m + n is beyond 2^24.
     """
-    shape = checked_shape(m, n, None)
-    m, n, alpha = shape
-    curve = expected_retention_of(shape, [0, *_chosen(m, n), m * n])
-    lower = np.array(curve.lower) * alpha * (1 - 2.0**-50)
-    upper = np.minimum(np.array(curve.upper) * alpha * (1 + 2.0**-50), alpha)
-    return ExpectedRanks(m, n, np.array(curve.ks, float), lower, upper)
+    alpha = m + n - 1
+    check_neurons(m, n)
+    last = rank_at_depth(m, n, DEEPEST)
+    if min(m, n) == 1:
+        lower = upper = np.arange(alpha, -1.0, -1.0)[: last + 1]
+    elif counting_steps(m, n, m * n) <= EXACT_STEPS:
+        bounds = [outwards(alpha - rank) for rank in exact_expected_ranks(m, n, last)]
+        lower = np.array([bound.lower for bound in bounds])
+        upper = np.array([bound.upper for bound in bounds])
+    else:
+        curve = expected_retention_of(Shape(m, n, m + n - 1), _ranks_to_enclose(m, n, last))
+        lower, upper = _between(curve, alpha, last)
+    for ends in (lower, upper):
+        ends.setflags(write=False)
+    return MissingEdges(alpha, lower, upper)
 
 
-def _chosen(m: int, n: int) -> list[int]:
-    """Return ranks from below criticality, sqrt(m n), to where the graph is all but surely connected."""
-    if m * n <= N_RANKS:
-        return list(range(1, m * n))
-    connected = min(m * n, max(m, n) * (math.log(m + n) + 10))
-    spaced = np.geomspace(max(1.0, math.sqrt(m * n) / 2), connected, N_RANKS)
-    return sorted({*map(int, spaced), m + n - 1})
+def rank_at_depth(m: int, n: int, depth: int) -> int:
+    """Return a k so large that about e^-depth forest edges are not among the k largest weights."""
+    longer = max(m, n)
+    return min(m * n, math.ceil(longer * (math.log(longer) + depth)))
+
+
+def outwards(value: Fraction) -> Enclosure:
+    """Return the floats around a non-negative value."""
+    nearest = float(value)
+    lower = nearest if nearest <= value else math.nextafter(nearest, 0.0)
+    upper = nearest if nearest >= value else math.nextafter(nearest, math.inf)
+    return Enclosure(lower, upper)
+
+
+def _between(curve: RetentionCurve, alpha: int, last: int) -> tuple[FloatArray, FloatArray]:
+    """Return bounds on alpha - E[R_k] for k = 0, ..., `last` from those at some ranks, E[R_k] being concave."""
+    ks = np.array([0, *curve.ks], np.float64)
+    lower = np.array([0.0, *curve.lower]) * alpha
+    upper = np.array([0.0, *curve.upper]) * alpha
+    gaps = np.diff(ks)
+    # The largest slope of E[R_k] to the right of each rank, and the least to its left, that the bounds allow.
+    ahead = np.append(1.0, np.minimum(1.0, (upper[1:] - lower[:-1]) / gaps))
+    behind = np.append(np.maximum(0.0, (lower[1:] - upper[:-1]) / gaps), 0.0)
+    k = np.arange(last + 1.0)
+    at = np.clip(np.searchsorted(ks, k, side="right") - 1, 0, ks.size - 2)
+    from_left = upper[at] + ahead[at] * (k - ks[at])
+    from_right = upper[at + 1] - behind[at + 1] * (ks[at + 1] - k)
+    rank_above = np.minimum(np.minimum(from_left, from_right), np.minimum(k, alpha))
+    rank_below = np.interp(k, ks, lower)
+    slack = 2 * UNIT * alpha  # a few roundings of numbers up to alpha
+    return np.maximum(0.0, alpha - rank_above - slack), np.minimum(alpha, alpha - rank_below + slack)
+
+
+def _ranks_to_enclose(m: int, n: int, last: int) -> list[int]:
+    """Return the ranks to enclose: dense above criticality, sqrt(m n), where E[R_k] bends and enclosing is cheap."""
+    critical = math.sqrt(m * n)
+    bend = np.linspace(1.0, 2.6, 26) * critical
+    beyond = np.geomspace(2.6 * critical, max(last, 2.7 * critical), 100)
+    ranks = np.concatenate([[3, 0.3 * critical, 0.8 * critical], bend, beyond[1:], [last]])
+    return sorted({int(k) for k in ranks if 1 <= k <= last})
