@@ -33,7 +33,7 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from topobounds import magnitude_overlap, maximum_spanning_forest, neural_persistence, persistence_diagram
-from topobounds.topology import forest as machine
+from topobounds.topology import spanning_engine as machine
 
 SIZES = [(256, 256), (784, 300), (1024, 1024), (2048, 2048), (4096, 4096), (4096, 14336)]
 LIMITS = {"scipy": 2**26, "igraph": 2**24, "gudhi": 2**24, "ripser": 2**22, "networkx": 2**20}  # cells: time, memory

@@ -15,7 +15,7 @@ from numba.core.caching import IndexDataCacheFile
 import topobounds
 from topobounds import magnitude_mask, maximum_spanning_forest, simulate_overlap
 from topobounds._kernels import compiled
-from topobounds.topology import forest as engine
+from topobounds.topology import spanning_engine as engine
 
 PACKAGE = Path(topobounds.__file__).parent
 EVERY_KERNEL_FILE = """

@@ -38,7 +38,7 @@ from .theory.global_pruning import GlobalPruning, global_pruning
 from .theory.overlap import concentration_band, overlap_limit
 from .theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
 from .theory.persistence import untrained_persistence, untrained_persistence_limit
-from .theory.supports import any_support_bound, support_bound
+from .theory.support_bounds import any_support_bound, support_bound
 from .theory.table1 import architecture, table1
 from .topology.convolution import CriticalWeights, critical_kernel_weights, filter_persistence
 from .topology.distances import bottleneck_distance, wasserstein_distance

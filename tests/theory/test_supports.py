@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.theory.enumeration import n_components
 from topobounds.theory.bounds import boruvka_bound, corollary_3_4_repaired
 from topobounds.theory.paper import corollary_3_4
-from topobounds.theory.supports import any_support_bound, support_bound
+from topobounds.theory.support_bounds import any_support_bound, support_bound
 
 
 def rank(m, n, cells):

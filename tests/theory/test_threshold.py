@@ -3,7 +3,7 @@
 import pytest
 
 from topobounds import Enclosure, critical_rank_law
-from topobounds.theory.threshold import connection_probability, critical_rank, critical_rank_quantile
+from topobounds.theory.critical_rank import connection_probability, critical_rank, critical_rank_quantile
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from topobounds import magnitude_overlap, maximum_spanning_forest, neural_persistence, persistence_diagram
-from topobounds.topology import forest as machine
 from topobounds.topology import spanning
-from topobounds.topology.keys import KeyMatrix
+from topobounds.topology import spanning_engine as machine
+from topobounds.topology.key_matrix import KeyMatrix
 from topobounds.topology.order import filtration
 
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]

@@ -12,10 +12,9 @@ from . import (
     persistence,
     random_kernels,
     ranks,
-    supports,
+    support_bounds,
     symbolic,
     table1,
-    threshold,
     ties,
     wide_kernels,
 )
@@ -34,10 +33,9 @@ __all__ = [
     "persistence",
     "random_kernels",
     "ranks",
-    "supports",
+    "support_bounds",
     "symbolic",
     "table1",
-    "threshold",
     "ties",
     "wide_kernels",
 ]

@@ -143,7 +143,7 @@ def corollary_3_4_repaired(m: int, n: int, density: float) -> float:
 
     where B(k) = `boruvka_bound` (m, n, k). X is read either way: the k = alpha largest weights against
     alpha, or the k = alpha' largest against the alpha' edges of the support's own forest (for M < alpha, only so).
-    Supports that are not uniformly random can do much worse: see `topobounds.theory.supports`.
+    Supports that are not uniformly random can do much worse: see `topobounds.theory.support_bounds`.
 
     Parameters
     ----------

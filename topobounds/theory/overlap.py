@@ -111,7 +111,7 @@ def concentration_band(
         shape = checked_shape(m, n, k)
         cells, alpha, k = m * n, shape.alpha, shape.k
     else:
-        from topobounds.theory.supports import support_size  # noqa: PLC0415 (loads scipy)
+        from topobounds.theory.support_bounds import support_size  # noqa: PLC0415 (loads scipy)
 
         cells, alpha = support_size(support, (m, n))
         k = alpha if k is None else integer("k", k, 0, cells)

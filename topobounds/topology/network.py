@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, choice, items
-from topobounds._kernels.convolution import join
+from topobounds._kernels.tied_graph import join
 from topobounds.layers import Dense, Network
-from topobounds.topology.forest import ranks_of
-from topobounds.topology.keys import Cells, KeyMatrix
+from topobounds.topology.key_matrix import Cells, KeyMatrix
 from topobounds.topology.persistence import PersistenceDiagram
 from topobounds.topology.protocol import Deficit, RankedForest
 from topobounds.topology.spanning import Zeros, layer_edges
+from topobounds.topology.spanning_engine import ranks_of
 from topobounds.weights import weight_matrix
 
 Connection = tuple[ArrayLike, Hashable, Hashable]

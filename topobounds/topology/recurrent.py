@@ -15,7 +15,8 @@ from topobounds._arguments import argument_error, choice
 from topobounds.layers import Unrolled
 from topobounds.topology.persistence import PersistenceDiagram, persistence_diagram
 from topobounds.topology.protocol import Deficit, RankedForest
-from topobounds.topology.shared import (
+from topobounds.topology.spanning import SpanningForest, Zeros, maximum_spanning_forest
+from topobounds.topology.tied_graph import (
     SharedGraph,
     TapEdges,
     critical_weights,
@@ -23,7 +24,6 @@ from topobounds.topology.shared import (
     in_one_type,
     ranks_in_order,
 )
-from topobounds.topology.spanning import SpanningForest, Zeros, maximum_spanning_forest
 from topobounds.weights import check_finite, order_keys, weight_matrix
 
 Cell = Literal["rnn", "gru", "lstm"]

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import choice
 from topobounds._engine import NumpyBudget
-from topobounds.topology.keys import Edges, KeyMatrix
+from topobounds.topology.key_matrix import Edges, KeyMatrix
 from topobounds.topology.order import Filtration, sorted_cells
 from topobounds.topology.protocol import Deficit, RankedForest
 from topobounds.weights import check_finite, mask_matrix, weight_matrix
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from topobounds.topology.persistence import PersistenceDiagram
 
 Zeros = Literal["absent", "edge"]
-_ENGINE = NumpyBudget("topobounds.topology.forest", cells=2**22)  # 0.9 s to load; numpy takes 0.1 us a cell
+_ENGINE = NumpyBudget("topobounds.topology.spanning_engine", cells=2**22)  # 0.9 s to load; numpy takes 0.1 us a cell
 _PLAIN_STEP = 2**14  # cells made Python integers at a time
 
 
@@ -196,7 +196,7 @@ def layer_edges(matrix: NDArray[Any], support: NDArray[np.bool_] | None, zeros: 
     """
     keys = KeyMatrix.of(matrix, support, zero_edges=zeros == "edge")
     if not _ENGINE.affords(matrix.size):
-        from topobounds.topology.forest import NotFiniteError, spanning_edges  # noqa: PLC0415 (loads numba)
+        from topobounds.topology.spanning_engine import NotFiniteError, spanning_edges  # noqa: PLC0415 (loads numba)
 
         try:
             return keys, spanning_edges(keys)
@@ -210,7 +210,7 @@ def _all_ranks(keys: KeyMatrix, edges: Edges) -> NDArray[np.int64]:
     n_known = edges.ranks.size
     if n_known == edges.cells.size:
         return edges.ranks
-    from topobounds.topology.forest import ranks_of  # noqa: PLC0415 (loads numba)
+    from topobounds.topology.spanning_engine import ranks_of  # noqa: PLC0415 (loads numba)
 
     return np.concatenate([edges.ranks, ranks_of(keys, edges.keys[n_known:], edges.cells[n_known:])])
 

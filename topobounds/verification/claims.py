@@ -14,7 +14,7 @@ from topobounds.theory.bounds import BOUNDS, Bound, boruvka_bound_of, corollary_
 from topobounds.theory.global_pruning import global_pruning
 from topobounds.theory.overlap import overlap_limit_of
 from topobounds.theory.paper import PrintedClaim
-from topobounds.theory.supports import support_bound
+from topobounds.theory.support_bounds import support_bound
 from topobounds.verification import checks, kinds
 from topobounds.verification.draws import Setting
 from topobounds.verification.judging import Interval

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topobounds._kernels.convolution import compress, gather_candidates, join
-from topobounds.topology.forest import ranks_of
-from topobounds.topology.keys import KeyMatrix
+from topobounds._kernels.tied_graph import compress, gather_candidates, join
+from topobounds.topology.key_matrix import KeyMatrix
+from topobounds.topology.spanning_engine import ranks_of
 
 Integers = NDArray[np.int64]
 

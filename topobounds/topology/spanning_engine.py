@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from topobounds._kernels import spanning as kernels
 from topobounds._parallel import processors
-from topobounds.topology.keys import Cells, Edges, KeyMatrix, windows
+from topobounds.topology.key_matrix import Cells, Edges, KeyMatrix, windows
 
 Vertices = NDArray[np.uint32]
 Codes = NDArray[np.uint64]  # see Coding
