@@ -60,7 +60,7 @@ def test_a_file_is_loaded_when_it_is_first_used():
     folders = ("analysis", "chance", "figures", "theory", "topology")
     files = [file for folder in folders for file in (PACKAGE / folder).glob("*.py") if not file.stem.startswith("_")]
     paths = [f"{file.parent.name}.{file.stem}" for file in files]
-    assert "theory.supports" in paths
+    assert "theory.support_bounds" in paths
     code = "import sys, topobounds as tb\nassert not [name for name in sys.modules if name.startswith('topobounds.')]\n"
     code += "\n".join(f"assert tb.{path}.__name__ == 'topobounds.{path}'" for path in paths)
     subprocess.run([sys.executable, "-c", code], check=True)
