@@ -1,15 +1,25 @@
 """numpy's own files: one array in a .npy file, several in a .npz archive. Nothing is unpickled."""
 
+import math
 import os
 import zipfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import IO, Any, ClassVar, Self, cast
 
 import numpy as np
 
 from topobounds._files import writing_whole
 from topobounds.checkpoint.base import Array, Change, Checkpoint, CheckpointError, explained
+from topobounds.checkpoint.location import Location, RemotePath, read_range
+from topobounds.checkpoint.signatures import format_of
+
+LONGEST_HEADER = 2**16
+"""Bytes of the header of a .npy file; numpy refuses those of more than 10,000."""
+SMALL = 2**28
+"""Bytes of an array that is read whatever it was compressed to."""
+MOST_UNFOLDED = 200
+"""Times its size in the archive that a larger array may have; of arrays of zeros only, it is 1000."""
 
 
 class NpyCheckpoint(Checkpoint):
@@ -17,24 +27,26 @@ class NpyCheckpoint(Checkpoint):
 
     format = "npy"
 
-    def __init__(self, path: Path, array: Array) -> None:
+    def __init__(self, path: Location, array: Array) -> None:
         super().__init__(path)
         self._array = array
 
     @staticmethod
-    def can_open(path: Path) -> bool:
-        """Whether the file is called .npy."""
-        return path.suffix == ".npy"
+    def can_open(path: Location) -> bool:
+        """Whether the file begins as such a file does, or is called .npy and shows nothing else."""
+        return format_of(path) == "npy" or (path.suffix == ".npy" and format_of(path) is None)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Open a file; its values are mapped into memory, and read when they are looked at.
+    def open(cls, path: Location) -> Self:
+        """Open a file; its values are mapped into memory, and read when they are looked at. A URL is read at once.
 
         Raises
         ------
         CheckpointError
             If it cannot be read, is damaged or of another kind, or would have to be unpickled.
         """
+        if isinstance(path, RemotePath):
+            return cls(path, _remote_array(path))
         with explained(path):
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(array, np.ndarray):
@@ -63,7 +75,7 @@ class NpyCheckpoint(Checkpoint):
     def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
         """Write a .npy file; see `Checkpoint.rewrite`."""
         with writing_whole(Path(target)) as stream:
-            np.save(stream, self._changed(self.path.stem, change), allow_pickle=False)
+            np.save(stream, self.changed(self.path.stem, change), allow_pickle=False)
 
 
 class NpzCheckpoint(Checkpoint):
@@ -72,19 +84,19 @@ class NpzCheckpoint(Checkpoint):
     format = "npz"
     _DAMAGES: ClassVar[tuple[type[Exception], ...]] = (zipfile.BadZipFile,)
 
-    def __init__(self, path: Path, archive: "np.lib.npyio.NpzFile", held: ExitStack) -> None:
+    def __init__(self, path: Location, archive: "np.lib.npyio.NpzFile", held: ExitStack) -> None:
         super().__init__(path)
         self._archive = archive
         self._zip = cast(zipfile.ZipFile, archive.zip)
         self._held = held
 
     @staticmethod
-    def can_open(path: Path) -> bool:
-        """Whether the file is called .npz."""
-        return path.suffix == ".npz"
+    def can_open(path: Location) -> bool:
+        """Whether the file is an archive of .npy files, or called .npz and shows nothing else."""
+        return format_of(path) == "npz" or (path.suffix == ".npz" and format_of(path) in (None, "zip"))
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Location) -> Self:
         """Open an archive; its table of contents is read.
 
         Raises
@@ -118,6 +130,7 @@ class NpzCheckpoint(Checkpoint):
     def tensor(self, name: str) -> Array:
         """Read one array."""
         with explained(self.path, self._checked(name), *self._DAMAGES):
+            self._check_size(name)
             array = self._archive[name]
         if not isinstance(array, np.ndarray):
             raise CheckpointError(f"{self.path} is damaged: its entry '{name}' is no array.")
@@ -127,7 +140,7 @@ class NpzCheckpoint(Checkpoint):
         """Write a .npz archive, compressed where this one is; see `Checkpoint.rewrite`."""
         with writing_whole(Path(target)) as stream, zipfile.ZipFile(stream, "w") as archive:
             for name in self.names:
-                array = self._changed(name, change)
+                array = self.changed(name, change)
                 entry = zipfile.ZipInfo(f"{name}.npy")
                 entry.compress_type = self._entry(name).compress_type
                 with archive.open(entry, "w", force_zip64=True) as member:
@@ -146,9 +159,40 @@ class NpzCheckpoint(Checkpoint):
             explained(self.path, self._checked(name), *self._DAMAGES),
             self._zip.open(self._entry(name)) as member,
         ):
-            version = np.lib.format.read_magic(member)
-            if version == (1, 0):
-                shape, _, dtype = np.lib.format.read_array_header_1_0(member)
-            else:
-                shape, _, dtype = np.lib.format.read_array_header_2_0(member)
+            shape, _, dtype = _read_header(member)
             return shape, dtype
+
+    def _check_size(self, name: str) -> None:
+        """Refuse an array that is not as long as its header says, or that a few bytes would unfold to."""
+        entry = self._entry(name)
+        if entry.file_size > max(SMALL, MOST_UNFOLDED * entry.compress_size):
+            sizes = f"{entry.compress_size} bytes would unfold to {entry.file_size}"
+            raise ValueError(f"{sizes}, as those of real weights do not; np.load reads it where that is meant")
+        if not entry.filename.endswith(".npy"):
+            return
+        shape, dtype = self._header(name)
+        declared = math.prod(shape) * dtype.itemsize
+        if not dtype.hasobject and not declared < entry.file_size < declared + LONGEST_HEADER:
+            raise ValueError(f"its header speaks of {declared} bytes of values, its entry holds {entry.file_size}")
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of a .npy file: shape, whether columns come first, dtype."""
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    return np.lib.format.read_array_header_2_0(stream)
+
+
+def _remote_array(path: RemotePath) -> Array:
+    """Read the array of a .npy file behind a URL: its header first, and no more than it says."""
+    size = path.size
+    with explained(path), path.open("rb") as stream:
+        shape, columns_first, dtype = _read_header(stream)
+        start = stream.tell()
+        if dtype.hasobject:
+            raise ValueError("it holds objects, which would have to be unpickled: pickle is not allowed")
+        if math.prod(shape) * dtype.itemsize != size - start:
+            raise ValueError(f"it has {size - start} bytes of values, not those of {dtype} {shape}")
+        values = read_range(path, start, size - start)
+    return values.view(dtype).reshape(shape, order="F" if columns_first else "C")

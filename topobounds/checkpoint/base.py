@@ -4,12 +4,15 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from topobounds.checkpoint.location import Location
 
 Array = NDArray[Any]
 Change = Callable[[str, Array], Array]
@@ -18,8 +21,33 @@ Change = Callable[[str, Array], Array]
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
+LONGEST_MESSAGE = 600  # characters
+
+
 class CheckpointError(OSError):
-    """A file of weights that cannot be read, or holds no such tensor; the message names the file and the tensor."""
+    """A file of weights that cannot be read, or holds no such tensor; the message names the file and the tensor.
+
+    The message is one line of printable characters, whatever names the file holds.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_shortened(printable(message)))
+
+
+def printable(text: str) -> str:
+    r"""Return a text with its control characters, line ends and undecodable bytes written out, for a terminal.
+
+    Examples
+    --------
+    >>> print(printable("a\x1b[31mRED\n"))
+    a\x1b[31mRED\n
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _shortened(text: str) -> str:
+    half = LONGEST_MESSAGE // 2
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[: half - 2]} ... {text[2 - half :]}"
 
 
 class Checkpoint(ABC):
@@ -30,28 +58,35 @@ class Checkpoint(ABC):
     Attributes
     ----------
     path : pathlib.Path
-        What was opened.
+        What was opened; an object much like one where it is a URL.
     format : str
         ``"safetensors"``.
     files : tuple of pathlib.Path
         The files that hold the tensors.
     names : tuple of str
-        The tensors, in the order in which they are stored.
+        The tensors, in the order in which they are stored; each tensor once.
     tied : mapping of str to str
-        Names that stand for the tensor of another name.
+        Names that stand for the tensor of another name, which is in `names`.
     left_out : mapping of str to str
         What the files hold besides and is not read, with the reason.
+    stored_as : mapping of str to str
+        How a tensor is stored where that is not under its own name: ``"module.fc.weight"``, or
+        ``"fc.weight_orig * fc.weight_mask"``.
+    config : mapping
+        What the ``config.json`` says that describes the model; empty where there is none.
     """
 
     format: str
     tied: Mapping[str, str] = NOTHING
     left_out: Mapping[str, str] = NOTHING
+    stored_as: Mapping[str, str] = NOTHING
+    config: Mapping[str, Any] = NOTHING
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: "Location") -> None:
         self.path = path
 
     @property
-    def files(self) -> tuple[Path, ...]:
+    def files(self) -> "tuple[Location, ...]":
         """The files that hold the tensors."""
         return (self.path,)
 
@@ -110,12 +145,18 @@ class Checkpoint(ABC):
     def __exit__(self, *raised: object) -> None:
         self.close()
 
-    def _checked(self, name: str) -> str:
-        if name not in self.names:
-            raise CheckpointError(f"{self.path} has no tensor '{name}'.")
-        return name
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.names)
 
-    def _changed(self, name: str, change: Change) -> Array:
+    def _checked(self, name: str) -> str:
+        """Return the name under which a tensor is read: that of the tensor it is tied to, or its own."""
+        stored = self.tied.get(name, name)
+        if stored not in self._known:
+            raise CheckpointError(f"{self.path} has no tensor '{name}'.")
+        return stored
+
+    def changed(self, name: str, change: Change) -> Array:
         """Return what takes a tensor's place in a rewritten file."""
         array = self.tensor(name)
         new = change(name, array)
@@ -128,11 +169,11 @@ class Checkpoint(ABC):
 class Reader(Protocol):
     """A format of checkpoints; to add one, register an object like this in the entry-point group topobounds.readers."""
 
-    def can_open(self, path: Path, /) -> bool:
-        """Whether this is the format of a file or folder, by its name or its first bytes; nothing is raised."""
+    def can_open(self, path: "Location", /) -> bool:
+        """Whether this is the format of a file or folder, by its first bytes or its name; nothing is raised."""
 
-    def open(self, path: Path, /) -> Checkpoint:
-        """Open a file or folder of this format.
+    def open(self, path: "Location", /) -> Checkpoint:
+        """Open a file or folder of this format; of a URL, `path` has the methods of a Path that reading takes.
 
         Raises
         ------
@@ -142,12 +183,12 @@ class Reader(Protocol):
 
 
 @contextmanager
-def explained(file: Path, tensor: str | None = None, *damages: type[Exception]) -> Iterator[None]:
+def explained(file: "Location", tensor: str | None = None, *damages: type[Exception]) -> Iterator[None]:
     """Turn what goes wrong with a file into one error that names it, and the tensor.
 
     Parameters
     ----------
-    file : pathlib.Path
+    file : pathlib.Path or RemotePath
         The file.
     tensor : str, optional
         The tensor that is being read.
