@@ -11,7 +11,7 @@ from topobounds.checkpoint.location import Location, RemotePath, location
 from topobounds.checkpoint.model_names import with_model_names
 from topobounds.checkpoint.refusals import refusal
 from topobounds.checkpoint.safetensors import SafetensorsCheckpoint
-from topobounds.checkpoint.sharded import ShardedCheckpoint
+from topobounds.checkpoint.sharded import LoneFileReader, ShardedCheckpoint
 from topobounds.checkpoint.signatures import format_of
 
 READERS: tuple[Reader, ...] = (ShardedCheckpoint, NpyCheckpoint, NpzCheckpoint, SafetensorsCheckpoint)
@@ -55,14 +55,18 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     _check_kind(place)
     if (known := refusal(place)) is not None:
         raise CheckpointError(f"{place} is a {known.kind}: {known.way_on}.")
-    for reader in READERS:
-        if reader.can_open(place):
-            return with_model_names(reader.open(place))
-    registered: list[Reader] = [plugin.load() for plugin in entry_points(group=GROUP)]
-    for reader in registered:
+    for reader in _readers():
         if reader.can_open(place):
             return with_model_names(reader.open(place))
     raise CheckpointError(_unknown(place))
+
+
+def _readers() -> Iterator[Reader]:
+    """Yield the readers in the order in which they are tried; those of other packages are not imported before."""
+    yield from READERS
+    for plugin in entry_points(group=GROUP):
+        yield plugin.load()
+    yield LoneFileReader()
 
 
 def _check_kind(place: Location) -> None:

@@ -46,7 +46,7 @@ class ShardedCheckpoint(Checkpoint):
 
     @staticmethod
     def can_open(path: Location) -> bool:
-        """Whether it is an index of .safetensors files, or a folder that holds one, or .safetensors files."""
+        """Whether it is an index of .safetensors files, or a folder with one, or with model.safetensors."""
         try:
             return path.name.endswith(".safetensors.index.json") or (path.is_dir() and _entry_file(path) is not None)
         except (CheckpointError, OSError):
@@ -59,11 +59,10 @@ class ShardedCheckpoint(Checkpoint):
         Raises
         ------
         CheckpointError
-            If the index is damaged or names files that are missing or damaged, or tensors that they lack; or if a
-            folder without an index holds several files, none of them called model.safetensors.
+            If the index is damaged or names files that are missing or damaged, or tensors that they lack.
         """
-        file = _entry_file(path) if path.is_dir() else path
-        if file is None or not file.name.endswith(".index.json"):
+        file = (_entry_file(path) if path.is_dir() else path) or path / INDEX
+        if file.name == SINGLE:
             return _only_file(path, file)
         index = Index.read(file, ".safetensors")
         headers = {shard: read_header(index.place(shard)) for shard in index.files}
@@ -96,7 +95,7 @@ class ShardedCheckpoint(Checkpoint):
         return read_tensor(*self._place(name))
 
     def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
-        """Write a folder of the same files, with tensors changed; `target` must not be there; see `Checkpoint.rewrite`."""
+        """Write a folder, not there yet, of the same files with tensors changed; see `Checkpoint.rewrite`."""
         source = self._index.file.parent
         if isinstance(source, RemotePath):
             raise CheckpointError(f"{self.path} cannot be rewritten: it is not on this machine. Download it first.")
@@ -190,27 +189,45 @@ def _is_inside(shard: Any) -> bool:
 
 
 def _entry_file(folder: Location) -> Location | None:
-    """Return the index of a folder, or its model.safetensors, or one of the .safetensors files it holds, if any."""
+    """Return the index of a folder, or its model.safetensors, if it has either."""
     for name in (INDEX, SINGLE):
         if (folder / name).exists():
             return folder / name
-    if isinstance(folder, RemotePath):
-        return None
-    files = [*sorted(folder.glob("*.safetensors.index.json")), *sorted(folder.glob("*.safetensors"))]
-    return files[0] if files else None
+    indices = [] if isinstance(folder, RemotePath) else sorted(folder.glob("*.safetensors.index.json"))
+    return indices[0] if indices else None
 
 
-def _only_file(path: Location, file: Location | None) -> Checkpoint:
-    """Open the one file of a folder that has no index."""
-    others = sorted(path.glob("*.safetensors")) if isinstance(path, Path) else []
-    if file is None:
-        raise CheckpointError(f"{path} holds neither {INDEX} nor {SINGLE}.")
-    if file.name != SINGLE and len(others) > 1:
-        names = ", ".join(other.name for other in others[:5])
-        raise CheckpointError(f"{path} holds {len(others)} .safetensors files and no index: name one of them, {names}.")
+class LoneFileReader:
+    """Opens folders whose only .safetensors file has a name of its own."""
+
+    @staticmethod
+    def can_open(path: Location) -> bool:
+        """Whether it is a folder, on this machine, with .safetensors files."""
+        return isinstance(path, Path) and path.is_dir() and any(path.glob("*.safetensors"))
+
+    @staticmethod
+    def open(path: Location) -> Checkpoint:
+        """Open the one file.
+
+        Raises
+        ------
+        CheckpointError
+            If there are several, or it is damaged.
+        """
+        files = sorted(Path(str(path)).glob("*.safetensors"))
+        if len(files) > 1:
+            names = ", ".join(file.name for file in files[:5])
+            raise CheckpointError(
+                f"{path} holds {len(files)} .safetensors files and no index: name one of them, {names}."
+            )
+        return SafetensorsCheckpoint.open(files[0])
+
+
+def _only_file(folder: Location, file: Location) -> Checkpoint:
+    """Open the model.safetensors of a folder that has no index."""
     checkpoint = SafetensorsCheckpoint.open(file)
-    strays = {other.name: "a file beside model.safetensors" for other in others if other.name != file.name}
-    checkpoint.left_out = strays
+    others = sorted(folder.glob("*.safetensors")) if isinstance(folder, Path) else []
+    checkpoint.left_out = {other.name: f"a file beside {SINGLE}" for other in others if other.name != SINGLE}
     return checkpoint
 
 
