@@ -70,8 +70,10 @@ def _readers() -> Iterator[Reader]:
 
 
 def _check_kind(place: Location) -> None:
-    """Refuse pipes and devices, which may send nothing or never end."""
+    """Refuse pipes and devices, which may send nothing or never end, and servers that send whole files only."""
     if isinstance(place, RemotePath):
+        if not place.is_dir():
+            place.read_range(0, 1)
         return
     with explained(place):
         mode = place.stat().st_mode
