@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from topobounds._files import writing_whole
 from topobounds.checkpoint.base import Change, Checkpoint, CheckpointError
 from topobounds.checkpoint.config import read_config, tied_by_config
-from topobounds.checkpoint.location import Location, RemotePath, read_range
+from topobounds.checkpoint.location import Location, RemotePath, read_range, size_of
 from topobounds.checkpoint.sharded import Index
 from topobounds.checkpoint.signatures import format_of
 from topobounds.weights import as_array
@@ -34,6 +34,7 @@ Array = NDArray[Any]
 SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
 INDEX = "pytorch_model.bin.index.json"
 SINGLE = "pytorch_model.bin"
+_BYTE_ARRAY = re.compile(rb"c(?:builtins|__builtin__)\nbytearray\n")
 _WAY_ON = (
     "Save its weights alone where you trust it: "
     "torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pt')"
@@ -183,6 +184,7 @@ class _StoredFile:
 
     def __init__(self, file: Location) -> None:
         self.file = file
+        size_of(file)
         self._record_sizes = _record_sizes(file)
         state: StateDict = find_state_dict(_load(file), file.stem)
         self.left_out = state.left_out
@@ -261,13 +263,22 @@ def _record_sizes(file: Location) -> set[int] | None:
         return None
     with _explained(file), file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
         members = archive.infolist()
-    packed = next((member for member in members if member.compress_type != zipfile.ZIP_STORED), None)
-    if packed is not None:
-        raise CheckpointError(
-            f"{file} is damaged: its record '{packed.filename}' is compressed, which torch does not do. "
-            "Unpack the archive and pack it again uncompressed: zip -0 -r."
-        )
+        packed = next((member for member in members if member.compress_type != zipfile.ZIP_STORED), None)
+        if packed is not None:
+            raise CheckpointError(
+                f"{file} is damaged: its record '{packed.filename}' is compressed, which torch does not do. "
+                "Unpack the archive and pack it again uncompressed: zip -0 -r."
+            )
+        for member in members:
+            if member.filename.endswith("data.pkl"):
+                _check_pickle(file, archive.read(member))
     return {member.file_size for member in members}
+
+
+def _check_pickle(file: Location, content: Any) -> None:
+    """Refuse a pickle that makes byte arrays, of any length that it likes: torch allows it to."""
+    if _BYTE_ARRAY.search(content) is not None:
+        raise CheckpointError(f"{file} holds a pickled object, bytearray, which weights do not need. {_WAY_ON}.")
 
 
 def _load(file: Location) -> Any:
@@ -281,6 +292,8 @@ def _load(file: Location) -> Any:
     in_zip_format = format_of(file) == "torch"
     with _explained(file), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about its own functions for old files
+        if isinstance(file, Path) and not in_zip_format and size_of(file):
+            _check_pickle(file, read_range(file, 0, size_of(file)).data)
         if isinstance(file, Path) and file.suffix != ".safetensors":
             return torch.load(file, map_location="cpu", weights_only=True, mmap=in_zip_format)
         if isinstance(file, Path):  # torch would go by the name
@@ -314,5 +327,5 @@ def _problem(error: Exception) -> str:
         return f"is of the tar format before torch 0.1.10, which is never unpickled. {_WAY_ON}"
     if isinstance(error, pickle.UnpicklingError):
         return "is damaged, or no file of torch: it cannot be unpickled as weights alone"
-    reason = next(iter(text.splitlines()), type(error).__name__).rstrip(".")
-    return f"is damaged, or no file of torch: {reason}"
+    reason = next(iter(text.splitlines()), "").split(". ")[0].rstrip(".:")
+    return f"is damaged, or no file of torch: {reason if ' ' in reason else type(error).__name__}"

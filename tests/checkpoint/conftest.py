@@ -9,8 +9,11 @@ from topobounds.checkpoint import opening
 REGISTERED = {"torch": "torch_bridge.reader:TorchReader", "runs": "topobounds.runs.reader:RunReader"}
 
 
+def entry_points_of_the_project(group):
+    return [EntryPoint(name, value, group) for name, value in REGISTERED.items()] if group == opening.GROUP else []
+
+
 @pytest.fixture
 def registered(monkeypatch):
     """Register the readers of the project, as its pyproject.toml does."""
-    plugins = [EntryPoint(name, value, opening.GROUP) for name, value in REGISTERED.items()]
-    monkeypatch.setattr(opening, "entry_points", lambda group: plugins if group == opening.GROUP else [])
+    monkeypatch.setattr(opening, "entry_points", entry_points_of_the_project)

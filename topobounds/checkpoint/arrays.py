@@ -2,18 +2,30 @@
 
 import math
 import os
+import tokenize
 import zipfile
+import zlib
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, ClassVar, Self, cast
+from typing import IO, Any, Self, cast
 
 import numpy as np
 
 from topobounds._files import writing_whole
 from topobounds.checkpoint.base import Array, Change, Checkpoint, CheckpointError, explained
-from topobounds.checkpoint.location import Location, RemotePath, read_range
+from topobounds.checkpoint.location import Location, read_range, size_of
 from topobounds.checkpoint.signatures import format_of
 
+DAMAGES = (
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,
+    SyntaxError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+)
+"""What zipfile and numpy's reader of headers raise on files that are damaged, besides ValueError and EOFError."""
 LONGEST_HEADER = 2**16
 """Bytes of the header of a .npy file; numpy refuses those of more than 10,000."""
 SMALL = 2**28
@@ -45,14 +57,21 @@ class NpyCheckpoint(Checkpoint):
         CheckpointError
             If it cannot be read, is damaged or of another kind, or would have to be unpickled.
         """
-        if isinstance(path, RemotePath):
-            return cls(path, _remote_array(path))
-        with explained(path):
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            array.close()
+        if format_of(path) == "npz":
             raise CheckpointError(f"{path} is of another kind: it is an archive of arrays, as .npz files are.")
-        return cls(path, array)
+        size = size_of(path)
+        with explained(path, None, *DAMAGES), path.open("rb") as stream:
+            shape, columns_first, dtype = _read_header(stream)
+            start = stream.tell()
+            length = math.prod(shape) * dtype.itemsize
+            if dtype.hasobject:
+                raise ValueError("it holds objects, for which it would have to be unpickled, and pickle is not allowed")
+            if min(shape, default=0) < 0 or length > size - start:
+                raise ValueError(
+                    f"its header speaks of {dtype} values of shape {shape}, {size - start} bytes are there"
+                )
+            values = read_range(path, start, length)
+            return cls(path, values.view(dtype).reshape(shape, order="F" if columns_first else "C"))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -82,7 +101,6 @@ class NpzCheckpoint(Checkpoint):
     """The arrays of a .npz archive."""
 
     format = "npz"
-    _DAMAGES: ClassVar[tuple[type[Exception], ...]] = (zipfile.BadZipFile,)
 
     def __init__(self, path: Location, archive: "np.lib.npyio.NpzFile", held: ExitStack) -> None:
         super().__init__(path)
@@ -105,7 +123,7 @@ class NpzCheckpoint(Checkpoint):
             If it cannot be read, is damaged or of another kind.
         """
         with ExitStack() as held:
-            with explained(path, None, *cls._DAMAGES):
+            with explained(path, None, *DAMAGES):
                 # numpy, given a name, leaves the file open when the archive is damaged.
                 stream = held.enter_context(path.open("rb"))
                 archive = np.load(stream, allow_pickle=False)
@@ -129,7 +147,7 @@ class NpzCheckpoint(Checkpoint):
 
     def tensor(self, name: str) -> Array:
         """Read one array."""
-        with explained(self.path, self._checked(name), *self._DAMAGES):
+        with explained(self.path, self._checked(name), *DAMAGES):
             self._check_size(name)
             array = self._archive[name]
         if not isinstance(array, np.ndarray):
@@ -156,7 +174,7 @@ class NpzCheckpoint(Checkpoint):
 
     def _header(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
         with (
-            explained(self.path, self._checked(name), *self._DAMAGES),
+            explained(self.path, self._checked(name), *DAMAGES),
             self._zip.open(self._entry(name)) as member,
         ):
             shape, _, dtype = _read_header(member)
@@ -179,20 +197,8 @@ class NpzCheckpoint(Checkpoint):
 def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Read the header of a .npy file: shape, whether columns come first, dtype."""
     version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"its version of the format, {version[0]}.{version[1]}, is unknown")
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(stream)
     return np.lib.format.read_array_header_2_0(stream)
-
-
-def _remote_array(path: RemotePath) -> Array:
-    """Read the array of a .npy file behind a URL: its header first, and no more than it says."""
-    size = path.size
-    with explained(path), path.open("rb") as stream:
-        shape, columns_first, dtype = _read_header(stream)
-        start = stream.tell()
-        if dtype.hasobject:
-            raise ValueError("it holds objects, which would have to be unpickled: pickle is not allowed")
-        if math.prod(shape) * dtype.itemsize != size - start:
-            raise ValueError(f"it has {size - start} bytes of values, not those of {dtype} {shape}")
-        values = read_range(path, start, size - start)
-    return values.view(dtype).reshape(shape, order="F" if columns_first else "C")

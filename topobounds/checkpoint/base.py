@@ -202,7 +202,9 @@ def explained(file: "Location", tensor: str | None = None, *damages: type[Except
     except CheckpointError:
         raise
     except damaged as error:
-        reason = "it holds no plain array of numbers" if "pickle" in str(error) else str(error).rstrip(".")
+        reason = " ".join(str(error).split()).rstrip(".")
+        if "pickle" in reason and "header" not in reason.lower():
+            reason = "it holds no plain array of numbers"
         raise CheckpointError(f"{where} is damaged, or of another kind: {reason}.") from error
     except OSError as error:
         raise CheckpointError(f"{where} could not be read: {error.strerror or 'no such file'}.") from error

@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -186,11 +187,21 @@ def location(path: str | os.PathLike[str] | RemotePath) -> Location:
 
 
 def size_of(file: Location) -> int:
-    """Return the length of a file in bytes; `CheckpointError` if it is not there."""
+    """Return the length of a file in bytes.
+
+    Raises
+    ------
+    CheckpointError
+        If it is not there, or no regular file: pipes and devices may send nothing, or never end.
+    """
     if isinstance(file, RemotePath):
         return file.size
     with explained(file):
-        return file.stat().st_size
+        status = file.stat()
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, a socket or a device"
+        raise CheckpointError(f"{file} is no regular file, but {kind}.")
+    return status.st_size
 
 
 def read_range(file: Location, first: int, length: int) -> NDArray[np.uint8]:

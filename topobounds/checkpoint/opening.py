@@ -1,13 +1,12 @@
 """Which reader opens a file, and all its arrays in turn."""
 
 import os
-import stat
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 
 from topobounds.checkpoint.arrays import NpyCheckpoint, NpzCheckpoint
-from topobounds.checkpoint.base import Array, Checkpoint, CheckpointError, Reader, explained
-from topobounds.checkpoint.location import Location, RemotePath, location
+from topobounds.checkpoint.base import Array, Checkpoint, CheckpointError, Reader
+from topobounds.checkpoint.location import Location, RemotePath, location, size_of
 from topobounds.checkpoint.model_names import with_model_names
 from topobounds.checkpoint.refusals import refusal
 from topobounds.checkpoint.safetensors import SafetensorsCheckpoint
@@ -70,15 +69,12 @@ def _readers() -> Iterator[Reader]:
 
 
 def _check_kind(place: Location) -> None:
-    """Refuse pipes and devices, which may send nothing or never end, and servers that send whole files only."""
-    if isinstance(place, RemotePath):
-        if not place.is_dir():
-            place.read_range(0, 1)
+    """Refuse pipes and devices, and servers that send whole files only."""
+    if place.is_dir():
         return
-    with explained(place):
-        mode = place.stat().st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise CheckpointError(f"{place} is no regular file, but a pipe, a socket or a device.")
+    size_of(place)
+    if isinstance(place, RemotePath):
+        place.read_range(0, 1)
 
 
 def _unknown(place: Location) -> str:

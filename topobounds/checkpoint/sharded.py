@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from topobounds._files import writing_whole
-from topobounds.checkpoint.base import Array, Change, Checkpoint, CheckpointError
+from topobounds.checkpoint.base import Array, Change, Checkpoint, CheckpointError, explained
 from topobounds.checkpoint.config import read_config, read_json, tied_by_config
 from topobounds.checkpoint.location import Location, RemotePath
 from topobounds.checkpoint.safetensors import (
@@ -168,7 +168,8 @@ class Index:
                 problem = f"tensor '{name}' would be in {shard!r}, which is no {suffix} file of its folder"
                 raise CheckpointError(f"{file} is damaged: {problem}.")
         index = cls(file, shards)
-        missing = [shard for shard in index.files if not index.place(shard).exists()]
+        with explained(file):
+            missing = [shard for shard in index.files if not index.place(shard).exists()]
         if missing:
             lost = sum(shard in missing for shard in index.shards.values())
             problem = f"{len(missing)} of the {len(index.files)} files are missing, with {lost} tensors"
