@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from topobounds.checkpoint import CheckpointError, open_checkpoint
 
@@ -94,13 +94,38 @@ def test_what_only_looks_like_parts_is_left_as_it_is(written, arrays):
     assert sorted(written(**arrays).names) == sorted(arrays)
 
 
-def test_rewriting_keeps_the_stored_names_and_refuses_what_is_stored_in_parts(written, tmp_path):
-    arrays = {"module.a": MATRIX, "module.b_orig": MATRIX, "module.b_mask": MATRIX > 0}
-    checkpoint = written(**arrays)
+def test_rewriting_keeps_the_stored_names(written, tmp_path):
+    checkpoint = written(**{"module.a": MATRIX, "module.b": MATRIX})
     checkpoint.rewrite(tmp_path / "y.safetensors", lambda name, array: array * (name == "b"))
     with open_checkpoint(tmp_path / "y.safetensors") as new:
-        assert new.stored_as["a"] == "module.a"
+        assert new.stored_as == checkpoint.stored_as
         assert not new.tensor("a").any()
-        assert np.array_equal(new.tensor("b"), checkpoint.tensor("b"))
-    with pytest.raises(CheckpointError, match="tensor 'b', cannot be rewritten: it is stored in parts"):
+        assert np.array_equal(new.tensor("b"), MATRIX)
+
+
+def test_rewriting_a_pruned_weight_changes_its_mask(written, tmp_path):
+    mask = MATRIX > 0
+    checkpoint = written(w_orig=MATRIX, w_mask=mask.astype(np.float32))
+    same, new = tmp_path / "same.safetensors", tmp_path / "new.safetensors"
+    checkpoint.rewrite(same, lambda name, array: array)
+    assert same.read_bytes() == checkpoint.path.read_bytes()
+    checkpoint.rewrite(new, lambda name, array: array * (MATRIX > 1))
+    parts = load_file(new)
+    assert np.array_equal(parts["w_mask"], (MATRIX > 1).astype(np.float32))
+    assert np.array_equal(parts["w_orig"], MATRIX)
+    checkpoint.rewrite(new, lambda name, array: np.full_like(array, 3))
+    assert np.array_equal(open_checkpoint(new).tensor("w"), np.full((4, 3), 3.0))
+
+
+def test_a_zero_that_is_not_masked_stays_so(written, tmp_path):
+    checkpoint = written(w_orig=[[0.0, 2.0]], w_mask=[[1.0, 1.0]])
+    checkpoint.rewrite(tmp_path / "y.safetensors", lambda name, array: array * [[1.0, 0.0]])
+    parts = load_file(tmp_path / "y.safetensors")
+    assert (parts["w_mask"].tolist(), parts["w_orig"].tolist()) == ([[1, 0]], [[0, 2]])
+
+
+def test_a_normalised_weight_cannot_be_changed(written, tmp_path):
+    checkpoint = written(w_g=np.ones((4, 1)), w_v=MATRIX)
+    checkpoint.rewrite(tmp_path / "y.safetensors", lambda name, array: array)
+    with pytest.raises(CheckpointError, match=r"tensor 'w', cannot be rewritten: it is stored as w_g \* w_v"):
         checkpoint.rewrite(tmp_path / "y.safetensors", lambda name, array: array * 0)

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
-from urllib.request import url2pathname
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,7 +182,7 @@ def location(path: str | os.PathLike[str] | RemotePath) -> Location:
     text = os.fspath(path)
     if not isinstance(path, str) or "://" not in text:
         return Path(text)
-    return Path(url2pathname(urlsplit(text).path)) if text.startswith("file://") else RemotePath(text)
+    return Path(unquote(urlsplit(text).path)) if text.startswith("file://") else RemotePath(text)
 
 
 def size_of(file: Location) -> int:

@@ -29,11 +29,14 @@ class Joined:
         The formula, for people.
     join : callable
         The weight from its parts.
+    split : callable or None
+        ``split(weight, *parts)``: the parts of another weight; None where it cannot be stored so.
     """
 
-    parts: tuple[str, ...]
+    parts: tuple[str, str]
     written: str
-    join: Callable[..., Array]
+    join: Callable[[Array, Array], Array]
+    split: Callable[[Array, Array, Array], tuple[Array, Array]] | None = None
 
 
 class ModelNames(Checkpoint):
@@ -77,25 +80,47 @@ class ModelNames(Checkpoint):
         source = self._sources[self._checked(name)]
         if isinstance(source, str):
             return self._stored.tensor(source)
-        parts = [self._stored.tensor(part) for part in source.parts]
+        first, second = (self._stored.tensor(part) for part in source.parts)
         with explained(self.path, name):
-            return source.join(*parts)
+            return source.join(first, second)
 
     def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
-        """Write a file of the same stored names; a weight that is stored in parts cannot be changed."""
-        names = {source: name for name, source in self._sources.items() if isinstance(source, str)}
+        """Write a file of the same stored names; see `Checkpoint.rewrite`.
 
-        def change_stored(stored: str, array: Array) -> Array:
-            return change(names[stored], array) if stored in names else array
+        The mask of a pruned weight follows its change; a normalised one cannot be changed.
+        """
+        owners = {part: name for name, source in self._sources.items() for part in _parts(source)}
+        waiting: dict[str, Array] = {}  # parts that were computed with the first of their weight
 
-        for name, source in self._sources.items():
-            if isinstance(source, Joined):
-                self.changed(name, _refusing(change, self.path))
+        def change_stored(part: str, array: Array) -> Array:
+            name = owners.get(part)
+            if name is None:
+                return array
+            source = self._sources[name]
+            if isinstance(source, str):
+                return change(name, array)
+            if part not in waiting:
+                waiting.update(zip(source.parts, self._changed_parts(name, source, change), strict=True))
+            return waiting.pop(part)
+
         self._stored.rewrite(target, change_stored)
 
     def close(self) -> None:
         """Let go of the files."""
         self._stored.close()
+
+    def _changed_parts(self, name: str, source: Joined, change: Change) -> tuple[Array, Array]:
+        """Return the parts of what takes a weight's place."""
+        first, second = (self._stored.tensor(part) for part in source.parts)
+        weight = source.join(first, second)
+        new = self.changed(name, change)
+        if np.array_equal(new, weight):
+            return first, second
+        if source.split is None:
+            raise CheckpointError(
+                f"{self.path}, tensor '{name}', cannot be rewritten: it is stored as {source.written}."
+            )
+        return source.split(new, first, second)
 
     def _main_part(self, name: str) -> str:
         """Return the stored tensor that has the shape and type of a tensor: the last of its parts."""
@@ -159,6 +184,10 @@ def _unwrapped(name: str) -> str:
     return name
 
 
+def _parts(source: str | Joined) -> tuple[str, ...]:
+    return (source,) if isinstance(source, str) else source.parts
+
+
 def _written(source: str | Joined) -> str:
     return source if isinstance(source, str) else source.written
 
@@ -187,7 +216,7 @@ def _join_pruned(name: str, checkpoint: Checkpoint, stored: Mapping[str, str], j
         return
     mask, weight = (stored[part] for part in parts)
     if checkpoint.shape(mask) == checkpoint.shape(weight):
-        joined[name] = Joined((mask, weight), f"{weight} * {mask}", _masked)
+        joined[name] = Joined((mask, weight), f"{weight} * {mask}", _masked, _unmasked)
 
 
 def _join_normed(
@@ -228,6 +257,13 @@ def _masked(mask: Array, weight: Array) -> Array:
     return product
 
 
+def _unmasked(new: Array, mask: Array, weight: Array) -> tuple[Array, Array]:
+    """Return the mask and the weights under it for another weight; both are as they were where it is as it was."""
+    same = new == _masked(mask, weight)
+    new_mask = np.where(same, mask, new != 0).astype(mask.dtype)
+    return new_mask, np.where(same | (new == 0), weight, new)
+
+
 def _normed(norm: Array, direction: Array) -> Array:
     """Return ``g v / |v|``, where |v| is taken over the axes that g lacks."""
     axes = tuple(axis for axis in range(direction.ndim) if norm.ndim == 0 or norm.shape[axis] == 1)
@@ -235,15 +271,3 @@ def _normed(norm: Array, direction: Array) -> Array:
     length = np.sqrt(np.sum(exact**2, axis=axes, keepdims=True))
     weight: Array = (norm.astype(np.float64) * exact / np.where(length, length, 1.0)).astype(direction.dtype)
     return weight
-
-
-def _refusing(change: Change, path: Location) -> Change:
-    """Return a change that raises where a weight that is stored in parts would become another."""
-
-    def refuse(name: str, array: Array) -> Array:
-        new = change(name, array)
-        if not np.array_equal(new, array):
-            raise CheckpointError(f"{path}, tensor '{name}', cannot be rewritten: it is stored in parts.")
-        return new
-
-    return refuse
