@@ -70,27 +70,26 @@ class TorchReader:
         file = (_entry_file(path) if path.is_dir() else path) or path / SINGLE
         if not file.name.endswith(".index.json"):
             stored = _StoredFile(file)
-            return TorchCheckpoint(path, {file: stored}, dict.fromkeys(stored.tensors, file), {})
+            return TorchCheckpoint(path, [stored], dict.fromkeys(stored.tensors, stored), {})
         index = Index.read(file, ".bin")
-        files = {index.place(shard): _StoredFile(index.place(shard)) for shard in index.files}
-        places = {name: index.place(shard) for name, shard in index.shards.items()}
-        by_name = {str(place): stored for place, stored in files.items()}
-        for name, place in places.items():
-            if name not in by_name[str(place)].known:
-                raise CheckpointError(f"{file} is damaged: tensor '{name}' is not in {place.name}, where it should be.")
-        return TorchCheckpoint(path, files, places, _unnamed(files, index))
+        shards = {shard: _StoredFile(index.place(shard)) for shard in index.files}
+        for name, shard in index.shards.items():
+            if name not in shards[shard].known:
+                raise CheckpointError(f"{file} is damaged: tensor '{name}' is not in {shard}, where it should be.")
+        owners = {name: shards[shard] for name, shard in index.shards.items()}
+        return TorchCheckpoint(path, list(shards.values()), owners, _unnamed(shards, index))
 
 
-def _unnamed(files: "Mapping[Location, _StoredFile]", index: Index) -> dict[str, str]:
+def _unnamed(shards: "Mapping[str, _StoredFile]", index: Index) -> dict[str, str]:
     """Return the tensors that the index does not name, and those that it takes from another file."""
     found = {}
-    for place, stored in files.items():
+    for shard, stored in shards.items():
         for name in stored.known:
             where = index.shards.get(name)
             if where is None:
-                found[name] = f"{index.file.name} does not name it; it is in {place.name}"
-            elif index.place(where).name != place.name:
-                found[f"{name} in {place.name}"] = f"{index.file.name} takes it from {where}"
+                found[name] = f"{index.file.name} does not name it; it is in {shard}"
+            elif where != shard:
+                found[f"{name} in {shard}"] = f"{index.file.name} takes it from {where}"
     return found
 
 
@@ -106,65 +105,62 @@ class TorchCheckpoint(Checkpoint):
     def __init__(
         self,
         path: Location,
-        files: "Mapping[Location, _StoredFile]",
-        places: Mapping[str, Location],
+        stored: "list[_StoredFile]",
+        owners: "Mapping[str, _StoredFile]",
         left_out: Mapping[str, str],
     ) -> None:
         super().__init__(path)
-        self._stored = dict(files)
-        by_name = {str(place): stored for place, stored in files.items()}
-        tied = {name: other for stored in files.values() for name, other in stored.tied.items()}
-        self._places = {name: by_name[str(place)] for name, place in places.items() if name not in tied}
-        self.config = read_config(next(iter(files)).parent)
-        self.tied = tied_by_config(self.config, [*places, *tied]) | tied
-        beside = {name: reason for stored in files.values() for name, reason in stored.left_out.items()}
-        self.left_out = beside | dict(left_out)
+        self._stored = stored
+        tied = {name: other for each in stored for name, other in each.tied.items()}
+        self._owners = {name: owner for name, owner in owners.items() if name not in tied}
+        self.config = read_config(stored[0].file.parent)
+        self.tied = tied_by_config(self.config, [*owners, *tied]) | tied
+        self.left_out = {name: reason for each in stored for name, reason in each.left_out.items()} | dict(left_out)
 
     @property
     def files(self) -> tuple[Location, ...]:
         """The files that hold the tensors."""
-        return tuple(self._stored)
+        return tuple(each.file for each in self._stored)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The tensors, in the order of the state dict, or of the index file by file."""
-        return tuple(self._places)
+        return tuple(self._owners)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor."""
         name = self._checked(name)
-        return tuple(self._places[name].tensors[name].shape)
+        return tuple(self._owners[name].tensors[name].shape)
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the dtype of a tensor; bfloat16 and float8 are those of ml_dtypes."""
         name = self._checked(name)
-        return self._places[name].dtype(name)
+        return self._owners[name].dtype(name)
 
     def tensor(self, name: str) -> Array:
         """Read one tensor: a view of the file where it is mapped into memory."""
         name = self._checked(name)
-        return self._places[name].read(name)
+        return self._owners[name].read(name)
 
     def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
         """Write a file of torch.save, optimiser state and all else included; see `Checkpoint.rewrite`.
 
         What is changed is held in memory until the file is written.
         """
-        (file, *others) = self._stored
-        if others or isinstance(file, RemotePath):
-            reason = "it is not on this machine" if isinstance(file, RemotePath) else "it is a folder of torch files"
-            raise CheckpointError(f"{self.path} cannot be rewritten: {reason}.")
+        file = self._stored[0].file
+        if isinstance(file, RemotePath):
+            raise CheckpointError(f"{self.path} cannot be rewritten: it is not on this machine. Download it first.")
+        if len(self._stored) > 1:
+            raise CheckpointError(f"{self.path} cannot be rewritten: it is a folder of several files of torch.")
         import torch
 
         content = _load(file)
         tensors = find_state_dict(content, file.stem).tensors
         for name in self.names:
-            array = self.tensor(name)
             new = self.changed(name, change)
-            if new is not array:
-                values = torch.frombuffer(bytearray(new.tobytes()), dtype=tensors[name].dtype) if new.size else None
-                if values is not None:
-                    tensors[name].detach().copy_(values.reshape(new.shape))
+            if new.tobytes() != self.tensor(name).tobytes():  # what is not written stays mapped to the file
+                values = torch.frombuffer(bytearray(new.tobytes()), dtype=tensors[name].dtype)
+                tensors[name].detach().copy_(values.reshape(new.shape))
         with writing_whole(Path(target)) as stream:
             torch.save(content, stream, _use_new_zipfile_serialization=format_of(file) == "torch")
 

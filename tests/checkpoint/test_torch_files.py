@@ -271,6 +271,19 @@ def test_a_rewritten_file_keeps_all_that_is_not_changed(save, tmp_path):
     assert zipfile.is_zipfile(tmp_path / "new.pt") == zipfile.is_zipfile(tmp_path / "model.pt")
 
 
+def test_a_folder_of_several_files_is_not_rewritten(tmp_path, save):
+    checkpoint = open_checkpoint(write_folder(tmp_path, save))
+    with pytest.raises(CheckpointError, match="cannot be rewritten: it is a folder of several files of torch"):
+        checkpoint.rewrite(tmp_path / "new", lambda name, array: array)
+
+
+def test_a_change_of_shape_or_type_is_refused_and_leaves_nothing(tmp_path, save):
+    checkpoint = open_checkpoint(save(STATE))
+    with pytest.raises(CheckpointError, match=r"tensor 'fc\.weight', cannot be rewritten: its change is float64"):
+        checkpoint.rewrite(tmp_path / "new.pt", lambda name, array: array.astype(np.float64))
+    assert [file.name for file in tmp_path.iterdir()] == ["model.pt"]
+
+
 # -- files of others ---------------------------------------------------------------------------------------------------
 
 
