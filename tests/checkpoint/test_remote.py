@@ -169,6 +169,12 @@ def test_every_scheme_reads_the_same(tmp_path, serve, scheme, name):
     assert np.array_equal(array, SMALL)
 
 
+def test_a_folder_whose_name_has_a_dot_ends_in_a_slash(tmp_path, serve):
+    (tmp_path / "model-2.5").mkdir()
+    save_file({"a": SMALL}, tmp_path / "model-2.5" / "model.safetensors")
+    assert open_checkpoint(f"{serve().url}/model-2.5/").names == ("a",)
+
+
 def test_a_missing_file_and_a_dead_server(tmp_path, serve):
     server = serve()
     for url in (f"{server.url}/x.npz", f"{server.url}/x.safetensors", f"{server.url}/x.pt", "memory://absent/x.npz"):

@@ -66,9 +66,9 @@ class RemotePath:
         return RemotePath(f"{self.url.rstrip('/')}/{name}")
 
     def is_dir(self) -> bool:
-        """Whether it is a folder; of a web server, which does not tell, what has no suffix counts as one."""
+        """Whether it is a folder; of a web server, which does not tell, what ends in / or has no suffix."""
         if self._is_on_the_web:
-            return not self.suffix
+            return urlsplit(self.url).path.endswith("/") or not self.suffix
         with _explained(self):
             return bool(self._filesystem.isdir(self._key))
 
