@@ -69,7 +69,9 @@ def test_a_header_of_numpy_that_makes_no_sense_is_one_line(capsys, tmp_path, sha
 def test_a_header_of_safetensors_that_makes_no_sense_is_one_line(capsys, tmp_path, header):
     file = tmp_path / "model.safetensors"
     file.write_bytes(struct.pack("<Q", len(header)) + header)
-    assert f"{file} is damaged" in error_of(capsys, ["verify", file])
+    line = error_of(capsys, ["verify", file])
+    assert str(file) in line
+    assert " is damaged" in line
 
 
 def test_json_that_is_nested_too_deeply_is_one_line(capsys, tmp_path):
