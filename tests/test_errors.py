@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,7 +70,9 @@ def test_a_header_of_numpy_that_makes_no_sense_is_one_line(capsys, tmp_path, sha
 def test_a_header_of_safetensors_that_makes_no_sense_is_one_line(capsys, tmp_path, header):
     file = tmp_path / "model.safetensors"
     file.write_bytes(struct.pack("<Q", len(header)) + header)
-    assert f"{file} is damaged" in error_of(capsys, ["verify", file])
+    line = error_of(capsys, ["verify", file])
+    assert str(file) in line
+    assert " is damaged" in line
 
 
 def test_json_that_is_nested_too_deeply_is_one_line(capsys, tmp_path):
@@ -109,7 +112,7 @@ def test_no_room_for_the_error_leaves_its_status():
 def test_a_download_without_a_network_is_one_line(monkeypatch, tmp_path, capfd):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("TOPOBOUNDS_DATA", raising=False)
-    source = data.IdxSource("MNIST", "http://localhost:9/mnist/", data.IDX_SOURCES["mnist"].sha256)
+    source = replace(data.IDX_SOURCES["mnist"], url="http://localhost:9/mnist/")
     monkeypatch.setitem(data.IDX_SOURCES, "mnist", source)
     with pytest.raises(data.DataError) as raised:
         data.load_dataset("mnist", download=True)

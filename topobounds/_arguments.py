@@ -247,13 +247,13 @@ def _shown(given: object) -> str:
     return shortened(text)
 
 
-def shortened(text: str) -> str:
-    """Return a text of at most `LONGEST_SHOWN` characters: the middle of a longer one left out.
+def shortened(text: str, longest: int = LONGEST_SHOWN) -> str:
+    """Return a text of at most so many characters: the middle of a longer one left out.
 
     Examples
     --------
-    >>> len(shortened("a" * 1000)), shortened("a short one")
-    (200, 'a short one')
+    >>> len(shortened("a" * 1000)), shortened("a short one"), shortened("abcdefghijklmnopqrstuvwxyz", 16)
+    (200, 'a short one', 'abcde ... uvwxyz')
     """
-    half = LONGEST_SHOWN // 2
-    return text if len(text) <= LONGEST_SHOWN else f"{text[: half - 3]} ... {text[2 - half :]}"
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[: half - 3]} ... {text[2 - half :]}"

@@ -4,15 +4,31 @@ import math
 import os
 import tokenize
 import zipfile
+import zlib
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, ClassVar, Self, cast
+from typing import IO, Any, Self, cast
 
 import numpy as np
 
 from topobounds._files import writing_whole
 from topobounds._memory import most_expanded
 from topobounds.checkpoint.base import Array, Change, Checkpoint, CheckpointError, explained
+from topobounds.checkpoint.location import Location, read_range, size_of
+from topobounds.checkpoint.signatures import format_of
+
+DAMAGES = (
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,
+    SyntaxError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+)
+"""What zipfile and numpy's reader of headers raise on files that are damaged, besides ValueError and EOFError."""
+LONGEST_HEADER = 2**16
+"""Bytes of the header of a .npy file; numpy refuses those of more than 10,000."""
 
 
 class NpyCheckpoint(Checkpoint):
@@ -20,31 +36,37 @@ class NpyCheckpoint(Checkpoint):
 
     format = "npy"
 
-    def __init__(self, path: Path, array: Array) -> None:
+    def __init__(self, path: Location, array: Array) -> None:
         super().__init__(path)
         self._array = array
 
     @staticmethod
-    def can_open(path: Path) -> bool:
-        """Whether the file is called .npy."""
-        return path.suffix == ".npy"
+    def can_open(path: Location) -> bool:
+        """Whether the file begins as such a file does, or is called .npy and shows nothing else."""
+        return format_of(path) == "npy" or (path.suffix == ".npy" and format_of(path) is None)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Open a file; its values are mapped into memory, and read when they are looked at.
+    def open(cls, path: Location) -> Self:
+        """Open a file; its values are mapped into memory, and read when they are looked at. A URL is read at once.
 
         Raises
         ------
         CheckpointError
             If it cannot be read, is damaged or of another kind, or would have to be unpickled.
         """
-        with explained(path):
-            _check_length(path)
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            array.close()
+        if format_of(path) == "npz":
             raise CheckpointError(f"{path} is of another kind: it is an archive of arrays, as .npz files are.")
-        return cls(path, array)
+        size = size_of(path)
+        with explained(path, None, *DAMAGES), path.open("rb") as stream:
+            shape, columns_first, dtype = _read_header(stream)
+            start = stream.tell()
+            length = math.prod(shape) * dtype.itemsize
+            if dtype.hasobject:
+                raise ValueError("it holds no plain array of numbers")
+            if length > size - start:
+                raise ValueError(f"its header announces {length} bytes of values, {size - start} follow it")
+            values = read_range(path, start, length)
+            return cls(path, values.view(dtype).reshape(shape, order="F" if columns_first else "C"))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,67 +91,27 @@ class NpyCheckpoint(Checkpoint):
     def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
         """Write a .npy file; see `Checkpoint.rewrite`."""
         with writing_whole(Path(target)) as stream:
-            np.save(stream, self._changed(self.path.stem, change), allow_pickle=False)
-
-
-def _check_length(path: Path) -> None:
-    """Refuse a .npy file that is shorter than its header says, without arithmetic that overflows."""
-    with path.open("rb") as stream:
-        if stream.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
-            return  # np.load tells what it is
-        stream.seek(0)
-        shape, dtype = _read_header(stream)
-        held, declared = path.stat().st_size - stream.tell(), math.prod(shape) * dtype.itemsize
-    if held < declared and not dtype.hasobject:
-        raise ValueError(f"its header announces {declared} bytes, {held} follow it")
-
-
-def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Return the shape and the dtype that numpy's header of an array announces.
-
-    Raises
-    ------
-    ValueError
-        If it makes no sense.
-    """
-    version = np.lib.format.read_magic(stream)
-    try:
-        if version == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-        else:
-            shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
-    except (
-        SyntaxError,
-        tokenize.TokenError,
-        TypeError,
-        RecursionError,
-        MemoryError,
-    ):  # of what Python makes of its text
-        raise ValueError("its header is not numpy's") from None
-    if any(length < 0 for length in shape):
-        raise ValueError(f"its header announces the shape {shape}")
-    return shape, dtype
+            np.save(stream, self.changed(self.path.stem, change), allow_pickle=False)
 
 
 class NpzCheckpoint(Checkpoint):
     """The arrays of a .npz archive."""
 
     format = "npz"
-    _DAMAGES: ClassVar[tuple[type[Exception], ...]] = (zipfile.BadZipFile,)
 
-    def __init__(self, path: Path, archive: "np.lib.npyio.NpzFile", held: ExitStack) -> None:
+    def __init__(self, path: Location, archive: "np.lib.npyio.NpzFile", held: ExitStack) -> None:
         super().__init__(path)
         self._archive = archive
         self._zip = cast(zipfile.ZipFile, archive.zip)
         self._held = held
 
     @staticmethod
-    def can_open(path: Path) -> bool:
-        """Whether the file is called .npz."""
-        return path.suffix == ".npz"
+    def can_open(path: Location) -> bool:
+        """Whether the file is an archive of .npy files, or called .npz and shows nothing else."""
+        return format_of(path) == "npz" or (path.suffix == ".npz" and format_of(path) in (None, "zip"))
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Location) -> Self:
         """Open an archive; its table of contents is read.
 
         Raises
@@ -138,7 +120,7 @@ class NpzCheckpoint(Checkpoint):
             If it cannot be read, is damaged or of another kind.
         """
         with ExitStack() as held:
-            with explained(path, None, *cls._DAMAGES):
+            with explained(path, None, *DAMAGES):
                 # numpy, given a name, leaves the file open when the archive is damaged.
                 stream = held.enter_context(path.open("rb"))
                 archive = np.load(stream, allow_pickle=False)
@@ -162,8 +144,8 @@ class NpzCheckpoint(Checkpoint):
 
     def tensor(self, name: str) -> Array:
         """Read one array."""
-        with explained(self.path, self._checked(name), *self._DAMAGES):
-            self._check_expansion(name)
+        with explained(self.path, self._checked(name), *DAMAGES):
+            self._check_size(name)
             array = self._archive[name]
         if not isinstance(array, np.ndarray):
             raise CheckpointError(f"{self.path} is damaged: its entry '{name}' is no array.")
@@ -173,7 +155,7 @@ class NpzCheckpoint(Checkpoint):
         """Write a .npz archive, compressed where this one is; see `Checkpoint.rewrite`."""
         with writing_whole(Path(target)) as stream, zipfile.ZipFile(stream, "w") as archive:
             for name in self.names:
-                array = self._changed(name, change)
+                array = self.changed(name, change)
                 entry = zipfile.ZipInfo(f"{name}.npy")
                 entry.compress_type = self._entry(name).compress_type
                 with archive.open(entry, "w", force_zip64=True) as member:
@@ -183,22 +165,6 @@ class NpzCheckpoint(Checkpoint):
         """Close the archive."""
         self._held.close()
 
-    def _check_expansion(self, name: str) -> None:
-        """Refuse an array that is announced to be far larger than what is stored of it."""
-        entry = self._entry(name)
-        with self._zip.open(entry) as member:
-            if member.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
-                return  # no array
-            member.seek(0)
-            shape, dtype = _read_header(member)
-        announced = math.prod(shape) * dtype.itemsize
-        if announced > most_expanded(entry.compress_size):
-            raise ValueError(
-                f"its {entry.compress_size} bytes are announced to expand to {announced}; numpy.savez stores an array "
-                "as it is"
-            )
-        self._check_memory(name, announced)
-
     def _entry(self, name: str) -> zipfile.ZipInfo:
         try:
             return self._zip.getinfo(f"{name}.npy")
@@ -207,7 +173,44 @@ class NpzCheckpoint(Checkpoint):
 
     def _header(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
         with (
-            explained(self.path, self._checked(name), *self._DAMAGES),
+            explained(self.path, self._checked(name), *DAMAGES),
             self._zip.open(self._entry(name)) as member,
         ):
-            return _read_header(member)
+            shape, _, dtype = _read_header(member)
+            return shape, dtype
+
+    def _check_size(self, name: str) -> None:
+        """Refuse an array that is not as long as its header says, or that a few bytes would expand to."""
+        entry = self._entry(name)
+        if entry.file_size > most_expanded(entry.compress_size):
+            sizes = f"its {entry.compress_size} bytes would expand to {entry.file_size}"
+            raise ValueError(f"{sizes}, as those of real weights do not; np.load reads it where that is meant")
+        with self._zip.open(entry) as member:
+            if member.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+                return  # `tensor` says that it is no array
+        shape, dtype = self._header(name)
+        declared = math.prod(shape) * dtype.itemsize
+        if not dtype.hasobject and not declared < entry.file_size < declared + LONGEST_HEADER:
+            raise ValueError(f"its header announces {declared} bytes of values, its entry holds {entry.file_size}")
+        self._check_memory(name, declared)
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of a .npy file: shape, whether columns come first, dtype.
+
+    Raises
+    ------
+    ValueError
+        If it makes no sense.
+    """
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"its version of the format, {version[0]}.{version[1]}, is unknown")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    try:
+        shape, columns_first, dtype = read(stream)
+    except (SyntaxError, tokenize.TokenError, TypeError, RecursionError, MemoryError):  # of what Python makes of it
+        raise ValueError("its header is not numpy's") from None
+    if any(length < 0 for length in shape):
+        raise ValueError(f"its header announces the shape {shape}")
+    return shape, columns_first, dtype

@@ -5,9 +5,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +14,25 @@ from numpy.typing import NDArray
 from topobounds._arguments import printable, shortened
 from topobounds._memory import check_memory
 
+if TYPE_CHECKING:
+    from topobounds.checkpoint.location import Location
+
 Array = NDArray[Any]
 Change = Callable[[str, Array], Array]
 """``change(name, array)``: what stands in the place of a tensor in a rewritten file, of the same shape and dtype."""
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
+LONGEST_MESSAGE = 600  # characters of an error
 
 
 class CheckpointError(OSError):
-    """A file of weights that cannot be read, or holds no such tensor; the message names the file and the tensor."""
+    """A file of weights that cannot be read, or holds no such tensor; the message names the file and the tensor.
+
+    The message is one line of printable characters, whatever names the file holds.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(printable(message), LONGEST_MESSAGE))
 
 
 class Checkpoint(ABC):
@@ -34,28 +43,35 @@ class Checkpoint(ABC):
     Attributes
     ----------
     path : pathlib.Path
-        What was opened.
+        What was opened; an object much like one where it is a URL.
     format : str
         ``"safetensors"``.
     files : tuple of pathlib.Path
         The files that hold the tensors.
     names : tuple of str
-        The tensors, in the order in which they are stored.
+        The tensors, in the order in which they are stored; each tensor once.
     tied : mapping of str to str
-        Names that stand for the tensor of another name.
+        Names that stand for the tensor of another name, which is in `names`.
     left_out : mapping of str to str
         What the files hold besides and is not read, with the reason.
+    stored_as : mapping of str to str
+        How a tensor is stored where that is not under its own name: ``"module.fc.weight"``, or
+        ``"fc.weight_orig * fc.weight_mask"``.
+    config : mapping
+        What the ``config.json`` says that describes the model; empty where there is none.
     """
 
     format: str
     tied: Mapping[str, str] = NOTHING
     left_out: Mapping[str, str] = NOTHING
+    stored_as: Mapping[str, str] = NOTHING
+    config: Mapping[str, Any] = NOTHING
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: "Location") -> None:
         self.path = path
 
     @property
-    def files(self) -> tuple[Path, ...]:
+    def files(self) -> "tuple[Location, ...]":
         """The files that hold the tensors."""
         return (self.path,)
 
@@ -119,9 +135,11 @@ class Checkpoint(ABC):
         return frozenset(self.names)
 
     def _checked(self, name: str) -> str:
-        if name not in self._known:
+        """Return the name under which a tensor is read: that of the tensor it is tied to, or its own."""
+        stored = self.tied.get(name, name)
+        if stored not in self._known:
             raise CheckpointError(f"{self.path} has no tensor '{name}'.")
-        return name
+        return stored
 
     def _check_memory(self, name: str, n_bytes: int) -> None:
         """Refuse to read a tensor of so many bytes if there is no memory for it."""
@@ -130,7 +148,7 @@ class Checkpoint(ABC):
         except ValueError as error:
             raise CheckpointError(str(error)) from None
 
-    def _changed(self, name: str, change: Change) -> Array:
+    def changed(self, name: str, change: Change) -> Array:
         """Return what takes a tensor's place in a rewritten file."""
         array = self.tensor(name)
         new = change(name, array)
@@ -143,11 +161,11 @@ class Checkpoint(ABC):
 class Reader(Protocol):
     """A format of checkpoints; to add one, register an object like this in the entry-point group topobounds.readers."""
 
-    def can_open(self, path: Path, /) -> bool:
-        """Whether this is the format of a file or folder, by its name or its first bytes; nothing is raised."""
+    def can_open(self, path: "Location", /) -> bool:
+        """Whether this is the format of a file or folder, by its first bytes or its name; nothing is raised."""
 
-    def open(self, path: Path, /) -> Checkpoint:
-        """Open a file or folder of this format.
+    def open(self, path: "Location", /) -> Checkpoint:
+        """Open a file or folder of this format; of a URL, `path` has the methods of a Path that reading takes.
 
         Raises
         ------
@@ -157,12 +175,12 @@ class Reader(Protocol):
 
 
 @contextmanager
-def explained(file: Path, tensor: str | None = None, *damages: type[Exception]) -> Iterator[None]:
+def explained(file: "Location", tensor: str | None = None, *damages: type[Exception]) -> Iterator[None]:
     """Turn what goes wrong with a file into one error that names it, and the tensor.
 
     Parameters
     ----------
-    file : pathlib.Path
+    file : pathlib.Path or RemotePath
         The file.
     tensor : str, optional
         The tensor that is being read.
@@ -176,8 +194,9 @@ def explained(file: Path, tensor: str | None = None, *damages: type[Exception]) 
     except CheckpointError:
         raise
     except damaged as error:
-        pickled = "pickle" in str(error)
-        reason = "it holds no plain array of numbers" if pickled else shortened(printable(str(error).rstrip(".")))
+        reason = shortened(printable(" ".join(str(error).split()).rstrip(".")))
+        if "pickle" in reason and "header" not in reason.lower():
+            reason = "it holds no plain array of numbers"
         raise CheckpointError(f"{where} is damaged, or of another kind: {reason}.") from error
     except OSError as error:
         raise CheckpointError(f"{where} could not be read: {error.strerror or 'no such file'}.") from error

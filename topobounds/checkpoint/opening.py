@@ -3,15 +3,18 @@
 import os
 from collections.abc import Iterator
 from importlib.metadata import entry_points
-from pathlib import Path
 
 from topobounds._arguments import file_name
-from topobounds._files import check_regular
 from topobounds.checkpoint.arrays import NpyCheckpoint, NpzCheckpoint
-from topobounds.checkpoint.base import Array, Checkpoint, CheckpointError, Reader, explained
+from topobounds.checkpoint.base import Array, Checkpoint, CheckpointError, Reader
+from topobounds.checkpoint.location import Location, RemotePath, location, size_of
+from topobounds.checkpoint.model_names import with_model_names
+from topobounds.checkpoint.refusals import refusal
 from topobounds.checkpoint.safetensors import SafetensorsCheckpoint
+from topobounds.checkpoint.sharded import LoneFileReader, ShardedCheckpoint
+from topobounds.checkpoint.signatures import format_of
 
-READERS: tuple[Reader, ...] = (NpyCheckpoint, NpzCheckpoint, SafetensorsCheckpoint)
+READERS: tuple[Reader, ...] = (ShardedCheckpoint, NpyCheckpoint, NpzCheckpoint, SafetensorsCheckpoint)
 GROUP = "topobounds.readers"
 
 
@@ -24,7 +27,9 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Parameters
     ----------
     path : path
-        A ``.npy``, ``.npz`` or ``.safetensors`` file, or what a registered reader opens.
+        A ``.npy``, ``.npz`` or ``.safetensors`` file; a folder with ``model.safetensors.index.json``, or with one
+        ``.safetensors`` file; what a registered reader opens, such as the files of torch; or the URL of one of them, of
+        which only what is read is transferred. The content of a file decides, then its name.
 
     Returns
     -------
@@ -48,18 +53,42 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     ...     print(checkpoint.format, checkpoint.names, checkpoint.shape("first"), checkpoint.tensor("second"))
     npz ('first', 'second') (3, 3) [1. 1. 1. 1.]
     """
-    file = Path(file_name("path", path))
-    if not file.is_dir():
-        with explained(file):
-            check_regular(file)
-    for reader in READERS:
-        if reader.can_open(file):
-            return reader.open(file)
-    registered: list[Reader] = [plugin.load() for plugin in entry_points(group=GROUP)]
-    for reader in registered:
-        if reader.can_open(file):
-            return reader.open(file)
-    raise CheckpointError(f"{file} is no .npy, .npz or .safetensors file.")
+    place = location(file_name("path", path))
+    _check_kind(place)
+    if (known := refusal(place)) is not None:
+        raise CheckpointError(f"{place} is a {known.kind}: {known.way_on}.")
+    for reader in _readers():
+        if reader.can_open(place):
+            return with_model_names(reader.open(place))
+    raise CheckpointError(_unknown(place))
+
+
+def _readers() -> Iterator[Reader]:
+    """Yield the readers in the order in which they are tried; those of other packages are not imported before."""
+    yield from READERS
+    for plugin in entry_points(group=GROUP):
+        yield plugin.load()
+    yield LoneFileReader()
+
+
+def _check_kind(place: Location) -> None:
+    """Refuse pipes and devices, and servers that send whole files only."""
+    if place.is_dir():
+        return
+    size_of(place)
+    if isinstance(place, RemotePath):
+        place.read_range(0, 1)
+
+
+def _unknown(place: Location) -> str:
+    """Return the message on what no reader opens."""
+    if place.is_dir():
+        return f"{place} is a folder without model.safetensors.index.json, model.safetensors or another known file."
+    if format_of(place) in ("torch", "torch, legacy"):
+        return (
+            f"{place} is a file of torch, whose reader is missing: in a clone of topobounds, pip install -e '.[torch]'."
+        )
+    return f"{place} is no .npy, .npz or .safetensors file."
 
 
 def read_arrays(path: str | os.PathLike[str], tensor: str | None = None) -> Iterator[tuple[str, Array]]:
@@ -83,7 +112,7 @@ def read_arrays(path: str | os.PathLike[str], tensor: str | None = None) -> Iter
         If the file is missing, of another kind or damaged, or has no array of that name.
     """
     with open_checkpoint(path) as checkpoint:
-        if tensor is not None and tensor not in checkpoint.names:
-            raise CheckpointError(f"{Path(path)} has no tensor '{tensor}'.")
+        if tensor is not None and tensor not in (*checkpoint.names, *checkpoint.tied):
+            raise CheckpointError(f"{checkpoint.path} has no tensor '{tensor}'.")
         for name in checkpoint.names if tensor is None else (tensor,):
             yield name, checkpoint.tensor(name)

@@ -1,9 +1,12 @@
 """safetensors files: a header of names, types, shapes and places, then the values, one tensor after the other."""
 
 import json
+import math
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self, TypeGuard
 
 import ml_dtypes
 import numpy as np
@@ -11,6 +14,9 @@ import safetensors
 
 from topobounds._files import writing_whole
 from topobounds.checkpoint.base import Array, Change, Checkpoint, CheckpointError, explained
+from topobounds.checkpoint.config import read_config, tied_by_config, without_duplicates
+from topobounds.checkpoint.location import Location, read_range, size_of
+from topobounds.checkpoint.signatures import format_of
 
 DTYPES: dict[str, Any] = {
     "BOOL": np.bool_,
@@ -29,6 +35,35 @@ DTYPES: dict[str, Any] = {
     "F8_E4M3": ml_dtypes.float8_e4m3fn,
     "F8_E5M2": ml_dtypes.float8_e5m2,
 }
+BITS: dict[str, int] = {name: 8 * np.dtype(dtype).itemsize for name, dtype in DTYPES.items()} | {
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8,
+    "F8_E5M2FNUZ": 8,
+    "C64": 64,
+}
+"""Of one value, of types that numpy has no name for as well."""
+MOST_AXES = 64
+"""Of an array of numpy."""
+LONGEST_HEADER = 10**8
+"""Bytes; the safetensors library refuses longer ones too."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where the values of a tensor lie in a file, and how they are to be read."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    first: int
+    last: int
+
+    @property
+    def n_bytes(self) -> int:
+        """The length of its values."""
+        return self.last - self.first
 
 
 class SafetensorsCheckpoint(Checkpoint):
@@ -36,18 +71,21 @@ class SafetensorsCheckpoint(Checkpoint):
 
     format = "safetensors"
 
-    def __init__(self, path: Path, header: dict[str, Any], start: int) -> None:
+    def __init__(self, path: Location, header: "Header") -> None:
         super().__init__(path)
-        self._header = header
-        self._start = start
+        self.header = header
+        self.config = read_config(path.parent)
+        self.tied = tied_by_config(self.config, header.entries) | tied_by_metadata(header)
 
     @staticmethod
-    def can_open(path: Path) -> bool:
-        """Whether the file is called .safetensors."""
-        return path.suffix == ".safetensors"
+    def can_open(path: Location) -> bool:
+        """Whether the file begins as such a file does, or is called .safetensors and shows nothing else."""
+        return format_of(path) in ("safetensors", None) and (
+            path.suffix == ".safetensors" or format_of(path) is not None
+        )
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Location) -> Self:
         """Open a file; its header is read and checked against the file's length.
 
         Raises
@@ -55,48 +93,151 @@ class SafetensorsCheckpoint(Checkpoint):
         CheckpointError
             If it cannot be read or is damaged; where the file ends too early, the first tensor that is cut is named.
         """
-        header, start = read_header(path)
-        # The library checks the header and that the tensors cover the file; the values are read where they lie,
-        # because it has no numpy dtype for float8.
-        cut = _cut_tensor(header, path.stat().st_size - start)
-        with explained(path, cut, safetensors.SafetensorError), safetensors.safe_open(path, "numpy"):
-            pass
-        return cls(path, header, start)
+        return cls(path, read_header(path))
 
     @property
     def names(self) -> tuple[str, ...]:
         """The tensors, in the order of their values."""
-        return tuple(sorted(self._header, key=lambda name: self._header[name]["data_offsets"]))
+        return tuple(self.header.entries)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor."""
-        return tuple(self._header[self._checked(name)]["shape"])
+        return self.header.entries[self._checked(name)].shape
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the dtype of a tensor; bfloat16 and float8 are those of ml_dtypes."""
-        dtype = self._header[self._checked(name)]["dtype"]
-        if dtype not in DTYPES:
-            raise CheckpointError(f"{self.path}, tensor '{name}', is of type {dtype}, which numpy has no name for.")
-        named: np.dtype[Any] = np.dtype(DTYPES[dtype])
-        return named
+        return numpy_dtype(self.path, self.header, self._checked(name))
 
     def tensor(self, name: str) -> Array:
         """Read one tensor."""
-        dtype = self.dtype(name)
-        first, last = self._header[name]["data_offsets"]
-        self._check_memory(name, last - first)
-        with explained(self.path, name):
-            raw = np.fromfile(self.path, np.uint8, last - first, offset=self._start + first)
-            return raw.view(dtype).reshape(self.shape(name))
+        name = self._checked(name)
+        self._check_memory(name, self.header.entries[name].n_bytes)
+        return read_tensor(self.path, self.header, name)
 
     def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
         """Write a .safetensors file with this one's header, metadata included; see `Checkpoint.rewrite`."""
         with writing_whole(Path(target)) as stream:
-            with explained(self.path), self.path.open("rb") as source:
-                stream.write(source.read(self._start))
-            for name in self.names:
-                array = self._changed(name, change)
-                stream.write(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
+            write_changed(stream, self, self.path, self.header, change)
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of a .safetensors file: its tensors in the order of their values, and where the values begin."""
+
+    entries: Mapping[str, Entry]
+    metadata: Mapping[str, str]
+    start: int
+
+
+def tied_by_metadata(header: Header) -> dict[str, str]:
+    """Return the names that the library left out of a file because they share a tensor's memory, with that tensor."""
+    entries = header.entries
+    return {name: other for name, other in header.metadata.items() if name not in entries and other in entries}
+
+
+def read_tensor(file: Location, header: Header, name: str) -> Array:
+    """Read one tensor: a view of the file, or a copy where it does not lie at a multiple of its item's size.
+
+    Raises
+    ------
+    CheckpointError
+        If the file ends before, or numpy has no name for the type.
+    """
+    entry = header.entries[name]
+    dtype = numpy_dtype(file, header, name)
+    with explained(file, name):
+        raw = read_range(file, header.start + entry.first, entry.n_bytes)
+    array = raw.view(dtype).reshape(entry.shape)
+    return array if array.flags.aligned else array.copy()
+
+
+def numpy_dtype(file: Location, header: Header, name: str) -> np.dtype[Any]:
+    """Return the dtype of a tensor; `CheckpointError` if numpy has no name for it."""
+    dtype = header.entries[name].dtype
+    if dtype not in DTYPES:
+        raise CheckpointError(f"{file}, tensor '{name}', is of type {dtype}, which numpy has no name for.")
+    named: np.dtype[Any] = np.dtype(DTYPES[dtype])
+    return named
+
+
+def write_changed(stream: IO[bytes], checkpoint: Checkpoint, file: Location, header: Header, change: Change) -> None:
+    """Write a .safetensors file with the header of another, and its tensors changed one at a time."""
+    with explained(file):
+        stream.write(read_range(file, 0, header.start).data)
+    for name in header.entries:
+        array = checkpoint.changed(name, change)
+        stream.write(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
+
+
+def read_header(file: Location) -> Header:
+    """Read the header of a file, and check it against the file's length.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be read; is no JSON; holds a name twice; or its tensors do not cover the rest of the file one after
+        the other, each as long as its type and shape say. The message names the tensor.
+    """
+    size = size_of(file)
+    with explained(file), file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or length > min(size - 8, LONGEST_HEADER):
+            raise ValueError(f"it has {size} bytes, which cannot hold a header of {length}")
+        content = stream.read(length)
+        parsed = _parsed(content)
+        metadata = parsed.pop("__metadata__", None) or {}
+        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError("its metadata are no texts")
+    entries = {name: _entry(file, name, value) for name, value in parsed.items()}
+    ordered = dict(sorted(entries.items(), key=lambda item: (item[1].first, item[1].last)))
+    _check_places(file, ordered, size - 8 - length)
+    return Header(ordered, metadata, 8 + length)
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    try:
+        parsed = json.loads(content.decode("utf-8"), object_pairs_hook=without_duplicates)
+    except RecursionError:
+        raise ValueError("its header is nested too deeply") from None
+    if not isinstance(parsed, dict):
+        raise ValueError("its header is no mapping of names to tensors")
+    return parsed
+
+
+def _entry(file: Location, name: str, value: Any) -> Entry:
+    """Return the entry of a tensor, checked by itself."""
+    with explained(file, name):
+        if not isinstance(value, dict) or not isinstance(value.get("dtype"), str):
+            raise ValueError("its header does not say its type")
+        shape, places = value.get("shape"), value.get("data_offsets")
+        if not _are_counts(shape) or len(shape) > MOST_AXES:
+            raise ValueError(f"its shape is no list of at most {MOST_AXES} non-negative integers")
+        if not _are_counts(places) or len(places) != 2 or places[0] > places[1]:
+            raise ValueError("its place is no pair of increasing non-negative integers")
+        bits = BITS.get(value["dtype"])
+        if bits is None:
+            raise ValueError(f"its type {value['dtype']} is unknown")
+        if math.prod(shape) * bits != 8 * (places[1] - places[0]):
+            raise ValueError(f"it has {places[1] - places[0]} bytes, its type {value['dtype']} and shape say otherwise")
+        return Entry(value["dtype"], tuple(shape), *places)
+
+
+def _are_counts(value: Any) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(count) is int and 0 <= count < 2**63 for count in value)
+
+
+def _check_places(file: Location, entries: Mapping[str, Entry], size: int) -> None:
+    """Check that tensors cover the values' `size` bytes one after the other."""
+    end = 0
+    for name, entry in entries.items():
+        with explained(file, name):
+            if entry.last > size:
+                raise ValueError(f"the file ends at byte {size} of its values, the tensor at {entry.last}")
+            if entry.first != end:
+                raise ValueError(f"it begins at byte {entry.first} of the values, the tensor before it ends at {end}")
+        end = entry.last
+    if end != size:
+        raise CheckpointError(f"{file} is damaged: {size - end} bytes at its end belong to no tensor.")
 
 
 def arrays_in(content: bytes) -> dict[str, Array]:
@@ -120,14 +261,6 @@ def arrays_in(content: bytes) -> dict[str, Array]:
     }
 
 
-def read_header(file: Path) -> tuple[dict[str, Any], int]:
-    """Return the tensors' entries and where the values begin; no entries if the header makes no sense."""
-    with explained(file), file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        content = stream.read(length) if length < file.stat().st_size else b""
-    return _entries(content), 8 + length
-
-
 def tensor_at(content: bytes, position: int) -> str | None:
     """Return the tensor that a byte of a safetensors file belongs to, as far as its header can be read."""
     start = 8 + int.from_bytes(content[:8], "little")
@@ -144,12 +277,3 @@ def _entries(header: bytes) -> dict[str, Any]:
         return {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
     except (ValueError, AttributeError, RecursionError):
         return {}
-
-
-def _cut_tensor(header: dict[str, Any], size: int) -> str | None:
-    """Return the first tensor that goes beyond `size` bytes of values, as far as the header makes sense."""
-    try:
-        spans = [(*entry["data_offsets"], name) for name, entry in header.items()]
-        return min(((first, name) for first, last, name in spans if last > size), default=(0, None))[1]
-    except (TypeError, ValueError, LookupError):
-        return None

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save
 
 from topobounds.checkpoint import DTYPES, CheckpointError, open_checkpoint, opening, read_arrays
-from topobounds.checkpoint.arrays import NpyCheckpoint
+from topobounds.checkpoint.arrays import NpyCheckpoint, NpzCheckpoint
 
 LAYERS = {
     "a": np.arange(12.0).reshape(3, 4),
@@ -88,7 +88,12 @@ def test_another_kind(tmp_path):
     assert refused(tmp_path / "model.pt", b"PK\3\4").endswith("is no .npy, .npz or .safetensors file.")
     assert "is damaged" in refused(tmp_path / "model.npz", b"\x89PNG and so on")
     assert "is damaged" in refused(tmp_path / "model.npy", b"hello there, this is text")
-    assert "no archive" in refused(tmp_path / "model.npz", _npy(np.ones(3)))
+
+
+def _npz(**arrays):
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()
 
 
 def _npy(array):
@@ -224,7 +229,26 @@ def test_another_package_brings_a_format(tmp_path, monkeypatch):
     assert (name, array.tolist()) == ("w", [1.0, 2.0])
 
 
-def test_an_archive_named_as_an_array_is_named(tmp_path):
-    np.savez(tmp_path / "x.npz", a=np.ones(2))
-    content = (tmp_path / "x.npz").read_bytes()
-    assert "is an archive of arrays, as .npz files are" in refused(tmp_path / "x.npy", content)
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".bin", ""])
+def test_content_decides_where_the_name_lies(tmp_path, suffix):
+    contents = {"npy": _npy(np.ones(2)), "npz": _npz(model=np.ones(2)), "safetensors": save({"model": np.ones(2)})}
+    for name, content in contents.items():
+        (tmp_path / f"model{suffix}").write_bytes(content)
+        with open_checkpoint(tmp_path / f"model{suffix}") as checkpoint:
+            assert (checkpoint.format, checkpoint.names) == (name, ("model",))
+            assert checkpoint.tensor("model").tolist() == [1, 1]
+
+
+def test_a_reader_that_is_handed_another_format_names_it(tmp_path):
+    (tmp_path / "x.npy").write_bytes(_npz(a=np.ones(2)))
+    with pytest.raises(CheckpointError, match=r"is an archive of arrays, as \.npz files are"):
+        NpyCheckpoint.open(tmp_path / "x.npy")
+    (tmp_path / "x.npz").write_bytes(_npy(np.ones(3)))
+    with pytest.raises(CheckpointError, match="is no archive of arrays"):
+        NpzCheckpoint.open(tmp_path / "x.npz")
+
+
+def test_messages_are_one_line_of_printable_characters():
+    error = CheckpointError("x.npz, tensor 'a\x1b[31mRED\n\udcff', is damaged.")
+    assert str(error) == r"x.npz, tensor 'a\x1b[31mRED\n\udcff', is damaged."
+    assert len(str(CheckpointError("a" * 10**6))) <= 601

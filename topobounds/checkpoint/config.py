@@ -1,0 +1,92 @@
+"""What the config.json beside the weights of a language model says of them."""
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from topobounds.checkpoint.base import CheckpointError
+from topobounds.checkpoint.location import Location, size_of
+
+CONFIG = "config.json"
+LONGEST_JSON = 2**28
+"""Bytes of a JSON file that is read: the index of the largest models has some 10 MB."""
+HEAD = "lm_head.weight"
+_EMBEDDINGS = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "word_embeddings.weight",
+    "embed_in.weight",
+    "tok_embeddings.weight",
+    "shared.weight",
+)
+
+
+def read_json(file: Location) -> Any:
+    """Return what a JSON file says.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be read, is no JSON, holds one key twice in one object, or is longer than 256 MB.
+    """
+    size = size_of(file)
+    if size > LONGEST_JSON:
+        raise CheckpointError(f"{file} is damaged, or of another kind: it has {size} bytes, too many for a JSON text.")
+    try:
+        with file.open("rb") as stream:
+            return json.loads(stream.read(size), object_pairs_hook=without_duplicates)
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error).rstrip(".")
+        raise CheckpointError(f"{file} is damaged: {reason}.") from error
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{file} could not be read: {error.strerror or error}.") from error
+
+
+def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, in which no key may stand twice: ValueError if one does."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"it holds '{key}' twice")
+        found[key] = value
+    return found
+
+
+def read_config(folder: Location) -> Mapping[str, Any]:
+    """Return the config.json of a folder; empty if there is none, or it makes no sense."""
+    file = folder / CONFIG
+    try:
+        config = read_json(file) if file.is_file() else {}
+    except (CheckpointError, OSError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def tied_by_config(config: Mapping[str, Any], names: Collection[str]) -> dict[str, str]:
+    """Return the output head that a language model shares with its embedding, where the files lack one.
+
+    Parameters
+    ----------
+    config : mapping
+        Its config.json. Where it does not say ``tie_word_embeddings``, language models share it.
+    names : collection of str
+        The stored tensors.
+
+    Examples
+    --------
+    >>> tied_by_config({"tie_word_embeddings": True}, ["model.embed_tokens.weight"])
+    {'lm_head.weight': 'model.embed_tokens.weight'}
+    """
+    text = config.get("text_config")
+    default = any("CausalLM" in str(name) or "LMHead" in str(name) for name in _listed(config.get("architectures")))
+    nested = text.get("tie_word_embeddings", default) if isinstance(text, dict) else default
+    if not config.get("tie_word_embeddings", nested) or any(name.endswith(HEAD) for name in names):
+        return {}
+    embeddings = [name for name in names if name.endswith(_EMBEDDINGS)]
+    return {HEAD: embeddings[0]} if embeddings else {}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,279 @@
+"""Where weights lie: a path on this machine, or a URL whose bytes are asked for range by range."""
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topobounds._files import check_regular
+from topobounds.checkpoint.base import CheckpointError, explained
+
+BUFFER = 2**18
+"""Bytes in a request for a header of unknown length."""
+
+
+@dataclass(frozen=True, eq=False)
+class RemotePath:
+    """A file or a folder behind a URL, with those methods of `pathlib.Path` that readers use.
+
+    Parameters
+    ----------
+    url : str
+        Anything that fsspec opens: ``https://host/folder/model.safetensors``, ``s3://bucket/key``, ``memory://file``.
+
+    Examples
+    --------
+    >>> path = RemotePath("https://host/folder/model.safetensors?download=true")
+    >>> path.name, path.suffix, path.stem, str(path.parent / "config.json")
+    ('model.safetensors', '.safetensors', 'model', 'https://host/folder/config.json')
+    """
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def name(self) -> str:
+        """The last part of the URL's path."""
+        return PurePosixPath(unquote(urlsplit(self.url).path or self.url.split("://")[-1])).name
+
+    @property
+    def suffix(self) -> str:
+        """The end of the name, from its last dot on."""
+        return PurePosixPath(self.name).suffix
+
+    @property
+    def stem(self) -> str:
+        """The name without its suffix."""
+        return PurePosixPath(self.name).stem
+
+    @property
+    def parent(self) -> "RemotePath":
+        """The folder; a query (``?download=true``) is not kept."""
+        scheme, host, path, _, _ = urlsplit(self.url)
+        return RemotePath(urlunsplit((scheme, host, path.rstrip("/").rpartition("/")[0], "", "")))
+
+    def __truediv__(self, name: str) -> "RemotePath":
+        return RemotePath(f"{self.url.rstrip('/')}/{name}")
+
+    def is_dir(self) -> bool:
+        """Whether it is a folder; of a web server, which does not tell, what ends in / or has no suffix."""
+        if self._is_on_the_web:
+            return urlsplit(self.url).path.endswith("/") or not self.suffix
+        with _explained(self):
+            return bool(self._filesystem.isdir(self._key))
+
+    def is_file(self) -> bool:
+        """Whether it is a file that can be asked for."""
+        return not self.is_dir() and self.exists()
+
+    def exists(self) -> bool:
+        """Whether it is there; a web server is asked for its headers only."""
+        with _explained(self):
+            try:
+                self._filesystem.info(self._key)
+            except FileNotFoundError:
+                return False
+        return True
+
+    @cached_property
+    def size(self) -> int:
+        """The length of the file in bytes.
+
+        Raises
+        ------
+        CheckpointError
+            If it is not there, or the server does not say.
+        """
+        with _explained(self):
+            size = self._filesystem.info(self._key).get("size")
+        if not isinstance(size, int):
+            raise CheckpointError(f"{self} cannot be read in parts: its server does not say how long it is. {_WAY_ON}")
+        return size
+
+    def open(self, mode: str = "rb") -> IO[bytes]:
+        """Open the file for reading; its bytes are asked for as they are read, in ranges of at least 256 KiB.
+
+        Raises
+        ------
+        CheckpointError
+            If it is not there, or its server sends whole files only.
+        """
+        return io.BufferedReader(_Ranges(self), BUFFER)
+
+    def read_range(self, first: int, length: int) -> bytes:
+        """Ask for bytes of the file, in one request; fewer come where the file ends before.
+
+        Raises
+        ------
+        CheckpointError
+            If it is not there, its server sends whole files only, or the connection breaks.
+        """
+        length = min(length, self._size_of_parted - first)
+        if length <= 0:
+            return b""
+        with _explained(self):
+            content: bytes = self._filesystem.cat_file(self._key, start=first, end=first + length)
+        if len(content) != length:
+            raise CheckpointError(f"{self} could not be read: of {length} bytes at {first}, {len(content)} came.")
+        return content
+
+    @cached_property
+    def _size_of_parted(self) -> int:
+        """The length of a file that can be read in parts; a web server is asked for its last byte to see that."""
+        if self._is_on_the_web and self.size > 1:
+            with _explained(self), self._filesystem.open(self._key, "rb", cache_type="none") as stream:
+                try:
+                    stream.seek(self.size - 1)
+                    stream.read(1)
+                except ValueError:  # it answers with the whole file, of which fsspec then reads nothing
+                    raise CheckpointError(
+                        f"{self} cannot be read in parts: its server sends whole files only. {_WAY_ON}"
+                    ) from None
+        return self.size
+
+    @property
+    def _is_on_the_web(self) -> bool:
+        return urlsplit(self.url).scheme in ("http", "https")
+
+    @cached_property
+    def _filesystem(self) -> Any:
+        return self._resolved[0]
+
+    @cached_property
+    def _key(self) -> str:
+        return str(self._resolved[1])
+
+    @cached_property
+    def _resolved(self) -> tuple[Any, str]:
+        try:
+            from fsspec.core import url_to_fs  # noqa: PLC0415 -- an extra
+        except ModuleNotFoundError:
+            raise CheckpointError(
+                f"{self} needs fsspec, which is not installed: in a clone of topobounds, pip install -e '.[remote]'."
+            ) from None
+        with _explained(self):
+            filesystem, key = url_to_fs(self.url)
+        return filesystem, key
+
+
+Location = Path | RemotePath
+
+
+def location(path: str | os.PathLike[str] | RemotePath) -> Location:
+    """Return where a path or a URL points; ``file://`` is a path.
+
+    Examples
+    --------
+    >>> location("weights.npz"), location("file:///data/weights.npz"), location("s3://bucket/weights.npz")
+    (PosixPath('weights.npz'), PosixPath('/data/weights.npz'), RemotePath(url='s3://bucket/weights.npz'))
+    """
+    if isinstance(path, RemotePath):
+        return path
+    text = os.fspath(path)
+    if not isinstance(path, str) or "://" not in text:
+        return Path(text)
+    return Path(unquote(urlsplit(text).path)) if text.startswith("file://") else RemotePath(text)
+
+
+def size_of(file: Location) -> int:
+    """Return the length of a file in bytes.
+
+    Raises
+    ------
+    CheckpointError
+        If it is not there, or no regular file: pipes and devices may send nothing, or never end.
+    """
+    if isinstance(file, RemotePath):
+        return file.size
+    with explained(file):
+        check_regular(file)
+        return file.stat().st_size
+
+
+def read_range(file: Location, first: int, length: int) -> NDArray[np.uint8]:
+    """Return bytes of a file: mapped into memory where it lies on this machine, one request where it does not.
+
+    Parameters
+    ----------
+    file : Path or RemotePath
+        The file.
+    first, length : int
+        Which bytes.
+
+    Returns
+    -------
+    ndarray of uint8
+        Read-only.
+
+    Raises
+    ------
+    ValueError
+        If the file ends before.
+    OSError
+        If it cannot be read.
+    """
+    if not length:
+        return np.empty(0, np.uint8)
+    if isinstance(file, Path):
+        return np.memmap(file, np.uint8, "r", first, (length,)).view(np.ndarray)
+    content = file.read_range(first, length)
+    if len(content) < length:
+        raise ValueError(f"it ends at byte {first + len(content)} of {first + length}")
+    return np.frombuffer(content, np.uint8)
+
+
+_WAY_ON = "Download it and give its path."
+
+
+class _Ranges(io.RawIOBase):
+    """The bytes of a remote file as a stream."""
+
+    def __init__(self, path: RemotePath) -> None:
+        self._path = path
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._path.size}[whence]
+        if start + offset < 0:
+            raise ValueError(f"negative seek position {start + offset}")
+        self._position = start + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any, /) -> int:
+        content = self._path.read_range(self._position, len(buffer))
+        buffer[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+
+@contextmanager
+def _explained(path: RemotePath) -> Iterator[None]:
+    """Turn what a file system of fsspec raises, which may be anything, into one error that names the URL."""
+    try:
+        yield
+    except (CheckpointError, FileNotFoundError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} could not be read: it is not there.") from error
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).rstrip(".")
+        raise CheckpointError(f"{path} could not be read: {reason}.") from error

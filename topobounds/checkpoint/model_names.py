@@ -1,0 +1,273 @@
+"""State dicts under the names of the model: prefixes of wrappers stripped, pruned and normalised weights joined."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from topobounds.checkpoint.base import Array, Change, Checkpoint, CheckpointError, explained
+from topobounds.checkpoint.location import Location
+
+_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+"""What torch.compile, FSDP and activation checkpointing put before a name, or into it."""
+_COUNTERS = ("n_averaged",)
+"""Entries of torch.optim.swa_utils.AveragedModel that stand beside ``module.``"""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A weight that a file holds in parts.
+
+    Attributes
+    ----------
+    parts : tuple of str
+        The stored names.
+    written : str
+        The formula, for people.
+    join : callable
+        The weight from its parts.
+    split : callable or None
+        ``split(weight, *parts)``: the parts of another weight; None where it cannot be stored so.
+    """
+
+    parts: tuple[str, str]
+    written: str
+    join: Callable[[Array, Array], Array]
+    split: Callable[[Array, Array, Array], tuple[Array, Array]] | None = None
+
+
+class ModelNames(Checkpoint):
+    """A checkpoint whose tensors go by the names that the model gives them; made by `with_model_names`."""
+
+    def __init__(
+        self, stored: Checkpoint, sources: Mapping[str, str | Joined], left_out: Mapping[str, str], prefix: str
+    ) -> None:
+        super().__init__(stored.path)
+        self._stored = stored
+        self._sources = sources
+        self.format = stored.format
+        self.config = stored.config
+        self.left_out = {**stored.left_out, **left_out}
+        names = {source: name for name, source in sources.items() if isinstance(source, str)}
+        self.tied = {_stripped(name, prefix): names.get(other, other) for name, other in stored.tied.items()}
+        written = {name: _written(source) for name, source in sources.items()}
+        written = {name: text for name, text in written.items() if text != name}
+        self.stored_as = {name: stored.stored_as.get(text, text) for name, text in written.items()}
+
+    @property
+    def files(self) -> tuple[Location, ...]:
+        """The files that hold the tensors."""
+        return self._stored.files
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors, in the order in which they, or the first of their parts, are stored."""
+        return tuple(self._sources)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor."""
+        return self._stored.shape(self._main_part(name))
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Return the dtype of a tensor."""
+        return self._stored.dtype(self._main_part(name))
+
+    def tensor(self, name: str) -> Array:
+        """Read one tensor, or join it from its parts."""
+        source = self._sources[self._checked(name)]
+        if isinstance(source, str):
+            return self._stored.tensor(source)
+        first, second = (self._stored.tensor(part) for part in source.parts)
+        with explained(self.path, name):
+            return source.join(first, second)
+
+    def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
+        """Write a file of the same stored names; see `Checkpoint.rewrite`.
+
+        The mask of a pruned weight follows its change; a normalised one cannot be changed.
+        """
+        owners = {part: name for name, source in self._sources.items() for part in _parts(source)}
+        waiting: dict[str, Array] = {}  # parts that were computed with the first of their weight
+
+        def change_stored(part: str, array: Array) -> Array:
+            name = owners.get(part)
+            if name is None:
+                return array
+            source = self._sources[name]
+            if isinstance(source, str):
+                return change(name, array)
+            if part not in waiting:
+                waiting.update(zip(source.parts, self._changed_parts(name, source, change), strict=True))
+            return waiting.pop(part)
+
+        self._stored.rewrite(target, change_stored)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._stored.close()
+
+    def _changed_parts(self, name: str, source: Joined, change: Change) -> tuple[Array, Array]:
+        """Return the parts of what takes a weight's place."""
+        first, second = (self._stored.tensor(part) for part in source.parts)
+        weight = source.join(first, second)
+        new = self.changed(name, change)
+        if np.array_equal(new, weight):
+            return first, second
+        if source.split is None:
+            raise CheckpointError(
+                f"{self.path}, tensor '{name}', cannot be rewritten: it is stored as {source.written}."
+            )
+        return source.split(new, first, second)
+
+    def _main_part(self, name: str) -> str:
+        """Return the stored tensor that has the shape and type of a tensor: the last of its parts."""
+        source = self._sources[self._checked(name)]
+        return source if isinstance(source, str) else source.parts[-1]
+
+
+def with_model_names(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint under the names of the model: itself, where those are the stored ones.
+
+    ``module.``, which DataParallel puts before every name, goes, and so does ``_orig_mod.`` of torch.compile wherever
+    it stands. ``X_orig`` and ``X_mask`` of torch.nn.utils.prune become ``X``, their product; ``X_g`` and ``X_v`` of
+    weight_norm, and its ``parametrizations.X.original0`` and ``original1``, become ``X = g v / |v|``. Of other
+    parametrisations the file does not hold the function: they are left out, with that reason.
+    `Checkpoint.stored_as` tells all of it.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        Its tensors under the stored names.
+
+    Returns
+    -------
+    Checkpoint
+        Its tensors under the names of the model.
+    """
+    prefix = _common_prefix(checkpoint.names)
+    stored = {_stripped(name, prefix): name for name in checkpoint.names}
+    if len(stored) < len(checkpoint.names):  # two names would become one
+        stored = {name: name for name in checkpoint.names}
+    joined, reasons = _joined(checkpoint, stored)
+    parts = {part for each in joined.values() for part in each.parts} | {stored[name] for name in reasons}
+    sources: dict[str, str | Joined] = {}
+    first_parts = {each.parts[0]: name for name, each in joined.items()}
+    for name, source in stored.items():
+        if source in first_parts:
+            sources[first_parts[source]] = joined[first_parts[source]]
+        elif source not in parts:
+            sources[name] = source
+    if list(sources.items()) == [(name, name) for name in checkpoint.names]:
+        return checkpoint
+    return ModelNames(checkpoint, sources, reasons, prefix)
+
+
+def _common_prefix(names: Iterable[str]) -> str:
+    """Return ``"module."``, as often as every name begins with it."""
+    counted = [name for name in names if name not in _COUNTERS]
+    prefix = ""
+    while counted and all(_unwrapped(name).startswith(f"{prefix}module.") for name in counted):
+        prefix += "module."
+    return prefix
+
+
+def _stripped(name: str, prefix: str) -> str:
+    return _unwrapped(name).removeprefix(prefix)
+
+
+def _unwrapped(name: str) -> str:
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "") if f".{name}".count(f".{wrapper}") else name
+    return name
+
+
+def _parts(source: str | Joined) -> tuple[str, ...]:
+    return (source,) if isinstance(source, str) else source.parts
+
+
+def _written(source: str | Joined) -> str:
+    return source if isinstance(source, str) else source.written
+
+
+# -- weights in parts -------------------------------------------------------------------------------------------------
+
+
+def _joined(checkpoint: Checkpoint, stored: Mapping[str, str]) -> tuple[dict[str, Joined], dict[str, str]]:
+    """Return the weights that are stored in parts, and which entries are left out, with the reason."""
+    joined: dict[str, Joined] = {}
+    reasons: dict[str, str] = {}
+    for name in stored:
+        if name.endswith("_orig"):
+            _join_pruned(name.removesuffix("_orig"), checkpoint, stored, joined)
+        elif name.endswith("_g"):
+            bare = name.removesuffix("_g")
+            _join_normed(bare, (f"{bare}_g", f"{bare}_v"), checkpoint, stored, joined)
+        elif match := re.fullmatch(r"(.*\.|)parametrizations\.([^.]+)\.(.+)", name):
+            _join_parametrised(match, checkpoint, stored, joined, reasons)
+    return joined, reasons
+
+
+def _join_pruned(name: str, checkpoint: Checkpoint, stored: Mapping[str, str], joined: dict[str, Joined]) -> None:
+    parts = (f"{name}_mask", f"{name}_orig")
+    if name in stored or parts[0] not in stored:
+        return
+    mask, weight = (stored[part] for part in parts)
+    if checkpoint.shape(mask) == checkpoint.shape(weight):
+        joined[name] = Joined((mask, weight), f"{weight} * {mask}", _masked, _unmasked)
+
+
+def _join_normed(
+    name: str, parts: tuple[str, str], checkpoint: Checkpoint, stored: Mapping[str, str], joined: dict[str, Joined]
+) -> None:
+    if name in stored or not set(parts) <= set(stored):
+        return
+    norm, direction = (stored[part] for part in parts)
+    if _is_norm_of(checkpoint.shape(norm), checkpoint.shape(direction)):
+        joined[name] = Joined((norm, direction), f"{norm} * {direction} / |{direction}|", _normed)
+
+
+def _join_parametrised(
+    match: re.Match[str],
+    checkpoint: Checkpoint,
+    stored: Mapping[str, str],
+    joined: dict[str, Joined],
+    reasons: dict[str, str],
+) -> None:
+    module, weight, part = match.groups()
+    name, before = f"{module}{weight}", f"{module}parametrizations.{weight}."
+    if part == "original0":
+        _join_normed(name, (f"{before}original0", f"{before}original1"), checkpoint, stored, joined)
+    if name not in joined:
+        reasons[match[0]] = f"part of '{name}', which is parametrised by a function that the file does not hold"
+
+
+def _is_norm_of(norm: tuple[int, ...], direction: tuple[int, ...]) -> bool:
+    """Whether a tensor has the shape of norms over some axes of another."""
+    if len(direction) < 2:
+        return False
+    one_by_one = len(norm) == len(direction) and all(n in (1, size) for n, size in zip(norm, direction, strict=True))
+    return one_by_one or norm == ()
+
+
+def _masked(mask: Array, weight: Array) -> Array:
+    product: Array = np.where(mask != 0, weight, np.zeros((), weight.dtype))
+    return product
+
+
+def _unmasked(new: Array, mask: Array, weight: Array) -> tuple[Array, Array]:
+    """Return the mask and the weights under it for another weight; both are as they were where it is as it was."""
+    same = new == _masked(mask, weight)
+    new_mask = np.where(same, mask, new != 0).astype(mask.dtype)
+    return new_mask, np.where(same | (new == 0), weight, new)
+
+
+def _normed(norm: Array, direction: Array) -> Array:
+    """Return ``g v / |v|``, where |v| is taken over the axes that g lacks."""
+    axes = tuple(axis for axis in range(direction.ndim) if norm.ndim == 0 or norm.shape[axis] == 1)
+    exact = direction.astype(np.float64)
+    length = np.sqrt(np.sum(exact**2, axis=axes, keepdims=True))
+    weight: Array = (norm.astype(np.float64) * exact / np.where(length, length, 1.0)).astype(direction.dtype)
+    return weight

@@ -1,0 +1,259 @@
+"""Folders of weights: an index that says which file holds which tensor, or the one file of a folder."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+
+import numpy as np
+
+from topobounds._files import writing_whole
+from topobounds.checkpoint.base import Array, Change, Checkpoint, CheckpointError, explained
+from topobounds.checkpoint.config import read_config, read_json, tied_by_config
+from topobounds.checkpoint.location import Location, RemotePath
+from topobounds.checkpoint.safetensors import (
+    Header,
+    SafetensorsCheckpoint,
+    numpy_dtype,
+    read_header,
+    read_tensor,
+    tied_by_metadata,
+    write_changed,
+)
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+_STRAY = "a file that the index does not name"
+
+
+class ShardedCheckpoint(Checkpoint):
+    """The tensors of several .safetensors files, each where the index says it is; see `open_index`."""
+
+    format = "safetensors"
+
+    def __init__(self, path: Location, index: "Index", headers: Mapping[str, Header]) -> None:
+        super().__init__(path)
+        self._index = index
+        self._headers = headers
+        self.config = read_config(index.file.parent)
+        declared = {name: other for header in headers.values() for name, other in tied_by_metadata(header).items()}
+        declared = {name: other for name, other in declared.items() if name not in index.shards}
+        self.tied = tied_by_config(self.config, index.shards) | declared
+        self.left_out = self._besides()
+
+    @staticmethod
+    def can_open(path: Location) -> bool:
+        """Whether it is an index of .safetensors files, or a folder with one, or with model.safetensors."""
+        try:
+            return path.name.endswith(".safetensors.index.json") or (path.is_dir() and _entry_file(path) is not None)
+        except (CheckpointError, OSError):
+            return False
+
+    @classmethod
+    def open(cls, path: Location) -> Checkpoint:
+        """Open a folder or an index; the headers of the files that the index names are read.
+
+        Raises
+        ------
+        CheckpointError
+            If the index is damaged or names files that are missing or damaged, or tensors that they lack.
+        """
+        file = (_entry_file(path) if path.is_dir() else path) or path / INDEX
+        if file.name == SINGLE:
+            return _only_file(path, file)
+        index = Index.read(file, ".safetensors")
+        headers = {shard: read_header(index.place(shard)) for shard in index.files}
+        for name, shard in index.shards.items():
+            if name not in headers[shard].entries:
+                raise CheckpointError(f"{file} is damaged: tensor '{name}' is not in {shard}, where it should be.")
+        return cls(path, index, headers)
+
+    @property
+    def files(self) -> tuple[Location, ...]:
+        """The files that the index names, by name."""
+        return tuple(map(self._index.place, self._index.files))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors, file by file, in the order of the index."""
+        return tuple(self._index.shards)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor."""
+        name = self._checked(name)
+        return self._headers[self._index.shards[name]].entries[name].shape
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Return the dtype of a tensor; bfloat16 and float8 are those of ml_dtypes."""
+        return numpy_dtype(*self._place(name))
+
+    def tensor(self, name: str) -> Array:
+        """Read one tensor."""
+        file, header, name = self._place(name)
+        self._check_memory(name, header.entries[name].n_bytes)
+        return read_tensor(file, header, name)
+
+    def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
+        """Write a folder, not there yet, of the same files with tensors changed; see `Checkpoint.rewrite`."""
+        source = self._index.file.parent
+        if isinstance(source, RemotePath):
+            raise CheckpointError(f"{self.path} cannot be rewritten: it is not on this machine. Download it first.")
+        with _writing_folder(Path(target)) as folder:
+            for file in _files_in(source):
+                name = file.relative_to(source).as_posix()
+                place = folder / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if name in self._headers:
+                    with writing_whole(place) as stream:
+                        write_changed(stream, self, file, self._headers[name], change)
+                else:
+                    shutil.copyfile(file, place)
+
+    def _place(self, name: str) -> tuple[Location, Header, str]:
+        name = self._checked(name)
+        shard = self._index.shards[name]
+        return self._index.place(shard), self._headers[shard], name
+
+    def _besides(self) -> dict[str, str]:
+        """Return the files that the index does not name, and the tensors that it does not name or takes elsewhere."""
+        found = {}
+        folder = self._index.file.parent
+        if isinstance(folder, Path):
+            strays = {file.name for file in folder.glob("*.safetensors")} - set(self._index.files)
+            found = dict.fromkeys(sorted(strays), _STRAY)
+        for shard, header in self._headers.items():
+            for name in header.entries:
+                where = self._index.shards.get(name)
+                if where is None:
+                    found[name] = f"{self._index.file.name} does not name it; it is in {shard}"
+                elif where != shard:
+                    found[f"{name} in {shard}"] = f"{self._index.file.name} takes it from {where}"
+        return found
+
+
+class Index:
+    """Which file of a folder holds which tensor.
+
+    Attributes
+    ----------
+    file : Path or RemotePath
+        The index.
+    shards : mapping of str to str
+        Tensor to file name: file by file, and in the order of the index within a file.
+    files : tuple of str
+        The files, by name.
+    """
+
+    def __init__(self, file: Location, shards: Mapping[str, str]) -> None:
+        self.file = file
+        self.files = tuple(sorted(set(shards.values())))
+        self.shards = dict(sorted(shards.items(), key=lambda item: item[1]))
+
+    @classmethod
+    def read(cls, file: Location, suffix: str) -> Self:
+        """Read an index, and see that the files it names are there.
+
+        Raises
+        ------
+        CheckpointError
+            If it is damaged, names a file outside its folder or of another suffix, or names files that are missing.
+        """
+        content = read_json(file)
+        shards = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(shards, dict) or not shards:
+            raise CheckpointError(f"{file} is damaged: it holds no mapping 'weight_map' of tensors to files.")
+        for name, shard in shards.items():
+            if not _is_inside(shard) or not shard.endswith(suffix):
+                problem = f"tensor '{name}' would be in {shard!r}, which is no {suffix} file of its folder"
+                raise CheckpointError(f"{file} is damaged: {problem}.")
+        index = cls(file, shards)
+        with explained(file):
+            missing = [shard for shard in index.files if not index.place(shard).exists()]
+        if missing:
+            lost = sum(shard in missing for shard in index.shards.values())
+            problem = f"{len(missing)} of the {len(index.files)} files are missing, with {lost} tensors"
+            raise CheckpointError(f"{file} cannot be followed: {problem}: {', '.join(missing[:5])}.")
+        return index
+
+    def place(self, shard: str) -> Location:
+        """Return where a file of the index is."""
+        return self.file.parent / shard
+
+
+def _is_inside(shard: Any) -> bool:
+    """Whether a name leads to a file in the folder of the index, or below."""
+    if not isinstance(shard, str) or not shard or "\0" in shard or "\\" in shard or "://" in shard:
+        return False
+    path = PurePosixPath(shard)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def _entry_file(folder: Location) -> Location | None:
+    """Return the index of a folder, or its model.safetensors, if it has either."""
+    for name in (INDEX, SINGLE):
+        if (folder / name).exists():
+            return folder / name
+    indices = [] if isinstance(folder, RemotePath) else sorted(folder.glob("*.safetensors.index.json"))
+    return indices[0] if indices else None
+
+
+class LoneFileReader:
+    """Opens folders whose only .safetensors file has a name of its own."""
+
+    @staticmethod
+    def can_open(path: Location) -> bool:
+        """Whether it is a folder, on this machine, with .safetensors files."""
+        return isinstance(path, Path) and path.is_dir() and any(path.glob("*.safetensors"))
+
+    @staticmethod
+    def open(path: Location) -> Checkpoint:
+        """Open the one file.
+
+        Raises
+        ------
+        CheckpointError
+            If there are several, or it is damaged.
+        """
+        files = sorted(Path(str(path)).glob("*.safetensors"))
+        if len(files) > 1:
+            names = ", ".join(file.name for file in files[:5])
+            raise CheckpointError(
+                f"{path} holds {len(files)} .safetensors files and no index: name one of them, {names}."
+            )
+        return SafetensorsCheckpoint.open(files[0])
+
+
+def _only_file(folder: Location, file: Location) -> Checkpoint:
+    """Open the model.safetensors of a folder that has no index."""
+    checkpoint = SafetensorsCheckpoint.open(file)
+    others = sorted(folder.glob("*.safetensors")) if isinstance(folder, Path) else []
+    checkpoint.left_out = {other.name: f"a file beside {SINGLE}" for other in others if other.name != SINGLE}
+    return checkpoint
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Return the files of a folder and of those below it, hidden ones left out; symbolic links are followed."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+
+
+@contextmanager
+def _writing_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder that is called `target` when the block ends; an exception in the block leaves nothing."""
+    if target.exists():
+        raise CheckpointError(f"{target} is there already: give the name of a new folder.")
+    partial = None
+    try:
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+        yield partial
+        partial.chmod(0o755)
+        partial.rename(target)
+    except BaseException as error:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror or str(error), str(target)) from error
+        raise

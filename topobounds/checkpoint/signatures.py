@@ -1,0 +1,75 @@
+"""What a file is by its content: its first bytes, and the members of a zip archive."""
+
+import zipfile
+from functools import lru_cache
+from pathlib import PurePosixPath
+
+from topobounds.checkpoint.base import CheckpointError
+from topobounds.checkpoint.location import Location, RemotePath
+
+TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""What torch.save began a file with before torch 1.6, after the two bytes that name the protocol of the pickle."""
+_FIRST_BYTES = {
+    b"\x93NUMPY": "npy",
+    b"\x89HDF\r\n\x1a\n": "hdf5",
+    b"version https://git-lfs": "git-lfs",
+    b"<!DOCTYPE html": "html",
+    b"<!doctype html": "html",
+    b"<html": "html",
+    b"GGUF": "gguf",
+}
+_PICKLES = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
+
+
+def format_of(path: Location) -> str | None:
+    """Return what the content of a file shows it to be; None if nothing is recognised, or it cannot be read.
+
+    Returns
+    -------
+    str or None
+        ``npy npz safetensors torch torchscript torch.export keras hdf5 git-lfs html gguf zip pickle``, or
+        ``torch, legacy``.
+    """
+    return _remembered(path) if isinstance(path, RemotePath) else _looked_at(path)
+
+
+@lru_cache(maxsize=8)
+def _remembered(path: RemotePath) -> str | None:
+    return _looked_at(path)
+
+
+def _looked_at(path: Location) -> str | None:
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as stream:
+            start = stream.read(32)
+            if start.startswith((b"PK\3\4", b"PK\5\6")):
+                with zipfile.ZipFile(stream) as archive:
+                    return _format_of_archive(archive.namelist())
+    except (CheckpointError, OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return None
+    return _format_of_start(start)
+
+
+def _format_of_start(start: bytes) -> str | None:
+    """Return the format of a file that is no archive, by its first bytes."""
+    for first, name in _FIRST_BYTES.items():
+        if start.startswith(first):
+            return name
+    if start.startswith(_PICKLES):
+        return "torch, legacy" if start[2:].startswith(TORCH_MAGIC) else "pickle"
+    is_header = start[8:].lstrip(b" ").startswith((b'{"', b"{}")) and int.from_bytes(start[:8], "little") < 2**40
+    return "safetensors" if is_header else None
+
+
+def _format_of_archive(members: list[str]) -> str:
+    """Return the format of a zip archive, by the names of its members."""
+    names = {PurePosixPath(member).name for member in members}
+    if "model.weights.h5" in names:
+        return "keras"
+    if "data.pkl" in names:
+        return "torchscript" if "constants.pkl" in names else "torch"
+    if "archive_format" in names or "serialized_exported_program.json" in names:
+        return "torch.export"
+    return "npz" if any(member.endswith(".npy") for member in members) else "zip"

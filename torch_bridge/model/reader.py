@@ -1,0 +1,327 @@
+"""Files of torch.save as checkpoints: a reader of topobounds.checkpoint, which finds it by its entry point.
+
+Nothing is unpickled but what ``torch.load(weights_only=True)`` allows. The values of a file in the zip format of
+torch 1.6 and later are mapped into memory; behind a URL they are asked for one tensor at a time.
+"""
+
+import io
+import os
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topobounds._files import writing_whole
+from topobounds.checkpoint.base import Change, Checkpoint, CheckpointError
+from topobounds.checkpoint.config import read_config, tied_by_config
+from topobounds.checkpoint.location import Location, RemotePath, read_range, size_of
+from topobounds.checkpoint.sharded import Index
+from topobounds.checkpoint.signatures import format_of
+from topobounds.weights import as_array
+from torch_bridge.model.state_dicts import StateDict, find_state_dict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = NDArray[Any]
+SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
+INDEX = "pytorch_model.bin.index.json"
+SINGLE = "pytorch_model.bin"
+_BYTE_ARRAY = re.compile(rb"c(?:builtins|__builtin__)\nbytearray\n")
+_WAY_ON = (
+    "Save its weights alone where you trust it: "
+    "torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pt')"
+)
+
+
+class TorchReader:
+    """Opens files of torch.save, and folders of them."""
+
+    @staticmethod
+    def can_open(path: Location) -> bool:
+        """Whether the file is one by its content, or by its name where the content shows nothing."""
+        if path.name.endswith(".bin.index.json"):
+            return True
+        try:
+            if path.is_dir():
+                return _entry_file(path) is not None
+        except (CheckpointError, OSError):
+            return False
+        content = format_of(path)
+        return content in ("torch", "torch, legacy") or (content in (None, "zip") and path.suffix in SUFFIXES)
+
+    @staticmethod
+    def open(path: Location) -> "TorchCheckpoint":
+        """Open a file, or a folder with ``pytorch_model.bin.index.json`` or ``pytorch_model.bin``.
+
+        Raises
+        ------
+        CheckpointError
+            If it is missing or damaged, holds objects that would have to be unpickled, or torch is not installed; or if
+            an index names files that are missing, or tensors that they lack.
+        """
+        file = (_entry_file(path) if path.is_dir() else path) or path / SINGLE
+        if not file.name.endswith(".index.json"):
+            stored = _StoredFile(file)
+            return TorchCheckpoint(path, [stored], dict.fromkeys(stored.tensors, stored), {})
+        index = Index.read(file, ".bin")
+        shards = {shard: _StoredFile(index.place(shard)) for shard in index.files}
+        for name, shard in index.shards.items():
+            if name not in shards[shard].known:
+                raise CheckpointError(f"{file} is damaged: tensor '{name}' is not in {shard}, where it should be.")
+        owners = {name: shards[shard] for name, shard in index.shards.items()}
+        return TorchCheckpoint(path, list(shards.values()), owners, _unnamed(shards, index))
+
+
+def _unnamed(shards: "Mapping[str, _StoredFile]", index: Index) -> dict[str, str]:
+    """Return the tensors that the index does not name, and those that it takes from another file."""
+    found = {}
+    for shard, stored in shards.items():
+        for name in stored.known:
+            where = index.shards.get(name)
+            if where is None:
+                found[name] = f"{index.file.name} does not name it; it is in {shard}"
+            elif where != shard:
+                found[f"{name} in {shard}"] = f"{index.file.name} takes it from {where}"
+    return found
+
+
+def _entry_file(folder: Location) -> Location | None:
+    return next((folder / name for name in (INDEX, SINGLE) if (folder / name).exists()), None)
+
+
+class TorchCheckpoint(Checkpoint):
+    """The tensors of a file of torch.save, or of several; see `TorchReader.open`."""
+
+    format = "torch"
+
+    def __init__(
+        self,
+        path: Location,
+        stored: "list[_StoredFile]",
+        owners: "Mapping[str, _StoredFile]",
+        left_out: Mapping[str, str],
+    ) -> None:
+        super().__init__(path)
+        self._stored = stored
+        tied = {name: other for each in stored for name, other in each.tied.items()}
+        self._owners = {name: owner for name, owner in owners.items() if name not in tied}
+        self.config = read_config(stored[0].file.parent)
+        self.tied = tied_by_config(self.config, [*owners, *tied]) | tied
+        self.left_out = {name: reason for each in stored for name, reason in each.left_out.items()} | dict(left_out)
+
+    @property
+    def files(self) -> tuple[Location, ...]:
+        """The files that hold the tensors."""
+        return tuple(each.file for each in self._stored)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors, in the order of the state dict, or of the index file by file."""
+        return tuple(self._owners)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor."""
+        name = self._checked(name)
+        return tuple(self._owners[name].tensors[name].shape)
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Return the dtype of a tensor; bfloat16 and float8 are those of ml_dtypes."""
+        name = self._checked(name)
+        return self._owners[name].dtype(name)
+
+    def tensor(self, name: str) -> Array:
+        """Read one tensor: a view of the file where it is mapped into memory."""
+        name = self._checked(name)
+        return self._owners[name].read(name)
+
+    def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
+        """Write a file of torch.save, optimiser state and all else included; see `Checkpoint.rewrite`.
+
+        What is changed is held in memory until the file is written.
+        """
+        file = self._stored[0].file
+        if isinstance(file, RemotePath):
+            raise CheckpointError(f"{self.path} cannot be rewritten: it is not on this machine. Download it first.")
+        if len(self._stored) > 1:
+            raise CheckpointError(f"{self.path} cannot be rewritten: it is a folder of several files of torch.")
+        import torch
+
+        content = _load(file)
+        tensors = find_state_dict(content, file.stem).tensors
+        for name in self.names:
+            new = self.changed(name, change)
+            if new.tobytes() != self.tensor(name).tobytes():  # what is not written stays mapped to the file
+                values = torch.frombuffer(bytearray(new.tobytes()), dtype=tensors[name].dtype)
+                tensors[name].detach().copy_(values.reshape(new.shape))
+        with writing_whole(Path(target)) as stream:
+            torch.save(content, stream, _use_new_zipfile_serialization=format_of(file) == "torch")
+
+
+class _StoredFile:
+    """One file of torch.save.
+
+    Attributes
+    ----------
+    tensors : dict of str to Tensor
+        Its tensors by name, each once; behind a URL they are on the device "meta", without values.
+    tied : dict of str to str
+        Further names, of tensors that share all their memory with one of `tensors`.
+    left_out : mapping of str to str
+        What is in it besides, with the reason.
+    """
+
+    def __init__(self, file: Location) -> None:
+        self.file = file
+        size_of(file)
+        self._record_sizes = _record_sizes(file)
+        state: StateDict = find_state_dict(_load(file), file.stem)
+        self.left_out = state.left_out
+        self.tensors: dict[str, Tensor] = {}
+        self.tied: dict[str, str] = {}
+        if not state.tensors:
+            besides = "".join(f": '{name}' is {reason}" for name, reason in list(self.left_out.items())[:1])
+            raise CheckpointError(f"{file} holds no weights{besides}.")
+        first: dict[object, str] = {}
+        for name, tensor in state.tensors.items():
+            memory = _memory(tensor)
+            if memory is not None and memory in first:
+                self.tied[name] = first[memory]
+            else:
+                self.tensors[name] = tensor
+                first[memory] = name
+
+    @property
+    def known(self) -> set[str]:
+        """All names, those of tied tensors too."""
+        return {*self.tensors, *self.tied}
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Return the dtype of a tensor, as numpy or ml_dtypes calls it."""
+        import torch
+
+        tensor = self.tensors[name]
+        try:
+            if tensor.layout != torch.strided or tensor.is_quantized:
+                raise ValueError
+            return as_array(name, torch.empty(0, dtype=tensor.dtype)).dtype
+        except (ValueError, AttributeError):
+            kind = f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
+            raise CheckpointError(
+                f"{self.file}, tensor '{name}', is no plain array of numbers, but one of type {kind}."
+            ) from None
+
+    def read(self, name: str) -> Array:
+        """Read a tensor, after it is checked against the memory that the file has for it."""
+        dtype = self.dtype(name)
+        tensor = self.tensors[name].detach()
+        there = tensor.untyped_storage().nbytes()
+        if tensor.numel() * dtype.itemsize > there:
+            declared = f"it declares {tensor.numel()} values, the file holds {there} bytes for them"
+            raise CheckpointError(f"{self.file}, tensor '{name}', is damaged: {declared}.")
+        if self._record_sizes is not None and there and there not in self._record_sizes:
+            raise CheckpointError(f"{self.file}, tensor '{name}', is damaged: no record of it has its {there} bytes.")
+        return self._read_meta(name, tensor, dtype) if tensor.is_meta else as_array(name, tensor)
+
+    def _read_meta(self, name: str, tensor: "Tensor", dtype: np.dtype[Any]) -> Array:
+        """Ask for the values of a tensor that was loaded without them."""
+        start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
+        if start is None:
+            raise CheckpointError(f"{self.file}, tensor '{name}', could not be read: torch does not say where it lies.")
+        span = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+        length = span * dtype.itemsize if tensor.numel() else 0
+        raw = read_range(self.file, start + tensor.storage_offset() * dtype.itemsize, length).view(dtype)
+        steps = [step * dtype.itemsize for step in tensor.stride()]
+        return np.lib.stride_tricks.as_strided(raw, tuple(tensor.shape), steps, writeable=False)
+
+
+def _memory(tensor: "Tensor") -> object | None:
+    """Return what two tensors have in common that are one; None for what has no memory of its own."""
+    import torch
+
+    if tensor.layout != torch.strided or not tensor.numel():
+        return None
+    storage = tensor.untyped_storage()
+    start = getattr(storage, "_checkpoint_offset", None) if tensor.is_meta else storage.data_ptr()
+    return (start, tensor.storage_offset(), tensor.dtype, tuple(tensor.shape), tensor.stride()) if start else None
+
+
+def _record_sizes(file: Location) -> set[int] | None:
+    """Return the lengths of the records of a zip archive, all of them uncompressed; None of another file."""
+    if format_of(file) != "torch":
+        return None
+    with _explained(file), file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        members = archive.infolist()
+        packed = next((member for member in members if member.compress_type != zipfile.ZIP_STORED), None)
+        if packed is not None:
+            raise CheckpointError(
+                f"{file} is damaged: its record '{packed.filename}' is compressed, which torch does not do. "
+                "Unpack the archive and pack it again uncompressed: zip -0 -r."
+            )
+        for member in members:
+            if member.filename.endswith("data.pkl"):
+                _check_pickle(file, archive.read(member))
+    return {member.file_size for member in members}
+
+
+def _check_pickle(file: Location, content: Any) -> None:
+    """Refuse a pickle that makes byte arrays, of any length that it likes: torch allows it to."""
+    if _BYTE_ARRAY.search(content) is not None:
+        raise CheckpointError(f"{file} holds a pickled object, bytearray, which weights do not need. {_WAY_ON}.")
+
+
+def _load(file: Location) -> Any:
+    """Return what a file of torch.save holds; its tensors are mapped into memory, or without values behind a URL."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise CheckpointError(
+            f"{file} is a file of torch, which is not installed: in a clone of topobounds, pip install -e '.[torch]'."
+        ) from None
+    in_zip_format = format_of(file) == "torch"
+    with _explained(file), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about its own functions for old files
+        if isinstance(file, Path) and not in_zip_format and size_of(file):
+            _check_pickle(file, read_range(file, 0, size_of(file)).data)
+        if isinstance(file, Path) and file.suffix != ".safetensors":
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=in_zip_format)
+        if isinstance(file, Path):  # torch would go by the name
+            return torch.load(io.BytesIO(file.read_bytes()), map_location="cpu", weights_only=True)
+        if not in_zip_format:
+            raise CheckpointError(f"{file} is of the format before torch 1.6, which is read whole: download it first.")
+        with file.open() as stream:
+            return torch.load(stream, map_location="meta", weights_only=True)
+
+
+@contextmanager
+def _explained(file: Location) -> Iterator[None]:
+    """Turn whatever torch raises on a file into one line."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise CheckpointError(f"{file} could not be read: {error.strerror}.") from error
+    except Exception as error:
+        raise CheckpointError(f"{file} {_problem(error)}.") from error
+
+
+def _problem(error: Exception) -> str:
+    """Return what is wrong with a file on which torch raises an error, and a way on where there is one."""
+    text = str(error)
+    named = re.search(r"(?:Unsupported global: GLOBAL|Unsupported class|instance of) ([\w.<>]+)", text)
+    if named is not None:
+        return f"holds a pickled object, {named[1].rstrip('.')}, which can run code and is never unpickled. {_WAY_ON}"
+    if "legacy .tar format" in text:
+        return f"is of the tar format before torch 0.1.10, which is never unpickled. {_WAY_ON}"
+    if isinstance(error, pickle.UnpicklingError):
+        return "is damaged, or no file of torch: it cannot be unpickled as weights alone"
+    reason = next(iter(text.splitlines()), "").split(". ")[0].rstrip(".:")
+    return f"is damaged, or no file of torch: {reason if ' ' in reason else type(error).__name__}"
