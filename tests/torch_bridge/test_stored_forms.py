@@ -486,7 +486,7 @@ def test_several_threads_may_ask_about_one_model():
     def ask():
         try:
             for _ in range(5):
-                found.append(analyze(model, example).to_dict())
+                found.append(analyze(model, example, seed=0).to_dict())
         except Exception as error:
             failed.append(error)
 

@@ -170,7 +170,7 @@ def bad_files(tmp_path):
         (["vectors.npz", "--tensor", "head"], "vectors.npz has no tensor 'head'"),
         (["cut.npy"], "cut.npy is damaged"),
         (["absent.safetensors"], "absent.safetensors could not be read"),
-        (["weights.pt"], "weights.pt is no .npy, .npz or .safetensors file"),
+        (["weights.pt"], "weights.pt is damaged, or no file of torch: it cannot be unpickled as weights alone"),
         (["--replay", "no.json"], "no.json is no witness file"),
         (["--replay", "half.json"], "Witness 1 of half.json cannot be replayed"),
         (["--replay", "absent.json"], "absent.json could not be read: No such file or directory."),

@@ -13,7 +13,7 @@ from topobounds.montecarlo import Estimate, checked_seed, simulate_overlap_of
 from topobounds.supports import Support, cells_at_density, check_neurons, uniform_support
 from topobounds.theory.bounds import BOUNDS, Bound
 from topobounds.theory.counting import exact_expected_overlap_of
-from topobounds.theory.deviation import Deviation, known_deviation
+from topobounds.theory.deviation import Deviation, known_deviation_of
 from topobounds.theory.enclosure import Enclosure, expected_overlap_of
 from topobounds.theory.overlap import overlap_limit_of
 from topobounds.theory.paper import MOST_TERMS, PrintedClaim
@@ -229,7 +229,7 @@ def _simulated(
 
 def _deviation(shape: Shape, simulated: Estimate | None) -> Deviation | None:
     """Return the standard deviation of the complete layer's overlap, of its simulation where there is no formula."""
-    known = known_deviation(*shape)
+    known = known_deviation_of(shape)
     if known is None and simulated is not None and simulated.density == 1 and simulated.trials > 1:
         return Deviation(simulated.standard_deviation, "sampled")
     return known

@@ -132,15 +132,17 @@ def known_deviation(m: int, n: int, k: int | None = None) -> Deviation | None:
     >>> known_deviation(1000, 1000).status, known_deviation(784, 10).status, known_deviation(30, 30)
     ('limit', 'proved', None)
     """
-    return _known_deviation(*checked_shape(m, n, k))
+    return known_deviation_of(checked_shape(m, n, k))
 
 
 @lru_cache(maxsize=1024)
-def _known_deviation(m: int, n: int, k: int) -> Deviation | None:
+def known_deviation_of(shape: Shape) -> Deviation | None:
+    """Return `known_deviation` of a checked shape."""
+    m, n, k = shape
     if k <= 3 or k == m * n or min(m, n) == 1:  # a bipartite cycle has at least four edges
         return Deviation(0.0, "proved")
     if variance_steps(m, n, k) <= MOST_STEPS:
-        return Deviation(math.sqrt(exact_overlap_variance_of(Shape(m, n, k))), "proved")
+        return Deviation(math.sqrt(exact_overlap_variance_of(shape)), "proved")
     if min(m, n) >= LEAST_SIDE and LEAST_RANK**2 * m * n <= k**2 and k <= LARGEST_RANK * (m + n - 1):
         return Deviation(math.sqrt(retention_covariance(m, n, k, k)), "limit")
     return None

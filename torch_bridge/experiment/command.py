@@ -141,7 +141,7 @@ def _plan(name: str) -> "ImpPlan":
     from torch_bridge.experiment.plan import ImpPlan
 
     file = Path(name)
-    if not file.exists() and (bundled := spelled(name, _names())) in _names():
+    if not file.is_file() and (bundled := spelled(name, _names())) in _names():
         file = CONFIGS / f"{bundled}.toml"
     if not file.exists() or file.is_dir():
         raise argument_error("PLAN", f"a TOML file or one of {', '.join(_names())}", name)

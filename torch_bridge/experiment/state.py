@@ -26,6 +26,7 @@ from topobounds.checkpoint import DTYPES
 from topobounds.layers import LayerTensor
 from topobounds.pruning import chain_of
 from torch_bridge.model.modules import stored_weight
+from torch_bridge.model.stored import computes_its_own_way
 from torch_bridge.model.tracing import model_tensors, moved_to, trace, unread_weights, why_not_pruned
 
 Array = NDArray[Any]
@@ -200,7 +201,7 @@ def _why_not_held(value: object) -> str | None:
         return "a tensor on the device meta, which has no values"
     if value.layout != torch.strided:
         return str(value.layout)
-    if type(value).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+    if computes_its_own_way(value):
         return type(value).__name__
     try:
         known = not value.is_complex() and as_numpy(value.new_empty(0)).dtype in map(np.dtype, DTYPES.values())

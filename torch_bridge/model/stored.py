@@ -19,6 +19,8 @@ except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
 PLAIN_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+PLAIN_TYPES: tuple[type[Tensor], ...] = (Tensor, nn.Parameter)
+"""What holds its values and computes with them; of a subclass that is not known."""
 DECODERS = ("get_original_weight", "dequantize")
 """Methods of tensor subclasses that return the weights that their codes stand for: torchao's NF4 and its others."""
 INT8_LARGEST = 127  # the code of the largest magnitude of a row in bitsandbytes' Linear8bitLt
@@ -76,7 +78,7 @@ def stored_values(module: nn.Module, stored: Any, shape: Sequence[int] = ()) -> 
 
 def is_plain(stored: Tensor) -> bool:
     """Return whether a stored tensor is the weights themselves, dense and of floating point."""
-    return type(stored) in (Tensor, nn.Parameter) and stored.layout == torch.strided and stored.is_floating_point()
+    return type(stored) in PLAIN_TYPES and stored.layout == torch.strided and stored.is_floating_point()
 
 
 def one_line(error: Exception) -> str:
@@ -146,9 +148,7 @@ def _packed_4_bits(module: nn.Module, stored: Tensor) -> Tensor | None:
 
 def _check_floats(module: nn.Module, values: Tensor) -> None:
     kind = str(values.dtype).removeprefix("torch.")
-    if (
-        type(values).__torch_dispatch__ is not Tensor.__torch_dispatch__
-    ):  # it computes with something else than it shows
+    if computes_its_own_way(values):
         raise UnreadWeight(f"It is a {type(values).__name__}, whose values are not known to be the weights.")
     if values.is_complex():
         raise UnreadWeight(f"Its weights are complex ({kind}).")
@@ -161,6 +161,11 @@ def _check_floats(module: nn.Module, values: Tensor) -> None:
     scale = next((name for name, value in _tensors(module) if "scale" in name and isinstance(value, Tensor)), None)
     if scale is not None:
         raise UnreadWeight(f"It holds {kind}, to be multiplied by '{scale}' in a way that is not known.")
+
+
+def computes_its_own_way(values: Tensor) -> bool:
+    """Return whether it is of a subclass that computes with something else than the values it shows."""
+    return type(values) not in PLAIN_TYPES and type(values).__torch_dispatch__ is not Tensor.__torch_dispatch__
 
 
 def _tensors(module: nn.Module) -> list[tuple[str, Any]]:
