@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 QUICK := tests/test_arguments.py tests/test_records.py tests/test_floors.py tests/test_layers.py tests/test_public_names.py \
-  tests/test_checkpoint.py tests/test_supports.py tests/theory/test_overlap.py tests/theory/test_paper.py \
+  tests/checkpoint/test_checkpoint.py tests/test_supports.py tests/theory/test_overlap.py tests/theory/test_paper.py \
   tests/theory/test_compression.py tests/theory/test_table1.py tests/theory/test_counting.py
 
 .PHONY: figures test quick lint bench clean
