@@ -14,6 +14,7 @@ from topobounds._kernels import compiled
 Keys = NDArray[Any]
 
 _DIGIT_BITS, _DIGITS = 11, 2048
+_SUMS = 64
 _BLOCK, _LANES, _U0 = np.uint64(32), np.uint64(4), np.uint64(0)
 
 
@@ -89,17 +90,17 @@ def sort_keys(keys: Keys, spare: Keys) -> Keys:
 @compiled
 def add_squares(weights: NDArray[Any]) -> tuple[Any, Any]:
     """Return the sum of the squares of floats, in double precision, and how many of them are not 0."""
-    # Eight sums side by side: the order of the additions is fixed, and yet the compiler can do eight at once.
-    sums = np.zeros(8)
-    counts = np.zeros(8, np.int64)
-    whole = weights.size - weights.size % 8
-    for first in range(0, whole, 8):
-        for lane in range(8):
-            wide = np.float64(weights[first + lane])
+    # Many sums side by side: the order of the additions is fixed, and yet the processor can do several at once.
+    sums, nonzero = np.zeros(_SUMS), 0
+    for index in range(weights.size):
+        nonzero += weights[index] != 0
+    whole = weights.size - weights.size % _SUMS
+    for first in range(0, whole, _SUMS):
+        row = weights[first : first + _SUMS]
+        for lane in range(_SUMS):
+            wide = np.float64(row[lane])
             sums[lane] += wide * wide
-            counts[lane] += weights[first + lane] != 0
     for index in range(whole, weights.size):
         wide = np.float64(weights[index])
         sums[0] += wide * wide
-        counts[0] += weights[index] != 0
-    return sums.sum(), counts.sum()
+    return sums.sum(), nonzero

@@ -12,7 +12,8 @@ from topobounds._parallel import processors
 from topobounds.weights import weight_array
 
 _ENGINE = NumpyBudget("topobounds._kernels.magnitudes", cells=2**22, loaded_cells=2**16)
-_CHUNK = 2**19
+_CHUNK = 2**19  # stays in a cache, where it is read twice
+_TASK = 4 * _CHUNK
 
 
 class WeightMoments(NamedTuple):
@@ -61,18 +62,20 @@ def weight_moments(weights: ArrayLike) -> WeightMoments:
         return WeightMoments(int(np.count_nonzero(values)), math.sqrt(values @ values / values.size))
     from topobounds._kernels.magnitudes import add_squares  # noqa: PLC0415 (loads numba)
 
-    def add(start: int) -> tuple[float, int]:
-        total, nonzero = add_squares(_in_numpy_type(flat[start : start + _CHUNK]))
-        return float(total), int(nonzero)
+    def add(first: int) -> list[tuple[float, int]]:
+        last = min(first + _TASK, flat.size)
+        return [add_squares(_in_numpy_type(flat[at : at + _CHUNK])) for at in range(first, last, _CHUNK)]
 
     with ThreadPoolExecutor(processors()) as pool:
-        sums = list(pool.map(add, range(0, flat.size, _CHUNK)))
+        sums = [pair for pairs in pool.map(add, range(0, flat.size, _TASK)) for pair in pairs]
     total = math.fsum(total for total, _ in sums)
-    return WeightMoments(sum(nonzero for _, nonzero in sums), math.sqrt(total / flat.size))
+    return WeightMoments(sum(int(nonzero) for _, nonzero in sums), math.sqrt(total / flat.size))
 
 
 def _in_numpy_type(values: NDArray[Any]) -> NDArray[Any]:
     """Return values in a type that kernels can read; bfloat16 is the upper half of float32."""
     if values.dtype.name == "bfloat16":
-        return (values.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+        wide = values.view(np.uint16).astype(np.uint32)
+        wide <<= np.uint32(16)
+        return wide.view(np.float32)
     return values.astype(np.float32) if values.dtype == np.float16 else values

@@ -76,8 +76,8 @@ class SpanningForest(RankedForest):
 
     def _deficit_of_first(self, n_carriers: int) -> Deficit:
         m, n = self.shape
-        silent_inputs = m - np.unique(self.rows[:n_carriers]).size
-        silent_outputs = n - np.unique(self.cols[:n_carriers]).size
+        silent_inputs = m - int(np.count_nonzero(np.bincount(self.rows[:n_carriers])))
+        silent_outputs = n - int(np.count_nonzero(np.bincount(self.cols[:n_carriers])))
         return Deficit(silent_inputs, silent_outputs, m + n - n_carriers - silent_inputs - silent_outputs)
 
     def __repr__(self) -> str:
