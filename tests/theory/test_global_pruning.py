@@ -224,3 +224,8 @@ def test_the_record_becomes_plain_python_with_the_densities_of_the_layers():
 def test_what_cannot_be_said_is_refused(layers, density, law, said):
     with pytest.raises(ValueError, match=said.replace("(", r"\(")):
         global_pruning(layers, density, law)
+
+
+@pytest.mark.parametrize("widths", [[1, 1, 1], [2, 3], [9, 9, 9], [784, 300, 10]])
+def test_a_network_that_is_not_pruned_keeps_its_whole_forest(widths):
+    assert global_pruning(widths, 1.0).overlap == 1

@@ -208,7 +208,7 @@ def global_pruning(
         density=k / n_weights,
         kept=k,
         layers=tuple(PrunedLayer(*each) for each in zip([s.name for s in shapes], *alive, strict=True)),
-        overlap=min(1.0, k / alpha, max(0.0, _rank_limit(shapes, shares)) / alpha),
+        overlap=min(1.0, k / alpha, max(0.0, _rank_limit(shapes, shares)) / alpha) if k < n_weights else 1.0,
         overlap_bound=_rank_bound(shapes, k) / alpha if tails is None else None,
         collapse_density=_collapse_density(shapes, tails),
     )
