@@ -28,7 +28,7 @@ HOMES = {  # the only places that may import a library
     "numba": {"topobounds/_kernels"},
     "sympy": {"topobounds/theory/symbolic.py"},
     "gudhi": {"topobounds/topology/persistence.py"},
-    "matplotlib": {"topobounds/plotting.py", "topobounds/figures", "paper_figures"},
+    "matplotlib": {"topobounds/plotting", "topobounds/figures", "paper_figures"},
     "torch": {"torch_bridge"},
     "fsspec": {"topobounds/checkpoint"},
 }
