@@ -12,19 +12,49 @@ from topobounds.plotting.curves import (
     draw_interval,
     layer_colors,
 )
-from topobounds.plotting.diagrams import DiagramArtists, draw_betti_curve, draw_persistence_diagram
-from topobounds.plotting.graphs import FiltrationArtists, draw_filtration
+from topobounds.plotting.diagrams import (
+    BarcodeArtists,
+    DiagramArtists,
+    draw_barcode,
+    draw_betti_curve,
+    draw_persistence_diagram,
+)
+from topobounds.plotting.graphs import FiltrationArtists, ForestMatrixArtists, draw_filtration, draw_forest
+from topobounds.plotting.layers import (
+    BesideChanceArtists,
+    EffectiveArtists,
+    RetentionArtists,
+    SilentArtists,
+    draw_beside_chance,
+    draw_effective_density,
+    draw_over_training,
+    draw_retention,
+    draw_silent_neurons,
+)
 
 __all__ = [
     "CATEGORIES",
     "BandArtists",
+    "BarcodeArtists",
+    "BesideChanceArtists",
     "DiagramArtists",
+    "EffectiveArtists",
     "FiltrationArtists",
+    "ForestMatrixArtists",
     "IntervalArtists",
+    "RetentionArtists",
+    "SilentArtists",
     "draw_band",
+    "draw_barcode",
+    "draw_beside_chance",
     "draw_betti_curve",
+    "draw_effective_density",
     "draw_filtration",
+    "draw_forest",
     "draw_interval",
+    "draw_over_training",
     "draw_persistence_diagram",
+    "draw_retention",
+    "draw_silent_neurons",
     "layer_colors",
 ]

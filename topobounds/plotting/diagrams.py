@@ -4,12 +4,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
+from numpy.typing import NDArray
 
 from topobounds.plotting.curves import CATEGORIES
 from topobounds.topology.persistence import PersistenceDiagram
+
+_BELOW = -0.05  # where the bars of components that never die end
 
 
 class DiagramArtists(NamedTuple):
@@ -75,3 +78,45 @@ def draw_betti_curve(ax: Axes, diagram: PersistenceDiagram, **line: Any) -> Line
     )
     ax.set(xlim=(1.05, 0.0), ylim=(0, vertices + 0.5), xlabel="threshold", ylabel="components")
     return curve
+
+
+class BarcodeArtists(NamedTuple):
+    """What `draw_barcode` added: a bar for each finite point, in order of entry, and for each essential class."""
+
+    bars: LineCollection
+    essential: LineCollection
+
+
+def draw_barcode(ax: Axes, diagram: PersistenceDiagram, **bars: Any) -> BarcodeArtists:
+    """Draw the persistence diagram as bars from the birth of each component, 1, to its death as the threshold falls.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw. Its abscissa is turned round, so that the filtration is read from left to right.
+    diagram : PersistenceDiagram
+        The diagram, on the normalised scale.
+    **bars
+        Passed to the ``LineCollection`` of the finite bars.
+
+    Returns
+    -------
+    BarcodeArtists
+        The finite bars from bottom to top in order of entry, the shortest first, and above them those of the components
+        that never die, which go on below 0.
+    """
+    heights = np.arange(len(diagram.deaths) + diagram.n_essential, dtype=float)
+    finite, forever = np.split(heights, [len(diagram.deaths)])
+    style = {"colors": CATEGORIES[0], "linewidths": 1.2, **bars}
+    drawn = LineCollection(_bars(diagram.births, diagram.deaths, finite), **style)
+    essential = LineCollection(
+        _bars(np.ones(forever.size), np.full(forever.size, _BELOW), forever), colors=CATEGORIES[1], linewidths=1.2
+    )
+    ax.add_collection(drawn)
+    ax.add_collection(essential)
+    ax.set(xlim=(1.05, _BELOW), ylim=(-1, heights.size), xlabel="threshold, falling", ylabel="component")
+    return BarcodeArtists(drawn, essential)
+
+
+def _bars(births: NDArray[np.float64], deaths: NDArray[np.float64], heights: NDArray[np.float64]) -> list[Any]:
+    return list(np.stack([np.stack([births, heights], axis=1), np.stack([deaths, heights], axis=1)], axis=1))

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.colors import ListedColormap
+from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from numpy.typing import ArrayLike, NDArray
 
@@ -16,6 +18,8 @@ from topobounds.weights import weight_matrix
 
 _PRESENT = "0.65"
 _INK = "0.15"
+_MOST_NEURONS = 40  # of a layer that is drawn as a graph
+_MOST_BINS = 256  # to a side of a matrix
 
 
 class FiltrationArtists(NamedTuple):
@@ -37,6 +41,13 @@ class FiltrationArtists(NamedTuple):
     forest: LineCollection
     vertices: PathCollection
     labels: list[Text]
+
+
+class ForestMatrixArtists(NamedTuple):
+    """What `draw_forest` added of a large layer: the magnitudes, and the forest edges over them."""
+
+    magnitudes: AxesImage
+    forest: AxesImage
 
 
 def draw_filtration(
@@ -103,6 +114,47 @@ def draw_filtration(
     ax.add_collection(bold)
     labels = [_edge_label(ax, places[pairs], i, float(values[i]), style or {}) for i in labelled]
     return FiltrationArtists(edges, bold, vertices, labels)
+
+
+def draw_forest(ax: Axes, weights: ArrayLike, forest: SpanningForest) -> FiltrationArtists | ForestMatrixArtists:
+    """Draw a layer and its spanning forest: as a graph if it has at most 40 neurons, else as a matrix.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    weights : array_like of shape (m, n)
+        The layer.
+    forest : SpanningForest
+        Its maximum spanning forest, at least one edge.
+
+    Returns
+    -------
+    FiltrationArtists or ForestMatrixArtists
+        Of a graph, `draw_filtration` at the threshold at which its last edge enters. Of a matrix, |w| in grey, and the
+        forest edges in colour; both are binned where there are more than 256 rows or columns: of |w| the largest of
+        each bin, of the forest the edges in it.
+
+    Raises
+    ------
+    ValueError
+        As `draw_filtration`.
+    """
+    matrix = np.abs(weight_matrix(weights).astype(np.float64))
+    m, n = _check_forest(matrix, forest)
+    if m + n <= _MOST_NEURONS:
+        return draw_filtration(ax, weights, forest, float(forest.weights[-1]) / float(matrix.max()))
+    starts = [np.unique(np.linspace(0, size, min(size, _MOST_BINS), endpoint=False).astype(int)) for size in (m, n)]
+    largest = np.maximum.reduceat(np.maximum.reduceat(matrix, starts[0], axis=0), starts[1], axis=1)
+    bins = [np.searchsorted(s, e, "right") - 1 for s, e in zip(starts, (forest.rows, forest.cols), strict=True)]
+    counts = np.zeros(largest.shape)
+    np.add.at(counts, tuple(bins), 1)
+    corners = (-0.5, n - 0.5, m - 0.5, -0.5)
+    options: dict[str, Any] = {"aspect": "auto", "interpolation": "none", "extent": corners}
+    magnitudes = ax.imshow(largest, cmap="Greys", vmin=0, **options)
+    marks = ax.imshow(np.ma.masked_equal(counts, 0), cmap=ListedColormap(CATEGORIES[1]), alpha=0.85, **options)
+    ax.set(xlabel="output", ylabel="input")
+    return ForestMatrixArtists(magnitudes, marks)
 
 
 def _check_forest(matrix: NDArray[np.float64], forest: SpanningForest) -> tuple[int, int]:
