@@ -19,6 +19,7 @@ FLOORS = [
     {"pruning", "chance", "figures"},
     {"analysis", "verification"},
     {"plotting"},
+    {"sweeps"},
     {"cli"},
     {"__init__", "__main__"},
 ]
@@ -31,6 +32,7 @@ HOMES = {  # the only places that may import a library
     "matplotlib": {"topobounds/plotting", "topobounds/figures", "paper_figures"},
     "torch": {"torch_bridge"},
     "fsspec": {"topobounds/checkpoint"},
+    "distributed": {"topobounds/cli"},
 }
 FILES = sorted(p for folder in ("topobounds", "torch_bridge", "paper_figures") for p in (ROOT / folder).rglob("*.py"))
 

@@ -17,6 +17,7 @@ from topobounds.cli.collapse import collapse
 from topobounds.cli.compression import compression
 from topobounds.cli.doctor import doctor
 from topobounds.cli.overlap import overlap
+from topobounds.cli.sweep import sweep
 from topobounds.cli.verify import verify
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def cli() -> None:
     """Zeroth-order topology of neural network layers, and what magnitude pruning keeps of it."""
 
 
-for command in (overlap, compression, collapse, verify, doctor):
+for command in (overlap, compression, collapse, verify, doctor, sweep):
     cli.add_command(command)
 
 
