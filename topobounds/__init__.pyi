@@ -9,6 +9,7 @@ from . import (
     pruning,
     runs,
     supports,
+    sweeps,
     theory,
     topology,
     verification,
@@ -27,6 +28,8 @@ from .layers import Conv, Dense, Network, Recurrent, Unrolled
 from .montecarlo import Estimate, simulate_overlap
 from .pruning import geometric_schedule, linear_schedule, magnitude_mask, network_masks, random_mask, topological_mask
 from .runs import RunError, RunFolder
+from .sweeps.plan import SweepPlan
+from .sweeps.run import SweepResult, sweep, sweep_status
 from .theory.bounds import boruvka_bound, star_bound
 from .theory.compression import critical_compression_ratio
 from .theory.counting import exact_expected_overlap
@@ -87,6 +90,8 @@ __all__ = [
     "RunFolder",
     "ScaleNull",
     "SpanningForest",
+    "SweepPlan",
+    "SweepResult",
     "TopologyPrice",
     "Unrolled",
     "UnrolledForest",
@@ -151,6 +156,9 @@ __all__ = [
     "stopping_epoch",
     "support_bound",
     "supports",
+    "sweep",
+    "sweep_status",
+    "sweeps",
     "table1",
     "theorem_3_3",
     "theory",

@@ -139,6 +139,11 @@ def sweep_status(out: str | os.PathLike[str], plan: SweepPlan | None = None) -> 
     plan : SweepPlan, optional
         Its plan, where it is at hand.
 
+    Returns
+    -------
+    SweepResult
+        As `sweep` returns it.
+
     Raises
     ------
     OSError
