@@ -148,6 +148,12 @@ def sweep_status(out: str | os.PathLike[str], plan: SweepPlan | None = None) -> 
     ------
     OSError
         If the folder holds no sweep.
+
+    Examples
+    --------
+    >>> sweep_status("nowhere")
+    Traceback (most recent call last):
+    topobounds.sweeps.store.StoreError: nowhere holds no sweep: results.sqlite is missing.
     """
     folder = Path(file_name("out", out))
     with Store.open(folder) as store:
