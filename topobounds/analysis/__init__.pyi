@@ -1,3 +1,3 @@
-from . import compression, model, overlap
+from . import compression, findings, fixed, model, overlap
 
-__all__ = ["compression", "model", "overlap"]
+__all__ = ["compression", "findings", "fixed", "model", "overlap"]

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from topobounds._arguments import argument_error
 from topobounds._records import Record, html_table
 from topobounds.analysis.expected import NO_GRAPH, NOT_ASKED, checked_seed, checked_trials, expected_columns
-from topobounds.layers import TensorLayer
+from topobounds.analysis.fixed import looks_fixed
+from topobounds.layers import Conv, TensorLayer
 from topobounds.theory.compression import compression
 from topobounds.topology.moments import weight_moments
 from topobounds.topology.tensors import Topology, graph_topology
@@ -106,6 +108,14 @@ class LayerReport(Record):
         the order of its calls. Layers that name one group share its neurons, as in `topobounds.layers.Network`:
         ``(W, *ends)`` for each of these pairs, W being inputs by outputs, is what `network_forest` takes. A layer
         called twice has two pairs. Empty where nothing was traced.
+    w_second : float or None
+        The second largest |w|, as `w_max`; None where there is one weight only.
+    dead_inputs, dead_outputs : int or None
+        Inputs and outputs all of whose weights are zero; of a kernel, channels.
+    components_unpruned : int or None
+        Components of the graph of the shape, none of its weights zero: more than one for some convolutions.
+    looks_fixed : str or None
+        Why the weights look as if they were not trained: their name, or rows that are sampled sinusoids.
     """
 
     name: str
@@ -153,6 +163,11 @@ class LayerReport(Record):
     dtype: str | None = None
     file: str | None = None
     tied_to: str | None = None
+    w_second: float | None = None
+    dead_inputs: int | None = None
+    dead_outputs: int | None = None
+    components_unpruned: int | None = None
+    looks_fixed: str | None = None
 
     @property
     def critical_ratio(self) -> float | None:
@@ -395,6 +410,8 @@ def layer_report(
     eta_tau, eta_tau_toeplitz = (c.ratio for c in implied) if implied else (None, None)
     topology = None if layer is None else graph_topology(layer, array)
     moments = weight_moments(array)
+    if inputs_first is None:
+        inputs_first = _inputs_first(array.shape, layer)
     columns: dict[str, Any] = {"chance_reason": NO_GRAPH if layer is None else NOT_ASKED}
     if layer is not None and topology is not None and chance:
         columns = expected_columns(array, layer, topology, moments.nonzero, trials, seed)
@@ -412,7 +429,9 @@ def layer_report(
         calls=calls,
         reason=" ".join(r for r in (reason, *(c.reason for c in implied)) if r) or None,
         neurons=neurons,
-        **_measured(topology, inputs_first=_inputs_first(array.shape, layer) if inputs_first is None else inputs_first),
+        looks_fixed=looks_fixed(name, array),
+        **_measured(topology, inputs_first=inputs_first),
+        **_dead(layer, topology, inputs_first=inputs_first),
         **columns,
     )
 
@@ -435,10 +454,29 @@ def _measured(topology: Topology | None, *, inputs_first: bool) -> dict[str, Any
         "overlap": topology.overlap,
         "neural_persistence": topology.neural_persistence,
         "w_max": float(forest.weights[0]) if topology.alpha else 0.0,
+        # The two largest weights never close a circle, so the second is in the forest, too.
+        "w_second": float(forest.weights[1]) if topology.n_critical > 1 else None,
         "silent_inputs": deficit.silent_inputs,
         "silent_outputs": deficit.silent_outputs,
         "fragments": deficit.fragments,
     }
+
+
+def _dead(layer: TensorLayer | None, topology: Topology | None, *, inputs_first: bool) -> dict[str, Any]:
+    """Return how many inputs and outputs have no weight but zeros, and the components of a layer without zeros."""
+    if layer is None or topology is None:
+        return {}
+    (forest,) = topology.forests
+    if isinstance(layer, Conv):
+        # A channel that has a weight has a critical one: the largest of it joins neurons that nothing joined before.
+        kernel = topology.critical.reshape(layer.groups, -1, topology.critical.shape[1], math.prod(layer.kernel_size))
+        dead_first, dead_second = (int(np.count_nonzero(~kernel.any(axis=axes))) for axes in ((2, 3), (1, 3)))
+        inputs_first = layer.transposed
+    else:
+        deficit = forest.deficit(layer.n_weights)
+        dead_first, dead_second = deficit.silent_inputs, deficit.silent_outputs
+    inputs, outputs = (dead_first, dead_second) if inputs_first else (dead_second, dead_first)
+    return {"dead_inputs": inputs, "dead_outputs": outputs, "components_unpruned": layer.n_components}
 
 
 def _number(ratio: Fraction | None) -> float | None:
