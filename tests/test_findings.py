@@ -151,7 +151,7 @@ REASONS = {
     "bn.weight": "A normalisation.",
     "unknown": "Optimiser state.",
 }
-FORMS = {name: ((2, 3), "float32") for name in ("nan.weight", "cut.weight", "pos.weight")}
+FORMS = dict.fromkeys(("nan.weight", "cut.weight", "pos.weight"), ((2, 3), "float32"))
 
 
 def test_tensors_that_are_left_out():

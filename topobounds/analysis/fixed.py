@@ -106,4 +106,5 @@ def _left_over(
     """Return what the nearest sinusoid of a frequency leaves of a line."""
     waves = np.stack([window * np.cos(frequency * times), window * np.sin(frequency * times)], axis=1)
     amplitudes = np.linalg.lstsq(waves, line, rcond=None)[0]
-    return line - waves @ amplitudes
+    left_over: NDArray[np.float64] = line - waves @ amplitudes
+    return left_over
