@@ -63,17 +63,22 @@ def print_table(console: "Console", table: "Table") -> None:
 
 
 @contextmanager
-def progress_bar(label: str, *, shown: bool = True) -> Iterator[Callable[..., None]]:
-    """Yield a function (done, total, label) that moves a bar on stderr; without a terminal there it does nothing."""
+def progress_bar(label: str, *, shown: bool = True, in_bytes: bool = False) -> Iterator[Callable[..., None]]:
+    """Yield a function (done, total, label) that moves a bar on stderr; without a terminal there it does nothing.
+
+    With `in_bytes` what is done is counted beside the bar, in bytes.
+    """
     if not shown or sys.stderr is None or sys.stderr.closed or not sys.stderr.isatty():
         yield lambda done, total, message=label: None
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
     from topobounds.cli.console import PlainConsole
 
     console = PlainConsole(stderr=True, width=columns_of(sys.stderr, TERMINAL))
-    columns = (BarColumn(), TimeRemainingColumn(compact=True), TextColumn("{task.description}", markup=False))
+    counts: tuple[ProgressColumn, ...] = (DownloadColumn(),) if in_bytes else ()
+    label_column = TextColumn("{task.description}", markup=False)
+    columns = (BarColumn(), *counts, TimeRemainingColumn(compact=True), label_column)
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(printable(label), total=None)
         yield lambda done, total, message=label: bar.update(
