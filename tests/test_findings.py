@@ -26,9 +26,9 @@ def kernel(weights, conv, **options):
     return layer_report("conv.weight", weights, conv, kind="conv", chance=False, **options)
 
 
-def found(*layers, left_out=None, forms=None):
+def found(*layers, **others):
     """Return the layers of what is found, by rule."""
-    report = ModelReport(layers, left_out or {}, forms=forms or {})
+    report = ModelReport(layers, **{"left_out": {}} | others)
     return {rule: [f.layer for f in find(report) if f.rule == rule] for rule in {f.rule for f in find(report)}}
 
 
@@ -144,24 +144,24 @@ def test_the_second_largest_weight(dtype):
     assert dense(np.ones((1, 1))).w_second is None
 
 
-REASONS = {
-    "nan.weight": "Argument 'weights' must be finite, but 1 of its 6 entries are NaN or infinite.",
-    "cut.weight": "model.safetensors, tensor 'cut.weight', is damaged, or of another kind: it ends early.",
-    "pos.weight": "What it is cannot be told.",
-    "bn.weight": "A normalisation.",
-    "unknown": "Optimiser state.",
+LEFT_OUT = {
+    "nan.weight": "1 of its 6 entries are NaN or infinite.",
+    "cut.weight": "model.safetensors, tensor 'cut.weight', is damaged.",
+    "pos.weight": "no name or neighbour tells what its 3 dimensions are",
+    "bn.weight": "norm",
+    "other.weight": "excluded",
 }
-FORMS = dict.fromkeys(("nan.weight", "cut.weight", "pos.weight"), ((2, 3), "float32"))
+FORMS = dict.fromkeys(LEFT_OUT, ((2, 3), "float32")) | {"bn.weight": ((3,), "float32")}
+FAULTS = {"nan.weight": "not-finite", "cut.weight": "damaged"}
 
 
 def test_tensors_that_are_left_out():
-    forms = FORMS | {"bn.weight": ((3,), "float32")}
-    assert found(left_out=REASONS, forms=forms) == {
+    assert found(left_out=LEFT_OUT, forms=FORMS, faults=FAULTS) == {
         "not-finite": ["nan.weight"],
         "damaged": ["cut.weight"],
-        "left-out": ["pos.weight", "unknown"],
+        "left-out": ["pos.weight"],
     }
-    assert found(left_out={"bn.weight": "A normalisation."}, forms=forms) == {}
+    assert found(left_out={"bn.weight": "norm"}, forms=FORMS) == {}
 
 
 def test_a_guess_is_a_finding():
@@ -187,7 +187,8 @@ def test_two_factors_of_an_update(first, second, is_pair):
 
 
 def test_findings_come_by_severity():
-    severities = [f.severity for f in find(ModelReport(tuple(SEEN.values()), REASONS, forms=FORMS))]
+    report = ModelReport(tuple(SEEN.values()), LEFT_OUT, forms=FORMS, faults=FAULTS)
+    severities = [finding.severity for finding in find(report)]
     assert severities == sorted(severities, key=SEVERITIES.index)
     assert set(severities) == set(SEVERITIES)
 

@@ -13,8 +13,8 @@ SEVERITIES = ("error", "warning", "info")
 FAR_BELOW = -3.0  # standard deviations
 MANY_SILENT = 0.1  # of the inputs, or of the outputs
 FAR_ABOVE = 2.0  # times the second largest weight
-DAMAGED = re.compile(r"damaged|could not be read")
-NOT_FINITE = re.compile(r"NaN or infinit", re.IGNORECASE)
+WISHED = ("not included", "excluded")
+"""Reasons for which nothing is found: somebody asked for it."""
 LORA = re.compile(r"\blora_(A|B|down|up|embedding_A|embedding_B)\b")
 OTHER_FACTOR = {"A": "B", "down": "up", "embedding_A": "embedding_B"}
 
@@ -178,22 +178,25 @@ def _assumed_geometry(layer: LayerReport) -> str | None:
     return f"Assumed: {layer.assumed}." if layer.assumed else None
 
 
-def _not_finite(report: ModelReport) -> Seen:
-    yield from ((name, reason) for name, reason in report.left_out.items() if NOT_FINITE.search(reason))
+def _with_fault(fault: str) -> Callable[[ModelReport], Seen]:
+    """Return what a rule sees that is about tensors that are left out because something is wrong with them."""
 
+    def see(report: ModelReport) -> Seen:
+        yield from ((name, _sentence(report.left_out[name])) for name, kind in report.faults.items() if kind == fault)
 
-def _damaged(report: ModelReport) -> Seen:
-    for name, reason in report.left_out.items():
-        if DAMAGED.search(reason) and not NOT_FINITE.search(reason):
-            yield name, reason
+    return see
 
 
 def _left_out(report: ModelReport) -> Seen:
-    """Yield the weights of two or more dimensions that are not read, for whatever other reason."""
+    """Yield the weights of two or more dimensions that are not read, for whatever else but a wish."""
     for name, reason in report.left_out.items():
-        shape = report.forms[name][0] if name in report.forms else None
-        if not NOT_FINITE.search(reason) and not DAMAGED.search(reason) and (shape is None or len(shape) > 1):
-            yield name, f"Not read: {reason.rstrip('.')}."
+        shape, _ = report.forms.get(name, ((), ""))
+        if len(shape) > 1 and name not in report.faults and reason not in WISHED:
+            yield name, _sentence(reason)
+
+
+def _sentence(reason: str) -> str:
+    return f"Not read: {reason.rstrip('.')}."
 
 
 def _lora_pair(report: ModelReport) -> Seen:
@@ -212,8 +215,8 @@ def _count(number: int | None, what: str) -> str:
 
 
 RULES = {
-    "not-finite": Rule("error", "a tensor with NaN or infinity, which is left out", _not_finite),
-    "damaged": Rule("error", "a tensor that cannot be read, and is left out", _damaged),
+    "not-finite": Rule("error", "a tensor with NaN or infinity, which is left out", _with_fault("not-finite")),
+    "damaged": Rule("error", "a tensor that cannot be read, and is left out", _with_fault("damaged")),
     "all-zero": Rule("warning", "a layer without a weight other than zero", _of_layers(_all_zero)),
     "below-critical": Rule(
         "warning", "a density below that at which magnitude pruning cuts the tree", _of_layers(_below_critical)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from topobounds.cli.output import new_table, print_table
+from topobounds.cli.output import UNBOUNDED, lines_of, new_table, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,7 +68,9 @@ def print_report(console: "Console", report: "ModelReport", shown: Shown) -> Non
         _print_patterns(console, report.layers)
         by = shown.sort or "overlap_z"
         first = "last" if shown.is_descending else "first"
-        console.print(f"\nThe {WORST} {first} by {by}; --all shows every layer." if shown.sort else f"\n{_WORST_TITLE}")
+        title = f"The {WORST} {first} by {shown.sort}; --all shows every layer." if shown.sort else _WORST_TITLE
+        console.print()
+        console.print(title)
         worst = _sorted(report.layers, Shown(sort=by, is_descending=shown.is_descending))[:WORST]
         _print_layers(console, worst, WIDE)
     for line in _networks(report):
@@ -85,7 +87,9 @@ def _selection(report: "ModelReport") -> list[str]:
     if report.source is not None:
         source = report.source
         files = f"{len(source.files)} files, " if len(source.files) > 1 else ""
-        lines.append(f"{source.path}: {source.format}, {files}{_bytes(source.bytes)} read")
+        seeds = {layer.seed for layer in report.layers} - {None}
+        seed = f", seed {seeds.pop()}" if len(seeds) == 1 else ""
+        lines.append(f"{source.path}: {source.format}, {files}{_bytes(source.bytes)} read{seed}")
         if source.mask is not None:
             lines.append(f"Masked by {source.mask}.")
         if source.scores is not None:
@@ -150,27 +154,31 @@ def _print_layers(console: "Console", layers: "Sequence[LayerReport]", wide: int
     room = max(console.width - taken, SHORTEST_NAME)
     table = new_table(padding=(0, 1, 0, 0))
     for title in titles:
-        table.add_column(title.title, justify="left" if title.is_text else "right", vertical="top")
+        lines = (
+            title.title.splitlines()
+            if console.width < UNBOUNDED
+            else [title.title.replace("-\n", "").replace("\n", " ")]
+        )
+        table.add_column(lines_of(*lines), justify="left" if title.is_text else "right")
     for row in cells:
-        table.add_row(folded(row[0], room), *row[1:])
+        table.add_row(lines_of(*folded(row[0], room)), *row[1:])
     print_table(console, table)
 
 
-def folded(name: str, width: int) -> str:
+def folded(name: str, width: int) -> list[str]:
     """Return a name in lines of so many letters, broken before dots and brackets; a longer piece is left whole.
 
     Examples
     --------
-    >>> print(folded("encoder.weight_ih[forget]", 18))
-    encoder
-    .weight_ih[forget]
+    >>> folded("encoder.weight_ih[forget]", 18)
+    ['encoder.weight_ih', '[forget]']
     """
     lines = [""]
     for piece in re.split(r"(?=[.\\[/])", name):
         if lines[-1] and len(lines[-1]) + len(piece) > width:
             lines.append("")
         lines[-1] += piece
-    return "\n".join(lines)
+    return lines
 
 
 def _share(value: float | None) -> str:
@@ -201,12 +209,12 @@ SHAPE = Title("shape", lambda layer: "x".join(map(str, layer.shape)), is_text=Tr
 DENSITY = Title("density", lambda layer: _share(layer.density))
 MUST_KEEP = Title("must keep", _must_keep)
 PERCENT = Title("%", _percent)
-SAFE = Title("safe density", lambda layer: _share(layer.safe_density))
-SAFE_BY_CHANCE = Title("by chance", lambda layer: _share(layer.safe_density_expected))
+SAFE = Title("safe\ndensity", lambda layer: _share(layer.safe_density))
+SAFE_BY_CHANCE = Title("by\nchance", lambda layer: _share(layer.safe_density_expected))
 OVERLAP = Title("overlap", lambda layer: _share(layer.overlap))
-OVERLAP_BY_CHANCE = Title("by chance", lambda layer: _share(layer.overlap_expected))
+OVERLAP_BY_CHANCE = Title("by\nchance", lambda layer: _share(layer.overlap_expected))
 OVERLAP_Z = Title("z", lambda layer: _z(layer.overlap_z))
-PERSISTENCE = Title("persistence", lambda layer: _share(layer.neural_persistence))
+PERSISTENCE = Title("persis-\ntence", lambda layer: _share(layer.neural_persistence))
 PERSISTENCE_Z = Title("z", lambda layer: _z(layer.neural_persistence_z))
 FULL = (
     *(NAME, SHAPE, DENSITY, MUST_KEEP, PERCENT, SAFE, SAFE_BY_CHANCE),
@@ -252,7 +260,7 @@ def _print_patterns(console: "Console", layers: "Sequence[LayerReport]") -> None
         rows.append([pattern, str(len(group)), *shape, *cells])
     taken = sum(max(map(len, column)) + 1 for column in list(zip(*rows, strict=True))[1:])
     for row in rows:
-        table.add_row(folded(row[0], max(console.width - taken, SHORTEST_NAME)), *row[1:])
+        table.add_row(lines_of(*folded(row[0], max(console.width - taken, SHORTEST_NAME))), *row[1:])
     print_table(console, table)
 
 
@@ -302,7 +310,8 @@ def _print_findings(console: "Console", report: "ModelReport") -> None:
         by_rule.setdefault((finding.severity, finding.rule), []).append(finding)
     if not by_rule:
         return
-    console.print("\nFindings")
+    console.print()
+    console.print("Findings")
     for (severity, rule), findings in by_rule.items():
         first, *others = findings
         where = f"{first.layer}: " if first.layer else ""

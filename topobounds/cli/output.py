@@ -16,6 +16,7 @@ from topobounds._arguments import printable
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 UNBOUNDED = 100_000  # columns of an output that is no terminal: nothing is wrapped
 NARROWEST = 24  # columns; a terminal that says it has fewer breaks the lines itself
@@ -56,10 +57,21 @@ def new_table(*columns: str, **options: Any) -> "Table":
 
 def print_table(console: "Console", table: "Table") -> None:
     """Print a table that cuts no word: where the console is too narrow for that, its rows are longer than a line."""
+    from rich.text import Text
+
     for column in table.columns:
-        words = printable(f"{column.header} {' '.join(map(str, column.cells))}").split()
-        column.min_width = max(map(len, words), default=0)
+        cells = [
+            cell.plain if isinstance(cell, Text) else printable(str(cell)) for cell in (column.header, *column.cells)
+        ]
+        column.min_width = max((len(word) for cell in cells for word in cell.split()), default=0)
     console.print(table, crop=False)
+
+
+def lines_of(*lines: str) -> "Text":
+    """Return what stands in a cell on several lines, control characters escaped."""
+    from rich.text import Text
+
+    return Text("\n".join(map(printable, lines)))
 
 
 @contextmanager
