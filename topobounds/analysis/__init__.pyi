@@ -1,3 +1,3 @@
-from . import compression, model, overlap
+from . import beside, checkpoint, compression, model, network, overlap, scales, waves
 
-__all__ = ["compression", "model", "overlap"]
+__all__ = ["beside", "checkpoint", "compression", "model", "network", "overlap", "scales", "waves"]

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from threading import BoundedSemaphore, Lock
 from typing import Any
@@ -198,14 +198,16 @@ class _Work:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def elsewhere(
-        self, executor: Executor, source: object, mask: Beside | None, scores: Beside | None
-    ) -> None:
+    def elsewhere(self, executor: Executor, source: object, mask: Beside | None, scores: Beside | None) -> None:
         """Do all tensors by an executor, whose workers open the files by their paths."""
         for name, given in (("source", source), ("mask", mask), ("scores", scores)):
             if isinstance(given, Mapping | ArraysCheckpoint):
-                raise argument_error(name, "a path where 'executor' does the work: weights are not sent", type(given).__name__)
-        places = {name: None if given is None else os.fspath(given) for name, given in (("mask", mask), ("scores", scores))}
+                raise argument_error(
+                    name, "a path where 'executor' does the work: weights are not sent", type(given).__name__
+                )
+        places = {
+            name: None if given is None else os.fspath(given) for name, given in (("mask", mask), ("scores", scores))
+        }
         task = replace(self.task, path=str(self.checkpoint.path), **places)
         self._gather({executor.submit(_in_worker, task, layer): layer for layer in self.reading.layers})
 
@@ -228,7 +230,9 @@ class _Work:
         except KeyboardInterrupt:
             for future in futures:
                 future.cancel()
-            self.done |= {futures[f].name: f.result() for f in futures if f.done() and not f.cancelled() and not f.exception()}
+            self.done |= {
+                futures[f].name: f.result() for f in futures if f.done() and not f.cancelled() and not f.exception()
+            }
             raise Interrupted(self.report(complete=False)) from None
         except BaseException:
             for future in futures:

@@ -541,7 +541,9 @@ class ModelReport(Record):
             layers=tuple(map(LayerReport.from_dict, record["layers"])),
             left_out={each["name"]: each["reason"] for each in left_out},
             source=None if source is None else Source(**source | {"files": tuple(source["files"])}),
-            forms={each["name"]: (tuple(each["shape"]), each["dtype"]) for each in left_out if each["shape"] is not None},
+            forms={
+                each["name"]: (tuple(each["shape"]), each["dtype"]) for each in left_out if each["shape"] is not None
+            },
             tied=dict(record["tied"]),
             findings=tuple(Finding(**finding) for finding in record["findings"]),
             networks=tuple(map(NetworkReport.from_dict, record["networks"])),

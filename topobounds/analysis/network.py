@@ -96,7 +96,12 @@ def _in_order(names: list[str]) -> list[str]:
     """Return names in the order of the file, or, where that is the alphabet, with numbers by their size."""
     if names != sorted(names):
         return names
-    return sorted(names, key=lambda name: [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)])
+    return sorted(
+        names,
+        key=lambda name: [
+            (part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)
+        ],
+    )
 
 
 def _joined(layers: Sequence[Connected]) -> list[list[Connected]]:
