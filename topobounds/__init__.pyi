@@ -14,6 +14,7 @@ from . import (
     verification,
     weights,
 )
+from .analysis.checkpoint import Interrupted, analyze
 from .analysis.compression import compression_report
 from .analysis.model import LayerReport, ModelReport, layer_report
 from .analysis.overlap import overlap_report
@@ -74,6 +75,7 @@ __all__ = [
     "Enclosure",
     "Estimate",
     "GlobalPruning",
+    "Interrupted",
     "LayerReport",
     "ModelReport",
     "Network",
@@ -93,6 +95,7 @@ __all__ = [
     "UnrolledForest",
     "Verdict",
     "analysis",
+    "analyze",
     "any_support_bound",
     "architecture",
     "boruvka_bound",
