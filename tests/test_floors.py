@@ -33,6 +33,8 @@ HOMES = {  # the only places that may import a library
     "torch": {"torch_bridge"},
     "fsspec": {"topobounds/checkpoint"},
     "distributed": {"topobounds/cli"},
+    "narwhals": {"topobounds/_records.py"},
+    "pyarrow": {"topobounds/_records.py"},
 }
 FILES = sorted(p for folder in ("topobounds", "torch_bridge", "paper_figures") for p in (ROOT / folder).rglob("*.py"))
 

@@ -121,7 +121,9 @@ def write_html(record: Record, path: str | os.PathLike[str]) -> Path:
     except ModuleNotFoundError:
         raise ImportError(EXTRA) from None
     page = _page_of(record)
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_own("page.html.jinja"))
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+        _own("page.html.jinja")
+    )
     # No text of a JSON string may end the element that holds it.
     text = json.dumps(record.to_dict(), allow_nan=False).replace("<", "\\u003c")
     parts = {"style": _own("page.css"), "script": _own("page.js"), "record": text}
@@ -196,7 +198,13 @@ PAGES = {ModelReport: _page_of_model}
 
 
 def _table(
-    key: str, title: str, columns: Sequence[Column], records: Sequence[Mapping[str, Any]], about: str, *, details: bool = False
+    key: str,
+    title: str,
+    columns: Sequence[Column],
+    records: Sequence[Mapping[str, Any]],
+    about: str,
+    *,
+    details: bool = False,
 ) -> Table:
     """Return a table of the columns that any of the records fills."""
     used = tuple(c for c in columns if any(record.get(c.key) not in (None, "") for record in records))
