@@ -7,6 +7,7 @@ from . import (
     montecarlo,
     plotting,
     pruning,
+    report,
     runs,
     supports,
     sweeps,
@@ -29,6 +30,7 @@ from .checkpoint.layer_tensors import layer_tensors
 from .layers import Conv, Dense, Network, Recurrent, Unrolled
 from .montecarlo import Estimate, simulate_overlap
 from .pruning import geometric_schedule, linear_schedule, magnitude_mask, network_masks, random_mask, topological_mask
+from .report.page import write_html
 from .runs import RunError, RunFolder
 from .sweeps.plan import SweepPlan
 from .sweeps.run import SweepResult, sweep, sweep_status
@@ -154,6 +156,7 @@ __all__ = [
     "recurrent_forests",
     "recurrent_matrices",
     "replay",
+    "report",
     "runs",
     "scale_null",
     "simulate_overlap",
@@ -179,5 +182,6 @@ __all__ = [
     "verify_file",
     "wasserstein_distance",
     "weights",
+    "write_html",
     "write_witnesses",
 ]

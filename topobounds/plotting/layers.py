@@ -11,15 +11,17 @@ from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, choice
+from topobounds.analysis.curves import spaced_counts
 from topobounds.analysis.model import LayerReport
-from topobounds.chance.orders import TRIALS
-from topobounds.chance.overlap import overlap_null
+from topobounds.chance.layer import MeasuredKernel, MeasuredLayer
+from topobounds.chance.orders import TRIALS, checked_sampling
+from topobounds.chance.retention import retention_null
 from topobounds.layers import Conv
 from topobounds.plotting.curves import CATEGORIES, BandArtists, IntervalArtists, draw_interval
 from topobounds.theory._logarithms import log_ratio
 from topobounds.topology.effective import EffectiveWeights
 from topobounds.topology.protocol import Forest
-from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
+from topobounds.topology.spanning import SpanningForest
 
 FloatArray = NDArray[np.float64]
 MEASURED = CATEGORIES[0]
@@ -77,7 +79,7 @@ def draw_retention(
     ax : Axes
         Where to draw; its abscissa becomes logarithmic.
     weights, mask, conv, trials, seed
-        As in `topobounds.overlap_null`, which gives chance at each of 24 densities.
+        As in `topobounds.overlap_null`; chance is given at 24 densities.
     **line
         Passed to ``ax.plot`` for the layer's own curve.
 
@@ -92,26 +94,28 @@ def draw_retention(
     ValueError
         As `topobounds.overlap_null`.
     """
+    measured_layer: MeasuredLayer | MeasuredKernel
     forest: Forest
     if conv is None:
-        forest = maximum_spanning_forest(weights, mask)
-        stored = math.prod(forest.shape)
+        measured_layer = MeasuredLayer.of(weights, mask)
+        forest, stored = measured_layer.forest, measured_layer.matrix.size
     else:
-        from topobounds.topology.convolution import critical_kernel_weights  # noqa: PLC0415 (loads numba)
-
-        forest = critical_kernel_weights(weights, conv, mask)
-        stored = conv.n_weights
+        measured_layer = MeasuredKernel.of(weights, conv, mask)
+        forest, stored = measured_layer.critical, conv.n_weights
     ks = spaced_counts(1, stored, _POINTS)
     (measured,) = ax.plot(ks / stored, forest.retention(ks), **{"color": MEASURED, "label": "measured", **line})
-    nulls = []
-    for k in spaced_counts(1, stored, _POINTS_OF_CHANCE).tolist():
-        null = overlap_null(weights, k, mask=mask, conv=conv, trials=trials, seed=seed)
-        if null.expected is not None:
-            spread = 2 * (null.deviation or 0.0)
-            nulls.append((k / stored, null.expected.lower - spread, null.expected.upper + spread))
-    densities, lower, upper = np.array(nulls).reshape(-1, 3).T
+    null_ks = spaced_counts(1, stored, _POINTS_OF_CHANCE)
+    null = retention_null(measured_layer, null_ks, checked_sampling(trials, seed))
+    known = ~np.isnan(null.expected)
+    expected, spread = null.expected[known], 2 * np.nan_to_num(null.deviation[known])
     chance = draw_interval(
-        ax, densities, np.clip(lower, 0, 1), np.clip(upper, 0, 1), color=CHANCE, linestyle="--", label="chance"
+        ax,
+        null_ks[known] / stored,
+        np.clip(expected - spread, 0, 1),
+        np.clip(expected + spread, 0, 1),
+        color=CHANCE,
+        linestyle="--",
+        label="chance",
     )
     ax.set(xscale="log", ylim=(0, 1.02), xlabel="density", ylabel="share of the forest kept")
     return RetentionArtists(measured, chance)
@@ -273,18 +277,6 @@ def draw_effective_density(
     mark = ax.axvline(collapse, color=CATEGORIES[1], linewidth=0.9, label="collapse")
     ax.set(yscale="log", xlim=(0, None), ylim=(None, 1.2), xlabel="threshold", ylabel="share of the weights")
     return EffectiveArtists(curve, density, mark)
-
-
-def spaced_counts(first: int, last: int, points: int) -> NDArray[np.int64]:
-    """Return up to so many integers from `first` to `last`, rising, evenly spaced on a logarithmic scale.
-
-    Examples
-    --------
-    >>> spaced_counts(1, 100, 5).tolist()
-    [1, 3, 10, 31, 100]
-    """
-    spaced = np.geomspace(first, last, points)
-    return np.unique([*np.clip(spaced, first, last).astype(np.int64).tolist(), last])
 
 
 _LABELS = {"overlap": "overlap", "neural_persistence": "neural persistence"}

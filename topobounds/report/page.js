@@ -132,7 +132,7 @@
   function details(row) {
     const pictures = element("div", { class: "pictures" });
     const curves = row.curves || {};
-    if (curves.retention) pictures.append(retention(curves.retention));
+    if (curves.density) pictures.append(retention(curves));
     if (curves.deaths && curves.deaths.length) pictures.append(merges(curves.deaths));
     const facts = element("ul", { class: "facts" });
     for (const [key, value] of Object.entries(row)) {

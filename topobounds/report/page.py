@@ -1,9 +1,8 @@
 """A page about a record that one sends to colleagues: one file that needs no network and no program but a browser."""
 
+import itertools
 import json
-import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -13,20 +12,21 @@ from typing import Any
 from topobounds._arguments import argument_error, file_name
 from topobounds._files import write_whole
 from topobounds._records import Record
+from topobounds.analysis.findings import RULES
 from topobounds.analysis.model import ModelReport
 
 HERE = Path(__file__).parent
 EXTRA = "A page needs jinja2, which is not installed: in a clone of topobounds, pip install '.[page]'."
 WORDS = {
-    "must keep": "The fewest weights that can carry the layer's topology, its maximum spanning forest: what pruning that "
-    "protects topology (T-IMP) can go down to.",
-    "safe density": "Down to this density plain magnitude pruning leaves the topology whole; beside it what the same number of "
-    "weights would allow in random order.",
-    "overlap": "Of the weights that carry the topology, the share that is among as many largest weights. Low: magnitude pruning "
-    "takes what holds the layer together.",
-    "persistence": "How early the layer's neurons are joined as weights enter from the largest down (neural persistence, "
-    "normalised).",
-    "chance": "What the layer's own weights would give if they lay in random order on the places they have.",
+    "must keep": "The fewest weights that can carry the layer's topology, its maximum spanning forest. Pruning that "
+    "protects topology (T-IMP) can go down to them.",
+    "safe density": "Down to this density plain magnitude pruning leaves the topology whole; beside it what the same "
+    "number of weights would allow in random order.",
+    "overlap": "Of the weights that carry the topology, the share that is among as many largest weights. Where it is "
+    "low, magnitude pruning takes what holds the layer together.",
+    "persistence": "How long it takes until the layer's neurons are joined, as weights enter from the largest down: "
+    "neural persistence, normalised.",
+    "by chance": "What the layer's own weights would give if they lay in random order on the places they have.",
     "z": "By how many standard deviations the layer differs from chance. Between -2 and 2 there is nothing to explain.",
 }
 """What the titles of the columns mean."""
@@ -116,19 +116,27 @@ def write_html(record: Record, path: str | os.PathLike[str]) -> Path:
     OSError
         If the file cannot be written.
     """
+    page = _page_of(record)
+    # No text of a JSON string may end the element that holds it.
+    text = json.dumps(record.to_dict(), allow_nan=False).replace("<", "\\u003c")
+    parts = {"style": _own("page.css"), "script": _own("page.js"), "record": text}
+    return write_whole(Path(file_name("path", path)), template().render(page=page, **parts))
+
+
+def template() -> Any:
+    """Return the template of a page.
+
+    Raises
+    ------
+    ImportError
+        If jinja2 is not installed; it names the extra.
+    """
     try:
         import jinja2
     except ModuleNotFoundError:
         raise ImportError(EXTRA) from None
-    page = _page_of(record)
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        _own("page.html.jinja")
-    )
-    # No text of a JSON string may end the element that holds it.
-    text = json.dumps(record.to_dict(), allow_nan=False).replace("<", "\\u003c")
-    parts = {"style": _own("page.css"), "script": _own("page.js"), "record": text}
-    safe = {name: jinja2.utils.markupsafe.Markup(part) for name, part in parts.items()}
-    return write_whole(Path(file_name("path", path)), template.render(page=page, **safe))
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(_own("page.html.jinja"))
 
 
 def _own(name: str) -> str:
@@ -144,18 +152,17 @@ def _page_of(record: Record) -> Page:
 
 LAYERS = (
     Column("layer", "name", None, "Name in the model or file"),
-    Column("kind", "kind"),
-    Column("read as", "read_as"),
+    Column("kind", "kind", None, "Kind of layer; how it was read stands in its details"),
     Column("weights", "weights", 0, "Stored weights"),
     Column("density", "density", 4, "Share of them that is not zero"),
     Column("must keep", "critical", 0, WORDS["must keep"]),
     Column("safe density", "safe_density", 4, WORDS["safe density"]),
-    Column("by chance", "safe_density_expected", 4, WORDS["chance"]),
+    Column("by chance", "safe_density_expected", 4, WORDS["by chance"]),
     Column("overlap", "overlap", 3, WORDS["overlap"]),
-    Column("by chance", "overlap_expected", 3, WORDS["chance"]),
+    Column("by chance", "overlap_expected", 3, WORDS["by chance"]),
     Column("z", "overlap_z", 1, WORDS["z"]),
     Column("persistence", "neural_persistence", 3, WORDS["persistence"]),
-    Column("by chance", "neural_persistence_expected", 3, WORDS["chance"]),
+    Column("by chance", "neural_persistence_expected", 3, WORDS["by chance"]),
     Column("z", "neural_persistence_z", 1, WORDS["z"]),
 )
 LEFT_OUT = (Column("tensor", "name"), Column("shape", "shape"), Column("type", "dtype"), Column("reason", "reason"))
@@ -175,11 +182,15 @@ def _page_of_model(report: ModelReport) -> Page:
         _fact("weights", f"{weights:,}", f"density {report.density:.4g}"),
         _fact("must keep", f"{critical:,}", f"{_percent(critical, weights)} of the weights carry all topology"),
         _fact("below chance", f"{_below(layers):,} layers", "overlap more than 3 standard deviations under chance"),
-        _fact("largest safe density", *_least_safe(layers)),
+        _fact("highest safe density", *_least_safe(layers)),
     ]
     anchors = {layer["name"]: _anchor("layers", place) for place, layer in enumerate(layers)}
     anchors |= {each["name"]: _anchor("left_out", place) for place, each in enumerate(left_out)}
     findings = [{**finding, "anchor": anchors.get(finding["layer"], "layers")} for finding in record["findings"]]
+    groups = [
+        {"severity": severity, "rule": rule, "about": RULES[rule].about, "findings": list(group)}
+        for (severity, rule), group in itertools.groupby(findings, lambda each: (each["severity"], each["rule"]))
+    ]
     provenance = f"topobounds {version('topobounds')}. {source.get('path') or 'A model in memory'}"
     seeds = {layer["seed"] for layer in layers if layer["seed"] is not None}
     return Page(
@@ -188,7 +199,7 @@ def _page_of_model(report: ModelReport) -> Page:
         f"{source.get('format') or ''}".strip(),
         facts=facts,
         tables=tables,
-        findings=findings,
+        findings=groups,
         provenance=f"{provenance}. Seed of what was sampled: {', '.join(map(str, sorted(seeds))) or 'nothing was'}.",
     )
 
