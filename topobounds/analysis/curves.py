@@ -65,11 +65,7 @@ def layer_curves(weights: NDArray[Any], layer: TensorLayer | None, trials: int |
     if not topology.alpha:
         return None
     (forest,) = topology.forests
-    measured: MeasuredLayer | MeasuredKernel
-    if isinstance(layer, Conv):
-        measured = MeasuredKernel.of(weights, layer)
-    else:
-        measured = MeasuredLayer.of(weights)
+    measured = MeasuredKernel.of(weights, layer) if isinstance(layer, Conv) else MeasuredLayer.of(weights)
     count = default_trials(layer.n_vertices) if trials is None else trials
     ks = spaced_counts(1, weights.size, POINTS)
     null = retention_null(measured, ks, Sampling(count, seed) if count else None)
