@@ -1,4 +1,4 @@
-"""The page about a model: in a real browser it sorts, filters and opens, asks for nothing, and shows the JSON's numbers."""
+"""The page about a model: in a browser it sorts, filters and opens, asks for nothing, and shows the JSON's numbers."""
 
 import json
 import re

@@ -17,9 +17,11 @@ from . import (
     weights,
 )
 from .analysis.checkpoint import Interrupted, analyze
+from .analysis.comparison import Comparison, compare
 from .analysis.compression import compression_report
 from .analysis.model import LayerReport, ModelReport, layer_report
 from .analysis.overlap import overlap_report
+from .analysis.preview import Preview, preview
 from .chance.convolution import CriticalWeightsEstimate, expected_critical_weights
 from .chance.overlap import OverlapNull, overlap_null, overlap_range
 from .chance.persistence import PersistenceNull, persistence_null
@@ -69,6 +71,7 @@ __version__: str
 __all__ = [
     "Checkpoint",
     "CheckpointError",
+    "Comparison",
     "Conv",
     "CriticalRankLaw",
     "CriticalWeights",
@@ -89,6 +92,7 @@ __all__ = [
     "OverlapNull",
     "PersistenceDiagram",
     "PersistenceNull",
+    "Preview",
     "PrintedClaim",
     "Recurrent",
     "RunError",
@@ -110,6 +114,7 @@ __all__ = [
     "chain",
     "chance",
     "checkpoint",
+    "compare",
     "compression_report",
     "concentration_band",
     "connection_probability",
@@ -150,6 +155,7 @@ __all__ = [
     "persistence_diagram",
     "persistence_null",
     "plotting",
+    "preview",
     "pruning",
     "random_mask",
     "recurrent_diagrams",

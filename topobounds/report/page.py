@@ -3,7 +3,7 @@
 import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from topobounds._arguments import argument_error, file_name
 from topobounds._files import write_whole
 from topobounds._records import Record
+from topobounds.analysis.comparison import Comparison
 from topobounds.analysis.findings import RULES
 from topobounds.analysis.model import ModelReport
 
@@ -97,8 +98,9 @@ def write_html(record: Record, path: str | os.PathLike[str]) -> Path:
 
     Parameters
     ----------
-    record : ModelReport
-        What `topobounds.analyze` or `torch_bridge.analyze` returns. With ``curves=True`` each layer has its pictures.
+    record : ModelReport or Comparison
+        What `topobounds.analyze`, `torch_bridge.analyze` or `topobounds.compare` returns. With ``curves=True`` each
+        layer of a ModelReport has its pictures.
     path : path
         The file, replaced whole if there is one.
 
@@ -115,6 +117,16 @@ def write_html(record: Record, path: str | os.PathLike[str]) -> Path:
         If there is no page about such a record.
     OSError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from topobounds import analyze
+    >>> report = analyze({"fc.weight": np.random.default_rng(0).standard_normal((30, 20))}, curves=True)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     print(write_html(report, f"{folder}/page.html").name)
+    page.html
     """
     page = _page_of(record)
     # No text of a JSON string may end the element that holds it.
@@ -204,7 +216,53 @@ def _page_of_model(report: ModelReport) -> Page:
     )
 
 
-PAGES = {ModelReport: _page_of_model}
+COMPARED = (
+    Column("layer", "name"),
+    Column("density of a", "density_a", 4),
+    Column("density of b", "density_b", 4),
+    Column("forest kept", "forest_kept", 4, "Share of what carries a's topology that is not zero in b"),
+    Column("in common", "forest_in_common", 4, "Share of what carries a's topology that carries b's too"),
+    Column("by chance", "forest_in_common_expected", 4, "Its mean if b's weights came in random order"),
+    Column("overlap a", "overlap_a", 3, WORDS["overlap"]),
+    Column("overlap b", "overlap_b", 3, WORDS["overlap"]),
+    Column("by chance", "overlap_expected", 3, WORDS["by chance"]),
+    Column("persistence a", "neural_persistence_a", 3, WORDS["persistence"]),
+    Column("persistence b", "neural_persistence_b", 3, WORDS["persistence"]),
+    Column("bottleneck", "bottleneck", 4, "Distance of the persistence diagrams: the largest shift of a point"),
+    Column("wasserstein", "wasserstein", 4, "Distance of the persistence diagrams of order 2"),
+)
+ONLY = (Column("layer", "name"), Column("reason", "reason"))
+
+
+def _page_of_comparison(comparison: Comparison) -> Page:
+    record, summary = comparison.to_dict(), comparison.summary
+    sides = {f"only_in_{side}": f"Only in {side}" for side in "ab"}
+    only = {key: [{"name": name, "reason": why} for name, why in record[key].items()] for key in sides}
+    tables = [
+        _table("layers", "Layers", COMPARED, record["layers"], "Open a layer to see all its numbers.", details=True),
+        *(_table(key, title, ONLY, only[key], "") for key, title in sides.items() if only[key]),
+    ]
+    of_all = f"of {summary.layers:,} layers"
+    facts = [
+        _fact("layers in both", f"{summary.layers:,}", f"{summary.identical:,} hold the same weights"),
+        _fact("topology kept", f"{summary.topology_kept:,}", f"{of_all} have all that carries a's topology in b"),
+        _fact("diagrams equal", f"{summary.diagrams_equal:,}", of_all),
+        _fact("least kept", summary.least_kept or "-"),
+    ]
+    return Page(
+        title=f"{_last(comparison.a)} and {_last(comparison.b)}",
+        subtitle=summary.text,
+        facts=facts,
+        tables=tables,
+        provenance=f"topobounds {version('topobounds')}. a: {comparison.a}, b: {comparison.b}. Seed {comparison.seed}.",
+    )
+
+
+def _last(path: str) -> str:
+    return Path(path).name or path
+
+
+PAGES: dict[type[Record], Callable[[Any], Page]] = {ModelReport: _page_of_model, Comparison: _page_of_comparison}
 """How each record becomes a page."""
 
 
