@@ -283,10 +283,12 @@ def test_groups_and_transposition_are_told_by_neighbours_and_names():
         "up.weight": (16, 4, 2, 2),
         "up.bias": (4,),
         "deconv.weight": (4, 4, 2, 2),
-        "block.conv1.weight": (32, 4, 1, 1),
+        "block.conv1.weight": (32, 64, 1, 1),
         "block.conv2.weight": (32, 4, 3, 3),
         "block.conv3.weight": (64, 32, 1, 1),
         "block.downsample.0.weight": (64, 4, 1, 1),
+        "skip.weight": (32, 2, 1),
+        "beside.weight": (32, 2, 5),
         "wave.weight": (8, 2, 3),
         "volume.weight": (8, 2, 3, 3, 3),
     }
@@ -301,6 +303,8 @@ def test_groups_and_transposition_are_told_by_neighbours_and_names():
         "block.conv2.weight": (8, False),
         "block.conv3.weight": (1, False),
         "block.downsample.0.weight": (1, False),
+        "skip.weight": (1, False),
+        "beside.weight": (1, False),
         "wave.weight": (1, False),
         "volume.weight": (1, False),
     }

@@ -162,7 +162,8 @@ def _groups(stored: Stored, *, transposed: bool) -> int:
         return 1  # a first layer reads colours
     for name, rows in before.items():
         number = rows // second
-        if rows % second == 0 and first % max(number, 1) == 0:
+        beside = stored.names.shapes[name][1] == second  # it reads what the one before reads, as a shortcut does
+        if not beside and rows % second == 0 and first % max(number, 1) == 0:
             alike = rows == first and number >= _FEWEST_GROUPS
             if alike or (number > 1 and first % rows == 0 and len(stored.shape) == 4 and _follows(stored.name, name)):
                 return number

@@ -87,7 +87,7 @@ def _is_norm(stored: Stored) -> bool:
 
 def _element_by_element(stored: Stored) -> Answer:
     """Leave out what is added or multiplied element by element, or looked up by position."""
-    for pattern, reason in _NO_LAYERS:
+    for pattern, reason in _NO_LAYERS if stored.leaf != "weight" else ():
         if re.fullmatch(pattern, stored.leaf, re.IGNORECASE):
             return reason
     same = {"weight": "bias", "bias": "weight", "scale": "bias"}.get(stored.leaf)
@@ -114,7 +114,7 @@ _NO_LAYERS = (
     (r"latents?(_\w+)?|latent_quer(y|ies)", "learned token"),
     (r"embed_(avg|sum)|ema_\w+", "running average"),
     (r"running_(mean|var)|moving_(mean|variance)|inv_freq|(cos|sin)_cached", "buffer"),
-    (r"(layer_?scale\w*|gamma_?\d*|ls\d?)", "scale, multiplied element by element"),
+    (r"(.*scale_shift_table|layer_?scale\w*|gamma_?\d*|ls\d?)", "scale, multiplied element by element"),
 )
 """Last pieces of names, whatever their capitals, and what they are."""
 
