@@ -1,3 +1,14 @@
-from . import beside, checkpoint, compression, model, network, overlap, scales, waves
+from . import beside, checkpoint, compression, findings, fixed, model, network, overlap, scales, table
 
-__all__ = ["beside", "checkpoint", "compression", "model", "network", "overlap", "scales", "waves"]
+__all__ = [
+    "beside",
+    "checkpoint",
+    "compression",
+    "findings",
+    "fixed",
+    "model",
+    "network",
+    "overlap",
+    "scales",
+    "table",
+]

@@ -16,6 +16,7 @@ from topobounds._arguments import argument_error, boolean, integer
 from topobounds._parallel import MOST_JOBS, processors
 from topobounds.analysis.beside import Beside, BesideCheckpoint, Unread, check_values, masked, scored
 from topobounds.analysis.expected import checked_seed, checked_trials
+from topobounds.analysis.findings import find
 from topobounds.analysis.model import LayerReport, ModelReport, NetworkReport, Source, layer_report
 from topobounds.analysis.network import ASSUMED, Connected, chains, network_reports
 from topobounds.analysis.scales import scale_shares
@@ -255,7 +256,7 @@ class _Work:
             raise _nothing(self.checkpoint, left_out)
         read = {layer.tensor for layer in layers}
         order = {name: place for place, name in enumerate((*self.checkpoint.names, *left_out))}
-        return ModelReport(
+        report = ModelReport(
             layers=tuple(layers),
             left_out=dict(sorted(left_out.items(), key=lambda item: order[item[0]])),
             source=self._source(read),
@@ -264,6 +265,7 @@ class _Work:
             networks=self._networks(read) if complete else (),
             faults=faults,
         )
+        return replace(report, findings=find(report))
 
     def _source(self, read: set[str]) -> Source:
         checkpoint, masks, scores = self.checkpoint, self.beside.masks, self.beside.scores

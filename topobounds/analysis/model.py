@@ -8,25 +8,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from topobounds._arguments import argument_error, file_name
 from topobounds._files import read_regular, write_whole
-from topobounds._records import Record, html_table, plain
+from topobounds._records import Record, frame, html_table, plain
 from topobounds.analysis.expected import NO_GRAPH, NOT_ASKED, checked_seed, checked_trials, expected_columns
-from topobounds.analysis.waves import is_sampled_waves
+from topobounds.analysis.fixed import looks_fixed
 from topobounds.layers import Conv, TensorLayer
 from topobounds.theory.compression import compression
 from topobounds.topology.moments import weight_moments
-from topobounds.topology.spanning import SpanningForest
 from topobounds.topology.tensors import Topology, graph_topology
 from topobounds.weights import as_array, check_finite
-
-if TYPE_CHECKING:
-    from topobounds.topology.convolution import CriticalWeights
 
 RATIOS = ("eta_tau", "eta_tau_toeplitz")
 """The fields of a `LayerReport` that are exact ratios."""
@@ -172,10 +168,12 @@ class LayerReport(Record):
         The stored tensor that it is a part of, or is.
     w_second : float or None
         The second largest |w|; None where there is none.
-    dead_neurons : int or None
-        Neurons of a matrix without a weight other than zero; of a kernel, channels; None where the graph is not known.
-    looks_fixed : bool
-        Whether the rows or the columns are sampled waves, as of a Fourier basis: see `topobounds.analysis.waves`.
+    dead_inputs, dead_outputs : int or None
+        Inputs and outputs all of whose weights are zero; of a kernel, channels.
+    components_unpruned : int or None
+        Components of the graph of the shape, none of its weights zero: more than one for some convolutions.
+    looks_fixed : str or None
+        Why the weights look as if they were not trained: their name, or rows that are sampled sinusoids.
     scales : ScaleShares or None
         How much of the numbers the scales of the neurons explain, where that was asked for.
     neurons : tuple of (int, int)
@@ -232,8 +230,10 @@ class LayerReport(Record):
     tied_to: str | None = None
     tensor: str = ""
     w_second: float | None = None
-    dead_neurons: int | None = None
-    looks_fixed: bool = False
+    dead_inputs: int | None = None
+    dead_outputs: int | None = None
+    components_unpruned: int | None = None
+    looks_fixed: str | None = None
     scales: ScaleShares | None = None
 
     @property
@@ -518,6 +518,30 @@ class ModelReport(Record):
             "findings": plain(self.findings),
         }
 
+    def to_frame(self, backend: str | None = None) -> Any:
+        """Return the layers as a data frame: a row each, under the keys of ``topobounds analyze --json``.
+
+        Parameters
+        ----------
+        backend : {"pandas", "polars", "pyarrow"}, optional
+            What makes it; the first of these that is installed if left out.
+
+        Returns
+        -------
+        pandas.DataFrame, polars.DataFrame or pyarrow.Table
+            As `topobounds.analysis.table.layer_columns` says.
+
+        Raises
+        ------
+        ValueError
+            If there is no such backend.
+        ImportError
+            If it is not installed, or narwhals is not; it names the extra.
+        """
+        from topobounds.analysis.table import layer_columns  # stands on this file
+
+        return frame(layer_columns(self.layers), backend)
+
     def _left_out_record(self, name: str, reason: str) -> dict[str, Any]:
         shape, dtype = self.forms.get(name, (None, None))
         form = {"name": name, "shape": plain(shape), "dtype": dtype}
@@ -724,8 +748,9 @@ def layer_report(
         calls=calls,
         reason=" ".join(r for r in (reason, *(c.reason for c in implied)) if r) or None,
         neurons=neurons,
-        looks_fixed=is_sampled_waves(array),
-        **_measured(array, layer, topology, inputs_first=inputs_first),
+        looks_fixed=looks_fixed(name, array),
+        **_measured(topology, inputs_first=inputs_first),
+        **_dead(layer, topology, inputs_first=inputs_first),
         **columns,
     )
 
@@ -734,15 +759,12 @@ def _inputs_first(shape: tuple[int, ...], layer: TensorLayer | None) -> bool:
     return layer is not None and shape == (layer.n_inputs, layer.n_outputs)
 
 
-def _measured(
-    array: NDArray[Any], layer: TensorLayer | None, topology: Topology | None, *, inputs_first: bool
-) -> dict[str, Any]:
+def _measured(topology: Topology | None, *, inputs_first: bool) -> dict[str, Any]:
     """Return what the weights say; None for each where the layer has no known graph."""
-    if layer is None or topology is None:
+    if topology is None:
         return dict.fromkeys(("alpha", "components", "critical", "critical_rank", "overlap", "neural_persistence"))
     (forest,) = topology.forests
     deficit = topology.deficit(inputs_first=inputs_first)
-    largest = forest.weights[:2] if isinstance(forest, SpanningForest) else _two_largest(array)
     return {
         "alpha": topology.alpha,
         "components": topology.n_components,
@@ -751,28 +773,29 @@ def _measured(
         "overlap": topology.overlap,
         "neural_persistence": topology.neural_persistence,
         "w_max": float(forest.weights[0]) if topology.alpha else 0.0,
-        "w_second": float(largest[1]) if topology.alpha and largest.size > 1 and largest[1] else None,
-        "dead_neurons": _dead_neurons(forest, layer, array),
+        # The two largest weights never close a circle, so the second is in the forest, too.
+        "w_second": float(forest.weights[1]) if topology.n_critical > 1 else None,
         "silent_inputs": deficit.silent_inputs,
         "silent_outputs": deficit.silent_outputs,
         "fragments": deficit.fragments,
     }
 
 
-def _two_largest(kernel: NDArray[Any]) -> NDArray[Any]:
-    """Return the two largest |w|, falling, of a kernel; fewer of one weight."""
-    sizes = np.abs(kernel.astype(np.float64)).ravel()
-    return np.partition(sizes, -2)[:-3:-1] if sizes.size > 1 else sizes
-
-
-def _dead_neurons(forest: "SpanningForest | CriticalWeights", layer: TensorLayer, array: NDArray[Any]) -> int:
-    """Return how many rows and columns of a matrix have no weight; of a kernel, channels of inputs and of outputs."""
-    if isinstance(forest, SpanningForest):
-        edges = slice(forest.alpha)
-        return sum(forest.shape) - sum(np.unique(ends[edges]).size for ends in (forest.rows, forest.cols))
-    groups = cast(Conv, layer).groups
-    present = (array != 0).reshape(groups, len(array) // groups, array.shape[1], -1).any(axis=3)
-    return int(np.count_nonzero(~present.any(axis=1)) + np.count_nonzero(~present.any(axis=2)))
+def _dead(layer: TensorLayer | None, topology: Topology | None, *, inputs_first: bool) -> dict[str, Any]:
+    """Return how many inputs and outputs have no weight but zeros, and the components of a layer without zeros."""
+    if layer is None or topology is None:
+        return {}
+    (forest,) = topology.forests
+    if isinstance(layer, Conv):
+        # A channel that has a weight has a critical one: the largest of it joins neurons that nothing joined before.
+        kernel = topology.critical.reshape(layer.groups, -1, topology.critical.shape[1], math.prod(layer.kernel_size))
+        dead_first, dead_second = (int(np.count_nonzero(~kernel.any(axis=axes))) for axes in ((2, 3), (1, 3)))
+        inputs_first = layer.transposed
+    else:
+        deficit = forest.deficit(layer.n_weights)
+        dead_first, dead_second = deficit.silent_inputs, deficit.silent_outputs
+    inputs, outputs = (dead_first, dead_second) if inputs_first else (dead_second, dead_first)
+    return {"dead_inputs": inputs, "dead_outputs": outputs, "components_unpruned": layer.n_components}
 
 
 def _without_version(record: dict[str, Any]) -> dict[str, Any]:
