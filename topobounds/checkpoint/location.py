@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from topobounds._arguments import shortened
 from topobounds._files import check_regular
 from topobounds.checkpoint.base import CheckpointError, explained
 
@@ -172,6 +173,11 @@ Location = Path | RemotePath
 def location(path: str | os.PathLike[str] | RemotePath) -> Location:
     """Return where a path or a URL points; ``file://`` is a path.
 
+    Raises
+    ------
+    CheckpointError
+        If it is neither: a URL of nothing, or one with half an address.
+
     Examples
     --------
     >>> location("weights.npz"), location("file:///data/weights.npz"), location("s3://bucket/weights.npz")
@@ -182,7 +188,15 @@ def location(path: str | os.PathLike[str] | RemotePath) -> Location:
     text = os.fspath(path)
     if not isinstance(path, str) or "://" not in text:
         return Path(text)
-    return Path(unquote(urlsplit(text).path)) if text.startswith("file://") else RemotePath(text)
+    scheme, separator, rest = text.partition("://")
+    url = scheme.lower() + separator + rest
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise CheckpointError(f"{text} is no URL: {error}.") from None
+    if not (parts.netloc or parts.path):
+        raise CheckpointError(f"{text} names no file or folder.")
+    return Path(unquote(parts.path)) if parts.scheme == "file" else RemotePath(url)
 
 
 def size_of(file: Location) -> int:
@@ -275,5 +289,6 @@ def _explained(path: RemotePath) -> Iterator[None]:
             raise
         raise CheckpointError(f"{path} could not be read: it is not there.") from error
     except Exception as error:
-        reason = (str(error) or type(error).__name__).rstrip(".")
-        raise CheckpointError(f"{path} could not be read: {reason}.") from error
+        told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = shortened(" ".join(told.split())) or type(error).__name__
+        raise CheckpointError(f"{path} could not be read: {reason.rstrip('.')}.") from error
