@@ -163,7 +163,7 @@ class NpzCheckpoint(Checkpoint):
 
     def __init__(self, path: Location, archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo]) -> None:
         super().__init__(path)
-        self._archive = archive
+        self._zip = archive
         self._entries = entries
         self._headers: dict[str, Header] = {}
         self._held = ExitStack()
@@ -222,7 +222,7 @@ class NpzCheckpoint(Checkpoint):
                 announced = f"its header announces {header.n_bytes} bytes of values"
                 raise ValueError(f"{announced}, its entry holds {entry.file_size - header.start}")
             self._check_memory(name, header.n_bytes)
-            with self._archive.open(entry) as member:
+            with self._zip.open(entry) as member:
                 member.read(header.start)
                 return header.array(_read_whole(member, header.n_bytes))
 
@@ -248,7 +248,7 @@ class NpzCheckpoint(Checkpoint):
                 if entry.file_size > most_expanded(entry.compress_size):
                     sizes = f"its {entry.compress_size} bytes would expand to {entry.file_size}"
                     raise ValueError(f"{sizes}, as those of real weights do not; np.load reads it where that is meant")
-                with self._archive.open(entry) as member:
+                with self._zip.open(entry) as member:
                     content = member.read(LONGEST_HEADER)
                 if not content.startswith(np.lib.format.MAGIC_PREFIX):
                     raise CheckpointError(f"{self.path} is damaged: its entry '{name}' is no array.")
