@@ -30,6 +30,7 @@ class Server(ThreadingHTTPServer):
         self.folder = folder
         self.ranges = ranges
         self.sent = 0
+        self.requests = 0
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request, client_address):
@@ -46,6 +47,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(with_body=False)
 
     def do_GET(self):
+        self.server.requests += 1
         self.answer(with_body=True)
 
     def answer(self, with_body):
@@ -103,6 +105,7 @@ def test_only_what_is_read_is_asked_for(tmp_path, serve, name):
         assert server.sent < 2**21
         assert np.array_equal(checkpoint.tensor("large"), LARGE)
         assert server.sent < LARGE.nbytes + 2**21
+        assert server.requests <= 8
 
 
 def test_views_and_tied_tensors_of_a_torch_file(tmp_path, serve):

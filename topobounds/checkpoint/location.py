@@ -18,7 +18,9 @@ from topobounds._files import check_regular
 from topobounds.checkpoint.base import CheckpointError, explained
 
 BUFFER = 2**18
-"""Bytes in a request for a header of unknown length."""
+"""Bytes in a request for a header of unknown length; so many of both ends of a file are kept."""
+MOST_AHEAD = 2**23
+"""Bytes in a request when a file is read on and on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +129,17 @@ class RemotePath:
         if len(content) != length:
             raise CheckpointError(f"{self} could not be read: of {length} bytes at {first}, {len(content)} came.")
         return content
+
+    @cached_property
+    def head(self) -> bytes:
+        """The first 256 KiB of the file: what every reader looks at."""
+        return self.read_range(0, BUFFER)
+
+    @cached_property
+    def tail(self) -> bytes:
+        """The last 256 KiB of the file: an archive has its table of contents there."""
+        start = max(0, self.size - BUFFER)
+        return self.head if start == 0 else self.read_range(start, BUFFER)
 
     @cached_property
     def _size_of_parted(self) -> int:
@@ -250,11 +263,13 @@ _WAY_ON = "Download it and give its path."
 
 
 class _Ranges(io.RawIOBase):
-    """The bytes of a remote file as a stream."""
+    """The bytes of a remote file as a stream; a request that goes on where the last one ended asks for twice as many."""
 
     def __init__(self, path: RemotePath) -> None:
         self._path = path
         self._position = 0
+        self._start = 0
+        self._content = b""
 
     def readable(self) -> bool:
         return True
@@ -273,10 +288,26 @@ class _Ranges(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any, /) -> int:
-        content = self._path.read_range(self._position, len(buffer))
+        if not self._start <= self._position < self._start + len(self._content):
+            self._ask(len(buffer))
+        first = self._position - self._start
+        content = self._content[first : first + len(buffer)]
         buffer[: len(content)] = content
         self._position += len(content)
         return len(content)
+
+    def _ask(self, length: int) -> None:
+        """Have the bytes at the current position at hand."""
+        tail = max(0, self._path.size - BUFFER)
+        if self._position < BUFFER:
+            self._start, self._content = 0, self._path.head
+        elif self._position >= tail:
+            self._start, self._content = tail, self._path.tail
+        else:
+            goes_on = self._position == self._start + len(self._content)
+            length = max(length, min(2 * len(self._content), MOST_AHEAD) if goes_on else 0)
+            self._content = self._path.read_range(self._position, length)
+            self._start = self._position
 
 
 @contextmanager

@@ -59,8 +59,8 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     place = snapshot_of(location(file_name("path", path)))
     with looked_at_once():
         if not place.is_dir():  # a folder may hold both what is read and what is not
-            check_content(place)
             _check_kind(place)
+            check_content(place)
         for reader in _readers():
             if reader.can_open(place):
                 return _with_model_names(reader.open(place))
@@ -85,10 +85,15 @@ def _readers() -> Iterator[Reader]:
 
 
 def _check_kind(place: Location) -> None:
-    """Refuse pipes and devices, and servers that send whole files only."""
-    size_of(place)
+    """Refuse pipes and devices, and servers that send whole files only; say of what is missing what it may be."""
     if isinstance(place, RemotePath):
-        place.read_range(0, 1)
+        _ = place.head
+        return
+    try:
+        size_of(place)
+    except CheckpointError:
+        check_content(place)
+        raise
 
 
 def _unknown(place: Location) -> str:
