@@ -263,7 +263,7 @@ _WAY_ON = "Download it and give its path."
 
 
 class _Ranges(io.RawIOBase):
-    """The bytes of a remote file as a stream; a request that goes on where the last one ended asks for twice as many."""
+    """The bytes of a remote file as a stream; a request that goes on where the last one ended is twice as long."""
 
     def __init__(self, path: RemotePath) -> None:
         self._path = path
