@@ -164,4 +164,4 @@ def test_a_table_shows_chance_beside_what_is_measured():
         assert f"<th>{title} by chance</th>" in table
     assert report.left_out == report.unread == report.left_alone == {"b": "no layer"}
     record = report.to_dict()
-    assert record["left_out"] == record["unread"] == {"b": "no layer"}
+    assert record["left_out"] == [{"name": "b", "shape": None, "dtype": None, "reason": "no layer", "fault": None}]

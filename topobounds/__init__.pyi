@@ -14,6 +14,7 @@ from . import (
     verification,
     weights,
 )
+from .analysis.checkpoint import Interrupted, analyze
 from .analysis.compression import compression_report
 from .analysis.model import LayerReport, ModelReport, layer_report
 from .analysis.overlap import overlap_report
@@ -23,6 +24,7 @@ from .chance.persistence import PersistenceNull, persistence_null
 from .chance.price import TopologyPrice, topology_price
 from .chance.scales import NeuronScales, ScaleNull, neuron_scales, scale_null
 from .checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from .checkpoint.layer_tensors import layer_tensors
 from .layers import Conv, Dense, Network, Recurrent, Unrolled
 from .montecarlo import Estimate, simulate_overlap
 from .pruning import geometric_schedule, linear_schedule, magnitude_mask, network_masks, random_mask, topological_mask
@@ -73,6 +75,7 @@ __all__ = [
     "Enclosure",
     "Estimate",
     "GlobalPruning",
+    "Interrupted",
     "LayerReport",
     "ModelReport",
     "Network",
@@ -92,6 +95,7 @@ __all__ = [
     "UnrolledForest",
     "Verdict",
     "analysis",
+    "analyze",
     "any_support_bound",
     "architecture",
     "boruvka_bound",
@@ -119,6 +123,7 @@ __all__ = [
     "geometric_schedule",
     "global_pruning",
     "layer_report",
+    "layer_tensors",
     "layers",
     "linear_schedule",
     "magnitude_mask",

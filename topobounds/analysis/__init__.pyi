@@ -1,3 +1,14 @@
-from . import compression, model, overlap
+from . import beside, checkpoint, compression, findings, fixed, model, network, overlap, scales, table
 
-__all__ = ["compression", "model", "overlap"]
+__all__ = [
+    "beside",
+    "checkpoint",
+    "compression",
+    "findings",
+    "fixed",
+    "model",
+    "network",
+    "overlap",
+    "scales",
+    "table",
+]

@@ -91,6 +91,19 @@ class Widths(click.ParamType[Any]):
         return widths
 
 
+def output_file(option: str, path: Path) -> Path:
+    """Return the name of a file that can be written.
+
+    Raises
+    ------
+    ValueError
+        If its folder is not there, or it is there and no regular file; `option` is to blame.
+    """
+    if not path.name or not path.parent.is_dir() or (path.exists() and not path.is_file()):
+        raise argument_error(option, "the name of a file in a folder that exists", str(path))
+    return path
+
+
 def option_names_in(message: str, params: Sequence[click.Parameter]) -> str:
     """Return an error message with the options' names in place of those of Python's arguments."""
     names = {param.name: param.opts[0] for param in params if isinstance(param, click.Option)}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds._arguments import printable
+from topobounds.cli.analyze import analyze
 from topobounds.cli.arguments import option_names_in
 from topobounds.cli.collapse import collapse
 from topobounds.cli.compression import compression
@@ -69,7 +70,7 @@ def cli() -> None:
     """Zeroth-order topology of neural network layers, and what magnitude pruning keeps of it."""
 
 
-for command in (overlap, compression, collapse, verify):
+for command in (overlap, compression, collapse, verify, analyze):
     cli.add_command(command)
 
 

@@ -16,6 +16,7 @@ from topobounds._arguments import printable
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 UNBOUNDED = 100_000  # columns of an output that is no terminal: nothing is wrapped
 NARROWEST = 24  # columns; a terminal that says it has fewer breaks the lines itself
@@ -56,24 +57,40 @@ def new_table(*columns: str, **options: Any) -> "Table":
 
 def print_table(console: "Console", table: "Table") -> None:
     """Print a table that cuts no word: where the console is too narrow for that, its rows are longer than a line."""
+    from rich.text import Text
+
     for column in table.columns:
-        words = printable(f"{column.header} {' '.join(map(str, column.cells))}").split()
-        column.min_width = max(map(len, words), default=0)
+        cells = [
+            cell.plain if isinstance(cell, Text) else printable(str(cell)) for cell in (column.header, *column.cells)
+        ]
+        column.min_width = max((len(word) for cell in cells for word in cell.split()), default=0)
     console.print(table, crop=False)
 
 
+def lines_of(*lines: str) -> "Text":
+    """Return what stands in a cell on several lines, control characters escaped."""
+    from rich.text import Text
+
+    return Text("\n".join(map(printable, lines)))
+
+
 @contextmanager
-def progress_bar(label: str, *, shown: bool = True) -> Iterator[Callable[..., None]]:
-    """Yield a function (done, total, label) that moves a bar on stderr; without a terminal there it does nothing."""
+def progress_bar(label: str, *, shown: bool = True, in_bytes: bool = False) -> Iterator[Callable[..., None]]:
+    """Yield a function (done, total, label) that moves a bar on stderr; without a terminal there it does nothing.
+
+    With `in_bytes` what is done is counted beside the bar, in bytes.
+    """
     if not shown or sys.stderr is None or sys.stderr.closed or not sys.stderr.isatty():
         yield lambda done, total, message=label: None
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
     from topobounds.cli.console import PlainConsole
 
     console = PlainConsole(stderr=True, width=columns_of(sys.stderr, TERMINAL))
-    columns = (BarColumn(), TimeRemainingColumn(compact=True), TextColumn("{task.description}", markup=False))
+    counts: tuple[ProgressColumn, ...] = (DownloadColumn(),) if in_bytes else ()
+    label_column = TextColumn("{task.description}", markup=False)
+    columns = (BarColumn(), *counts, TimeRemainingColumn(compact=True), label_column)
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(printable(label), total=None)
         yield lambda done, total, message=label: bar.update(

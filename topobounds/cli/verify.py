@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from topobounds._arguments import argument_error, choice
-from topobounds.cli.arguments import Count, Density, Name, spelling
+from topobounds._arguments import choice
+from topobounds.cli.arguments import Count, Density, Name, output_file, spelling
 from topobounds.cli.output import console_on_stdout, decimals, new_table, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ def verify(
     Samples are drawn until a claim is decided or the trials are spent: it holds, is violated or stays undecided. The
     claims are tested on the matrices of FILE as if their weights were exchangeable; those that are not break some.
     """
-    if witness is not None and (not witness.name or not witness.parent.is_dir() or witness.is_dir()):
-        raise argument_error("--witness", "the name of a file in a folder that exists", str(witness))
+    if witness is not None:
+        output_file("--witness", witness)
     _check_options(click.get_current_context())
 
     from topobounds import verification
