@@ -3,10 +3,8 @@
 import json
 
 import numpy as np
-import pytest
 
-from topobounds import ModelReport, analyze, layer_report
-from topobounds.layers import Dense
+from topobounds import ModelReport, analyze
 
 
 def arrays(seed=0):

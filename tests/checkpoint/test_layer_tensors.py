@@ -25,8 +25,10 @@ def read(arrays, config=None, **asked):
 
 def test_gates_are_told_from_their_neighbours():
     arrays = zeros(
-        a__weight_ih_l0=(12, 5), a__weight_hh_l0=(12, 3), a__weight_ih_l0_reverse=(12, 5), a__weight_hh_l0_reverse=(12, 3),
-        b__weight_ih=(9, 5), b__weight_hh=(9, 3), enc_w_ih=(6, 2), enc_w_hh=(6, 2), c__weight_ih_l0=(4, 5), c__weight_hh_l0=(4, 4),
+        a__weight_ih_l0=(12, 5), a__weight_hh_l0=(12, 3),
+        a__weight_ih_l0_reverse=(12, 5), a__weight_hh_l0_reverse=(12, 3),
+        b__weight_ih=(9, 5), b__weight_hh=(9, 3), enc_w_ih=(6, 2), enc_w_hh=(6, 2),
+        c__weight_ih_l0=(4, 5), c__weight_hh_l0=(4, 4),
         p__weight_ih_l0=(24, 5), p__weight_hh_l0=(24, 2), p__weight_hr_l0=(2, 6), lone__weight_ih_l0=(12, 5),
     )  # fmt: skip
     layers, left_out = read(arrays)

@@ -285,7 +285,11 @@ def test_the_report_becomes_json_and_html():
     assert "Below 1" in first["reason"]
     assert record["summary"]["density"] == 1.0
     total = sum(layer.neural_persistence for layer in report.layers)
-    assert record["summary"]["total_neural_persistence"] == report.total_neural_persistence == pytest.approx(total, rel=1e-12)
+    assert (
+        record["summary"]["total_neural_persistence"]
+        == report.total_neural_persistence
+        == pytest.approx(total, rel=1e-12)
+    )
     assert "<td>64</td>" in report._repr_html_()
 
 

@@ -1,19 +1,23 @@
 """The layers of a checkpoint: each of its tensors as the graphs that it is read as, or the reason why it is none."""
 
 import difflib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 from topobounds._arguments import argument_error, integer, items
 from topobounds.checkpoint.base import Checkpoint
+from topobounds.checkpoint.geometry import Geometry
 from topobounds.checkpoint.kernels import assumed_geometry, kernel_words
 from topobounds.checkpoint.memory import ArraysCheckpoint
 from topobounds.checkpoint.stored import Names, Stored
 from topobounds.checkpoint.tensor_kinds import kind_of
 from topobounds.layers import Conv, LayerTensor
 
+Told = str | os.PathLike[str] | Mapping[str, Any]
+"""A geometry: a TOML file, or its content."""
 NEAREST = 3  # names that are told where one matches nothing
 
 
@@ -43,7 +47,7 @@ def layer_tensors(
     checkpoint: Checkpoint | Mapping[str, Any],
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
-    geometry: Any = None,
+    geometry: Told | None = None,
 ) -> Iterator[LayerTensor]:
     """Yield the layers of a checkpoint: each weight tensor with the graphs that it is read as. No weight is read.
 
@@ -56,8 +60,12 @@ def layer_tensors(
         From `topobounds.open_checkpoint`, or arrays by name.
     include, exclude : sequence of str
         Patterns of names, with ``*`` and ``?``, that are read alone, and that are not read.
-    geometry : path, optional
-        A TOML file that says what tensors are.
+    geometry : path, or mapping of str to mapping, optional
+        A TOML file that says what tensors are, or its content: for each pattern of names a table of ``kind``
+        (``dense``, ``conv``, ``recurrent``, ``embedding``, ``none``), ``inputs_first``, ``gates``, ``parts``, ``sizes``,
+        ``interleaved``, ``stacked``, and of kernels ``stride``, ``padding``, ``padding_end``, ``padding_mode``,
+        ``dilation``, ``output_padding``, ``input``, ``groups``, ``transposed``, ``channels_last``. Where several
+        patterns match a name, the later count, key by key.
 
     Yields
     ------
@@ -67,7 +75,7 @@ def layer_tensors(
     Raises
     ------
     ValueError
-        If a pattern matches nothing.
+        If a pattern matches nothing, or `geometry` says what is unknown or impossible.
     CheckpointError
         If `geometry` cannot be read.
 
@@ -93,7 +101,7 @@ def read_tensors(
     *,
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
-    geometry: Any = None,
+    geometry: Told | None = None,
     input_size: Sequence[int] | None = None,
 ) -> Reading:
     """Return what each tensor of a checkpoint is.
@@ -117,12 +125,18 @@ def read_tensors(
     sizes = () if input_size is None else _input_size(input_size)
     layers: list[LayerTensor] = []
     left_out: dict[str, str] = {}
+    told = None if geometry is None else Geometry(geometry, names.dtypes)
     for name in names.dtypes:
-        answer = excluded.get(name) or kind_of(Stored(name, names))
+        each = Stored(name, names)
+        answer = excluded.get(name) or kind_of(each)
+        if told is not None and name not in excluded:
+            answer = told.applied(each, answer, sizes)
         if isinstance(answer, str):
             left_out[name] = answer
         else:
-            layers.append(_completed(answer, sizes))
+            layers.append(replace(_completed(answer, sizes), source=stored.file_of(name)))
+    if told is not None:
+        told.check_used()
     forms = {name: (names.shapes.get(name, ()), Stored(name, names).dtype) for name in left_out}
     return Reading(tuple(layers), left_out | dict(stored.left_out), forms, dict(stored.tied))
 
@@ -131,9 +145,11 @@ def _completed(tensor: LayerTensor, input_size: Sequence[int]) -> LayerTensor:
     """Return a tensor with a geometry, where it is a kernel."""
     if tensor.kind != "conv":
         return tensor
-    conv, assumed = (tensor.geometry, tensor.assumed) if tensor.geometry else assumed_geometry(tensor, input_size)
-    words = (kernel_words(conv),) * len(tensor.parts) if isinstance(conv, Conv) else tensor.words
-    return replace(tensor, geometry=conv, assumed=assumed, words=words)
+    if tensor.geometry is None:
+        conv, assumed = assumed_geometry(tensor, input_size)
+        tensor = replace(tensor, geometry=conv, assumed="; ".join(filter(None, (tensor.assumed, assumed))))
+    words = kernel_words(cast(Conv, tensor.geometry))
+    return replace(tensor, words=tuple(f"{word}: {words}" for word in tensor.words) or (words,))
 
 
 def _input_size(sizes: Sequence[int]) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -12,11 +12,18 @@ import numpy as np
 
 from topobounds.checkpoint.base import NOTHING, Checkpoint, CheckpointError
 
-_BIASES = (
+
+def _next_array(match: re.Match[str]) -> str:
+    """Return the name that np.savez gives to the array after one."""
+    return f"arr_{int(match[0].removeprefix('arr_')) + 1}"
+
+
+_BIASES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"weight(_[iho]h_l\d+(_reverse)?|)$", r"bias\1"),
     (r"(depthwise_|pointwise_|)kernel$", "bias"),
     (r"(^|[._/])w(\d*)$", r"\1b\2"),
     (r"(^|[._/])W(\d*)$", r"\1b\2"),
+    (r"^arr_\d+$", _next_array),
     (r"$", "_bias"),
 )
 """How the name of a bias follows from that of its weight."""
@@ -53,9 +60,26 @@ class Names:
         found = (each.get("model_type") for each in (self.config, *nested))
         return tuple(each for each in found if isinstance(each, str))
 
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """The classes that the config names."""
+        listed = self.config.get("architectures")
+        return tuple(each for each in listed if isinstance(each, str)) if isinstance(listed, list) else ()
+
     def is_model(self, *names: str) -> bool:
         """Whether the config calls the model, or a part of it, by one of these names."""
         return any(each in names for each in self.model_types)
+
+    def with_path(self, path: str) -> "list[Stored]":
+        """Return the tensors of one module, whose names are those of a path and one piece more."""
+        return [Stored(name, self) for name in self._by_path.get(path, ())]
+
+    @cached_property
+    def _by_path(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name in self.dtypes:
+            found.setdefault(Stored(name, self).path, []).append(name)
+        return found
 
     @cached_property
     def matrices(self) -> list[str]:
@@ -132,7 +156,7 @@ class Stored:
         """Return the shape of the tensor with another last piece; None where there is none."""
         return self.renamed(re.escape(self.leaf) + "$", leaf)
 
-    def renamed(self, pattern: str, other: str) -> tuple[int, ...] | None:
+    def renamed(self, pattern: str, other: str | Callable[[re.Match[str]], str]) -> tuple[int, ...] | None:
         """Return the shape of the tensor whose name has `other` where this one's matches a pattern."""
         bare = self.name.removesuffix(":0")
         renamed, count = re.subn(pattern, other, bare, count=1)

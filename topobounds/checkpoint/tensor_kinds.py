@@ -7,10 +7,14 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
+from topobounds.checkpoint.coded import coded
+from topobounds.checkpoint.experts import read_experts
+from topobounds.checkpoint.fused import QKV, projection_words, read_conv1d, read_fused
+from topobounds.checkpoint.keras import read_keras
 from topobounds.checkpoint.kernels import read_kernel
 from topobounds.checkpoint.stored import Stored
 from topobounds.layers import LayerTensor
-from topobounds.layers.tensors import GATES, numbered_parts
+from topobounds.layers.tensors import GATES, gate_words, numbered_parts
 
 Answer = LayerTensor | str | None
 Rule = Callable[[Stored], Answer]
@@ -141,24 +145,40 @@ def _recurrent(stored: Stored) -> Answer:
     )
 
 
-def gate_words(gates: tuple[str, ...], whole: str) -> tuple[str, ...]:
-    """Return what the gates of a recurrent layer are, for people."""
-    if gates == ("",):
-        return (whole,)
-    return tuple(f"gate {place} of {len(gates)} ({gate})" for place, gate in enumerate(gates, 1))
-
-
 def _attention_input(stored: Stored) -> Answer:
     """Read the three projections of torch's MultiheadAttention in one matrix."""
     if stored.leaf != "in_proj_weight" or len(stored.shape) != 2 or stored.shape[0] != 3 * stored.shape[1]:
         return None
-    parts = ("query", "key", "value")
-    return LayerTensor(stored.name, stored.shape, parts=parts, words=projection_words(parts))
+    return LayerTensor(stored.name, stored.shape, parts=QKV, words=projection_words(QKV))
 
 
-def projection_words(parts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what projections in one tensor are, for people."""
-    return tuple(f"{part} projection, {place} of {len(parts)}" for place, part in enumerate(parts, 1))
+def _low_rank(stored: Stored) -> Answer:
+    """Read a factor of an adapter (LoRA) as a layer of its own."""
+    factor = low_rank_factor(stored.name)
+    if factor is None:
+        return None
+    found = _dense(stored) if len(stored.shape) == 2 else read_kernel(stored)
+    words = (f"low-rank factor {factor} (LoRA)",)
+    return replace(found, words=words) if isinstance(found, LayerTensor) else found
+
+
+def low_rank_factor(name: str) -> str | None:
+    """Return which of the two factors of an adapter (LoRA) a tensor is, by its name; None where it is none.
+
+    Examples
+    --------
+    >>> low_rank_factor("layers.0.q_proj.lora_A.weight"), low_rank_factor("q_proj.weight")
+    ('A', None)
+    """
+    match = re.search(r"(?:^|[._/])lora_(?:embedding_)?(A|B|down|up)(?:$|[._/])", name, re.IGNORECASE)
+    return None if match is None else {"a": "A", "down": "A"}.get(match[1].lower(), "B")
+
+
+def _array_times_matrix(stored: Stored) -> Answer:
+    """Read the projections of CLIP, which are parameters that an activation is multiplied by from the left."""
+    if stored.leaf not in ("text_projection", "image_projection", "proj") or len(stored.shape) != 2:
+        return None
+    return LayerTensor(stored.name, stored.shape, inputs_first=True, assumed="inputs first, as in CLIP")
 
 
 def _embedding(stored: Stored) -> Answer:
@@ -188,6 +208,7 @@ def _dense(stored: Stored) -> Answer:
 
 
 RULES: tuple[Rule, ...] = (
+    coded,
     _unreadable,
     _no_numbers,
     _optimiser_state,
@@ -195,8 +216,14 @@ RULES: tuple[Rule, ...] = (
     _vector,
     _element_by_element,
     _recurrent,
+    _low_rank,
     _attention_input,
+    read_experts,
+    read_fused,
+    read_conv1d,
+    read_keras,
     _embedding,
+    _array_times_matrix,
     _dense,
     read_kernel,
 )

@@ -2,12 +2,11 @@
 
 import re
 import statistics
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from topobounds.cli.output import UNBOUNDED, lines_of, new_table, print_table
+from topobounds.cli.output import UNBOUNDED, grouped_reasons, lines_of, new_table, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +18,6 @@ WORST = 10
 WIDE = 108  # columns that all titles take, with names of layers of some 20 letters
 MEDIUM = 80
 SHORTEST_NAME = 16  # columns into which the names of layers are folded at the least
-MOST_REASONS = 4  # for which something is left out that are told, and
 MOST_NAMED = 3  # layers that are named with a finding
 NUMBER = re.compile(r"(?<![A-Za-z0-9_])[0-9]+(?![A-Za-z0-9_])")
 """A number that is a part of a name of its own: of a block of a network, or of an expert."""
@@ -95,13 +93,9 @@ def _selection(report: "ModelReport") -> list[str]:
         if source.scores is not None:
             lines.append(f"Ranked by {source.scores}.")
     read, left_out = report.tensors_read, len(report.left_out)
-    reasons = Counter(reason.rstrip(".") for reason in report.left_out.values()).most_common()
-    told = [f"{count} {reason}" for reason, count in reasons[:MOST_REASONS]]
-    if rest := sum(count for _, count in reasons[MOST_REASONS:]):
-        told.append(f"{rest} for {len(reasons) - MOST_REASONS} other reasons")
     tied = f", {len(report.tied)} tied to another" if report.tied else ""
     counted = f"{read} of {read + left_out} tensors{tied}"
-    lines.append(f"{counted}; left out: {'; '.join(told)}." if told else f"{counted}.")
+    lines.append(f"{counted}; left out: {grouped_reasons(report.left_out)}." if report.left_out else f"{counted}.")
     return lines
 
 

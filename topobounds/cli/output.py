@@ -4,7 +4,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TextIO
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 UNBOUNDED = 100_000  # columns of an output that is no terminal: nothing is wrapped
 NARROWEST = 24  # columns; a terminal that says it has fewer breaks the lines itself
 TERMINAL = 80  # columns of a terminal that does not say
+MOST_REASONS = 4  # for which something is left out that are told
 SCHEMA_VERSION = 1  # of the object that a command prints; rises when one of its own keys changes its meaning or goes
 
 
@@ -106,6 +108,26 @@ def print_json(record: dict[str, Any]) -> None:
 def print_line(text: str) -> None:
     """Print one line on stdout, control characters escaped."""
     click.echo(printable(text))
+
+
+def grouped_reasons(left_out: Mapping[str, str]) -> str:
+    """Return why things are left out, with how many there are of each reason, the commonest first.
+
+    Examples
+    --------
+    >>> grouped_reasons({"a.bias": "bias", "n.weight": "norm", "b.bias": "bias"})
+    '2 bias; 1 norm'
+    """
+    reasons = Counter(reason.rstrip(".") for reason in left_out.values()).most_common()
+    told = [f"{count} {reason}" for reason, count in reasons[:MOST_REASONS]]
+    if rest := sum(count for _, count in reasons[MOST_REASONS:]):
+        told.append(f"{rest} for {counted(len(reasons) - MOST_REASONS, 'other reason')}")
+    return "; ".join(told)
+
+
+def counted(number: int, what: str, several: str = "") -> str:
+    """Return how many there are of something, whose plural has an s unless it is given."""
+    return f"{number} {what}" if number == 1 else f"{number} {several or what + 's'}"
 
 
 def decimals(value: float | Fraction | None, digits: int = 4) -> str:
