@@ -118,7 +118,7 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "dilation": Key(_lengths(1), True, "dilation"),
         "output_padding": Key(_lengths(0), True, "output_padding"),
         "input": Key(_lengths(1), True, "input_size"),
-        "groups": Key(_positive, True),
+        "groups": Key(_positive, True, "groups"),
         "transposed": Key(boolean, True),
         "channels_last": Key(boolean, True),
     }
