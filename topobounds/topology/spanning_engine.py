@@ -37,8 +37,9 @@ _CELLS_PER_CHUNK = 2**21
 _CELLS_PER_COPY = 2**17  # a tile that is copied stays in the cache
 _SAMPLED_HITS = 64  # sampled keys above the bound: it lets 1 +- 1/8 of what is wanted through
 _ROOM = 2**13  # entries, and those of one line, collected in one call of the kernel
-_BINS_PER_EDGE = 32  # so that few weights share their bin with an edge, and have to be compared with it
+_BINS_PER_EDGE = 64  # so that few weights share their bin with an edge, and have to be compared with it
 _MOST_BINS = 2**17  # a table of them stays in the cache
+_FEW_TIES = 16  # edges that every line may look through
 _NONE = np.empty(0, np.uint64)
 _PADDING = np.zeros(64, np.uint32)  # labels that kernels may read ahead of the first
 _TOO_MANY = 3  # times what is wanted
@@ -136,29 +137,47 @@ def spanning_edges(keys: KeyMatrix) -> Edges:
 
 def ranks_of(keys: KeyMatrix, edge_keys: Cells, edge_cells: Cells) -> NDArray[np.int64]:
     """Return the ranks, from 1, of cells in the total order among all cells of the layer: one pass over the weights."""
-    # The range of the edges' keys in bins: a weight whose bin holds no edge need not be compared with any.
-    lightest = edge_keys[-1]
-    span = int(edge_keys[0] - lightest)
-    most_bins = min(_BINS_PER_EDGE << edge_keys.size.bit_length(), _MOST_BINS)
-    shift = max(span.bit_length() - most_bins.bit_length() + 1, 0)
-    edges_in_bin = np.bincount((edge_keys - lightest).astype(np.int64) >> shift)
-    edges_above = edge_keys.size - np.cumsum(edges_in_bin)
-    # Where a weight is counted: by the edges above its bin, or apart (E + 1) if the bin holds edges to compare with.
-    # Two bins more are for weights above all edges and for those below (E + 2, which nobody reads).
-    slots = np.append(np.where(edges_in_bin, edge_keys.size + 1, edges_above), [0, edge_keys.size + 2])
-    bins = edges_above.astype(np.uint32), slots.astype(np.uint32)
+    n_edges = edge_keys.size
+    kind = keys.bits.dtype.type
+    span = int(edge_keys[0] - edge_keys[-1])
+    spare: list[NDArray[np.int64]] = []  # counts between two chunks
 
-    def count(lines: slice) -> NDArray[np.int64]:
-        counts = np.zeros((2, edge_keys.size + 3), np.int64)
+    def count_level(lines: slice) -> None:
+        counts = spare.pop() if spare else np.zeros(n_edges + 1, np.int64)
         tile, magnitude, lift = keys.tile(lines)
         layout = keys.width, lines.start, keys.transposed
-        kernels.count_between(
-            tile, magnitude, lift, *layout, edge_keys, edge_cells, bins[0], bins[1], np.uint64(shift), counts
-        )
-        return np.asarray(counts.sum(axis=0))
+        kernels.count_level(tile, magnitude, lift, *layout, kind(edge_keys[0]), edge_cells, counts)
+        spare.append(counts)
 
-    counts: NDArray[np.int64] = np.sum(_each(count, _chunks(keys)), axis=0)
-    return np.cumsum(counts[: edge_keys.size]) + 1
+    if not span and (not keys.transposed or n_edges <= _FEW_TIES):
+        _each(count_level, _chunks(keys))
+        return np.asarray(np.cumsum(np.sum(spare, axis=0)[:n_edges]) + 1)
+
+    # The range of the edges' keys in bins: a weight whose bin holds no edge need not be compared with any.
+    most_bins = min(_BINS_PER_EDGE << n_edges.bit_length(), _MOST_BINS)
+    shift = max(span.bit_length() - most_bins.bit_length() + 1, 0)
+    edges_above = np.empty((span >> shift) + 3, np.uint32)
+    empty_bins = np.zeros(edges_above.size + kernels.UNREAD_BINS, np.uint32)
+    kernels.open_bins(edge_keys, np.uint64(shift), edges_above, empty_bins)
+    in_use: list[tuple[NDArray[np.uint32], NDArray[np.int64]]] = []
+
+    def count(lines: slice) -> None:
+        bins, counts = in_use.pop() if in_use else (empty_bins.copy(), np.zeros(n_edges + 1, np.int64))
+        tile, magnitude, lift = keys.tile(lines)
+        layout = keys.width, lines.start, keys.transposed
+        range_of_bins = kind(int(edge_keys[-1]) - int(lift)), kind(span), kind(shift)
+        what = edge_keys, edge_cells, edges_above, bins, counts
+        kernels.count_in_bins(tile, magnitude, lift, *layout, *range_of_bins, *what)
+        if keys.size >= kernels.HOLDS_EDGES:  # for a counter might run over
+            kernels.close_bins(bins, edges_above, counts)
+        in_use.append((bins, counts))
+
+    _each(count, _chunks(keys))
+    total = np.zeros(n_edges + 1, np.int64)
+    for bins, counts in in_use:
+        kernels.close_bins(bins, edges_above, counts)
+        total += counts
+    return np.asarray(np.cumsum(total[:n_edges]) + 1)
 
 
 def _active(keys: KeyMatrix, labels: Vertices, finished: NDArray[np.bool_]) -> NDArray[np.bool_]:
