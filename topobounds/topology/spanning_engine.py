@@ -201,7 +201,7 @@ def _filter_round(keys: KeyMatrix, parent: Vertices, *, first: bool = False) -> 
     codes = _collected(keys, own, labels, bound, coding) if bound else _NONE
     if codes.size > _limit(keys):
         codes, bound = _NONE, keys.infinity
-    codes.sort()
+    codes = kernels.sort_codes(codes, np.empty_like(codes))
     if coding.dropped:
         _settle(keys, codes, coding)
     positions = np.empty(min(m + n - 1, codes.size), np.int64)
@@ -324,7 +324,7 @@ def _leaving(keys: KeyMatrix, labels: Vertices, active: NDArray[np.bool_]) -> Fo
             ceiling = best.max()
             best, places = best[lines], places[lines]
         elif view is not keys and lines.size * 8 > n_lines:  # too many lines to gather across memory
-            best, places = _heaviest_by_entry(keys, labels, ceiling)
+            best, places = _heaviest_by_entry(keys, labels, lines, ceiling)
             best, places = best[lines], places[lines]
         else:
             best, places = _heaviest_by_line(view, labels, lines)
@@ -338,31 +338,40 @@ def _heaviest_by_line(keys: KeyMatrix, labels: Vertices, lines: NDArray[np.int64
     own, others = _oriented(keys, labels)
 
     def search(chunk: Any) -> tuple[NDArray[Any], Vertices]:
-        tile, magnitude, lift = keys.tile(chunk)
         mine = own[chunk]
+        if keys.in_place and not isinstance(chunk, slice):  # nothing has to be copied
+            tile, magnitude, lift = keys.tile(slice(None))
+            index = chunk
+        else:
+            tile, magnitude, lift = keys.tile(chunk)
+            index = np.arange(mine.size)
         best, places = np.empty(mine.size, tile.dtype), np.empty(mine.size, np.uint32)
-        kernels.heaviest_by_line(tile, magnitude, lift, mine, others, best, places)
+        kernels.heaviest_by_line(tile, magnitude, lift, index, mine, others, best, places)
         return best, places
 
     results = _each(search, _chunks(keys, lines))
     return np.concatenate([best for best, _ in results]), np.concatenate([places for _, places in results])
 
 
-def _heaviest_by_entry(keys: KeyMatrix, labels: Vertices, ceiling: int) -> tuple[NDArray[Any], Vertices]:
-    """Return for each entry its largest key to another component over all lines, and the first line that has it.
+def _heaviest_by_entry(
+    keys: KeyMatrix, labels: Vertices, entries: NDArray[np.int64], ceiling: int
+) -> tuple[NDArray[Any], Vertices]:
+    """Return for each of `entries` its largest key to another component over all lines, and the first line that has it.
 
-    `ceiling` is a key that none of these exceeds.
+    They stand at their places among all entries of a line. `ceiling` is a key that none exceeds.
     """
     own, others = _oriented(keys, labels)
+    kind = keys.bits.dtype.type
+    beyond_all = np.full(keys.width, np.iinfo(kind).max, kind)  # what no key exceeds is never looked at
+    beyond_all[entries] = 0
 
     def search(chunk: slice) -> tuple[NDArray[Any], Vertices]:
         tile, magnitude, lift = keys.tile(chunk)
-        best, places = np.zeros(keys.width, tile.dtype), np.zeros(keys.width, np.uint32)
-        limits = chunk.start, tile.dtype.type(ceiling)
-        kernels.heaviest_by_entry(tile, magnitude, lift, own[chunk], others, *limits, best, places)
+        best, places = beyond_all.copy(), np.zeros(keys.width, np.uint32)
+        kernels.heaviest_by_entry(tile, magnitude, lift, own[chunk], others, chunk.start, kind(ceiling), best, places)
         return best, places
 
-    best, places = np.zeros(keys.width, keys.bits.dtype), np.zeros(keys.width, np.uint32)
+    best, places = np.zeros(keys.width, kind), np.zeros(keys.width, np.uint32)
     for chunk_best, chunk_places in _each(search, _chunks(keys)):
         places = np.where(chunk_best > best, chunk_places, places)
         best = np.maximum(best, chunk_best)
@@ -373,7 +382,7 @@ def _chunks(keys: KeyMatrix, lines: NDArray[np.int64] | None = None) -> list[Any
     """Cut all lines, or some, into pieces for one call each."""
     n_lines = len(keys.bits) if lines is None else lines.size
     everything = n_lines == len(keys.bits)
-    cells = _CELLS_PER_CHUNK if everything and keys.in_place else _CELLS_PER_COPY
+    cells = _CELLS_PER_CHUNK if keys.in_place else _CELLS_PER_COPY
     step = max(cells // keys.width, 1)
     starts = range(0, n_lines, step)
     if lines is None or everything:
