@@ -553,27 +553,32 @@ def count_level(
 
 
 @inlined
+def _same_edges_before(places: NDArray[np.uint32], edges_above: NDArray[np.uint32]) -> Any:
+    """Whether all entries of a block have the same edges before them, for no edge is in a bin between theirs."""
+    n_bins = np.uint32(edges_above.size - 2)
+    if max(places[0], places[_BLOCK - 1]) > n_bins:
+        return False
+    if edges_above[places[0] + _U1] != edges_above[places[_BLOCK - 1] + _U1]:  # most often, unless they are sorted
+        return False
+    least = most = places[0]
+    for lane in range(_BLOCK):
+        place = places[lane]
+        least = place if place < least else least
+        most = place if place > most else most
+    return most <= n_bins and edges_above[least] == edges_above[most + _U1]
+
+
+@inlined
 def _count_all(places: NDArray[np.uint32], start: Any, bins: NDArray[np.uint32], pending: Cells, n_pending: Any) -> Any:
     """Count a block of entries in their bins; add those of bins that hold edges to `pending`, and return its length."""
     for group in range(_U0, _U128, _GROUP):
-        last = group + _GROUP
-        place, others, marks = places[group], np.uint32(0), np.uint32(0)
-        if place == places[last - _U1]:
-            for lane in range(group, last):
-                others |= places[lane] ^ place
-            if not others:  # as in most of a sorted matrix, where one addition after the other would wait
-                bins[place] += np.uint32(_GROUP)
-                if bins[place] >= HOLDS_EDGES:
-                    for lane in range(group, last):
-                        pending[n_pending] = start + lane
-                        n_pending += _U1
-                continue
-        for lane in range(group, last):
+        marks = np.uint32(0)
+        for lane in range(group, group + _GROUP):
             count = np.uint32(bins[places[lane]] + _ONE)
             bins[places[lane]] = count
             marks |= count
         if marks >= HOLDS_EDGES:
-            for lane in range(group, last):
+            for lane in range(group, group + _GROUP):
                 pending[n_pending] = start + lane
                 n_pending += np.uint64(bins[places[lane]] >= HOLDS_EDGES)
     return n_pending
@@ -616,7 +621,10 @@ def count_in_bins(
         late = _heavy(tile, start + _U64, lanes - _U64, magnitude, lightest) if lanes > _U64 else _U0
         if lanes == _U128 and _number(early) + _number(late) > _U64:
             _write_bins(tile, start, magnitude, lightest, span, shift, n_bins, places)
-            n_pending = _count_all(places, start, bins, pending, n_pending)
+            if _same_edges_before(places, edges_above):
+                counts[edges_above[places[0] + _U1]] += _BLOCK
+            else:
+                n_pending = _count_all(places, start, bins, pending, n_pending)
         else:
             for half in range(_U0, lanes, _U64):
                 reaching = late if half else early

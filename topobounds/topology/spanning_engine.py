@@ -1,8 +1,8 @@
 """The maximum spanning forest of a dense layer in about one read of its weights.
 
-Filter rounds: a sample gives the bound that some M (ln M + 4) keys reach, M being the longer side; one pass over the
+Filter rounds: a sample gives the bound that some M (ln M + 5) keys reach, M being the longer side; one pass over the
 weights collects them; sorted, they go through Kruskal's algorithm. At random they make a connected graph, but for a
-vertex in one layer of twenty, so the first round is most often all. Blocks and hierarchies take one round a level.
+vertex in one layer of thirty, so the first round is most often all. Blocks and hierarchies take one round a level.
 
 Borůvka rounds: every component but the one that is dearest to search takes the first edge that leaves it. Vertices
 left alone, dead rows, scales and heavy ties end here.
@@ -215,7 +215,7 @@ def _filter_round(keys: KeyMatrix, parent: Vertices, *, first: bool = False) -> 
 
 def _wanted(keys: KeyMatrix) -> int:
     longer = max(keys.shape)
-    return math.ceil(longer * (math.log(longer) + 4)) + 16
+    return math.ceil(longer * (math.log(longer) + 5)) + 16
 
 
 def _limit(keys: KeyMatrix) -> int:
