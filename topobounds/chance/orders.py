@@ -14,18 +14,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from topobounds._arguments import MOST_TRIALS, argument_error, integer
+from topobounds._arguments import LARGEST_SEED, MOST_TRIALS, argument_error, integer
 from topobounds._parallel import processors
+from topobounds._types import FloatArray, Integers
 from topobounds.layers import Conv
-
-FloatArray = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Vertices = NDArray[np.uint32]
 
 TRIALS = 200
 CONFIDENCE = 3  # standard errors on either side of a sampled mean
 NOT_SAMPLED = "It would have to be sampled, and no trials were asked for."
-LARGEST_SEED = 2**64 - 1
 MOST_SAMPLED_CELLS = 2**32 - 1
 _RANKS_AT_A_TIME = 2**20
 _DRAWN_PER_VERTEX = 6  # edges that leave few vertices outside of the largest component

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from fractions import Fraction
 
-from topobounds.layers.shape import Shape, checked_shape
+from topobounds.layers.shape import Shape
 
 MAX_STEPS = 3 * 10**8  # multiplications of a number of up to log2 C(N, k) bits by a short one; about half a minute
 
@@ -52,7 +52,7 @@ def exact_expected_overlap(m: int, n: int, k: int | None = None) -> Fraction:
     >>> exact_expected_overlap(4, 4)
     Fraction(346, 385)
     """
-    return exact_expected_overlap_of(checked_shape(m, n, k))
+    return exact_expected_overlap_of(Shape.checked(m, n, k))
 
 
 def exact_expected_overlap_of(shape: Shape) -> Fraction:
@@ -99,7 +99,7 @@ def exact_expected_ranks(m: int, n: int, most: int | None = None) -> list[Fracti
     >>> [str(rank) for rank in exact_expected_ranks(3, 3, 6)]
     ['0', '1', '2', '3', '55/14', '65/14', '69/14']
     """
-    m, n, most = checked_shape(m, n, m * n if most is None else most)
+    m, n, most = Shape.checked(m, n, m * n if most is None else most)
     m, n = max(m, n), min(m, n)
     if n == 1:
         return [Fraction(k) for k in range(most + 1)]

@@ -12,8 +12,9 @@ from fractions import Fraction
 import numpy as np
 
 from topobounds._records import Record
+from topobounds._types import FloatArray
 from topobounds.theory._components import FACTOR, components_by_size
-from topobounds.theory._logarithms import UNIT, FloatArray
+from topobounds.theory._logarithms import UNIT
 
 MAX_CELLS = 2**52  # so that every count is an integer that a double holds
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from topobounds._arguments import argument_error, integer, integers, real
 from topobounds._records import Record
-from topobounds.layers.shape import Shape, checked_shape
+from topobounds.layers.shape import Shape
 from topobounds.theory.bounds import minimum_overlap_of
 from topobounds.theory.counting import counting_steps, exact_expected_overlap_of
 from topobounds.theory.enclosure import MAX_CELLS, Enclosure, expected_components, rounded_outwards, spread
@@ -86,7 +86,7 @@ def expected_overlap(m: int, n: int, k: int | None = None) -> Enclosure:
     >>> round(enclosure.lower, 6), round(enclosure.upper, 6)
     (0.799622, 0.799622)
     """
-    return expected_overlap_of(checked_shape(m, n, k))
+    return expected_overlap_of(Shape.checked(m, n, k))
 
 
 @lru_cache(maxsize=1024)
@@ -136,7 +136,7 @@ def expected_retention(m: int, n: int, ks: Iterable[int]) -> RetentionCurve:
     >>> [(round(density, 4), round(low, 3)) for density, low in zip(curve.densities, curve.lower)]
     [(0.0046, 0.8), (0.0213, 0.999)]
     """
-    shape = checked_shape(m, n, None)
+    shape = Shape.checked(m, n, None)
     return expected_retention_of(shape, integers("ks", "k", ks, 0, shape.cells))
 
 
@@ -201,7 +201,7 @@ def overlap_limit(m: int, n: int, k: int | None = None) -> float:
     >>> round(overlap_limit(10**6, 10**6), 5)
     0.8381
     """
-    return overlap_limit_of(checked_shape(m, n, k))
+    return overlap_limit_of(Shape.checked(m, n, k))
 
 
 def overlap_limit_of(shape: Shape) -> float:
@@ -255,7 +255,7 @@ def concentration_band(
     0.045
     """
     if support is None:
-        shape = checked_shape(m, n, k)
+        shape = Shape.checked(m, n, k)
         cells, alpha, k = m * n, shape.alpha, shape.k
     else:
         from topobounds.theory.support_bounds import support_size  # noqa: PLC0415 (loads scipy)
