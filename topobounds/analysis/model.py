@@ -1,7 +1,7 @@
 """What the weights of the layers of a model say, beside what their shapes imply and what chance gives."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -91,6 +91,16 @@ class LayerReport(Record):
         Random orders drawn, and what draws them again; None where nothing was sampled.
     chance_reason : str or None
         Why a number of chance is None.
+    read_as : str or None
+        The graph in words: ``"gate 2 of 4 (forget), 128 inputs x 128 outputs"``; None where a module was read.
+    assumed : str or None
+        What was guessed, as the stride of a kernel in a file; None where nothing was.
+    dtype : str or None
+        Type of the stored weights: ``"bfloat16"``.
+    file : str or None
+        The file that holds them, within its folder.
+    tied_to : str or None
+        Other names of the same stored weights, separated by commas.
     neurons : tuple of (int, int)
         Of each call that was traced, the group of neurons read and the group fed, numbered from 0 through the model in
         the order of its calls. Layers that name one group share its neurons, as in `topobounds.layers.Network`:
@@ -138,6 +148,16 @@ class LayerReport(Record):
     trials: int | None = None
     seed: int | None = None
     chance_reason: str | None = None
+    read_as: str | None = None
+    assumed: str | None = None
+    dtype: str | None = None
+    file: str | None = None
+    tied_to: str | None = None
+
+    @property
+    def critical_ratio(self) -> float | None:
+        """Stored weights over those that carry the topology: how far T-IMP can prune; of a dense layer eta_tau."""
+        return self.weights / self.critical if self.critical else None
 
     @property
     def density(self) -> float:
@@ -152,7 +172,57 @@ class LayerReport(Record):
     def to_dict(self) -> dict[str, object]:
         """Return the fields as plain Python, with `density` and `safe_density`; ratios as numbers."""
         ratios = {name: _number(getattr(self, name)) for name in ("eta_tau", "eta_tau_toeplitz")}
-        return {**super().to_dict(), **ratios, "density": self.density, "safe_density": self.safe_density}
+        return {
+            **super().to_dict(),
+            **ratios,
+            "density": self.density,
+            "safe_density": self.safe_density,
+            "critical_ratio": self.critical_ratio,
+        }
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights of a report come from.
+
+    Attributes
+    ----------
+    path : str
+        As it was given; empty for a module or arrays in memory.
+    format : str
+        ``"safetensors"``; of a module the name of its class.
+    files : tuple of str
+        The files read, within the folder.
+    bytes : int
+        Bytes of the stored tensors that were read.
+    """
+
+    path: str
+    format: str
+    files: tuple[str, ...]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a report points out.
+
+    Attributes
+    ----------
+    severity : str
+        ``"info"``, ``"warning"`` or ``"error"``.
+    rule : str
+        ``"below-critical"``.
+    layer : str or None
+        The layer or tensor; None of the whole.
+    text : str
+        A sentence with the numbers.
+    """
+
+    severity: str
+    rule: str
+    layer: str | None
+    text: str
 
 
 @dataclass(frozen=True)
@@ -164,11 +234,23 @@ class ModelReport(Record):
     layers : tuple of LayerReport
         In the model's order.
     left_out : dict of str to str
-        Weights of two or more dimensions that are no layer here, and why.
+        Weights of two or more dimensions that are no layer here, and why; of a file every tensor that is not read.
+    source : Source or None
+        Where the weights come from.
+    forms : dict of str to (tuple of int, str)
+        Of the tensors of a file that are left out, shape and dtype, where the file tells them.
+    tied : dict of str to str
+        Names that stand for the tensor of another name.
+    findings : tuple of Finding
+        What is pointed out, the worst first.
     """
 
     layers: tuple[LayerReport, ...]
     left_out: dict[str, str]
+    source: Source | None = None
+    forms: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
+    tied: dict[str, str] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
     @property
     def unread(self) -> dict[str, str]:
