@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._kernels import compiled
-
-Keys = NDArray[Any]
+from topobounds._types import Keys
 
 _DIGIT_BITS, _DIGITS = 11, 2048
 _SUMS = 64
