@@ -306,7 +306,9 @@ def _compared_part(
             for side, report in (("a", reports[0]), ("b", reports[-1]))
         }
         known["reason"] = EQUAL if same else _reason(topologies[0], topologies[-1])
-    densities = {f"density_{side}": float(np.count_nonzero(each) / each.size) for side, each in sides.items()}
+    densities: dict[str, Any] = {
+        f"density_{side}": float(np.count_nonzero(each) / each.size) for side, each in sides.items()
+    }
     return LayerComparison(name, layer.kind, one.shape, **densities, **known)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from numpy.typing import ArrayLike
 
@@ -233,7 +233,7 @@ def _previews(tensor: LayerTensor, density: float | None) -> list[LayerPreview]:
         weights = math.prod(shape)
         keep = None if density is None else round(as_written(density) * weights)
         about = LayerPreview(name, tensor.kind, words, tensor.assumed, tuple(shape), tensor.dtype, weights, keep=keep)
-        implied = {"reason": NO_GRAPH} if graph is None else _implied(graph, keep)
+        implied = {"reason": NO_GRAPH} if graph is None else _implied(cast(Any, graph), keep)
         found.append(replace(about, **implied))
     return found
 
