@@ -208,16 +208,20 @@ class NpzCheckpoint(Checkpoint):
         return self._header(name).shape
 
     def dtype(self, name: str) -> np.dtype[Any]:
-        """Return the dtype of an array, from its header."""
-        return self._header(name).dtype
+        """Return the dtype of an array, from its header; an array of objects has none."""
+        header = self._header(name)
+        if header.dtype.hasobject:
+            raise CheckpointError(
+                f"{self.path}, tensor '{name}', is no plain array of numbers: it holds objects, never unpickled."
+            )
+        return header.dtype
 
     def tensor(self, name: str) -> Array:
         """Read one array."""
+        self.dtype(name)
         header = self._header(name)
         entry = self._entries[name]
         with explained(self.path, name, *DAMAGES):
-            if header.dtype.hasobject:
-                raise ValueError("it holds no plain array of numbers")
             if entry.file_size != header.start + header.n_bytes:
                 announced = f"its header announces {header.n_bytes} bytes of values"
                 raise ValueError(f"{announced}, its entry holds {entry.file_size - header.start}")
