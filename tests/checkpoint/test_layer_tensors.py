@@ -159,7 +159,7 @@ def test_the_linear_layers_of_gpt2_store_their_inputs_first(tmp_path):
     fused = layers[f"{block}.attn.c_attn.weight"]
     assert (fused.parts, fused.graphs, fused.assumed) == (QKV, (Dense(16, 16),) * 3, None)
     assert np.array_equal(fused.split(arrays[fused.name])[1], arrays[fused.name][:, 16:32])
-    assert reading.left_out[f"{block}.attn.bias"] == "bias of several dimensions"
+    assert reading.left_out[f"{block}.attn.bias"] == "mask"
     assert {layers[f"transformer.{name}.weight"].kind for name in ("wte", "wpe")} == {"embedding"}
     assert reading.tied == {"lm_head.weight": "transformer.wte.weight"}
 
@@ -581,5 +581,8 @@ def test_patterns_choose_and_those_that_match_nothing_are_refused():
     assert [t.name for t in layer_tensors(fixtures.random_arrays(shapes), exclude="enc*")] == ["decoder.weight"]
     with pytest.raises(ValueError, match=r"'include' must match .*'encoder.fc3.weight' does not; the nearest are enc"):
         read(shapes, include=["encoder.fc3.weight"])
+    tied = ArraysCheckpoint({"embed.weight": (table := np.ones((4, 2))), "head.weight": table, "fc.weight": np.eye(2)})
+    assert [tensor.name for tensor in read_tensors(tied, include=["head.*"]).layers] == ["embed.weight"]
+    assert list(read({"odd[1]": (2, 3)}, include=["odd[1]"])[0]) == ["odd[1]"]
     with pytest.raises(ValueError, match=r"'exclude' must be a sequence of patterns of names, not 3"):
         read(shapes, exclude=[3])

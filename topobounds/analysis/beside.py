@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._arguments import argument_error, shortened
+from topobounds._arguments import argument_error, file_name, shortened
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.memory import ArraysCheckpoint
 from topobounds.weights import check_finite, mask_matrix, weight_array
@@ -57,14 +57,22 @@ class BesideCheckpoint:
         if isinstance(given, Mapping):
             self.checkpoint = ArraysCheckpoint({name: np.asarray(array) for name, array in given.items()})
         else:
-            self.checkpoint = open_checkpoint(given)
-        self._names = {}
+            self.checkpoint = open_checkpoint(file_name(argument, given))
+        self._names: dict[str, str] = {}
+        try:
+            self._check_all(shapes, wanted)
+        except BaseException:
+            self.checkpoint.close()
+            raise
+
+    def _check_all(self, shapes: Mapping[str, tuple[int, ...]], wanted: Collection[str]) -> None:
         for name in (*self.checkpoint.names, *self.checkpoint.tied):
             of = name if name in shapes else name.removesuffix(SUFFIX)
             self._check(name, of, shapes)
             self._names[of] = name
         if not any(name in self._names for name in wanted):
-            raise argument_error(argument, f"arrays for some of the layers: {_listed(wanted)}", list(self._names))
+            rule = f"arrays for some of the layers: {_listed(wanted)}"
+            raise argument_error(self.argument, rule, list(self._names))
 
     def _check(self, name: str, of: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
         if of not in shapes:

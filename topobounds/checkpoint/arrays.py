@@ -16,6 +16,7 @@ from typing import IO, Any, Self
 
 import numpy as np
 
+from topobounds._arguments import shortened
 from topobounds._files import writing_whole
 from topobounds._memory import most_expanded
 from topobounds.checkpoint.base import Array, Change, Checkpoint, CheckpointError, explained
@@ -35,6 +36,7 @@ DAMAGES = (
 """What zipfile and numpy's reader of headers raise on files that are damaged, besides ValueError and EOFError."""
 LONGEST_HEADER = 2**14
 """Bytes of the header of a .npy file; numpy refuses those of more than 10,000."""
+LONGEST_REASON = 100  # characters
 CHUNK = 2**20
 """Bytes that are unpacked at a time."""
 
@@ -78,6 +80,8 @@ class Header:
                 shape, columns_first, dtype = read(stream)
         except (SyntaxError, tokenize.TokenError, TypeError, RecursionError, MemoryError):  # of what Python makes of it
             raise ValueError("its header is not numpy's") from None
+        except ValueError as error:  # numpy shows all of a header that it does not like
+            raise ValueError(shortened(str(error), LONGEST_REASON)) from None
         if any(length < 0 for length in shape):
             raise ValueError(f"its header announces the shape {shape}")
         return cls(shape, columns_first, dtype, stream.tell())

@@ -31,6 +31,8 @@ def read_experts(stored: Stored) -> LayerTensor | None:
     if len(stored.shape) != 3:
         return None
     role = _role(stored)
+    if not role and stored.has_word("conv"):
+        return None
     inputs_first, notes = _orientation(stored, role)
     axis = 1 if inputs_first else 0
     number, length = stored.shape[0], stored.shape[1 + axis]

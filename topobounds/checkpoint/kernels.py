@@ -14,6 +14,7 @@ MAP = 8
 """Cells along each dimension of the map that is assumed where no input is given; a larger kernel has its own length."""
 _LARGEST = 31  # taps along a dimension of a kernel whose channels come last
 _LONGEST = 256  # taps of a kernel along one axis; beyond, matrices that are stacked
+_MOST_TAPS = 2**16  # along one axis; beyond, no kernel is known
 _SHORT = 8  # taps of the convolutions of state-space and linear attention blocks
 _PATCHES = r"patch_?embed|patchify|^conv_proj$"
 _TRANSPOSED = r"deconv|transpose|conv_?t(r?_|r?$|r?\d)|upconv"
@@ -27,7 +28,7 @@ def read_kernel(stored: Stored) -> LayerTensor | str | None:
 
     Its geometry is left open: see `assumed_geometry`.
     """
-    if not 3 <= len(stored.shape) <= 5 or not _is_kernel(stored):
+    if not 3 <= len(stored.shape) <= 5 or not _is_kernel(stored) or max(stored.shape[2:]) > _MOST_TAPS:
         return None
     if _is_channels_last(stored):
         return channels_last(stored, depthwise=False, assumed="channels last, as the bias is as long as the last axis")

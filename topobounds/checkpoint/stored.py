@@ -1,8 +1,9 @@
 """A stored tensor among the others of its checkpoint: its name in pieces, and what its neighbours are."""
 
+import difflib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -196,3 +197,10 @@ class Stored:
     def has_word(self, pattern: str, *, places: int = 2) -> bool:
         """Whether one of its last pieces, of which there are `places`, holds a pattern, whatever the capitals."""
         return any(re.search(pattern, piece, re.IGNORECASE) for piece in self.pieces[-places:])
+
+
+def nearest_names(name: str, names: Iterable[str]) -> str:
+    """Return the end of an error about a name that is none of some others: which are nearest."""
+    names = list(names)
+    near = difflib.get_close_matches(name, names, 3, 0.4) or names[:3]
+    return f"; the nearest {'are' if len(near) > 1 else 'is'} {', '.join(near)}" if near else "; there is none"

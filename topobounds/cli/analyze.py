@@ -71,7 +71,7 @@ def analyze(
     """
     for option, file in (("--csv", csv), ("--parquet", parquet)):
         if file is not None:
-            output_file(option, file)
+            output_file(option, file, unlike=path)
 
     from topobounds.analysis.checkpoint import Interrupted
     from topobounds.analysis.checkpoint import analyze as analyze_checkpoint

@@ -10,6 +10,7 @@ from topobounds.cli.output import UNBOUNDED, grouped_reasons, lines_of, new_tabl
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from topobounds.analysis.model import LayerReport, ModelReport
 
@@ -143,7 +144,7 @@ def _print_layers(console: "Console", layers: "Sequence[LayerReport]", wide: int
     titles = FULL if console.width >= wide else SOME if console.width >= MEDIUM else FEW
     cells = [[title.cell(layer) for title in titles] for layer in layers]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)] if cells else []
-    heads = [max(map(len, title.title.split())) for title in titles]
+    heads = [max(map(len, title.title.split("\n"))) for title in titles]
     taken = sum(max(pair) + 1 for pair in zip(widths[1:], heads[1:], strict=False))
     room = max(console.width - taken, SHORTEST_NAME)
     table = new_table(padding=(0, 1, 0, 0))
@@ -153,10 +154,16 @@ def _print_layers(console: "Console", layers: "Sequence[LayerReport]", wide: int
             if console.width < UNBOUNDED
             else [title.title.replace("-\n", "").replace("\n", " ")]
         )
-        table.add_column(lines_of(*lines), justify="left" if title.is_text else "right")
+        lines = title.title.split("\n")
+        table.add_column(_title(console, lines), justify="left" if title.is_text else "right")
     for row in cells:
         table.add_row(lines_of(*folded(row[0], room)), *row[1:])
     print_table(console, table)
+
+
+def _title(console: "Console", lines: list[str]) -> "Text":
+    """Return a title of several lines; on one line where there is room for everything."""
+    return lines_of(*lines) if console.width < UNBOUNDED else lines_of(" ".join(lines).replace("- ", "").strip())
 
 
 def folded(name: str, width: int) -> list[str]:
@@ -237,24 +244,28 @@ def _print_patterns(console: "Console", layers: "Sequence[LayerReport]") -> None
     groups: dict[str, list[LayerReport]] = {}
     for layer in layers:
         groups.setdefault(name_pattern(layer.name), []).append(layer)
-    measures = PATTERN_MEASURES if console.width >= MEDIUM else PATTERN_MEASURES[1:3]
+    many = PATTERN_MEASURES if console.width >= WIDE else PATTERN_MEASURES[:3]
+    measures = many if console.width >= MEDIUM else PATTERN_MEASURES[1:3]
     table = new_table(padding=(0, 1, 0, 0))
     table.add_column("layers")
     table.add_column("number", justify="right")
     if console.width >= WIDE:
         table.add_column("shape")
     for title, *_ in measures:
-        table.add_column(f"{title} median", justify="right")
-        table.add_column("worst", justify="right")
+        lines = [*title.split("\n"), "median"]
+        table.add_column(_title(console, lines), justify="right")
+        table.add_column(_title(console, [*[""] * (len(lines) - 1), "worst"]), justify="right")
     rows = []
     for pattern, group in groups.items():
         shapes = {SHAPE.cell(layer) for layer in group}
         shape = [shapes.pop() if len(shapes) == 1 else f"{len(shapes)} shapes"] if console.width >= WIDE else []
         cells = [cell for _, value, worst, shown in measures for cell in _median_and_worst(group, value, worst, shown)]
         rows.append([pattern, str(len(group)), *shape, *cells])
-    taken = sum(max(map(len, column)) + 1 for column in list(zip(*rows, strict=True))[1:])
+    heads = ["number", *(["shape"] if console.width >= WIDE else []), *["density", "worst"] * len(measures)]
+    columns = list(zip(heads, *(row[1:] for row in rows), strict=True))
+    room = max(console.width - sum(max(map(len, column)) + 1 for column in columns), SHORTEST_NAME)
     for row in rows:
-        table.add_row(lines_of(*folded(row[0], max(console.width - taken, SHORTEST_NAME))), *row[1:])
+        table.add_row(lines_of(*folded(row[0], room)), *row[1:])
     print_table(console, table)
 
 
@@ -273,10 +284,10 @@ def _percent_of(layer: "LayerReport") -> float | None:
 
 
 PATTERN_MEASURES: "tuple[tuple[str, Callable[[LayerReport], float | None], Callable[[list[float]], float], Callable[[float | None], str]], ...]" = (  # noqa: E501
-    ("must keep %", _percent_of, max, lambda value: "-" if value is None else f"{value:.2f}"),
-    ("safe density", lambda layer: layer.safe_density, max, _share),
-    ("overlap z", lambda layer: layer.overlap_z, min, _z),
-    ("persistence z", lambda layer: layer.neural_persistence_z, min, _z),
+    ("must\nkeep %", _percent_of, max, lambda value: "-" if value is None else f"{value:.2f}"),
+    ("safe\ndensity", lambda layer: layer.safe_density, max, _share),
+    ("overlap\nz", lambda layer: layer.overlap_z, min, _z),
+    ("persis-\ntence z", lambda layer: layer.neural_persistence_z, min, _z),
 )
 """What is measured of the layers of a pattern: title, value, which of the values is the worst, how it is written."""
 
