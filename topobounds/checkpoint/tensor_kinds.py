@@ -245,15 +245,9 @@ RULES: tuple[Rule, ...] = (
     _optimiser_state,
     _mask,
     _vector,
-<<<<<<< HEAD
-    _element_by_element,
-    _recurrent,
-    _low_rank,
-=======
     _recurrent,
     _low_rank,
     _element_by_element,
->>>>>>> tensors
     _norm_or_bias,
     _attention_input,
     read_experts,
