@@ -19,7 +19,8 @@ import numpy as np
 from topobounds._arguments import shortened
 from topobounds._files import writing_whole
 from topobounds._memory import most_expanded
-from topobounds.checkpoint.base import Array, Change, Checkpoint, CheckpointError, explained
+from topobounds._types import Array
+from topobounds.checkpoint.base import Change, Checkpoint, CheckpointError, explained
 from topobounds.checkpoint.location import Location, read_range, size_of
 from topobounds.checkpoint.signatures import format_of
 
