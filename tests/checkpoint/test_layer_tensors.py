@@ -289,6 +289,9 @@ def test_groups_and_transposition_are_told_by_neighbours_and_names():
         "block.downsample.0.weight": (64, 4, 1, 1),
         "skip.weight": (32, 2, 1),
         "beside.weight": (32, 2, 5),
+        "pos.projection.weight": (32, 20),
+        "pos.0.conv.weight": (32, 2, 9),
+        "pos.1.conv.weight": (32, 2, 9),
         "wave.weight": (8, 2, 3),
         "volume.weight": (8, 2, 3, 3, 3),
     }
@@ -305,6 +308,9 @@ def test_groups_and_transposition_are_told_by_neighbours_and_names():
         "block.downsample.0.weight": (1, False),
         "skip.weight": (1, False),
         "beside.weight": (1, False),
+        "pos.projection.weight": (1, False),
+        "pos.0.conv.weight": (16, False),
+        "pos.1.conv.weight": (16, False),
         "wave.weight": (1, False),
         "volume.weight": (1, False),
     }

@@ -115,7 +115,7 @@ def _nulls(
         matrix = MeasuredLayer.of(weights, forest=forest, n_nonzero=n_nonzero)
         return (
             layer_overlap_null(matrix, forest.alpha, sampling),
-            layer_persistence_null(matrix, ORDER, sampling, on_uniform_supports=False),
+            layer_persistence_null(matrix, ORDER, sampling, in_report=True),
         )
     kernel = MeasuredKernel.of(weights, cast(Conv, layer), critical=forest)
     return kernel_overlap_null(kernel, None, sampling), kernel_persistence_null(kernel, ORDER, sampling)

@@ -192,24 +192,13 @@ def _named(stored: Stored) -> str:
     if not _WEIGHT.fullmatch(stored.leaf):
         return stored.leaf
     around = stored.pieces[-3] if len(stored.pieces) > 2 and stored.module.isdigit() else ""
-    return around if re.search(r"embed(ding)?s", around) else stored.module
+    return around if re.search(r"embed(ding)?s?(_|$)", around) else stored.module
 
 
 _TABLES = {"emb", "embs", "embed", "embeds", "embedding", "embeddings", "lut", "codebook"}
 _NO_TABLES = {
-    "out",
-    "proj",
-    "projection",
-    "projector",
-    "head",
-    "mapping",
-    "linear",
-    "fc",
-    "patch",
-    "norm",
-    "avg",
-    "sum",
-}
+    "out", "proj", "projection", "projector", "head", "mapping", "linear", "dense", "fc", "patch", "norm", "avg", "sum",
+}  # fmt: skip
 _EMBEDDINGS = r"w[tp]e|relative_attention_bias|rel_embeddings|(queries|row|column)_embedder|query_feat|.*_tokens?"
 
 

@@ -69,11 +69,11 @@ class MissingEdges:
 
     def on_every_support(self, cells: int, size: int, used: int) -> tuple[FloatArray, FloatArray]:
         """Return bounds for k = 1, ..., `used` that hold for each connected support of `cells` of `size` cells."""
+        if cells == size:
+            return self.lower[1 : used + 1], self.upper[1 : used + 1]
         ks = np.arange(1, used + 1)
         shift = ks * ((size - cells) / (cells + 1)) * (1 + UNIT)
-        upper = self.upper[1 : used + 1] + shift
-        if cells < size:
-            upper = np.minimum.accumulate(upper)
+        upper = np.minimum.accumulate(self.upper[1 : used + 1] + shift)
         return np.maximum(0.0, self.lower[1 : used + 1] - shift), upper
 
 
