@@ -121,6 +121,10 @@ def test_every_option_gives_what_the_schema_says(capsys, file, options):
     as_json(capsys, file, *options)
 
 
+def test_the_curves_of_a_report_are_described():
+    jsonschema.validate(json.loads(json.dumps(analyze(TENSORS, seed=1, curves=True).to_dict())), schema("analyze"))
+
+
 def test_the_schema_has_every_key():
     """And the keys of a layer are those of the schema, so that neither grows without the other."""
     described = schema("analyze")
@@ -142,7 +146,7 @@ def test_a_schema_is_a_schema_and_refuses(command):
 def test_a_null_that_is_no_option_has_its_reason(capsys, file):
     """What was guessed, tied, masked or counted may be nothing; a number that is missing says why."""
     optional = {"assumed", "file", "tied_to", "calls", "looks_fixed", "scales", "mask", "scores", "fault", "trials"}
-    optional |= {"seed", "m", "n"}
+    optional |= {"seed", "m", "n", "curves"}
     for layer in as_json(capsys, file)["layers"]:
         missing = {key for key, value in layer.items() if value is None} - optional
         missing = {key for key in missing if not key.endswith("reason")}
