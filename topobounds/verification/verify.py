@@ -23,7 +23,7 @@ from topobounds.verification.judging import Outcome, Terms, Verdict, not_tested
 from topobounds.verification.subject import Subject
 from topobounds.weights import check_finite, weight_matrix
 
-KERNEL = "a kernel, and the claims are about dense layers"
+KERNEL = "kernel of a convolution, of which the claims say nothing"
 """Why a convolution is not tested."""
 
 
