@@ -56,7 +56,7 @@ class Checkpoint(ABC):
         What the files hold besides and is not read, with the reason.
     stored_as : mapping of str to str
         How a tensor is stored where that is not under its own name: ``"module.fc.weight"``, or
-        ``"fc.weight_orig * fc.weight_mask"``.
+        ``"fc.weight_orig * fc.weight_mask"``, ``"fc.weight * fc.weight_scale, a scale for each row"``.
     config : mapping
         What the ``config.json`` says that describes the model; empty where there is none.
     """
@@ -97,6 +97,9 @@ class Checkpoint(ABC):
     @abstractmethod
     def tensor(self, name: str) -> Array:
         """Read one tensor; the array may be a read-only view of the file.
+
+        A quantised weight is a `topobounds.weights.ScaledWeights`, which is taken wherever weights are, or an array
+        of float32.
 
         Raises
         ------
