@@ -10,6 +10,7 @@ import os
 import pickle
 import resource
 import socket
+import struct
 import sys
 import time
 import zipfile
@@ -553,6 +554,76 @@ def no_file_cases() -> list[Case]:
     ]
 
 
+# -- GGUF --------------------------------------------------------------------------------------------------------------
+
+
+def text(content: bytes | str, length: int | None = None) -> bytes:
+    """Return a text of a GGUF file, perhaps under another length."""
+    content = content.encode() if isinstance(content, str) else content
+    return struct.pack("<Q", len(content) if length is None else length) + content
+
+
+def gguf_tensor(name: bytes | str = "bad", shape: tuple[int, ...] = (64, 2), kind: int = 8, first: int = 0) -> bytes:
+    return text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, first)
+
+
+def gguf_file(
+    *tensors: bytes,
+    settings: tuple[bytes, ...] = (),
+    version: int = 3,
+    counts: tuple[int, int] | None = None,
+    values: bytes = bytes(256),
+) -> bytes:
+    """Return a GGUF file; a tensor of 2 x 64 in Q8_0 blocks takes 136 bytes."""
+    n_tensors, n_settings = counts or (len(tensors), len(settings))
+    header = b"GGUF" + struct.pack("<IQQ", version, n_tensors, n_settings) + b"".join((*settings, *tensors))
+    return header + bytes(-len(header) % 32) + values
+
+
+def gguf_cases() -> list[Case]:
+    good = gguf_file(gguf_tensor("good"), settings=(text("key") + struct.pack("<I", 8) + text("value"),))
+    arrays = text("key") + struct.pack("<I", 9) * 2 + struct.pack("<Q", 1)
+    nested = text("key") + struct.pack("<I", 9) + (struct.pack("<I", 9) + struct.pack("<Q", 1)) * 10_000
+    wide = text("key") + struct.pack("<I", 9) + struct.pack("<IQ", 9, 100) + struct.pack("<IQ", 8, 2**60)
+    bad = {
+        "an old version": gguf_file(version=1),
+        "a version to come": gguf_file(version=4),
+        "the other order of bytes": gguf_file(version=3 << 24),
+        "2**63 tensors": gguf_file(counts=(2**63, 0)),
+        "2**63 settings": gguf_file(counts=(0, 2**63)),
+        "a million tensors that are not there": gguf_file(counts=(10**6, 0), values=bytes(4096)),
+        "a name of 2**60 bytes": gguf_file(text(b"", 2**60), counts=(1, 0)),
+        "a name that is no text": gguf_file(gguf_tensor(b"\xff\xfe")),
+        "the same name twice": gguf_file(gguf_tensor(), gguf_tensor()),
+        "a tensor of 2**31 axes": gguf_file(text("bad") + struct.pack("<I", 2**31), counts=(1, 0)),
+        "a setting of an unknown type": gguf_file(settings=(text("key") + struct.pack("<I", 77),)),
+        "a setting of 2**62 numbers": gguf_file(settings=(text("key") + struct.pack("<IIQ", 9, 10, 2**62),)),
+        "a setting of 2**62 texts": gguf_file(settings=(text("key") + struct.pack("<IIQ", 9, 8, 2**62),)),
+        "a setting of endless arrays": gguf_file(settings=(arrays * 50,)),
+        "a setting of nested arrays": gguf_file(settings=(nested,)),
+        "a setting of lying arrays": gguf_file(settings=(wide,)),
+        "an alignment of 0": gguf_file(settings=(text("general.alignment") + struct.pack("<II", 4, 0),)),
+        "an alignment of 2**31": gguf_file(settings=(text("general.alignment") + struct.pack("<II", 4, 2**31),)),
+        "an alignment that is a text": gguf_file(
+            gguf_tensor(first=7), settings=(text("general.alignment") + struct.pack("<I", 8) + text("32"),)
+        ),
+    }
+    of_tensor = {
+        "a terabyte declared": gguf_tensor(shape=(2**20, 2**20)),
+        "a shape that overflows": gguf_tensor(shape=(2**62, 2**62)),
+        "a place beyond the end": gguf_tensor(first=2**40),
+        "a place of 2**63": gguf_tensor(first=2**63),
+        "a place that is not aligned": gguf_tensor(first=8),
+        "values that are cut": gguf_tensor(shape=(64, 4)),
+    }
+    places = [0, 3, 4, 7, 8, 15, 23, 24, 31, 40, 60, 70, 100, len(good) - 256, len(good) - 121]
+    return [
+        *(Case(f"GGUF: {name}", written("x.gguf", content)) for name, content in bad.items()),
+        *(Case(f"GGUF: {name}", written("x.gguf", gguf_file(each)), "bad") for name, each in of_tensor.items()),
+        *(Case(f"x.gguf cut at byte {place}", written("x.gguf", good[:place])) for place in places),
+    ]
+
+
 CASES = [
     *cuts(),
     *safetensors_cases(),
@@ -560,6 +631,7 @@ CASES = [
     *npz_cases(),
     *torch_cases(),
     *index_cases(),
+    *gguf_cases(),
     *no_file_cases(),
 ]
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds.checkpoint.base import Array
-from topobounds.checkpoint.coded import Coded, Module, Refused
+from topobounds.checkpoint.coded_weights import Coded, Module, Refused
 from topobounds.checkpoint.config import without_duplicates
 from topobounds.checkpoint.packed import MOST_BITS, awq_ordered, unpacked, with_zeros, words_of
 from topobounds.weights import ScaledWeights

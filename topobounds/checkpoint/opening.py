@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from topobounds._arguments import file_name
 from topobounds.checkpoint.arrays import NpyCheckpoint, NpzCheckpoint
 from topobounds.checkpoint.base import Array, Checkpoint, CheckpointError, Reader
+from topobounds.checkpoint.gguf import GgufCheckpoint
 from topobounds.checkpoint.location import Location, RemotePath, location, size_of
 from topobounds.checkpoint.model_names import with_model_names
 from topobounds.checkpoint.quantised import with_weights
@@ -15,7 +16,7 @@ from topobounds.checkpoint.safetensors import SafetensorsCheckpoint
 from topobounds.checkpoint.sharded import LoneFileReader, ShardedCheckpoint
 from topobounds.checkpoint.signatures import format_of
 
-READERS: tuple[Reader, ...] = (ShardedCheckpoint, NpyCheckpoint, NpzCheckpoint, SafetensorsCheckpoint)
+READERS: tuple[Reader, ...] = (ShardedCheckpoint, NpyCheckpoint, NpzCheckpoint, GgufCheckpoint, SafetensorsCheckpoint)
 GROUP = "topobounds.readers"
 
 
@@ -28,9 +29,9 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Parameters
     ----------
     path : path
-        A ``.npy``, ``.npz`` or ``.safetensors`` file; a folder with ``model.safetensors.index.json``, or with one
-        ``.safetensors`` file; what a registered reader opens, such as the files of torch; or the URL of one of them, of
-        which only what is read is transferred. The content of a file decides, then its name.
+        A ``.npy``, ``.npz``, ``.safetensors`` or ``.gguf`` file; a folder with ``model.safetensors.index.json``, or
+        with one ``.safetensors`` file; what a registered reader opens, such as the files of torch; or the URL of one of
+        them, of which only what is read is transferred. The content of a file decides, then its name.
 
     Returns
     -------

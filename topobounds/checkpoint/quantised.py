@@ -10,7 +10,7 @@ import numpy as np
 
 from topobounds.checkpoint.base import Array, Change, Checkpoint, CheckpointError, explained
 from topobounds.checkpoint.code_formats import FLOAT8, KINDS
-from topobounds.checkpoint.coded import Coded, Module, Quantisation, Refused
+from topobounds.checkpoint.coded_weights import Coded, Module, Quantisation, Refused
 from topobounds.checkpoint.location import Location
 
 _STATE = ".quant_state."
