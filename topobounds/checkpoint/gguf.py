@@ -9,7 +9,7 @@ import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import IO, Any, Self
+from typing import IO, Any, Self, cast
 
 import ml_dtypes
 import numpy as np
@@ -24,7 +24,8 @@ VERSIONS = (2, 3)
 ALIGNMENT = 32
 LONGEST_NAME = 2**16
 MOST_AXES = 4
-MOST_TENSORS = 2**20
+_SHORTEST_ENTRY, _SHORTEST_SETTING = 24, 13
+"""Bytes of a tensor without a name and axes in the header, and of a setting of one byte."""
 DEEPEST = 4
 """Of arrays in arrays among the settings."""
 STRING, ARRAY = 8, 9
@@ -119,7 +120,7 @@ class GgufCheckpoint(Checkpoint):
             )
         size = size_of(path)
         with explained(path, None, struct.error, UnicodeDecodeError), path.open("rb") as stream:
-            entries, settings = _Header(stream, size).read()
+            entries, settings = _Header(path, stream, size).read()
         return cls(path, entries, settings)
 
     @property
@@ -146,10 +147,10 @@ class GgufCheckpoint(Checkpoint):
         self._check_memory(name, in_memory)
         with explained(self.path, name):
             raw = read_range(self.path, entry.first, n_bytes)
-            if kind in PLAIN:
-                array = raw.view(PLAIN[kind]).reshape(entry.shape)
-                return array if array.flags.aligned else array.copy()
-            return self._types.dequantised(raw, entry)
+            if kind not in PLAIN:
+                return cast(Array, self._types.dequantised(raw, entry))  # a ScaledWeights has what is asked of an array
+            array: Array = raw.view(PLAIN[kind]).reshape(entry.shape)
+            return array if array.flags.aligned else array.copy()
 
 
 class _Types:
@@ -182,7 +183,7 @@ class _Types:
             return False
         return True
 
-    def dequantised(self, raw: NDArray[np.uint8], entry: Entry) -> Any:
+    def dequantised(self, raw: NDArray[np.uint8], entry: Entry) -> Array | ScaledWeights:
         """Return what the blocks of a tensor stand for."""
         block, n_bytes = self._sizes[entry.type]
         rows = raw.reshape(-1, entry.shape[-1] // block * n_bytes)
@@ -237,13 +238,16 @@ class _Header:
 
     Parameters
     ----------
+    path : Path or RemotePath
+        The file.
     stream : binary stream
-        The file, at its start.
+        It, opened, at its start.
     size : int
         Its length, which nothing may go beyond.
     """
 
-    def __init__(self, stream: IO[bytes], size: int) -> None:
+    def __init__(self, path: Location, stream: IO[bytes], size: int) -> None:
+        self._path = path
         self._stream = stream
         self._size = size
         self._position = 0
@@ -255,16 +259,22 @@ class _Header:
         ------
         ValueError
             What is wrong with it.
+        CheckpointError
+            If it is of a version that is not read.
         """
         if self._taken(4) != b"GGUF":
             raise ValueError("it does not begin as a GGUF file")
         (version,) = self._numbers("<I")
         if version not in VERSIONS and int.from_bytes(version.to_bytes(4, "big"), "little") in VERSIONS:
-            raise ValueError("it is a GGUF file for machines with the other order of bytes: convert it anew without it")
+            raise CheckpointError(
+                f"{self._path} is a GGUF file for machines with the other order of bytes: convert it anew without that."
+            )
         if version not in VERSIONS:
-            raise ValueError(f"it is a GGUF file of version {version}, and 2 and 3 are read: convert it anew")
+            raise CheckpointError(
+                f"{self._path} is a GGUF file of version {version}, and 2 and 3 are read: convert it anew."
+            )
         n_tensors, n_settings = self._numbers("<QQ")
-        if n_tensors > MOST_TENSORS or n_settings > self._size:
+        if n_tensors * _SHORTEST_ENTRY + n_settings * _SHORTEST_SETTING > self._size:
             raise ValueError(f"it announces {n_tensors} tensors and {n_settings} settings")
         settings = dict(self._setting() for _ in range(n_settings))
         entries = dict(self._entries(n_tensors))
