@@ -135,7 +135,8 @@ class GgufCheckpoint(Checkpoint):
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the dtype of a tensor; float32 of blocks."""
         entry = self._entries[self._checked(name)]
-        return np.dtype(PLAIN.get(self._types.names[entry.type], np.float32))
+        found: np.dtype[Any] = np.dtype(PLAIN.get(self._types.names[entry.type], np.float32))
+        return found
 
     def tensor(self, name: str) -> Array:
         """Read one tensor: a view of the file, or what its blocks stand for."""

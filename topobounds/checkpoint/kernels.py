@@ -1,0 +1,165 @@
+"""Kernels of convolutions in files: whether they are transposed, and their groups, by name and neighbours."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from topobounds.checkpoint.stored import Stored
+from topobounds.layers import Conv, LayerTensor
+from topobounds.layers.layout import Layout
+
+MAP = 8
+"""Cells along each dimension of the map that is assumed where no input is given; a larger kernel has its own length."""
+_LARGEST = 31  # taps along a dimension of a kernel whose channels come last
+_PATCHES = r"patch_?embed|patchify|^conv_proj$"
+_TRANSPOSED = r"deconv|conv_?transpose|transposed?_?conv|conv_?tr(_|$|\d)|upconv"
+DEPTHWISE = r"depthwise|dw_?conv|conv_?dw|(^|_)dw(_|$|\d)"
+_FEWEST_GROUPS = 8
+"""From so many on, groups of several channels are told by the layer before: a shuffle of pixels looks like 4."""
+
+
+def read_kernel(stored: Stored) -> LayerTensor | str | None:
+    """Return the convolution that a tensor of 3 to 5 dimensions is read as; None where no name says it is one.
+
+    Its geometry is left open: see `assumed_geometry`.
+    """
+    if not 3 <= len(stored.shape) <= 5 or not _is_kernel(stored):
+        return None
+    if _is_channels_last(stored):
+        return channels_last(stored, depthwise=False, assumed="channels last, as the bias is as long as the last axis")
+    transposed = _is_transposed(stored)
+    groups = _groups(stored, transposed=transposed)
+    return LayerTensor(stored.name, stored.shape, "conv", groups=groups, inputs_first=transposed)
+
+
+def assumed_geometry(
+    tensor: LayerTensor, input_size: Sequence[int] = (), told: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[Conv, str | None]:
+    """Return the geometry of a kernel, and in words what is assumed of it; None where nothing is.
+
+    Parameters
+    ----------
+    tensor : LayerTensor
+        A kernel.
+    input_size : sequence of int
+        Cells of the input along each dimension, perhaps after the number of its channels.
+    told : mapping of str to object
+        Arguments of `Conv` that are known: ``stride``, ``padding``, ``input_size`` ...
+
+    Raises
+    ------
+    ValueError
+        If what is told makes no convolution.
+    """
+    rows, columns, kernel = _axes(tensor)
+    channels = (rows, columns * tensor.groups)
+    outputs, inputs = channels[::-1] if tensor.inputs_first else channels
+    given = tuple(input_size)[-len(kernel) :] if len(kernel) <= len(input_size) <= len(kernel) + 1 else ()
+    taken: dict[str, Any] = {"stride": 1, **_same_padding(kernel, told), "input_size": given or (MAP,) * len(kernel)}
+    notes = {"stride": "stride 1", "padding": "same padding"}
+    if any(re.search(_PATCHES, piece, re.IGNORECASE) for piece in re.split("[./]", tensor.name)[-3:]):
+        taken |= {"stride": kernel, "padding": 0, "padding_end": 0}
+        notes = {"stride": f"stride {written(kernel)}", "padding": "no padding (a patch embedding)"}
+    if "padding" in told:
+        del taken["padding_end"]
+    if "input_size" not in told:
+        taken["input_size"] = tuple(map(max, taken["input_size"], kernel))
+        notes["input_size"] = f"a map of {written(taken['input_size'])}"
+    arguments = {**taken, **told}
+    conv = Conv(inputs, outputs, kernel, **arguments, groups=tensor.groups, transposed=tensor.inputs_first)
+    if tensor.groups > 1 and "padding" not in told:
+        notes["groups"] = f"{tensor.groups} groups"
+    return conv, ", ".join(note for key, note in notes.items() if key not in told) or None
+
+
+def _same_padding(kernel: tuple[int, ...], told: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the padding that keeps the size of the map at stride 1."""
+    dilation = told.get("dilation", 1)
+    steps = dilation if isinstance(dilation, tuple) and len(dilation) == len(kernel) else (dilation,) * len(kernel)
+    totals = [step * (length - 1) for step, length in zip(steps, kernel, strict=True)]
+    before = tuple(total // 2 for total in totals)
+    return {"padding": before, "padding_end": tuple(t - b for t, b in zip(totals, before, strict=True))}
+
+
+def kernel_words(conv: Conv) -> str:
+    """Return what a convolution is, for people."""
+    kind = "transposed convolution" if conv.transposed else "convolution"
+    if conv.groups == conv.in_channels > 1:
+        kind = f"depthwise {kind}"
+    elif conv.groups > 1:
+        kind = f"{kind} in {conv.groups} groups"
+    return f"{kind} {written(conv.kernel_size)}, {conv.in_channels} to {conv.out_channels} channels"
+
+
+def written(sizes: Sequence[int]) -> str:
+    """Return lengths as people write them: ``"3x3"``."""
+    return "x".join(map(str, sizes))
+
+
+def channels_last(stored: Stored, *, depthwise: bool, assumed: str | None = None) -> LayerTensor:
+    """Return the convolution of a kernel that Keras or Flax stores: its map first, then inputs, then outputs."""
+    n_axes = len(stored.shape)
+    kernel = tuple(range(n_axes - 2))
+    inputs, outputs = stored.shape[-2:]
+    if depthwise and stored.leaf == "depthwise_kernel":
+        layout = Layout(order=(n_axes - 2, n_axes - 1, *kernel), row_axes=2)
+        return LayerTensor(stored.name, stored.shape, "conv", groups=inputs, layout=layout, assumed=assumed)
+    transposed = stored.has_word(_TRANSPOSED) and not depthwise
+    # Keras stores a transposed convolution outputs first, Flax as it does any other.
+    of_flax = stored.bias == outputs != inputs or stored.module.startswith("ConvTranspose")
+    order = (n_axes - 2, n_axes - 1, *kernel) if transposed and of_flax else (n_axes - 1, n_axes - 2, *kernel)
+    groups = outputs if depthwise and inputs == 1 else 1
+    layout = Layout(order=order)
+    return LayerTensor(
+        stored.name, stored.shape, "conv", groups=groups, inputs_first=transposed, layout=layout, assumed=assumed
+    )
+
+
+def _axes(tensor: LayerTensor) -> tuple[int, int, tuple[int, ...]]:
+    """Return the lengths of rows, of columns and of the taps of a kernel, in the order of torch."""
+    shape = tuple(tensor.shape[axis] for axis in tensor.layout.order or range(len(tensor.shape)))
+    if tensor.layout.row_axes == 1:
+        return shape[0], shape[1], shape[2:]
+    return shape[0] * shape[1], 1, shape[2:]
+
+
+def _is_channels_last(stored: Stored) -> bool:
+    """Whether only the last axis is as long as the bias, and a kernel can be that small."""
+    fits = stored.bias == stored.shape[-1] and stored.bias not in stored.shape[:2]
+    return fits and max(stored.shape[:-2]) <= _LARGEST
+
+
+def _is_kernel(stored: Stored) -> bool:
+    if re.fullmatch(r"(.*[_.])?(weight|kernel|w)\d*", stored.leaf, re.IGNORECASE):
+        return not stored.has_word("bilinear")
+    return stored.has_word("conv")
+
+
+def _is_transposed(stored: Stored) -> bool:
+    """Whether the first dimension is the inputs: by the length of the bias, else by name."""
+    first, second = stored.shape[:2]
+    if stored.bias is not None and stored.bias != first:
+        return stored.bias % second == 0 and first % (stored.bias // second) == 0
+    return stored.has_word(_TRANSPOSED, places=3) and stored.bias in (None, first)
+
+
+def _groups(stored: Stored, *, transposed: bool) -> int:
+    """Return the groups of a kernel: those of its bias, a depthwise one's, or those that the layer before tells."""
+    first, second = stored.shape[:2]
+    if transposed:
+        by_bias = stored.bias // second if stored.bias else 1
+        return first if second == 1 and stored.has_word(DEPTHWISE, places=3) else by_bias
+    rows = [stored.names.shapes[name][0] for name in stored.names.before.get(stored.name, ())]
+    if second == 1 and first > 1:
+        return first if stored.has_word(DEPTHWISE, places=3) or first in rows or _in_mixer(stored) else 1
+    number = first // second
+    is_grouped = first in rows and first % second == 0 and number >= _FEWEST_GROUPS
+    return number if is_grouped and math.prod(stored.shape[2:]) > 1 else 1
+
+
+def _in_mixer(stored: Stored) -> bool:
+    """Whether it is the convolution of a state-space block, each channel by itself."""
+    around = stored.path.removesuffix(f"{stored.module}.")
+    return any(f"{around}{leaf}" in stored.names.shapes for leaf in ("A_log", "A_logs"))
