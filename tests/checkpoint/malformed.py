@@ -624,6 +624,83 @@ def gguf_cases() -> list[Case]:
     ]
 
 
+# -- ONNX --------------------------------------------------------------------------------------------------------------
+
+
+def field(number: int, content: bytes | int) -> bytes:
+    """Return a field of a protobuf message: a message, a text, or a number that is not negative."""
+    if isinstance(content, int):
+        return varint(number << 3) + varint(content)
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
+
+
+def onnx_tensor(
+    shape: tuple[int, ...] = (2, 2),
+    kind: int = 1,
+    raw: bytes | None = bytes(16),
+    external: dict[str, str] | None = None,
+) -> bytes:
+    dims = b"".join(field(1, size % 2**64) for size in shape)
+    values = b"" if raw is None else field(9, raw)
+    said = (field(1, key.encode()) + field(2, value.encode()) for key, value in (external or {}).items())
+    beside = b"".join(field(13, each) for each in said) + (field(14, 1) if external is not None else b"")
+    return dims + field(2, kind) + field(8, b"bad") + values + beside
+
+
+def onnx_file(*tensors: bytes, nodes: tuple[bytes, ...] = ()) -> bytes:
+    graph = b"".join(field(1, node) for node in nodes) + field(2, b"g") + b"".join(field(5, each) for each in tensors)
+    return field(1, 8) + field(7, graph) + field(8, field(1, b"") + field(2, 17))
+
+
+def onnx_node(operator: bytes, *inputs: bytes, attributes: tuple[bytes, ...] = ()) -> bytes:
+    read = b"".join(field(1, name) for name in inputs)
+    return read + field(2, b"y") + field(4, operator) + b"".join(field(5, each) for each in attributes)
+
+
+def onnx_cases() -> list[Case]:
+    good = onnx_file(onnx_tensor())
+    nested = field(2, b"g")
+    for _ in range(500):
+        nested = field(1, onnx_node(b"If", attributes=(field(1, b"then") + field(6, nested) + field(20, 5),)))
+    whole = {
+        "no graph": field(1, 8),
+        "nothing but bytes": bytes(range(256)),
+        "graphs in graphs": field(1, 8) + field(7, nested),
+        "a length beyond the end": good[:-20] + b"\xff\xff\xff\xff\x0f",
+    }
+    of_tensor = {
+        "too few bytes": onnx_tensor(raw=bytes(12)),
+        "too many bytes": onnx_tensor(raw=bytes(20)),
+        "no values": onnx_tensor(raw=None),
+        "a negative shape": onnx_tensor((-2, -2)),
+        "a terabyte declared": onnx_tensor((2**19, 2**19)),
+        "a shape that overflows": onnx_tensor((2**40, 2**40)),
+        "values in a file outside": onnx_tensor(raw=None, external={"location": "../x.bin"}),
+        "values in a file of the system": onnx_tensor(raw=None, external={"location": "/etc/passwd"}),
+        "values in a file that is missing": onnx_tensor(raw=None, external={"location": "y.bin"}),
+        "values in no file": onnx_tensor(raw=None, external={"offset": "0"}),
+        "values at no number": onnx_tensor(raw=None, external={"location": "x.onnx", "offset": "many"}),
+        "values before the file": onnx_tensor(raw=None, external={"location": "x.onnx", "offset": "-16"}),
+        "values beyond the file": onnx_tensor(raw=None, external={"location": "x.onnx", "offset": "4096"}),
+        "values of another length": onnx_tensor(raw=None, external={"location": "x.onnx", "length": "8"}),
+        "a terabyte elsewhere": onnx_tensor((2**19, 2**19), raw=None, external={"location": "x.onnx"}),
+    }
+    places = [0, 1, 2, 3, 5, len(good) // 2, len(good) - 6, len(good) - 1]
+    return [
+        *(Case(f"ONNX: {name}", written("x.onnx", content)) for name, content in whole.items()),
+        *(Case(f"ONNX: {name}", written("x.onnx", onnx_file(each)), "bad") for name, each in of_tensor.items()),
+        *(Case(f"x.onnx cut at byte {place}", written("x.onnx", good[:place])) for place in places),
+    ]
+
+
 CASES = [
     *cuts(),
     *safetensors_cases(),
@@ -632,6 +709,7 @@ CASES = [
     *torch_cases(),
     *index_cases(),
     *gguf_cases(),
+    *onnx_cases(),
     *no_file_cases(),
 ]
 

@@ -9,6 +9,7 @@ import pytest
 from topobounds import maximum_spanning_forest
 from topobounds.checkpoint import CheckpointError, open_checkpoint
 from topobounds.checkpoint.gguf import PLAIN
+from topobounds.checkpoint.layer_tensors import read_tensors
 from topobounds.weights import ScaledWeights
 
 gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
@@ -17,6 +18,10 @@ Type = gguf.GGMLQuantizationType
 NOT_DEQUANTISED = [Type.Q8_1, Type.Q8_K, Type.Q1_0]
 BLOCKS = [each for each in Type if each.name not in PLAIN and each not in NOT_DEQUANTISED]
 QUANTISED_BY_PACKAGE = [Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0, Type.TQ1_0, Type.TQ2_0]
+
+
+def normal(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
 
 
 def random_blocks(kind, n_rows, n_columns):
@@ -129,6 +134,25 @@ def test_types_that_the_package_does_not_dequantise_are_left_out_by_name(written
     checkpoint = open_checkpoint(written({"w": (np.zeros((2, n_bytes), np.uint8), kind), "v": (plain, None)}))
     assert checkpoint.names == ("v",)
     assert checkpoint.left_out == {"w": f"of block type {kind.name}, which the package gguf does not dequantise"}
+
+
+def test_what_its_names_say(written):
+    tensors = {
+        "token_embd.weight": (normal(9, 4), None),
+        "blk.0.attn_norm.weight": (normal(4), None),
+        "blk.0.attn_q.weight": (normal(6, 4), None),
+        "blk.0.ffn_up_exps.weight": (random_blocks(Type.Q8_0, 6, 32).reshape(2, 3, -1), Type.Q8_0),
+    }
+    checkpoint = open_checkpoint(written(tensors))
+    reading = read_tensors(checkpoint)
+    table, query, experts = reading.layers
+    assert (table.kind, table.graph.n_inputs) == ("embedding", 9)
+    assert (query.kind, query.graph.n_inputs, query.graph.n_outputs) == ("dense", 4, 6)
+    assert experts.part_names == ("blk.0.ffn_up_exps.weight[0]", "blk.0.ffn_up_exps.weight[1]")
+    assert reading.left_out == {"blk.0.attn_norm.weight": "norm"}
+    stack = checkpoint.tensor(experts.name)
+    for part, expected in zip(experts.split(stack), np.asarray(stack), strict=True):
+        assert np.array_equal(np.asarray(part), expected)
 
 
 def test_a_file_of_several_says_so(written):

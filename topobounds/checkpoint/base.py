@@ -15,6 +15,7 @@ from topobounds._arguments import printable, shortened
 from topobounds._memory import check_memory
 
 if TYPE_CHECKING:
+    from topobounds.checkpoint.described import Described
     from topobounds.checkpoint.location import Location
 
 Array = NDArray[Any]
@@ -59,6 +60,10 @@ class Checkpoint(ABC):
         ``"fc.weight_orig * fc.weight_mask"``, ``"fc.weight * fc.weight_scale, a scale for each row"``.
     config : mapping
         What the ``config.json`` says that describes the model; empty where there is none.
+    described : mapping of str to (Described or str)
+        What the file itself says a tensor is: the layer that reads it, or the reason why it is none.
+    holds_state_dict : bool
+        Whether its names may be those of wrappers, and its tensors parts of weights, as in the state dict of a module.
     """
 
     format: str
@@ -66,6 +71,8 @@ class Checkpoint(ABC):
     left_out: Mapping[str, str] = NOTHING
     stored_as: Mapping[str, str] = NOTHING
     config: Mapping[str, Any] = NOTHING
+    described: "Mapping[str, Described | str]" = NOTHING
+    holds_state_dict: bool = True
 
     def __init__(self, path: "Location") -> None:
         self.path = path

@@ -86,6 +86,8 @@ class Quantisation:
         return self.settings or next((found for name in CONFIGS if (found := self._beside(name))), {})
 
     def _beside(self, name: str) -> dict[str, Any]:
+        if not self._checkpoint.files:
+            return {}
         file = self._checkpoint.files[0].parent / name
         try:
             found = read_json(file) if file.is_file() else {}

@@ -16,8 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds.checkpoint.base import Array, Checkpoint, CheckpointError, explained
+from topobounds.checkpoint.described import Described
 from topobounds.checkpoint.location import Location, read_range, size_of
 from topobounds.checkpoint.signatures import format_of
+from topobounds.layers import LayerTensor
+from topobounds.layers.layout import Layout
+from topobounds.layers.tensors import numbered_parts
 from topobounds.weights import ScaledWeights
 
 VERSIONS = (2, 3)
@@ -74,6 +78,7 @@ class GgufCheckpoint(Checkpoint):
     """
 
     format = "gguf"
+    holds_state_dict = False
 
     def __init__(self, path: Location, entries: Mapping[str, Entry], settings: Mapping[str, Any]) -> None:
         super().__init__(path)
@@ -94,6 +99,7 @@ class GgufCheckpoint(Checkpoint):
                 end = entry.first + types.n_bytes(entry)
                 if end > size:
                     raise ValueError(f"the file ends at byte {size}, the tensor at {end}")
+        self.described = {name: each for name in self._entries if (each := _described(name, self._entries[name].shape))}
         count = settings.get("split.count")
         if isinstance(count, int) and count > 1:
             self.left_out |= {f"{count - 1} more files": f"the model is split into {count} files, of which this is one"}
@@ -152,6 +158,17 @@ class GgufCheckpoint(Checkpoint):
                 return cast(Array, self._types.dequantised(raw, entry))  # a ScaledWeights has what is asked of an array
             array: Array = raw.view(PLAIN[kind]).reshape(entry.shape)
             return array if array.flags.aligned else array.copy()
+
+
+def _described(name: str, shape: tuple[int, ...]) -> Described | None:
+    """Return what the name of a tensor says that only GGUF files call so; None of others."""
+    if name == "token_embd.weight" and len(shape) == 2:
+        return Described(LayerTensor(name, shape, "embedding", inputs_first=True))
+    if name.endswith("_exps.weight") and len(shape) == 3:
+        words = tuple(f"expert {expert} (of {shape[0]})" for expert in range(shape[0]))
+        layout = Layout(stacked=1)
+        return Described(LayerTensor(name, shape, parts=numbered_parts(shape[0]), layout=layout, words=words))
+    return None
 
 
 class _Types:

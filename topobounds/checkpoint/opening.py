@@ -10,13 +10,21 @@ from topobounds.checkpoint.base import Array, Checkpoint, CheckpointError, Reade
 from topobounds.checkpoint.gguf import GgufCheckpoint
 from topobounds.checkpoint.location import Location, RemotePath, location, size_of
 from topobounds.checkpoint.model_names import with_model_names
+from topobounds.checkpoint.onnx import OnnxCheckpoint
 from topobounds.checkpoint.quantised import with_weights
 from topobounds.checkpoint.refusals import refusal
 from topobounds.checkpoint.safetensors import SafetensorsCheckpoint
 from topobounds.checkpoint.sharded import LoneFileReader, ShardedCheckpoint
 from topobounds.checkpoint.signatures import format_of
 
-READERS: tuple[Reader, ...] = (ShardedCheckpoint, NpyCheckpoint, NpzCheckpoint, GgufCheckpoint, SafetensorsCheckpoint)
+READERS: tuple[Reader, ...] = (
+    ShardedCheckpoint,
+    NpyCheckpoint,
+    NpzCheckpoint,
+    GgufCheckpoint,
+    OnnxCheckpoint,
+    SafetensorsCheckpoint,
+)
 GROUP = "topobounds.readers"
 
 
@@ -29,9 +37,10 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Parameters
     ----------
     path : path
-        A ``.npy``, ``.npz``, ``.safetensors`` or ``.gguf`` file; a folder with ``model.safetensors.index.json``, or
-        with one ``.safetensors`` file; what a registered reader opens, such as the files of torch; or the URL of one of
-        them, of which only what is read is transferred. The content of a file decides, then its name.
+        A ``.npy``, ``.npz``, ``.safetensors``, ``.gguf`` or ``.onnx`` file; a folder with
+        ``model.safetensors.index.json``, or with one ``.safetensors`` file; what a registered reader opens, such as the
+        files of torch; or the URL of one of them, of which only what is read is transferred. The content of a file
+        decides, then its name.
 
     Returns
     -------
@@ -61,7 +70,8 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointError(f"{place} is a {known.kind}: {known.way_on}.")
     for reader in _readers():
         if reader.can_open(place):
-            return with_weights(with_model_names(reader.open(place)))
+            checkpoint = reader.open(place)
+            return with_weights(with_model_names(checkpoint)) if checkpoint.holds_state_dict else checkpoint
     raise CheckpointError(_unknown(place))
 
 

@@ -66,6 +66,11 @@ class QuantisedCheckpoint(Checkpoint):
         with explained(self.path, name, IndexError):  # of a table that is too short
             return cast(Array, source.decode(parts))  # a ScaledWeights has what is asked of an array
 
+    def file_of(self, name: str) -> str:
+        """Return the name of the file that holds a tensor, or its codes."""
+        name = self._checked(name)
+        return self._stored.file_of(self._coded[name].stored[0] if name in self._coded else name)
+
     def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
         """Write a file of the same stored tensors; a quantised weight cannot be changed. See `Checkpoint.rewrite`."""
         owners = {source.stored[0]: name for name, source in self._coded.items()}
