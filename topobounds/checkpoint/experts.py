@@ -23,7 +23,8 @@ _ALTERNATING = ("gpt_oss",)
 
 def read_experts(stored: Stored) -> LayerTensor | None:
     """Return the experts of a stack; None where a tensor is none."""
-    if not any(re.search(r"expert|(^|_)moe", piece, re.IGNORECASE) for piece in stored.pieces):
+    named = any(re.search(r"expert|(^|_)moe", piece, re.IGNORECASE) for piece in stored.pieces)
+    if not named and stored.module not in ("input_linear", "output_linear"):
         return None
     if len(stored.shape) == 2:
         return _read_rows(stored)
@@ -33,7 +34,7 @@ def read_experts(stored: Stored) -> LayerTensor | None:
     inputs_first, notes = _orientation(stored, role)
     axis = 1 if inputs_first else 0
     number, length = stored.shape[0], stored.shape[1 + axis]
-    if role != "gate and up" or length % 2:
+    if role != "gate and up" or length % 2 or re.search("atten|attn", stored.path):
         parts, layout = tuple(map(str, range(number))), Layout(stacked=1)
         words = tuple(f"expert {expert} (of {number}){_what(stored, role)}" for expert in range(number))
     else:
@@ -67,14 +68,14 @@ def _what(stored: Stored, role: str) -> str:
 
 def _orientation(stored: Stored, role: str) -> tuple[bool, list[str]]:
     """Return whether the inputs of each expert come first, and what is assumed."""
-    if stored.names.is_model(*_INPUTS_FIRST):
-        return True, []
-    if stored.names.is_model(*_OUTPUTS_FIRST):
-        return False, []
     first, second = stored.shape[1:]
     for hidden in _hidden_sizes(stored) if role and first != second else ():
         if hidden in (first, second):
             return (hidden == first) != (role == "down"), []
+    if stored.names.is_model(*_INPUTS_FIRST):
+        return True, []
+    if stored.names.is_model(*_OUTPUTS_FIRST):
+        return False, []
     return False, ["experts with their outputs first"]
 
 

@@ -13,9 +13,11 @@ from topobounds.layers.layout import Layout
 MAP = 8
 """Cells along each dimension of the map that is assumed where no input is given; a larger kernel has its own length."""
 _LARGEST = 31  # taps along a dimension of a kernel whose channels come last
+_LONGEST = 256  # taps of a kernel along one axis; beyond, matrices that are stacked
+_SHORT = 8  # taps of the convolutions of state-space and linear attention blocks
 _PATCHES = r"patch_?embed|patchify|^conv_proj$"
-_TRANSPOSED = r"deconv|conv_?transpose|transposed?_?conv|conv_?tr(_|$|\d)|upconv"
-DEPTHWISE = r"depthwise|dw_?conv|conv_?dw|(^|_)dw(_|$|\d)"
+_TRANSPOSED = r"deconv|conv_?transpose|transposed?_?conv|conv_?t(r?_|r?$|r?\d)|upconv"
+DEPTHWISE = r"depth_?(wise|conv)|dw_?conv|conv_?dw|(^|_)dw(_|$|\d)"
 _FEWEST_GROUPS = 8
 """From so many on, groups of several channels are told by the layer before: a shuffle of pixels looks like 4."""
 
@@ -133,7 +135,8 @@ def _is_channels_last(stored: Stored) -> bool:
 
 def _is_kernel(stored: Stored) -> bool:
     if re.fullmatch(r"(.*[_.])?(weight|kernel|w)\d*", stored.leaf, re.IGNORECASE):
-        return not stored.has_word("bilinear")
+        is_stack = len(stored.shape) == 3 and stored.shape[1] > 1 and stored.shape[2] > _LONGEST
+        return not stored.has_word("bilinear") and (not is_stack or stored.has_word("conv"))
     return stored.has_word("conv")
 
 
@@ -151,15 +154,39 @@ def _groups(stored: Stored, *, transposed: bool) -> int:
     if transposed:
         by_bias = stored.bias // second if stored.bias else 1
         return first if second == 1 and stored.has_word(DEPTHWISE, places=3) else by_bias
-    rows = [stored.names.shapes[name][0] for name in stored.names.before.get(stored.name, ())]
+    before = {name: stored.names.shapes[name][0] for name in stored.names.before.get(stored.name, ())}
     if second == 1 and first > 1:
-        return first if stored.has_word(DEPTHWISE, places=3) or first in rows or _in_mixer(stored) else 1
-    number = first // second
-    is_grouped = first in rows and first % second == 0 and number >= _FEWEST_GROUPS
-    return number if is_grouped and math.prod(stored.shape[2:]) > 1 else 1
+        return _depthwise_groups(stored, list(before.values()))
+    if second == 3 or math.prod(stored.shape[2:]) == 1:
+        return 1  # a first layer reads colours
+    for name, rows in before.items():
+        number = rows // second
+        if rows % second == 0 and first % max(number, 1) == 0:
+            alike = rows == first and number >= _FEWEST_GROUPS
+            if alike or (number > 1 and first % rows == 0 and len(stored.shape) == 4 and _follows(stored.name, name)):
+                return number
+    return 1
 
 
-def _in_mixer(stored: Stored) -> bool:
-    """Whether it is the convolution of a state-space block, each channel by itself."""
-    around = stored.path.removesuffix(f"{stored.module}.")
-    return any(f"{around}{leaf}" in stored.names.shapes for leaf in ("A_log", "A_logs"))
+def _depthwise_groups(stored: Stored, rows: list[int]) -> int:
+    """Return the groups of a kernel of which each output reads one channel: all channels, or 1 in a first layer."""
+    first = stored.shape[0]
+    named = stored.has_word(DEPTHWISE, places=3)
+    later = first >= _FEWEST_GROUPS and stored.names.reads_colours(len(stored.shape))
+    is_one = named or later or first in rows or _in_block(stored)
+    return first if is_one else 1
+
+
+def _follows(name: str, before: str) -> bool:
+    """Whether a kernel is called conv2 in the block in which the one before is called conv1."""
+    here, there = (re.split(rf"(?:^|[._])conv{number}", each)[0] for each, number in ((name, 2), (before, 1)))
+    return here == there and here not in (name, "")
+
+
+def _in_block(stored: Stored) -> bool:
+    """Whether it is a convolution of one axis in a numbered block of matrices, which are as wide or it is short."""
+    match = re.match(r"(.*[./]\d+[./])", stored.path)
+    if len(stored.shape) != 3 or match is None:
+        return False
+    beside = (shape for name, shape in stored.names.shapes_of_matrices if name.startswith(match[1]))
+    return any(stored.shape[0] in shape or stored.shape[2] <= _SHORT for shape in beside)

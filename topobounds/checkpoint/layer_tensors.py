@@ -63,10 +63,10 @@ def layer_tensors(
         Patterns of names, with ``*`` and ``?``, that are read alone, and that are not read.
     geometry : path, or mapping of str to mapping, optional
         A TOML file that says what tensors are, or its content: for each pattern of names a table of ``kind``
-        (``dense``, ``conv``, ``recurrent``, ``embedding``, ``none``), ``inputs_first``, ``gates``, ``parts``, ``sizes``,
-        ``interleaved``, ``stacked``, and of kernels ``stride``, ``padding``, ``padding_end``, ``padding_mode``,
-        ``dilation``, ``output_padding``, ``input``, ``groups``, ``transposed``, ``channels_last``. Where several
-        patterns match a name, the later count, key by key.
+        (``dense``, ``conv``, ``recurrent``, ``embedding``, ``none``), ``inputs_first``, ``gates``, ``parts``,
+        ``sizes``, ``interleaved``, ``stacked``, and of kernels ``stride``, ``padding``, ``padding_end``,
+        ``padding_mode``, ``dilation``, ``output_padding``, ``input``, ``groups``, ``transposed``,
+        ``channels_last``. Where several patterns match a name, the later count, key by key.
 
     Yields
     ------

@@ -87,6 +87,20 @@ class Names:
         return [name for name, shape in self.shapes.items() if len(shape) > 1 and math.prod(shape) > max(shape)]
 
     @cached_property
+    def shapes_of_matrices(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Names and shapes of the tensors of two dimensions."""
+        return [(name, shape) for name, shape in self.shapes.items() if len(shape) == 2]
+
+    def reads_colours(self, axes: int) -> bool:
+        """Whether a kernel of so many dimensions reads three or four channels, as the first of colour images does."""
+        return axes in self._first_layers
+
+    @cached_property
+    def _first_layers(self) -> set[int]:
+        kernels = (shape for shape in self.shapes.values() if len(shape) in (4, 5))
+        return {len(shape) for shape in kernels if shape[1] in (3, 4) and shape[0] > 4 and shape[2] > 1}
+
+    @cached_property
     def before(self) -> dict[str, tuple[str, ...]]:
         """Of each of `matrices` the one before it, as stored and by name with numbers in their order."""
         found: dict[str, tuple[str, ...]] = dict.fromkeys(self.matrices, ())

@@ -93,7 +93,9 @@ def _element_by_element(stored: Stored) -> Answer:
     same = {"weight": "bias", "bias": "weight", "scale": "bias"}.get(stored.leaf)
     if same is not None and stored.beside(same) == stored.shape:
         return "norm"
-    if re.search(r"(^|_)bias(es)?$", stored.leaf):
+    if stored.leaf in ("scale", "gamma", "beta", "g") and stored.has_word("norm"):
+        return "norm"
+    if re.search(r"(^|_)bias(es)?(_[kuv])?$", stored.leaf):
         return "bias of several dimensions"
     longest = max(stored.shape)
     if sum(size > 1 for size in stored.shape) < 2 and longest >= 1 and not _WEIGHT.fullmatch(stored.leaf):
@@ -109,6 +111,8 @@ _NO_LAYERS = (
         "learned token",
     ),
     (r"a_log|ssm_\w+|time_(decay|first|faaaa|mix_\w+|maa_[xwkvrg])|time_mix|x_[rwkvag]", "parameter of a recurrence"),
+    (r"latents?(_\w+)?|latent_quer(y|ies)", "learned token"),
+    (r"embed_(avg|sum)|ema_\w+", "running average"),
     (r"running_(mean|var)|moving_(mean|variance)|inv_freq|(cos|sin)_cached", "buffer"),
     (r"(layer_?scale\w*|gamma_?\d*|ls\d?)", "scale, multiplied element by element"),
 )
@@ -174,9 +178,36 @@ def low_rank_factor(name: str) -> str | None:
     return None if match is None else {"a": "A", "down": "A"}.get(match[1].lower(), "B")
 
 
+def _named(stored: Stored) -> str:
+    """Return what a tensor is called: its last piece, or its module, or the list that this is in."""
+    if not _WEIGHT.fullmatch(stored.leaf):
+        return stored.leaf
+    around = stored.pieces[-3] if len(stored.pieces) > 2 and stored.module.isdigit() else ""
+    return around if re.search(r"embed(ding)?s", around) else stored.module
+
+
+_TABLES = {"emb", "embs", "embed", "embeds", "embedding", "embeddings", "lut", "codebook"}
+_NO_TABLES = {
+    "out",
+    "proj",
+    "projection",
+    "projector",
+    "head",
+    "mapping",
+    "linear",
+    "fc",
+    "patch",
+    "norm",
+    "avg",
+    "sum",
+}
+_EMBEDDINGS = r"w[tp]e|relative_attention_bias|rel_embeddings|(queries|row|column)_embedder|query_feat|.*_tokens?"
+
+
 def _array_times_matrix(stored: Stored) -> Answer:
     """Read the projections of CLIP, which are parameters that an activation is multiplied by from the left."""
-    if stored.leaf not in ("text_projection", "image_projection", "proj") or len(stored.shape) != 2:
+    named = stored.leaf in ("text_projection", "image_projection") or stored.pieces[-2:] == ["visual", "proj"]
+    if not named or len(stored.shape) != 2:
         return None
     return LayerTensor(stored.name, stored.shape, inputs_first=True, assumed="inputs first, as in CLIP")
 
@@ -185,9 +216,9 @@ def _embedding(stored: Stored) -> Answer:
     """Read a table of vectors, told by its name, and as it has no bias."""
     if len(stored.shape) != 2 or stored.bias is not None:
         return None
-    word = r"(.*_)?(emb|embs|embed|embeds|embedding|embeddings|lut)(_(in|tokens?|positions?|layer))?(_\d+)?"
-    named = stored.leaf if not _WEIGHT.fullmatch(stored.leaf) else stored.module
-    known = re.fullmatch(rf"{word}|w[tp]e|relative_attention_bias|rel_embeddings", named, re.IGNORECASE)
+    named = _named(stored)
+    words = set(re.split("[_-]", named.lower()))
+    known = (words & _TABLES and not words & _NO_TABLES) or re.fullmatch(_EMBEDDINGS, named, re.IGNORECASE)
     shared = named == "shared" and stored.shape[0] > stored.shape[1]
     if not known and not shared:
         return None
