@@ -30,7 +30,7 @@ def coded(stored: Stored) -> str | None:
     """Return what a tensor of quantised weights is, or what it belongs to; None where it is none."""
     if "_packed_params" in stored.name:
         return "packed parameters of a quantised layer of torch"
-    for coding in CODINGS:
+    for coding in CODINGS if stored.names.has_codes else ():
         if coding.is_code(stored):
             return f"{coding.about} ({stored.dtype or 'unknown type'}), which are not read"
         match = coding.companion.fullmatch(stored.name)
@@ -54,6 +54,10 @@ def _is_bitsandbytes(stored: Stored) -> bool:
 
 def _is_linear8bit(stored: Stored) -> bool:
     return stored.dtype in ("int8", "uint8") and stored.beside("SCB") is not None
+
+
+def _is_aqlm(stored: Stored) -> bool:
+    return stored.leaf == "codes" and stored.beside("codebooks") is not None
 
 
 def _is_blocks(stored: Stored) -> bool:
@@ -86,7 +90,7 @@ CODINGS = (
     ),
     Coding("codes of MXFP4, packed", _is_blocks, re.compile(_LEAVES % r"\w+_scales")),
     Coding("packed codes of HQQ", _is_named("W_q"), re.compile(_LEAVES % "scale|zero|meta")),
-    Coding("codes of AQLM", _is_named("codes"), re.compile(_LEAVES % "codebooks|scales")),
+    Coding("codes of AQLM", _is_aqlm, re.compile(_LEAVES % "codebooks|scales")),
     Coding("codes with a scale beside them", _has_scale, re.compile(_LEAVES % r"(\w+_)?(scales?|zero_point)\w*")),
     Coding("codes with a scale beside them", _has_scale, re.compile(r"(.*[./]|)[^./]+\.(scales?)")),
 )

@@ -23,7 +23,7 @@ _ALTERNATING = ("gpt_oss",)
 
 def read_experts(stored: Stored) -> LayerTensor | None:
     """Return the experts of a stack; None where a tensor is none."""
-    named = any(re.search(r"expert|(^|_)moe", piece, re.IGNORECASE) for piece in stored.pieces)
+    named = re.search(r"expert|(^|[._/])moe", stored.name, re.IGNORECASE)
     if not named and stored.module not in ("input_linear", "output_linear"):
         return None
     if len(stored.shape) == 2:
@@ -31,6 +31,8 @@ def read_experts(stored: Stored) -> LayerTensor | None:
     if len(stored.shape) != 3:
         return None
     role = _role(stored)
+    if not role and stored.has_word("conv"):
+        return None
     inputs_first, notes = _orientation(stored, role)
     axis = 1 if inputs_first else 0
     number, length = stored.shape[0], stored.shape[1 + axis]

@@ -26,7 +26,7 @@ from topobounds._arguments import argument_error, boolean, choice, file_name, in
 from topobounds.checkpoint.base import CheckpointError, explained
 from topobounds.checkpoint.kernels import assumed_geometry
 from topobounds.checkpoint.location import size_of
-from topobounds.checkpoint.stored import Stored
+from topobounds.checkpoint.stored import Stored, nearest_names
 from topobounds.layers import PADDING_MODES, LayerTensor
 from topobounds.layers.layout import Layout
 from topobounds.layers.tensors import GATES, WHOLE, gate_words, numbered_parts
@@ -118,7 +118,7 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "dilation": Key(_lengths(1), True, "dilation"),
         "output_padding": Key(_lengths(0), True, "output_padding"),
         "input": Key(_lengths(1), True, "input_size"),
-        "groups": Key(_positive, True),
+        "groups": Key(_positive, True, "groups"),
         "transposed": Key(boolean, True),
         "channels_last": Key(boolean, True),
     }
@@ -152,9 +152,8 @@ class Geometry:
         self._tables: dict[str, dict[str, Any]] = {}
         for pattern, table in content.items():
             self._tables[pattern] = self._checked(pattern, table)
-            if not any(fnmatchcase(name, pattern) for name in names):
-                near = difflib.get_close_matches(pattern, names, 3, 0.4) or names[:3]
-                raise self._error(pattern, f"matches no tensor; the nearest are {', '.join(near)}")
+            if not any(_matches(name, pattern) for name in names):
+                raise self._error(pattern, f"matches no tensor{nearest_names(pattern, names)}")
         self._used: set[str] = set()
 
     def applied(self, stored: Stored, answer: LayerTensor | str, input_size: tuple[int, ...] = ()) -> LayerTensor | str:
@@ -177,7 +176,7 @@ class Geometry:
         told: dict[str, Any] = {}
         last = ""
         for pattern, table in self._tables.items():
-            if fnmatchcase(stored.name, pattern):
+            if _matches(stored.name, pattern):
                 obstacle = _obstacle(stored, answer, told | table)
                 if obstacle is None:
                     told |= table
@@ -218,6 +217,10 @@ class Geometry:
 
     def _error(self, pattern: str, problem: str, end: str = ".") -> ValueError:
         return ValueError(f"{self._origin}, table '{pattern}', {problem}{end}")
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return name == pattern or fnmatchcase(name, pattern)
 
 
 def _read(file: Path) -> Mapping[str, Any]:

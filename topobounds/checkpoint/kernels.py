@@ -14,9 +14,10 @@ MAP = 8
 """Cells along each dimension of the map that is assumed where no input is given; a larger kernel has its own length."""
 _LARGEST = 31  # taps along a dimension of a kernel whose channels come last
 _LONGEST = 256  # taps of a kernel along one axis; beyond, matrices that are stacked
+_MOST_TAPS = 2**16  # along one axis; beyond, no kernel is known
 _SHORT = 8  # taps of the convolutions of state-space and linear attention blocks
 _PATCHES = r"patch_?embed|patchify|^conv_proj$"
-_TRANSPOSED = r"deconv|conv_?transpose|transposed?_?conv|conv_?t(r?_|r?$|r?\d)|upconv"
+_TRANSPOSED = r"deconv|transpose|conv_?t(r?_|r?$|r?\d)|upconv"
 DEPTHWISE = r"depth_?(wise|conv)|dw_?conv|conv_?dw|(^|_)dw(_|$|\d)"
 _FEWEST_GROUPS = 8
 """From so many on, groups of several channels are told by the layer before: a shuffle of pixels looks like 4."""
@@ -27,7 +28,7 @@ def read_kernel(stored: Stored) -> LayerTensor | str | None:
 
     Its geometry is left open: see `assumed_geometry`.
     """
-    if not 3 <= len(stored.shape) <= 5 or not _is_kernel(stored):
+    if not 3 <= len(stored.shape) <= 5 or not _is_kernel(stored) or max(stored.shape[2:]) > _MOST_TAPS:
         return None
     if _is_channels_last(stored):
         return channels_last(stored, depthwise=False, assumed="channels last, as the bias is as long as the last axis")
@@ -69,9 +70,9 @@ def assumed_geometry(
     if "input_size" not in told:
         taken["input_size"] = tuple(map(max, taken["input_size"], kernel))
         notes["input_size"] = f"a map of {written(taken['input_size'])}"
-    arguments = {**taken, **told}
-    conv = Conv(inputs, outputs, kernel, **arguments, groups=tensor.groups, transposed=tensor.inputs_first)
-    if tensor.groups > 1 and "padding" not in told:
+    arguments = {**taken, **told, "groups": tensor.groups, "transposed": tensor.inputs_first}
+    conv = Conv(inputs, outputs, kernel, **arguments)
+    if tensor.groups > 1:
         notes["groups"] = f"{tensor.groups} groups"
     return conv, ", ".join(note for key, note in notes.items() if key not in told) or None
 
@@ -137,7 +138,8 @@ def _is_kernel(stored: Stored) -> bool:
     if re.fullmatch(r"(.*[_.])?(weight|kernel|w)\d*", stored.leaf, re.IGNORECASE):
         is_stack = len(stored.shape) == 3 and stored.shape[1] > 1 and stored.shape[2] > _LONGEST
         return not stored.has_word("bilinear") and (not is_stack or stored.has_word("conv"))
-    return stored.has_word("conv")
+    has_bias = len(stored.shape) > 3 and stored.bias in (stored.shape[0], stored.shape[-1])
+    return stored.has_word("conv") or has_bias
 
 
 def _is_transposed(stored: Stored) -> bool:
@@ -154,18 +156,29 @@ def _groups(stored: Stored, *, transposed: bool) -> int:
     if transposed:
         by_bias = stored.bias // second if stored.bias else 1
         return first if second == 1 and stored.has_word(DEPTHWISE, places=3) else by_bias
-    before = {name: stored.names.shapes[name][0] for name in stored.names.before.get(stored.name, ())}
+    before = _rows_before(stored)
     if second == 1 and first > 1:
         return _depthwise_groups(stored, list(before.values()))
     if second == 3 or math.prod(stored.shape[2:]) == 1:
         return 1  # a first layer reads colours
     for name, rows in before.items():
         number = rows // second
-        if rows % second == 0 and first % max(number, 1) == 0:
+        beside = stored.names.shapes[name][1] == second  # it reads what the one before reads, as a shortcut does
+        if not beside and rows % second == 0 and first % max(number, 1) == 0:
             alike = rows == first and number >= _FEWEST_GROUPS
             if alike or (number > 1 and first % rows == 0 and len(stored.shape) == 4 and _follows(stored.name, name)):
                 return number
     return 1
+
+
+def _rows_before(stored: Stored) -> dict[str, int]:
+    """Return the rows of the layers before, by name: of kernels, and of matrices in the same part of the model."""
+    found = {}
+    for name in stored.names.before.get(stored.name, ()):
+        shape = stored.names.shapes[name]
+        if len(shape) > 2 or re.split("[./]", name)[0] == stored.pieces[0]:
+            found[name] = shape[0]
+    return found
 
 
 def _depthwise_groups(stored: Stored, rows: list[int]) -> int:

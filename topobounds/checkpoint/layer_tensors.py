@@ -1,6 +1,5 @@
 """The layers of a checkpoint: each of its tensors as the graphs that it is read as, or the reason why it is none."""
 
-import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,13 +12,12 @@ from topobounds.checkpoint.described import Described
 from topobounds.checkpoint.geometry import Geometry
 from topobounds.checkpoint.kernels import assumed_geometry, kernel_words
 from topobounds.checkpoint.memory import ArraysCheckpoint
-from topobounds.checkpoint.stored import Names, Stored
+from topobounds.checkpoint.stored import Names, Stored, nearest_names
 from topobounds.checkpoint.tensor_kinds import kind_of
 from topobounds.layers import Conv, LayerTensor
 
 Told = str | os.PathLike[str] | Mapping[str, Any]
 """A geometry: a TOML file, or its content."""
-NEAREST = 3  # names that are told where one matches nothing
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ def read_tensors(
     """
     stored = checkpoint if isinstance(checkpoint, Checkpoint) else ArraysCheckpoint(checkpoint)
     names = Names(stored)
-    excluded = _excluded(list(names.dtypes), include, exclude)
+    excluded = _excluded(names.dtypes, stored.tied, include, exclude)
     sizes = () if input_size is None else _input_size(input_size)
     layers: list[LayerTensor] = []
     left_out: dict[str, str] = {}
@@ -172,32 +170,28 @@ def _input_size(sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(integer("input_size", size, 1) for size in items("input_size", sizes, "positive integers"))
 
 
-def _excluded(names: Sequence[str], include: Iterable[str], exclude: Iterable[str]) -> dict[str, str]:
-    """Return the names that patterns leave out, and why."""
-    wanted, unwanted = (
-        _patterns(argument, given, names) for argument, given in (("include", include), ("exclude", exclude))
-    )
-    found: dict[str, str] = {}
-    for name in names:
-        if wanted and not any(fnmatchcase(name, pattern) for pattern in wanted):
-            found[name] = "not included"
-        elif any(fnmatchcase(name, pattern) for pattern in unwanted):
-            found[name] = "excluded"
-    return found
+def _excluded(
+    names: Iterable[str], tied: Mapping[str, str], include: Iterable[str], exclude: Iterable[str]
+) -> dict[str, str]:
+    """Return the names that patterns leave out, and why; a tensor goes by the names that are tied to it, too."""
+    owners = {name: name for name in names} | dict(tied)
+    wanted = _matched("include", include, owners)
+    unwanted = _matched("exclude", exclude, owners)
+    found = {name: "excluded" for name in owners.values() if name in (unwanted or ())}
+    return found | ({} if wanted is None else {n: "not included" for n in owners.values() if n not in wanted})
 
 
-def _patterns(argument: str, given: Iterable[str], names: Sequence[str]) -> list[str]:
+def _matched(argument: str, given: Iterable[str], owners: Mapping[str, str]) -> set[str] | None:
+    """Return the tensors that patterns match; None where there is no pattern."""
     patterns = [given] if isinstance(given, str) else items(argument, given, "patterns of names")
+    found: set[str] = set()
     for pattern in patterns:
         if not isinstance(pattern, str):
             raise argument_error(argument, "a sequence of patterns of names", pattern)
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise no_such_name(argument, pattern, names)
-    return patterns
-
-
-def no_such_name(argument: str, pattern: str, names: Sequence[str]) -> ValueError:
-    """Return the error for a pattern that matches no tensor, with the nearest names."""
-    near = difflib.get_close_matches(pattern, names, NEAREST, 0.4) or list(names[:NEAREST])
-    nearest = f"; the nearest are {', '.join(near)}" if near else "; there is none"
-    return ValueError(f"Argument '{argument}' must match the name of a tensor, which '{pattern}' does not{nearest}.")
+        matched = {owner for name, owner in owners.items() if name == pattern or fnmatchcase(name, pattern)}
+        if not matched:
+            near = nearest_names(pattern, owners)
+            rule = f"must match the name of a tensor, which '{pattern}' does not"
+            raise ValueError(f"Argument '{argument}' {rule}{near}.")
+        found |= matched
+    return found if patterns else None

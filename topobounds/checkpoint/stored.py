@@ -1,8 +1,9 @@
 """A stored tensor among the others of its checkpoint: its name in pieces, and what its neighbours are."""
 
+import difflib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -70,6 +71,12 @@ class Names:
         """Whether the config calls the model, or a part of it, by one of these names."""
         return any(each in names for each in self.model_types)
 
+    @cached_property
+    def has_codes(self) -> bool:
+        """Whether any tensor is of integers, or of numbers of one byte or less, as quantised weights are."""
+        kinds = {dtype if isinstance(dtype, str) else dtype.name for dtype in self.dtypes.values()}
+        return any(not kind.startswith(("bfloat16", "float16", "float32", "float64")) for kind in kinds)
+
     def with_path(self, path: str) -> "list[Stored]":
         """Return the tensors of one module, whose names are those of a path and one piece more."""
         return [Stored(name, self) for name in self._by_path.get(path, ())]
@@ -134,7 +141,7 @@ class Stored:
         """From the header."""
         return self.names.shapes.get(self.name, ())
 
-    @property
+    @cached_property
     def dtype(self) -> str:
         """The name of its dtype; empty where numpy has none."""
         dtype = self.names.dtypes[self.name]
@@ -150,7 +157,7 @@ class Stored:
         """Its name, cut at dots and slashes, without the ``:0`` of TensorFlow."""
         return re.split(r"[./]", self.name.removesuffix(":0"))
 
-    @property
+    @cached_property
     def leaf(self) -> str:
         """The last piece: ``"weight"``."""
         return self.pieces[-1]
@@ -160,7 +167,7 @@ class Stored:
         """The last piece but one, the name of its module in the module around it; empty where there is none."""
         return self.pieces[-2] if len(self.pieces) > 1 else ""
 
-    @property
+    @cached_property
     def path(self) -> str:
         """What is before the last piece, with its dot or slash."""
         bare = self.name.removesuffix(":0")
@@ -168,7 +175,7 @@ class Stored:
 
     def beside(self, leaf: str) -> tuple[int, ...] | None:
         """Return the shape of the tensor with another last piece; None where there is none."""
-        return self.renamed(re.escape(self.leaf) + "$", leaf)
+        return self.names.shapes.get(f"{self.path}{leaf}{self.name[len(self.path) + len(self.leaf) :]}")
 
     def renamed(self, pattern: str, other: str | Callable[[re.Match[str]], str]) -> tuple[int, ...] | None:
         """Return the shape of the tensor whose name has `other` where this one's matches a pattern."""
@@ -180,6 +187,9 @@ class Stored:
     @cached_property
     def bias(self) -> int | None:
         """The length of its bias, where there is one of one dimension."""
+        if self.leaf == "weight":
+            shape = self.names.shapes.get(f"{self.path}bias", ())
+            return shape[0] if len(shape) == 1 else None
         found = (self.renamed(pattern, other) for pattern, other in _BIASES)
         lengths = [shape[0] for shape in found if shape is not None and len(shape) == 1]
         return lengths[0] if lengths else None
@@ -187,3 +197,10 @@ class Stored:
     def has_word(self, pattern: str, *, places: int = 2) -> bool:
         """Whether one of its last pieces, of which there are `places`, holds a pattern, whatever the capitals."""
         return any(re.search(pattern, piece, re.IGNORECASE) for piece in self.pieces[-places:])
+
+
+def nearest_names(name: str, names: Iterable[str]) -> str:
+    """Return the end of an error about a name that is none of some others: which are nearest."""
+    names = list(names)
+    near = difflib.get_close_matches(name, names, 3, 0.4) or names[:3]
+    return f"; the nearest {'are' if len(near) > 1 else 'is'} {', '.join(near)}" if near else "; there is none"

@@ -20,6 +20,10 @@ Answer = LayerTensor | str | None
 Rule = Callable[[Stored], Answer]
 
 _GATES_BY_NUMBER = {1: GATES["RNN"], 3: GATES["GRU"], 4: GATES["LSTM"]}
+_OPTIMISER = re.compile(
+    r"(^|[./])optim(izer|iser)?(_state)?[./]|exp_avg(_sq)?$|momentum_buffer$|^(adam\w*|rmsprop|sgd|nadam|adagrad|lion)[./]",
+    re.IGNORECASE,
+)
 _WEIGHT = re.compile(r"weight|kernel|(.*[_.])?w\d*|W\d*|(.*_)?weights?", re.IGNORECASE)
 
 
@@ -55,8 +59,7 @@ def _no_numbers(stored: Stored) -> Answer:
 
 
 def _optimiser_state(stored: Stored) -> Answer:
-    found = re.search(r"(^|[./])optim(izer|iser)?(_state)?[./]|exp_avg(_sq)?$|momentum_buffer$", stored.name)
-    return "optimiser state" if found else None
+    return "optimiser state" if _OPTIMISER.search(stored.name) else None
 
 
 def _mask(stored: Stored) -> Answer:
@@ -87,18 +90,24 @@ def _is_norm(stored: Stored) -> bool:
 
 def _element_by_element(stored: Stored) -> Answer:
     """Leave out what is added or multiplied element by element, or looked up by position."""
-    for pattern, reason in _NO_LAYERS:
+    for pattern, reason in _NO_LAYERS if stored.leaf != "weight" else ():
         if re.fullmatch(pattern, stored.leaf, re.IGNORECASE):
             return reason
+    return None
+
+
+def _norm_or_bias(stored: Stored) -> Answer:
+    """Leave out norms, biases and vectors that are stored with several dimensions."""
     same = {"weight": "bias", "bias": "weight", "scale": "bias"}.get(stored.leaf)
     if same is not None and stored.beside(same) == stored.shape:
         return "norm"
     if stored.leaf in ("scale", "gamma", "beta", "g") and stored.has_word("norm"):
         return "norm"
+    if stored.leaf == "bias" and stored.shape[:-2] == (1, 1) and stored.shape[-1] == stored.shape[-2]:
+        return "mask"  # of GPT-2 and its like, where a head may look
     if re.search(r"(^|_)bias(es)?(_[kuv])?$", stored.leaf):
         return "bias of several dimensions"
-    longest = max(stored.shape)
-    if sum(size > 1 for size in stored.shape) < 2 and longest >= 1 and not _WEIGHT.fullmatch(stored.leaf):
+    if sum(size > 1 for size in stored.shape) < 2 and not _WEIGHT.fullmatch(stored.leaf):
         return "vector: one dimension longer than 1"
     return None
 
@@ -114,7 +123,7 @@ _NO_LAYERS = (
     (r"latents?(_\w+)?|latent_quer(y|ies)", "learned token"),
     (r"embed_(avg|sum)|ema_\w+", "running average"),
     (r"running_(mean|var)|moving_(mean|variance)|inv_freq|(cos|sin)_cached", "buffer"),
-    (r"(layer_?scale\w*|gamma_?\d*|ls\d?)", "scale, multiplied element by element"),
+    (r"(.*scale_shift_table|layer_?scale\w*|gamma_?\d*|ls\d?)", "scale, multiplied element by element"),
 )
 """Last pieces of names, whatever their capitals, and what they are."""
 
@@ -246,6 +255,7 @@ RULES: tuple[Rule, ...] = (
     _mask,
     _vector,
     _element_by_element,
+    _norm_or_bias,
     _recurrent,
     _low_rank,
     _attention_input,
