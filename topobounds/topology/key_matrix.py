@@ -1,6 +1,5 @@
 """The order keys of a dense layer, read tile by tile: the weights are never copied as a whole."""
 
-import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from topobounds.weights import MAGNITUDE_BITS, order_keys
+from topobounds.weights import infinity_key, key_bits
 
 Cells = NDArray[np.uint64]
 Tile = tuple[NDArray[Any], Any, Any]
@@ -22,9 +21,11 @@ class KeyMatrix:
 
     Attributes
     ----------
-    bits : ndarray of unsigned integers, two-dimensional
+    bits : ndarray of unsigned integers, or of int8, two-dimensional
         The bits of the weights. Its rows, called lines, are those of the layer, or its columns if `transposed`:
         whichever lie closer together in memory.
+    magnitude : int
+        The bits of an entry that make its key; of int8 it is the absolute value instead.
     support : ndarray of bool of the shape of `bits`, or None
         Cells that are False are no edges.
     transposed : bool
@@ -32,22 +33,30 @@ class KeyMatrix:
     lift : int
         0 if a weight of zero is no edge, 1 if it is one; added to every key.
     infinity : int
-        The key of infinity; those of NaN are larger.
+        The least key that no finite weight has.
+    dtype : numpy.dtype
+        The type of |w|.
     """
 
     bits: NDArray[Any]
+    magnitude: int
     support: NDArray[np.bool_] | None
     transposed: bool
     lift: int
     infinity: int
+    dtype: np.dtype[Any]
 
     @classmethod
     def of(cls, matrix: NDArray[Any], support: NDArray[np.bool_] | None, *, zero_edges: bool) -> "KeyMatrix":
-        """Read a floating-point matrix of 16, 32 or 64 bits, with any strides."""
+        """Read a matrix that `topobounds.weights.stored_matrix` returned, with any strides."""
         lift = int(zero_edges)
-        bits = matrix.view(f"u{matrix.itemsize}")
-        keys = cls(bits, support, transposed=False, lift=lift, infinity=_infinity(matrix.dtype) + lift)
-        return keys.across() if abs(matrix.strides[0]) < abs(matrix.strides[1]) else keys
+        bits, magnitude = key_bits(matrix)
+        if lift and matrix.dtype == np.uint8:  # whose keys leave no bit free
+            bits = bits.astype(np.uint16)
+        dtype = np.dtype(np.uint8) if matrix.dtype == np.int8 else matrix.dtype
+        infinity = infinity_key(matrix.dtype) + lift
+        keys = cls(bits, magnitude, support, transposed=False, lift=lift, infinity=infinity, dtype=dtype)
+        return keys.across() if abs(bits.strides[0]) < abs(bits.strides[1]) else keys
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -75,15 +84,39 @@ class KeyMatrix:
         support = None if self.support is None else self.support.T
         return replace(self, bits=self.bits.T, support=support, transposed=not self.transposed)
 
+    @property
+    def kind(self) -> Any:
+        """The unsigned type of the bits that a key takes, lift included."""
+        return np.dtype(f"u{self.bits.itemsize}").type
+
+    @property
+    def top(self) -> int:
+        """A power of 2 that no key exceeds, not those of NaN either."""
+        return 1 << (8 if self.bits.itemsize == 1 else 8 * self.bits.itemsize - 1)
+
     def tile(self, lines: slice | NDArray[np.int64]) -> Tile:
         """Return the given lines as one flat array, the bits of a key in it, and what is to be added to those."""
-        kind = self.bits.dtype.type
-        magnitude, lift = kind(MAGNITUDE_BITS[self.bits.itemsize]), kind(self.lift)
+        magnitude, lift = self.kind(self.magnitude), self.kind(self.lift)
         block = self.bits[lines]
         if self.support is None:
             return np.ascontiguousarray(block).reshape(-1), magnitude, lift
-        keys = np.where(self.support[lines], (block & magnitude) + lift, kind(0))
-        return keys.reshape(-1), kind(np.iinfo(kind).max), kind(0)
+        keys = np.where(self.support[lines], self._keys_of(block), self.kind(0))
+        return keys.reshape(-1), self.kind(np.iinfo(self.kind).max), self.kind(0)
+
+    def wide_tile(self, lines: slice | NDArray[np.int64]) -> Tile:
+        """Return the same for kernels that take no signed entries, and whose keys leave a bit free: a copy of bytes."""
+        tile, magnitude, lift = self.tile(lines)
+        if tile.dtype == np.int8:
+            return np.abs(tile).view(np.uint8), magnitude, lift
+        if self.dtype == np.uint8 and tile.dtype == np.uint8:
+            return tile.astype(np.uint16), np.uint16(magnitude), np.uint16(lift)
+        return tile, magnitude, lift
+
+    def _keys_of(self, entries: NDArray[Any]) -> NDArray[Any]:
+        """Return the keys of some of the bits."""
+        bits = np.abs(entries).view(self.kind) if entries.dtype.kind == "i" else entries & self.kind(self.magnitude)
+        keys: NDArray[Any] = bits + self.kind(self.lift)
+        return keys
 
     def cells(self, lines: NDArray[Any], entries: NDArray[Any]) -> NDArray[np.uint64]:
         """Return the cells, ``row << 32 | column``, of entries of lines."""
@@ -94,12 +127,11 @@ class KeyMatrix:
         """Return the keys of cells of the support."""
         rows, cols = cells >> np.uint64(32), cells & np.uint64(2**32 - 1)
         index = (cols, rows) if self.transposed else (rows, cols)
-        keys: Cells = (self.bits[index] & self.bits.dtype.type(MAGNITUDE_BITS[self.bits.itemsize])).astype(np.uint64)
-        return keys + np.uint64(self.lift)
+        return self._keys_of(self.bits[index]).astype(np.uint64)
 
-    def magnitudes(self, keys: Cells, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return |w| of keys, in the type of the weights."""
-        return (keys - np.uint64(self.lift)).astype(self.bits.dtype).view(dtype)
+    def magnitudes(self, keys: Cells) -> NDArray[Any]:
+        """Return |w| of keys, in the type of the weights; of int8 in uint8."""
+        return (keys - np.uint64(self.lift)).astype(f"u{self.dtype.itemsize}").view(self.dtype)
 
     def first_reaching(self, values: NDArray[np.float64], strictly: NDArray[np.bool_], dtype: np.dtype[Any]) -> Cells:
         """Return the least key whose |w| is at least each value, or above it where `strictly` is true.
@@ -111,7 +143,7 @@ class KeyMatrix:
             nearest = values.astype(dtype)
         held = nearest.astype(np.float64)
         short = (held < values) | (strictly & (held == values))
-        keys: Cells = nearest.view(self.bits.dtype).astype(np.uint64) + short.astype(np.uint64)
+        keys: Cells = nearest.view(self.kind).astype(np.uint64) + short.astype(np.uint64)
         return keys + np.uint64(self.lift)
 
     def sample(self, size: int) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
@@ -120,16 +152,10 @@ class KeyMatrix:
         starts = self.width // run
         lines, blocks = np.divmod(_spread(size // run, len(self.bits) * starts), starts)
         index = lines, blocks * run
-        kind = self.bits.dtype.type
-        keys = (windows(self.bits, run)[index] & kind(MAGNITUDE_BITS[self.bits.itemsize])) + kind(self.lift)
+        keys = self._keys_of(windows(self.bits, run)[index])
         if self.support is not None:
             keys *= windows(self.support, run)[index]
         return keys, lines, blocks * run
-
-
-@functools.cache
-def _infinity(dtype: np.dtype[Any]) -> int:
-    return int(order_keys(np.array([[np.inf]], dtype))[0, 0])
 
 
 def windows(array: NDArray[Any], run: int) -> NDArray[Any]:

@@ -11,7 +11,7 @@ from topobounds._engine import NumpyBudget
 from topobounds.topology.key_matrix import Edges, KeyMatrix
 from topobounds.topology.order import Filtration, sorted_cells
 from topobounds.topology.protocol import Deficit, RankedForest
-from topobounds.weights import check_finite, mask_matrix, weight_matrix
+from topobounds.weights import check_finite, mask_matrix, stored_matrix
 
 if TYPE_CHECKING:
     from topobounds.topology.persistence import PersistenceDiagram
@@ -30,7 +30,7 @@ class SpanningForest(RankedForest):
     rows, cols : ndarray of int64, one entry per edge
         The edges in order of entry: descending |w|, ties by flat row-major index.
     weights : ndarray, one entry per edge
-        |w| of each edge, descending, in the type of the weights.
+        |w| of each edge, descending, in the type of the weights; of int8 in uint8, where |-128| is 128.
     ranks : ndarray of int64, one entry per edge
         Position of each edge among all weights of the layer in the total order, from 1, ascending.
     shape : tuple of int
@@ -99,9 +99,9 @@ def maximum_spanning_forest(
     Parameters
     ----------
     weights : array_like of shape (m, n)
-        Real and finite, m inputs by n outputs (a torch weight is the transpose). float16, bfloat16, float32 and
-        float64 are used as they are; integers, booleans and the 8-bit floats of ml_dtypes are converted; torch
-        tensors are accepted.
+        Real and finite, m inputs by n outputs (a torch weight is the transpose). float16, bfloat16, float32, float64,
+        int8, uint8 and the 8-bit floats of ml_dtypes are used as they are; other integers and booleans are converted;
+        torch tensors and `ScaledWeights` are accepted.
     mask : array_like of bool of shape (m, n), optional
         The support. A cell that is False is no edge, under either option of `zeros`, and is not looked at. To have
         pruned weights as edges of weight 0, pass ``where(mask, weights, 0)`` and ``zeros="edge"``.
@@ -132,10 +132,10 @@ def maximum_spanning_forest(
     (4, 4)
     """
     zeros = choice("zeros", zeros, ("absent", "edge"))  # type: ignore[assignment]
-    matrix = weight_matrix(weights)
+    matrix = stored_matrix(weights)
     support = None if mask is None else mask_matrix(mask, matrix.shape)
     keys, edges = layer_edges(matrix, support, zeros)
-    weights_of_edges = keys.magnitudes(edges.keys, matrix.dtype)
+    weights_of_edges = keys.magnitudes(edges.keys)
     return SpanningForest(
         rows=edges.rows,
         cols=edges.cols,
@@ -185,7 +185,7 @@ def layer_edges(matrix: NDArray[Any], support: NDArray[np.bool_] | None, zeros: 
     Parameters
     ----------
     matrix, support
-        As `weight_matrix` and `mask_matrix` return them.
+        As `stored_matrix` and `mask_matrix` return them.
     zeros : {"absent", "edge"}
         As in `maximum_spanning_forest`.
 
