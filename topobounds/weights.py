@@ -98,17 +98,24 @@ def weight_matrix(weights: ArrayLike) -> NDArray[Any]:
     return _as_floats(array)
 
 
-def stored_matrix(weights: ArrayLike) -> NDArray[Any]:
+def stored_matrix(weights: "ArrayLike | ScaledWeights") -> "NDArray[Any] | ScaledWeights":
     """Return `weights` as `weight_matrix` does, but int8, uint8 and 8-bit floats with a sign as they are.
+
+    `ScaledWeights` of such codes, uint8 aside, are returned as they are too.
 
     Raises
     ------
     ValueError
         As `weight_matrix`.
     """
-    array = as_array("weights", weights)
-    is_byte = array.dtype in (np.int8, np.uint8) or array.dtype.name.startswith(_SIGNED_BYTES)
-    return array if is_byte and array.ndim == 2 and array.size else weight_matrix(array)
+    given = weights.codes if isinstance(weights, ScaledWeights) else as_array("weights", weights)
+    is_byte = given.dtype in (np.int8, np.uint8) or given.dtype.name.startswith(_SIGNED_BYTES)
+    if is_byte and given.ndim == 2 and given.size:
+        if not isinstance(weights, ScaledWeights):
+            return given
+        if given.dtype != np.uint8:
+            return weights
+    return weight_matrix(weights)
 
 
 def weight_array(weights: ArrayLike) -> NDArray[Any]:
@@ -423,10 +430,14 @@ def _is_real(dtype: np.dtype[Any]) -> bool:
     return dtype.kind in "iuf" or dtype.name.startswith(("bfloat16", *_SMALL_TYPES))
 
 
+def every_byte(dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return the 256 entries that a type of one byte may be stored as, in the order of their bits."""
+    return np.arange(256, dtype=np.uint8).view(dtype)
+
+
 @functools.cache
 def _values_of_bytes(dtype: np.dtype[Any]) -> NDArray[np.float32]:
-    """Return the value of each of the 256 bytes that a type of one byte may be stored as."""
-    return np.arange(256, dtype=np.uint8).view(dtype).astype(np.float32)
+    return every_byte(dtype).astype(np.float32)
 
 
 def _from_integers(array: NDArray[Any]) -> NDArray[np.float64]:

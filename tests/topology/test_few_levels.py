@@ -6,7 +6,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from topobounds import maximum_spanning_forest, persistence_diagram
+from topobounds import ScaledWeights, maximum_spanning_forest, persistence_diagram
+from topobounds.topology import spanning
 from topobounds.topology import spanning_engine as machine
 
 FLOATS = [getattr(ml_dtypes, f"float8_{name}") for name in ("e4m3fn", "e5m2", "e4m3", "e3m4")]
@@ -131,3 +132,70 @@ def test_many_ties_in_a_wide_and_in_a_tall_layer(levels):
         blocks = weights * (np.arange(shape[0])[:, None] * 8 // shape[0] == np.arange(shape[1]) * 8 // shape[1])
         for matrix in (weights, dead.astype(np.int8), blocks.astype(np.int8), np.asfortranarray(weights)):
             assert_same(maximum_spanning_forest(matrix), maximum_spanning_forest(matrix.astype(np.float32)))
+
+
+def scales_of(kind, shape, rng):
+    return {
+        "normal": lambda: rng.standard_normal(shape),
+        "far apart": lambda: np.exp(3 * rng.standard_normal(shape)),
+        "few, and zero": lambda: rng.integers(0, 3, shape),
+        "products near the least normal number": lambda: 1e-38 * rng.standard_normal(shape),
+        "products that underflow": lambda: 1e-44 * rng.standard_normal(shape),
+        "the least number": lambda: 1.4e-45 * rng.integers(0, 3, shape),
+        "large": lambda: 1e33 * rng.standard_normal(shape),
+    }[kind]()
+
+
+SCALES = ["normal", "far apart", "few, and zero", "products near the least normal number", "products that underflow"]
+SCALES += ["the least number", "large"]
+
+
+def scaled_matrix(dtype, m, n, kind, rng):
+    """Return codes with scales for all, by row, column, group or block, in some layout."""
+    codes = matrix_of(KINDS[rng.integers(len(KINDS))], dtype, m, n, rng)
+    block = int(rng.choice([1, 3, 128])), int(rng.choice([1, 5, 16, 32, 64, 128]))
+    sides = [1 if rng.random() < 0.3 else -(-side // step) for side, step in zip((m, n), block, strict=True)]
+    weights = ScaledWeights(codes, scales_of(kind, sides, rng), block)
+    return [weights, weights[::-1], weights[:, n // 3 :], weights.T][rng.integers(4)]
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("kind", SCALES)
+def test_weights_with_scales_have_the_forest_of_their_products(kind, monkeypatch):
+    monkeypatch.setattr(spanning, "_SCALED_CELLS", 0)
+    rng = np.random.default_rng([1, SCALES.index(kind)])
+    for turn in range(400):
+        wanted = [lambda keys: max(keys.shape), lambda keys: 1 + keys.size // 5, lambda keys: 2 * sum(keys.shape)]
+        monkeypatch.setattr(machine, "_wanted", wanted[turn % 3])
+        m, n = rng.integers(1, [40, 200][turn % 2], 2)
+        weights = scaled_matrix([np.int8, *FLOATS, *NEGATIVE_ZERO_IS_NAN][turn % 8], m, n, kind, rng)
+        mask = rng.random(weights.shape) < 0.6 if turn % 5 == 0 else None
+        zeros = "edge" if turn % 7 == 0 else "absent"
+        forest = maximum_spanning_forest(weights, mask, zeros=zeros)
+        assert_same(forest, maximum_spanning_forest(np.asarray(weights), mask, zeros=zeros))
+        assert forest.weights.dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, ml_dtypes.int4, ml_dtypes.float8_e4m3fn])
+@pytest.mark.parametrize("block", [None, 32, (128, 128)])
+def test_a_large_layer_with_scales_on_several_threads(dtype, block):
+    rng = np.random.default_rng(3)
+    normal = rng.standard_normal((1500, 1400)) * np.exp(0.2 * rng.standard_normal((1500, 1)))
+    codes = np.clip(np.round(normal * (2 if dtype is ml_dtypes.int4 else 30)), 0 if dtype is np.uint8 else -8, 127)
+    sides = {None: (1500, 1), 32: (1500, 44), (128, 128): (12, 11)}[block]
+    for scale in (0.01, rng.random(sides)):
+        weights = ScaledWeights(codes.astype(dtype), scale, block)
+        assert_same(maximum_spanning_forest(weights), maximum_spanning_forest(np.asarray(weights)))
+
+
+def test_products_and_codes_that_are_not_finite_are_refused_with_their_place():
+    codes = np.ones((700, 600), ml_dtypes.float8_e4m3fn)
+    codes[300, 17] = np.nan
+    message = "1 of its 420000 entries are NaN or infinite, the first at row 300, column 17: "
+    for scale in (0.5, np.zeros((700, 1)), np.full((700, 1), 1e-40)):
+        with pytest.raises(ValueError, match=message + "nan"):
+            maximum_spanning_forest(ScaledWeights(codes, scale))
+    codes[300, 17] = 448
+    for scale in (1e38, np.full((700, 1), 1e38)):
+        with pytest.raises(ValueError, match=message + "inf"):
+            maximum_spanning_forest(ScaledWeights(codes, scale))

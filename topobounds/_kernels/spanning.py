@@ -25,10 +25,12 @@ _intrinsic: Any = extending.intrinsic
 ir: Any = cgutils.ir  # type: ignore[attr-defined]  # llvmlite's, which numba brings
 _LANES = 64  # entries compared at once; the answer is one bit each in an uint64
 _BLOCK = 128  # entries asked at once whether any of them is of interest: most often none is
-_DIGIT_BITS = np.uint64(11)  # sorted by at once: their counts stay in the cache
+_DIGIT_BITS = np.uint64(12)  # sorted by at once: their counts stay in the cache
 _U0, _U1, _U2, _U15, _U32 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(15), np.uint64(32)
 _U64, _U128 = np.uint64(_LANES), np.uint64(_BLOCK)
 _LOW = np.uint64(0xFFFFFFFF)
+_U31_BITS = np.uint32(0x7FFFFFFF)
+_NEARLY_ONE, _SMALL = np.float32(1 - 2**-20), np.float32(2**-100)
 
 
 def _splat(builder: Any, scalar: Any, lanes: int) -> Any:
@@ -197,6 +199,36 @@ def _number(_typing: Any, bits: Any) -> Any:
     return types.uint64(types.uint64), generate
 
 
+@_intrinsic
+def _bits_of(_typing: Any, number: Any) -> Any:
+    """Return the bits of a float32."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.IntType(32))
+
+    return types.uint32(types.float32), generate
+
+
+@_intrinsic
+def _ratio(_typing: Any, number: Any, divisor: Any) -> Any:
+    """Return the quotient of two float32, which is infinite where the second is 0."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.fdiv(*args)
+
+    return types.float32(types.float32, types.float32), generate
+
+
+@_intrinsic
+def _float_of(_typing: Any, bits: Any) -> Any:
+    """Return the float32 of these bits."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.uint32), generate
+
+
 @inlined
 def _heavy(tile: Keys, start: Any, lanes: Any, magnitude: Any, bound: Any) -> Any:
     """Bit i of the result, i < lanes: the key at ``start + i``, less its lift, is at least `bound`."""
@@ -281,6 +313,100 @@ def collect(
     return row, count
 
 
+@compiled
+def _bound_words(
+    scales: Any, least: Any, bounds_by_ratio: Any, bounds: Any, firsts: Vertices, lasts: Vertices, word_bounds: Any
+) -> None:
+    """Write the bound of the bytes of every scale to `bounds`, and the least that a word has to `word_bounds`.
+
+    Word i has the scales ``firsts[i]`` to ``lasts[i]``.
+    """
+    shift = np.uint32(31) - np.uint32(_number(np.uint64(bounds_by_ratio.size - 1)))
+    for place in range(scales.size):
+        bounds[place] = bounds_by_ratio[_bits_of(_ratio(least, scales[place])) >> shift]
+    if scales.size == 1:
+        word_bounds[:] = bounds[0]
+        return
+    for word in range(word_bounds.size):
+        word_bounds[word] = bounds[firsts[word]]
+        for place in range(firsts[word] + 1, lasts[word] + 1):
+            word_bounds[word] = min(word_bounds[word], bounds[place])
+
+
+@compiled
+def collect_scaled(
+    tile: Keys,
+    magnitude: Any,
+    lift: Any,
+    own: Vertices,
+    labels: Vertices,
+    first: int,
+    bound: Any,
+    layout: Cells,
+    apart: bool,
+    scales: Any,
+    lines_per_scale: int,
+    scale_of_entry: Vertices,
+    by_key: Any,
+    bounds_by_ratio: Any,
+    line: int,
+    codes: Cells,
+) -> tuple[Any, Any]:
+    """As `collect`, where the entries of `tile` are bytes to be multiplied by scales: keys are those of the products.
+
+    Line i, counted from 0, and entry j have the scale ``scales[i // lines_per_scale, scale_of_entry[j]]``. `by_key`
+    holds the values of the keys of bytes, rising, infinity for those that are not finite; these always pass.
+    `bounds_by_ratio` holds, by the highest bits of a float, the least key of a byte whose value may reach it. `bound`
+    is above `lift`.
+    """
+    top, dropped, cell_bits, line_shift, entry_shift = layout[0], layout[1], layout[2], layout[3], layout[4]
+    n, room = np.uint64(labels.size) - _U64, np.uint64(codes.size)
+    raw_bound = np.uint32(np.uint64(bound) - np.uint64(lift))
+    # A product that reaches the bound after rounding may have fallen short of it before.
+    least = _float_of(raw_bound) * (_NEARLY_ONE if _float_of(raw_bound) > _SMALL else np.float32(0.25))
+    bounds = np.empty(scales.shape[1], np.uint8)
+    word_bounds = np.empty(n // _U64 + _U1, np.uint8)
+    firsts, lasts = np.empty(word_bounds.size, np.uint32), np.empty(word_bounds.size, np.uint32)
+    for word in range(np.uint64(word_bounds.size)):
+        last = min(word * _U64 + _U64, n) - _U1
+        firsts[word], lasts[word] = scale_of_entry[min(word * _U64, last)], scale_of_entry[last]
+    words, starts = np.empty(n // _U64 + _U2, np.uint64), np.empty(n // _U64 + _U2, np.uint64)
+    count, row, current = _U0, np.uint64(line), np.int64(-1)
+    while row < np.uint64(own.size) and count + n <= room:
+        line_scales = scales[(first + np.int64(row)) // lines_per_scale]
+        if (first + np.int64(row)) // lines_per_scale != current:
+            current = (first + np.int64(row)) // lines_per_scale
+            _bound_words(line_scales, least, bounds_by_ratio, bounds, firsts, lasts, word_bounds)
+        base, cell, n_words = row * n, (np.uint64(first) + row) << line_shift, _U0
+        for start in range(_U0, n - n % _U64, _U64):
+            bits = _at_least(tile, base + start, magnitude, word_bounds[start // _U64])
+            words[n_words], starts[n_words] = bits, start
+            n_words += np.uint64(bits != _U0)
+        if n % _U64:
+            rest = n - n % _U64
+            bits = _heavy(tile, base + rest, n - rest, magnitude, word_bounds[rest // _U64])
+            words[n_words], starts[n_words] = bits, rest
+            n_words += _U1
+        for place in range(n_words):
+            start = starts[place]
+            bits, word = words[place], start // _U64
+            scale = line_scales[firsts[word]]
+            if not apart:
+                bits &= _elsewhere(labels, start, min(_U64, n - start), own[row])
+            while bits:
+                entry = start + _lowest(bits)
+                bits &= bits - _U1
+                if firsts[word] != lasts[word]:
+                    scale = line_scales[scale_of_entry[entry]]
+                raw = _bits_of(by_key[_key(tile, base + entry, magnitude)] * scale) & _U31_BITS
+                codes[count] = (
+                    (top - (np.uint64(raw) + np.uint64(lift))) >> dropped << cell_bits | cell | entry << entry_shift
+                )
+                count += np.uint64(raw >= raw_bound)
+        row += _U1
+    return row, count
+
+
 @inlined
 def _digit(code: Any, low: Any, least: Any, shift: Any, mask: Any) -> Any:
     return ((code >> low) - least) >> shift & mask
@@ -306,13 +432,13 @@ def sort_codes(codes: Cells, spare: Cells, low: Any) -> Cells:
         width = (n_bits + n_passes - _U1) // n_passes
         shift, mask = digit * width, (_U1 << width) - _U1
         # Each half has its own counts: where values repeat, counting one would have to wait for the one before.
-        places, later = np.zeros(_U1 << width, np.int64), np.zeros(_U1 << width, np.int64)
+        places, later = np.zeros(_U1 << width, np.uint32), np.zeros(_U1 << width, np.uint32)
         for i in range(half):
             places[_digit(source[i], low, least, shift, mask)] += 1
             later[_digit(source[half + i], low, least, shift, mask)] += 1
         for i in range(2 * half, source.size):
             later[_digit(source[i], low, least, shift, mask)] += 1
-        first = 0
+        first = np.uint32(0)
         for value in range(places.size):
             count, second = places[value], later[value]
             places[value], later[value] = first, first + count

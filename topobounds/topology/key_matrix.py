@@ -1,17 +1,18 @@
 """The order keys of a dense layer, read tile by tile: the weights are never copied as a whole."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from topobounds.weights import infinity_key, key_bits
+from topobounds.weights import ScaledWeights, every_byte, infinity_key, key_bits, order_keys
 
 Cells = NDArray[np.uint64]
 Tile = tuple[NDArray[Any], Any, Any]
 _RUN = 16  # neighbours sampled together: one cache line of float32
+_RATIO_BITS = 13  # of a float32, after its sign: a 32nd of it tells ratios apart
 _GOLDEN = 0.6180339887498949
 
 
@@ -35,7 +36,9 @@ class KeyMatrix:
     infinity : int
         The least key that no finite weight has.
     dtype : numpy.dtype
-        The type of |w|.
+        The type of the |w| that keys stand for.
+    factor : float32 or None
+        What these are to be multiplied by, in float32, where that does not change their order.
     """
 
     bits: NDArray[Any]
@@ -45,6 +48,7 @@ class KeyMatrix:
     lift: int
     infinity: int
     dtype: np.dtype[Any]
+    factor: np.float32 | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(cls, matrix: NDArray[Any], support: NDArray[np.bool_] | None, *, zero_edges: bool) -> "KeyMatrix":
@@ -73,6 +77,11 @@ class KeyMatrix:
     def width(self) -> int:
         """Entries of a line."""
         return int(self.bits.shape[1])
+
+    @property
+    def n_lines(self) -> int:
+        """Lines."""
+        return len(self.bits)
 
     @property
     def in_place(self) -> bool:
@@ -131,7 +140,8 @@ class KeyMatrix:
 
     def magnitudes(self, keys: Cells) -> NDArray[Any]:
         """Return |w| of keys, in the type of the weights; of int8 in uint8."""
-        return (keys - np.uint64(self.lift)).astype(f"u{self.dtype.itemsize}").view(self.dtype)
+        values = (keys - np.uint64(self.lift)).astype(f"u{self.dtype.itemsize}").view(self.dtype)
+        return values if self.factor is None else values.astype(np.float32) * self.factor
 
     def first_reaching(self, values: NDArray[np.float64], strictly: NDArray[np.bool_], dtype: np.dtype[Any]) -> Cells:
         """Return the least key whose |w| is at least each value, or above it where `strictly` is true.
@@ -150,12 +160,164 @@ class KeyMatrix:
         """Return about `size` keys from everywhere, in rows of neighbours, and the line and first entry of each row."""
         run = min(_RUN, self.width)
         starts = self.width // run
-        lines, blocks = np.divmod(_spread(size // run, len(self.bits) * starts), starts)
+        lines, blocks = np.divmod(_spread(size // run, self.n_lines * starts), starts)
         index = lines, blocks * run
-        keys = self._keys_of(windows(self.bits, run)[index])
+        keys = self._sampled_keys(lines, blocks * run, run)
         if self.support is not None:
             keys *= windows(self.support, run)[index]
         return keys, lines, blocks * run
+
+    def _sampled_keys(self, lines: NDArray[np.int64], entries: NDArray[np.int64], run: int) -> NDArray[Any]:
+        """Return the keys of so many neighbours from each place on."""
+        return self._keys_of(windows(self.bits, run)[lines, entries])
+
+
+@dataclass(frozen=True, eq=False)
+class ScaledKeyMatrix(KeyMatrix):
+    """The order keys of a layer whose entries are codes to be multiplied by scales: those of the products in float32.
+
+    Attributes
+    ----------
+    scale : ndarray of float32, two-dimensional
+        The absolute values of the scales.
+    block : tuple of int
+        How many lines, and entries of a line, share a scale; as many as there are where there is one.
+    values : ndarray of float32 of shape (256,)
+        |code| for every byte of `bits`.
+    by_key : ndarray of float32 of shape (256,)
+        |code| for every key of a code, rising; infinity for those that are not finite, and beyond.
+    """
+
+    scale: NDArray[np.float32]
+    block: tuple[int, int]
+    values: NDArray[np.float32]
+    by_key: NDArray[np.float32]
+
+    @classmethod
+    def of_scaled(cls, weights: ScaledWeights, support: NDArray[np.bool_] | None, *, zero_edges: bool) -> KeyMatrix:
+        """Read weights whose codes are of int8 or an 8-bit float: where one scale leaves their order, as the codes."""
+        codes = KeyMatrix.of(weights.codes, support, zero_edges=zero_edges)
+        code_keys, first = np.unique(order_keys(every_byte(weights.codes.dtype)), return_index=True)
+        magnitudes = np.abs(every_byte(weights.codes.dtype)[first].astype(np.float32))
+        by_key = np.full(256, np.inf, np.float32)
+        by_key[code_keys] = np.where(np.isfinite(magnitudes), magnitudes, np.inf)
+        scale = np.abs(weights.scale)
+        if scale.size == 1 and _keeps_order(by_key, float(scale.reshape(-1)[0])):
+            return replace(codes, factor=scale.reshape(-1)[0])
+        shares = zip(weights.block, scale.shape, weights.shape, strict=True)
+        block = [step if n_scales > 1 else side for step, n_scales, side in shares]
+        if codes.transposed:
+            scale, block = scale.T, block[::-1]
+        return cls(
+            bits=codes.bits,
+            magnitude=codes.magnitude,
+            support=codes.support,
+            transposed=codes.transposed,
+            lift=codes.lift,
+            infinity=infinity_key(np.dtype(np.float32)) + codes.lift,
+            dtype=np.dtype(np.float32),
+            scale=scale,
+            block=(block[0], block[1]),
+            values=by_key[replace(codes, lift=0)._keys_of(every_byte(codes.bits.dtype))],
+            by_key=by_key,
+        )
+
+    @property
+    def in_place(self) -> bool:
+        """False: a tile is made of products."""
+        return False
+
+    @property
+    def kind(self) -> Any:
+        """The unsigned type of the bits of a product."""
+        return np.uint32
+
+    @property
+    def top(self) -> int:
+        """A power of 2 that no key exceeds."""
+        return 1 << 31
+
+    def across(self) -> "ScaledKeyMatrix":
+        """Return the same layer, with its lines the other way."""
+        return replace(
+            self,
+            bits=self.bits.T,
+            support=None if self.support is None else self.support.T,
+            transposed=not self.transposed,
+            scale=self.scale.T,
+            block=self.block[::-1],
+        )
+
+    def code_tile(self, lines: slice | NDArray[np.int64]) -> Tile:
+        """Return the codes of the given lines as one flat array, and as `tile`."""
+        return np.ascontiguousarray(self.bits[lines]).reshape(-1), np.uint8(self.magnitude), np.uint32(self.lift)
+
+    def filter_terms(self) -> tuple[Any, ...]:
+        """Return what tells the bound of a code: the scales, how many lines share one, and which each entry has.
+
+        Then the values of codes by key and, by the highest bits of a positive float32, the least key of a code that may
+        reach it: at least 1, so that zeros do not, and never above those that are not finite.
+        """
+        floats = (np.arange(2**_RATIO_BITS, dtype=np.uint32) << np.uint32(31 - _RATIO_BITS)).view(np.float32)
+        floats[np.isnan(floats)] = np.inf
+        n_finite = np.count_nonzero(np.isfinite(self.by_key))
+        bounds = np.clip(np.searchsorted(self.by_key[:n_finite], floats), 1, None).astype(np.uint8)
+        scale_of_entry = (np.arange(self.width) // self.block[1]).astype(np.uint32)
+        return self.scale, self.block[0], scale_of_entry, self.by_key, bounds
+
+    def tile(self, lines: slice | NDArray[np.int64]) -> Tile:
+        """Return the products of the given lines as one flat array, and as of a KeyMatrix."""
+        scale = self.scale[np.arange(self.n_lines)[lines] // self.block[0]]
+        if scale.shape[1] > 1:
+            scale = np.repeat(scale, self.block[1], axis=1)[:, : self.width]
+        keys = self._products(self.bits[lines], scale)
+        if self.support is not None:
+            keys *= self.support[lines]
+        return keys.reshape(-1), np.uint32(0xFFFFFFFF), np.uint32(0)
+
+    def wide_tile(self, lines: slice | NDArray[np.int64]) -> Tile:
+        """Return the same."""
+        return self.tile(lines)
+
+    def at(self, cells: Cells) -> Cells:
+        """Return the keys of cells of the support."""
+        rows, cols = cells >> np.uint64(32), cells & np.uint64(2**32 - 1)
+        lines, entries = (cols, rows) if self.transposed else (rows, cols)
+        return self._products(self.bits[lines, entries], self._scale_at(lines, entries)).astype(np.uint64)
+
+    def _sampled_keys(self, lines: NDArray[np.int64], entries: NDArray[np.int64], run: int) -> NDArray[Any]:
+        scale = self._scale_at(lines[:, None], entries[:, None] + np.arange(run))
+        return self._products(windows(self.bits, run)[lines, entries], scale)
+
+    def _scale_at(self, lines: NDArray[Any], entries: NDArray[Any]) -> NDArray[np.float32]:
+        kinds = lines.dtype.type(self.block[0]), entries.dtype.type(self.block[1])
+        scales: NDArray[np.float32] = self.scale[lines // kinds[0], entries // kinds[1]]
+        return scales
+
+    def _products(self, codes: NDArray[Any], scale: NDArray[np.float32]) -> NDArray[np.uint32]:
+        """Return the keys of codes by their scales."""
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            products = self.values[codes.view(np.uint8)] * scale
+        keys: NDArray[np.uint32] = (products.view(np.uint32) & np.uint32(0x7FFFFFFF)) + np.uint32(self.lift)
+        return keys
+
+
+def keys_of(matrix: NDArray[Any] | ScaledWeights, support: NDArray[np.bool_] | None, *, zero_edges: bool) -> KeyMatrix:
+    """Return the order keys of what `topobounds.weights.stored_matrix` returned."""
+    read = ScaledKeyMatrix.of_scaled if isinstance(matrix, ScaledWeights) else KeyMatrix.of
+    return read(matrix, support, zero_edges=zero_edges)  # type: ignore[arg-type]
+
+
+def _keeps_order(by_key: NDArray[np.float32], scale: float) -> bool:
+    """Whether codes times one scale are finite, and in the order of the codes: none underflows.
+
+    Two codes differ by a 256th of themselves at least, and rounding moves a product by far less.
+    """
+    finite = by_key[np.isfinite(by_key)].astype(np.float64) * scale
+    limits = np.finfo(np.float32)
+    return (
+        bool(finite.max() <= limits.max) and bool(finite[finite > 0].min(initial=np.inf) >= limits.tiny) and scale > 0
+    )
 
 
 def windows(array: NDArray[Any], run: int) -> NDArray[Any]:

@@ -7,17 +7,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import choice
-from topobounds._engine import NumpyBudget
-from topobounds.topology.key_matrix import Edges, KeyMatrix
+from topobounds._engine import NumpyBudget, kernels_disabled
+from topobounds.topology.key_matrix import Edges, KeyMatrix, keys_of
 from topobounds.topology.order import Filtration, sorted_cells
 from topobounds.topology.protocol import Deficit, RankedForest
-from topobounds.weights import check_finite, mask_matrix, stored_matrix
+from topobounds.weights import ScaledWeights, check_finite, mask_matrix, stored_matrix
 
 if TYPE_CHECKING:
     from topobounds.topology.persistence import PersistenceDiagram
 
 Zeros = Literal["absent", "edge"]
 _ENGINE = NumpyBudget("topobounds.topology.spanning_engine", cells=2**22)  # 0.9 s to load; numpy takes 0.1 us a cell
+_SCALED_CELLS = 2**18  # codes with scales that are multiplied out at once: no more than a filter saves
 _PLAIN_STEP = 2**14  # cells made Python integers at a time
 
 
@@ -179,7 +180,9 @@ def magnitude_overlap(weights: ArrayLike, k: int | None = None, mask: ArrayLike 
     return maximum_spanning_forest(weights, mask).overlap(k)
 
 
-def layer_edges(matrix: NDArray[Any], support: NDArray[np.bool_] | None, zeros: Zeros) -> tuple[KeyMatrix, Edges]:
+def layer_edges(
+    matrix: NDArray[Any] | ScaledWeights, support: NDArray[np.bool_] | None, zeros: Zeros
+) -> tuple[KeyMatrix, Edges]:
     """Return the order keys of a layer, and its forest's edges with the ranks that became known on the way.
 
     Parameters
@@ -194,15 +197,17 @@ def layer_edges(matrix: NDArray[Any], support: NDArray[np.bool_] | None, zeros: 
     ValueError
         If a weight of the support is NaN or infinite.
     """
-    keys = KeyMatrix.of(matrix, support, zero_edges=zeros == "edge")
+    if isinstance(matrix, ScaledWeights) and (matrix.size < _SCALED_CELLS or kernels_disabled()):
+        matrix = np.asarray(matrix)
+    keys = keys_of(matrix, support, zero_edges=zeros == "edge")
     if not _ENGINE.affords(matrix.size):
         from topobounds.topology.spanning_engine import NotFiniteError, spanning_edges  # noqa: PLC0415 (loads numba)
 
         try:
             return keys, spanning_edges(keys)
         except NotFiniteError:
-            check_finite(matrix, support)
-    return keys, _plain_edges(sorted_cells(matrix, support), keys)
+            check_finite(np.asarray(matrix), support)
+    return keys, _plain_edges(sorted_cells(np.asarray(matrix), support), keys)
 
 
 def _all_ranks(keys: KeyMatrix, edges: Edges) -> NDArray[np.int64]:

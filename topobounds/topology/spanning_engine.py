@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from topobounds._kernels import spanning as kernels
 from topobounds._parallel import processors
-from topobounds.topology.key_matrix import Cells, Edges, KeyMatrix, windows
+from topobounds.topology.key_matrix import Cells, Edges, KeyMatrix, ScaledKeyMatrix, windows
 
 Vertices = NDArray[np.uint32]
 Codes = NDArray[np.uint64]  # see Coding
@@ -262,7 +262,7 @@ def _sampled_bound(keys: KeyMatrix, own: Vertices | None, labels: Vertices) -> t
     in_order = not keys.transposed
     if reaching > _TOO_MANY * wanted and 0 < bound < keys.infinity:
         return (bound + 1 if above or in_order else 0), in_order
-    few_levels = in_order and keys.bits.itemsize == 1
+    few_levels = in_order and keys.kind is np.uint8
     if few_levels and above > _ENOUGH * wanted and reaching > _MANY * wanted:
         bound += 1
     return min(max(bound, 1), keys.infinity), few_levels
@@ -278,23 +278,29 @@ def _collected(
     limit, layout, total = _limit(keys), coding.layout(keys), 0
     spare: list[tuple[Codes, int]] = []  # rooms that nobody is writing to, and how much of each is written
 
+    # Codes with scales are multiplied out only where they reach the bound divided by their scale.
+    scaled = keys if isinstance(keys, ScaledKeyMatrix) and keys.support is None and bound > keys.lift else None
+    tile_of, kernel, terms = keys.tile, kernels.collect, ()
+    if scaled:
+        tile_of, kernel, terms = scaled.code_tile, kernels.collect_scaled, scaled.filter_terms()
+
     def collect(lines: slice) -> list[Codes]:
         nonlocal total  # more threads than one may count too little, never too much
-        tile, magnitude, lift = keys.tile(lines)
         room, used = spare.pop() if spare else (rooms.take(keys.width + _ROOM), 0)
-        what = tile, magnitude, lift, own[lines], labels, lines.start, keys.kind(bound), layout, apart
+        tile, magnitude, lift = tile_of(lines)
+        what = tile, magnitude, lift, own[lines], labels, lines.start, keys.kind(bound), layout, apart, *terms
         parts, line = [], 0
         while line < lines.stop - lines.start and total <= limit:
             if room.size - used < keys.width:
                 room, used = rooms.take(keys.width + _ROOM), 0
-            line, count = kernels.collect(*what, line, room[used:])
+            line, count = kernel(*what, line, room[used:])
             parts.append(room[used : used + count])
             used += count
             total += count
         spare.append((room, used))
         return parts
 
-    parts = [part for chunk in _each(collect, _chunks(keys)) for part in chunk]
+    parts = [part for chunk in _each(collect, _chunks(keys, copied=False if scaled else None)) for part in chunk]
     size = sum(part.size for part in parts)
     codes = rooms.take(size)[:size]
     np.concatenate(parts or [_NONE], out=codes)
@@ -395,7 +401,7 @@ def _leaving(keys: KeyMatrix, labels: Vertices, active: NDArray[np.bool_]) -> Fo
     for view in (keys, keys.across()):
         side = slice(m, None) if view.transposed else slice(0, m)
         lines = np.flatnonzero(active[side])
-        n_lines = len(view.bits)
+        n_lines = view.n_lines
         if not lines.size:
             continue
         if view is keys and lines.size * 8 > n_lines * 7:
@@ -449,11 +455,13 @@ def _heaviest_by_entry(keys: KeyMatrix, labels: Vertices, ceiling: int) -> tuple
     return best, places
 
 
-def _chunks(keys: KeyMatrix, lines: NDArray[np.int64] | None = None) -> list[Any]:
+def _chunks(keys: KeyMatrix, lines: NDArray[np.int64] | None = None, *, copied: bool | None = None) -> list[Any]:
     """Cut all lines, or some, into pieces for one call each."""
-    n_lines = len(keys.bits) if lines is None else lines.size
-    everything = n_lines == len(keys.bits)
-    cells = _CELLS_PER_CHUNK if everything and keys.in_place else _CELLS_PER_COPY
+    n_lines = keys.n_lines if lines is None else lines.size
+    everything = n_lines == keys.n_lines
+    if copied is None:
+        copied = not (everything and keys.in_place)
+    cells = _CELLS_PER_COPY if copied else _CELLS_PER_CHUNK
     step = max(cells // keys.width, 1)
     starts = range(0, n_lines, step)
     if lines is None or everything:
