@@ -14,23 +14,58 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, integer, items
 
-MAGNITUDE_BITS = {2: 0x7FFF, 4: 0x7FFFFFFF, 8: 0x7FFFFFFFFFFFFFFF}  # by size in bytes: all but the sign
+MAGNITUDE_BITS = {1: 0x7F, 2: 0x7FFF, 4: 0x7FFFFFFF, 8: 0x7FFFFFFFFFFFFFFF}  # by size in bytes: all but the sign
 _NATIVE_FLOATS = {"float16", "float32", "float64", "bfloat16"}
 _SMALL_TYPES = ("float8", "float6", "float4", "int4", "uint4", "int2", "uint2")  # of ml_dtypes: one byte each
+_SIGNED_BYTES = ("float8_e3", "float8_e4", "float8_e5")  # not e8m0, which has no sign and no zero
 _EXACT_INTEGERS = 2**53
 _CELLS_CHECKED = 2**20  # at a time, so that no array of the layer's size is made
 
 
+def key_bits(matrix: NDArray[Any]) -> tuple[NDArray[Any], int]:
+    """Return the bits of weights, and which of them sort as |w| does: all but the sign; int8 is returned as it is.
+
+    Nothing is copied, but for the types of ml_dtypes whose NaN is the negative zero: there NaN is made 0x80.
+
+    Parameters
+    ----------
+    matrix : ndarray
+        As `stored_matrix` returns it.
+    """
+    if matrix.dtype.name.endswith("fnuz"):
+        keys = np.arange(256, dtype=np.uint8) & np.uint8(0x7F)
+        keys[0x80] = 0x80
+        return keys[matrix.view(np.uint8)], 0xFF
+    if matrix.dtype in (np.int8, np.uint8):
+        return matrix, 0xFF
+    return matrix.view(f"u{matrix.itemsize}"), MAGNITUDE_BITS[matrix.itemsize]
+
+
+@functools.cache
+def infinity_key(dtype: np.dtype[Any]) -> int:
+    """Return the least key that no finite weight of a type has: that of infinity, of NaN, or one that is no key."""
+    if dtype.kind in "iu":
+        return 0xFF if dtype == np.int8 else 0x100
+    if dtype.itemsize > 1:
+        return int(order_keys(np.array([[np.inf]], dtype))[0, 0])
+    values = np.arange(0x80, dtype=np.uint8).view(dtype).astype(np.float32)
+    return int(np.append(np.isfinite(values), False).argmin())
+
+
 def order_keys(matrix: NDArray[Any]) -> NDArray[Any]:
-    """Return the bits of |w| as unsigned integers, which sort as |w| does, equal where |w| is equal.
+    """Return unsigned integers that sort as |w| does, equal where |w| is equal: the bits of |w|.
 
     Examples
     --------
     >>> order_keys(np.array([[0.5, -0.5, -0.0]]))[0].tolist()
     [4602678819172646912, 4602678819172646912, 0]
+    >>> order_keys(np.array([[-128, 127]], np.int8))[0].tolist()
+    [128, 127]
     """
-    bits = matrix.view(f"u{matrix.itemsize}")
-    keys: NDArray[Any] = bits & bits.dtype.type(MAGNITUDE_BITS[matrix.itemsize])
+    bits, magnitude = key_bits(matrix)
+    if bits.dtype == np.int8:
+        bits = np.abs(bits).view(np.uint8)  # of -128 too, which overflows to the bits of 128
+    keys: NDArray[Any] = bits & bits.dtype.type(magnitude)
     return keys
 
 
@@ -61,6 +96,26 @@ def weight_matrix(weights: ArrayLike) -> NDArray[Any]:
             f"not an array of shape {array.shape}."
         )
     return _as_floats(array)
+
+
+def stored_matrix(weights: "ArrayLike | ScaledWeights") -> "NDArray[Any] | ScaledWeights":
+    """Return `weights` as `weight_matrix` does, but int8, uint8 and 8-bit floats with a sign as they are.
+
+    `ScaledWeights` of such codes, uint8 aside, are returned as they are too.
+
+    Raises
+    ------
+    ValueError
+        As `weight_matrix`.
+    """
+    given = weights.codes if isinstance(weights, ScaledWeights) else as_array("weights", weights)
+    is_byte = given.dtype in (np.int8, np.uint8) or given.dtype.name.startswith(_SIGNED_BYTES)
+    if is_byte and given.ndim == 2 and given.size:
+        if not isinstance(weights, ScaledWeights):
+            return given
+        if given.dtype != np.uint8:
+            return weights
+    return weight_matrix(weights)
 
 
 def weight_array(weights: ArrayLike) -> NDArray[Any]:
@@ -95,7 +150,7 @@ def _as_floats(array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype.kind in "biu":
         return _from_integers(array)
     if array.dtype.name.startswith(_SMALL_TYPES):
-        return array.astype(np.float32)
+        return _values_of_bytes(array.dtype)[array.view(np.uint8)]
     raise ValueError(
         f"Argument 'weights' must hold real numbers of at most 64 bits, not values of type {array.dtype.name}."
     )
@@ -375,10 +430,14 @@ def _is_real(dtype: np.dtype[Any]) -> bool:
     return dtype.kind in "iuf" or dtype.name.startswith(("bfloat16", *_SMALL_TYPES))
 
 
+def every_byte(dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return the 256 entries that a type of one byte may be stored as, in the order of their bits."""
+    return np.arange(256, dtype=np.uint8).view(dtype)
+
+
 @functools.cache
 def _values_of_bytes(dtype: np.dtype[Any]) -> NDArray[np.float32]:
-    """Return the value of each of the 256 bytes that a type of one byte may be stored as."""
-    return np.arange(256, dtype=np.uint8).view(dtype).astype(np.float32)
+    return every_byte(dtype).astype(np.float32)
 
 
 def _from_integers(array: NDArray[Any]) -> NDArray[np.float64]:
