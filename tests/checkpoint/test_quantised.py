@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from safetensors.torch import save_file
 from tests.checkpoint.slow_readers import gptq_packed, gptq_weights, words_packed
 from topobounds import maximum_spanning_forest
 from topobounds.checkpoint import CheckpointError, open_checkpoint
+from topobounds.checkpoint.code_formats import KINDS
+from topobounds.checkpoint.layer_tensors import read_tensors
 from topobounds.weights import ScaledWeights
 
 pytestmark = [
@@ -586,6 +589,45 @@ def test_what_is_known_and_not_read_is_left_out_by_name(written, kind):
     assert reason in codes
     assert all(other.startswith("part of 'm.") for other in others)
     assert set(checkpoint.left_out) == set(tensors)
+
+
+def test_every_tensor_of_a_quantised_model_is_a_layer_or_left_out(written):
+    tensors = {
+        "model.embed_tokens.weight": normal(50, 64),
+        "model.layers.0.q_proj.weight": normal(64, 64).to(E4M3),
+        "model.layers.0.q_proj.weight_scale_inv": scales(1, 1),
+        "model.layers.0.q_proj.input_scale": scales(1),
+        "model.layers.0.up_proj.qweight": BYTES,
+        "model.layers.0.up_proj.scales": scales(3),
+        "model.layers.0.norm.weight": scales(64),
+    }
+    reading = read_tensors(written(tensors, {"quant_method": "fp8"}))
+    assert [layer.name for layer in reading.layers] == ["model.embed_tokens.weight", "model.layers.0.q_proj.weight"]
+    assert set(reading.left_out) == {
+        "model.layers.0.q_proj.input_scale",
+        "model.layers.0.up_proj.qweight",
+        "model.layers.0.up_proj.scales",
+        "model.layers.0.norm.weight",
+    }
+    assert reading.forms["model.layers.0.up_proj.qweight"] == ((8, 16), "uint8")
+
+
+def test_projections_in_one_quantised_matrix_are_cut_without_being_multiplied_out(written):
+    codes, scale = normal(12, 4).to(E4M3), scales(12, 1)
+    checkpoint = written({"attn.in_proj_weight": codes, "attn.in_proj_weight_scale": scale})
+    (layer,) = read_tensors(checkpoint).layers
+    assert layer.parts == ("query", "key", "value")
+    parts = layer.split(checkpoint.tensor(layer.name))
+    assert all(isinstance(part, ScaledWeights) for part in parts)
+    same(np.concatenate([np.asarray(part) for part in parts]), codes.float() * scale)
+
+
+def test_the_documentation_has_what_is_said_of_each_kind():
+    documented = (Path(__file__).parents[2] / "docs" / "quantised.md").read_text()
+    for _, reason in NOT_READ.values():
+        assert reason.removesuffix(", which is not read") in documented
+    for kind in KINDS:
+        assert f"`{kind.__name__}`" in documented
 
 
 @pytest.mark.parametrize(

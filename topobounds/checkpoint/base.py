@@ -22,7 +22,7 @@ Array = NDArray[Any]
 Change = Callable[[str, Array], Array]
 """``change(name, array)``: what stands in the place of a tensor in a rewritten file, of the same shape and dtype."""
 
-NOTHING: Mapping[str, str] = MappingProxyType({})
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 LONGEST_MESSAGE = 600  # characters of an error
 
 
@@ -55,6 +55,8 @@ class Checkpoint(ABC):
         Names that stand for the tensor of another name, which is in `names`.
     left_out : mapping of str to str
         What the files hold besides and is not read, with the reason.
+    left_out_forms : mapping of str to (tuple of int, str)
+        Shape and dtype of tensors that are left out, as far as the headers tell; ``""`` for a dtype without a name.
     stored_as : mapping of str to str
         How a tensor is stored where that is not under its own name: ``"module.fc.weight"``, or
         ``"fc.weight_orig * fc.weight_mask"``, ``"fc.weight * fc.weight_scale, a scale for each row"``.
@@ -69,6 +71,7 @@ class Checkpoint(ABC):
     format: str
     tied: Mapping[str, str] = NOTHING
     left_out: Mapping[str, str] = NOTHING
+    left_out_forms: Mapping[str, tuple[tuple[int, ...], str]] = NOTHING
     stored_as: Mapping[str, str] = NOTHING
     config: Mapping[str, Any] = NOTHING
     described: "Mapping[str, Described | str]" = NOTHING

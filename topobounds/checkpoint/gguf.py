@@ -87,6 +87,9 @@ class GgufCheckpoint(Checkpoint):
         readable = {number for number in {each.type for each in entries.values()} if types.is_read(number)}
         reasons = {name: _reason(entry, types, readable) for name, entry in entries.items()}
         self.left_out = {name: reason for name, reason in reasons.items() if reason}
+        self.left_out_forms = {
+            name: (entries[name].shape, types.names.get(entries[name].type, "")) for name in self.left_out
+        }
         self._entries = {name: entry for name, entry in entries.items() if not reasons[name]}
         self._types = types
         self.stored_as = {

@@ -137,6 +137,7 @@ def read_tensors(
     if told is not None:
         told.check_used()
     forms = {name: (names.shapes.get(name, ()), Stored(name, names).dtype) for name in left_out}
+    forms |= stored.left_out_forms
     return Reading(tuple(layers), left_out | dict(stored.left_out), forms, dict(stored.tied))
 
 

@@ -251,7 +251,7 @@ def _convolution(use: Use) -> Described | str:
     order = use.origin.order
     layout = Layout(order=order) if order != tuple(range(len(order))) else Layout()
     tensor = LayerTensor(use.origin.name, use.shape, "conv", groups=groups, inputs_first=transposed, layout=layout)
-    return Described(tensor, _geometry(use, kernel, transposed))
+    return Described(tensor, _geometry(use, kernel, transposed) | {"groups": groups})
 
 
 def _geometry(use: Use, kernel: tuple[int, ...], transposed: bool) -> dict[str, Any]:

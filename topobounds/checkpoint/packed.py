@@ -11,7 +11,7 @@ WORD = 32
 MOST_BITS = 8
 AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 """Where AWQ puts eight neighbours of a row in a word of eight codes: the place of each of them."""
-_BYTES_A_BIT = 2**24  # codes whose bits are spread over bytes at a time
+_AT_A_TIME = 2**22  # codes that are unpacked at once, for odd numbers of bits are spread over as many bytes
 
 
 def words_of(n_codes: int, bits: int) -> int:
@@ -52,7 +52,7 @@ def unpacked(words: NDArray[Any], bits: int, n_codes: int) -> NDArray[np.uint8]:
         return stored[..., :n_codes]
     rows = stored.reshape(-1, stored.shape[-1])
     codes = np.empty((len(rows), n_codes), np.uint8)
-    step = max(_BYTES_A_BIT // max(n_codes, 1), 1)
+    step = max(_AT_A_TIME // max(n_codes, 1), 1)
     for start in range(0, len(rows), step):
         codes[start : start + step] = _rows_unpacked(rows[start : start + step], bits, n_codes)
     return codes.reshape(*stored.shape[:-1], n_codes)
@@ -60,9 +60,11 @@ def unpacked(words: NDArray[Any], bits: int, n_codes: int) -> NDArray[np.uint8]:
 
 def _rows_unpacked(rows: NDArray[np.uint8], bits: int, n_codes: int) -> NDArray[np.uint8]:
     if 8 % bits == 0:  # no code lies across two bytes
-        shifts = np.arange(0, 8, bits, dtype=np.uint8)
-        parts = rows[:, :, None] >> shifts & np.uint8(2**bits - 1)
-        return parts.reshape(len(rows), -1)[:, :n_codes]
+        a_byte = 8 // bits
+        codes = np.empty((len(rows), rows.shape[1] * a_byte), np.uint8)
+        for place in range(a_byte):
+            codes[:, place::a_byte] = rows >> np.uint8(bits * place) & np.uint8(2**bits - 1)
+        return codes[:, :n_codes]
     spread = np.unpackbits(rows, axis=1, count=n_codes * bits, bitorder="little").reshape(len(rows), n_codes, bits)
     return np.packbits(spread, axis=2, bitorder="little")[:, :, 0]
 
@@ -106,12 +108,24 @@ def with_zeros(
         scale, block = scale[..., groups], (*block[:-1], 1)
         zeros = None if zeros is None else zeros[..., groups]
     if zeros is not None and zeros.any():
-        spread = zeros.astype(np.int16)
-        for axis, step in enumerate(block):
-            if spread.shape[axis] > 1 and step > 1:
-                spread = np.repeat(spread, step, axis)[(slice(None),) * axis + (slice(codes.shape[axis]),)]
-        codes = np.subtract(codes, spread, dtype=np.int16)
-        if codes.size and np.abs(codes).max() < 2**7:
-            codes = codes.astype(np.int8)
+        codes = _differences(codes, zeros, block)
     weights = ScaledWeights(codes, scale, block)
     return weights if groups is None else np.asarray(weights)
+
+
+def _differences(codes: NDArray[Any], zeros: NDArray[Any], block: tuple[int, ...]) -> NDArray[Any]:
+    """Return the codes less the zero points of their blocks, in eight bits where they fit."""
+    lowest, highest = int(codes.min()) - int(zeros.max()), int(codes.max()) - int(zeros.min())
+    narrow = max(-lowest, highest) < 2**7
+    dtype = np.int8 if narrow else np.int16
+    left: NDArray[Any] = codes.astype(dtype, copy=False)  # may wrap, and the difference then comes back to what it is
+    right: NDArray[Any] = zeros.astype(dtype)
+    *lead, step = block
+    if right.shape[-1] > 1 and codes.shape[-1] == right.shape[-1] * step and set(lead) <= {1}:
+        grouped = left.reshape(*left.shape[:-1], -1, step) - right[..., np.newaxis]
+        return grouped.reshape(codes.shape)
+    for axis, side in enumerate(block):
+        if right.shape[axis] > 1 and side > 1:
+            right = np.repeat(right, side, axis)[(slice(None),) * axis + (slice(codes.shape[axis]),)]
+    difference: NDArray[Any] = left - right
+    return difference

@@ -29,6 +29,7 @@ class QuantisedCheckpoint(Checkpoint):
         self.format = stored.format
         self.config = stored.config
         self.left_out = {**stored.left_out, **left_out}
+        self.left_out_forms = {**stored.left_out_forms, **{name: _form(stored, name) for name in left_out}}
         owners = {source.stored[0]: name for name, source in self._coded.items()}
         tied = {name: owners.get(other, other) for name, other in stored.tied.items()}
         self.tied = {name: other for name, other in tied.items() if other in sources}
@@ -130,6 +131,14 @@ def with_weights(checkpoint: Checkpoint) -> Checkpoint:
             sources[stored] = stored
     refused = (each for each in found if isinstance(each, Refused))
     return QuantisedCheckpoint(checkpoint, sources, dict(chain.from_iterable(map(_reasons, refused))))
+
+
+def _form(checkpoint: Checkpoint, name: str) -> tuple[tuple[int, ...], str]:
+    """Return the shape and the dtype of a stored tensor; no dtype where numpy has no name for it."""
+    try:
+        return checkpoint.shape(name), checkpoint.dtype(name).name
+    except CheckpointError:
+        return checkpoint.shape(name), ""
 
 
 def _reasons(refused: Refused) -> Iterator[tuple[str, str]]:
