@@ -647,12 +647,13 @@ def onnx_tensor(
     kind: int = 1,
     raw: bytes | None = bytes(16),
     external: dict[str, str] | None = None,
+    name: bytes = b"bad",
 ) -> bytes:
     dims = b"".join(field(1, size % 2**64) for size in shape)
     values = b"" if raw is None else field(9, raw)
     said = (field(1, key.encode()) + field(2, value.encode()) for key, value in (external or {}).items())
     beside = b"".join(field(13, each) for each in said) + (field(14, 1) if external is not None else b"")
-    return dims + field(2, kind) + field(8, b"bad") + values + beside
+    return dims + field(2, kind) + field(8, name) + values + beside
 
 
 def onnx_file(*tensors: bytes, nodes: tuple[bytes, ...] = ()) -> bytes:
@@ -674,6 +675,8 @@ def onnx_cases() -> list[Case]:
         "no graph": field(1, 8),
         "nothing but bytes": bytes(range(256)),
         "graphs in graphs": field(1, 8) + field(7, nested),
+        "a tensor without a name": onnx_file(onnx_tensor(name=b"")),
+        "a name that is no text": onnx_file(onnx_tensor(name=b"\xff\xfe")),
         "a length beyond the end": good[:-20] + b"\xff\xff\xff\xff\x0f",
     }
     of_tensor = {

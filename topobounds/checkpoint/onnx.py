@@ -269,6 +269,8 @@ class _Graph:
     def _take(self, proto: Any) -> None:
         """Take a stored tensor, and its bytes from the graph, if there are many."""
         name = proto.name
+        if not isinstance(name, str) or not name:  # protobuf returns the bytes of what is no text
+            raise CheckpointError(f"{self._path} is damaged: it holds a tensor whose name is {name!r}.")
         with explained(self._path, name, TypeError):
             values = self._values(proto)
         if name in self.values:

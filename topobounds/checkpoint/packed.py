@@ -122,10 +122,10 @@ def _differences(codes: NDArray[Any], zeros: NDArray[Any], block: tuple[int, ...
     right: NDArray[Any] = zeros.astype(dtype)
     *lead, step = block
     if right.shape[-1] > 1 and codes.shape[-1] == right.shape[-1] * step and set(lead) <= {1}:
-        grouped = left.reshape(*left.shape[:-1], -1, step) - right[..., np.newaxis]
-        return grouped.reshape(codes.shape)
+        difference: NDArray[Any] = left.reshape(*left.shape[:-1], -1, step) - right[..., np.newaxis]
+        return difference.reshape(codes.shape)
     for axis, side in enumerate(block):
         if right.shape[axis] > 1 and side > 1:
             right = np.repeat(right, side, axis)[(slice(None),) * axis + (slice(codes.shape[axis]),)]
-    difference: NDArray[Any] = left - right
+    difference = left - right
     return difference
