@@ -85,7 +85,7 @@ def test_another_tensor(tmp_path):
 
 
 def test_another_kind(tmp_path):
-    assert refused(tmp_path / "model.txt", b"text").endswith("is no .npy, .npz or .safetensors file.")
+    assert refused(tmp_path / "model.txt", b"text").endswith("is no .npy, .npz, .safetensors, .gguf or .onnx file.")
     assert "is damaged" in refused(tmp_path / "model.npz", b"\x89PNG and so on")
     assert "is damaged" in refused(tmp_path / "model.npy", b"hello there, this is text")
 

@@ -100,7 +100,7 @@ def _unknown(place: Location) -> str:
         return (
             f"{place} is a file of torch, whose reader is missing: in a clone of topobounds, pip install -e '.[torch]'."
         )
-    return f"{place} is no .npy, .npz or .safetensors file."
+    return f"{place} is no .npy, .npz, .safetensors, .gguf or .onnx file."
 
 
 def read_arrays(path: str | os.PathLike[str], tensor: str | None = None) -> Iterator[tuple[str, Array]]:

@@ -120,12 +120,13 @@ def _differences(codes: NDArray[Any], zeros: NDArray[Any], block: tuple[int, ...
     dtype = np.int8 if narrow else np.int16
     left: NDArray[Any] = codes.astype(dtype, copy=False)  # may wrap, and the difference then comes back to what it is
     right: NDArray[Any] = zeros.astype(dtype)
+    difference: NDArray[Any]
     *lead, step = block
     if right.shape[-1] > 1 and codes.shape[-1] == right.shape[-1] * step and set(lead) <= {1}:
-        difference: NDArray[Any] = left.reshape(*left.shape[:-1], -1, step) - right[..., np.newaxis]
-        return difference.reshape(codes.shape)
-    for axis, side in enumerate(block):
-        if right.shape[axis] > 1 and side > 1:
-            right = np.repeat(right, side, axis)[(slice(None),) * axis + (slice(codes.shape[axis]),)]
-    difference = left - right
-    return difference
+        difference = left.reshape(*left.shape[:-1], -1, step) - right[..., np.newaxis]
+    else:
+        for axis, side in enumerate(block):
+            if right.shape[axis] > 1 and side > 1:
+                right = np.repeat(right, side, axis)[(slice(None),) * axis + (slice(codes.shape[axis]),)]
+        difference = left - right
+    return difference.reshape(codes.shape)
