@@ -4,7 +4,6 @@ A kind is a function of a module and the own name of one of its tensors, the cod
 `KINDS`.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from topobounds.checkpoint.base import Array
 from topobounds.checkpoint.coded_weights import Coded, Module, Refused
-from topobounds.checkpoint.config import without_duplicates
+from topobounds.checkpoint.config import parsed_json
 from topobounds.checkpoint.packed import MOST_BITS, awq_ordered, unpacked, with_zeros, words_of
 from topobounds.weights import ScaledWeights
 
@@ -193,11 +192,11 @@ def bitsandbytes_4_bits(module: Module, own: str) -> Coded | Refused | None:
 def _state(stored: Array | None) -> dict[str, Any] | None:
     """Return what bitsandbytes says of a weight of four bits, if it is what it should be."""
     try:
-        state = json.loads(bytes(stored.astype(np.uint8)), object_pairs_hook=without_duplicates)  # type: ignore[union-attr]
+        state = parsed_json(bytes(stored.astype(np.uint8)))  # type: ignore[union-attr]
         counts = [*state["shape"], state["blocksize"], state.get("nested_blocksize", 1)]
         is_nested = {"nested_blocksize", "nested_offset"} & set(state)
         offset = float(state["nested_offset"] if is_nested else 0)
-    except (AttributeError, ValueError, TypeError, LookupError, RecursionError):
+    except (AttributeError, ValueError, TypeError, LookupError):
         return None
     is_good = state["shape"] and all(type(count) is int and 0 < count < 2**40 for count in counts)
     return state if is_good and math.isfinite(offset) and len(is_nested) != 1 else None
