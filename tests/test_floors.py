@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"_arguments", "_engine", "_memory"},
+    {"_arguments", "_engine", "_memory", "_types"},
     {"_parallel"},
     {"_kernels", "_records", "_files"},
     {"layers", "weights", "supports"},

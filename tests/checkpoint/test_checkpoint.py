@@ -132,7 +132,7 @@ def test_altered_files(tmp_path):
 
 def test_nothing_is_unpickled(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.array([{"not": "numbers"}]))
-    with pytest.raises(CheckpointError, match=r"tensor 'a', is .* no plain array of numbers"):
+    with pytest.raises(CheckpointError, match=r"tensor 'a', is no plain array of numbers: it holds objects"):
         list(read_arrays(tmp_path / "x.npz"))
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("note.txt", "no array")

@@ -55,7 +55,15 @@ class Handler(BaseHTTPRequestHandler):
         content = file.read_bytes() if file.is_file() else b""
         match = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         first, last = (int(match[1]), int(match[2]) + 1) if match and self.server.ranges else (0, len(content))
-        self.send_response(404 if not file.is_file() else 206 if match and self.server.ranges else 200)
+        self.send_response(
+            403
+            if "secret" in self.path
+            else 404
+            if not file.is_file()
+            else 206
+            if match and self.server.ranges
+            else 200
+        )
         if match and self.server.ranges:
             self.send_header("Content-Range", f"bytes {first}-{last - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(content[first:last])))
@@ -244,8 +252,10 @@ def test_a_missing_file_and_a_dead_server(tmp_path, serve):
     for url in (f"{server.url}/x.npz", f"{server.url}/x.safetensors", f"{server.url}/x.pt", "memory://absent/x.npz"):
         with pytest.raises(CheckpointError, match="could not be read: it is not there"):
             open_checkpoint(url)
-    with pytest.raises(CheckpointError, match=r"http://127\.0\.0\.1:9/x\.npz could not be read: "):
+    with pytest.raises(CheckpointError, match=r"http://127\.0\.0\.1:9/x\.npz could not be read: .*[Cc]onnect"):
         open_checkpoint("http://127.0.0.1:9/x.npz")
+    with pytest.raises(CheckpointError, match=r"secret\.npz could not be read: its server answered 403, Forbidden\."):
+        open_checkpoint(f"{server.url}/secret.npz")
     with pytest.raises(CheckpointError, match="could not be read: Protocol not known: nosuch"):
         open_checkpoint("nosuch://x.npz")
 

@@ -6,8 +6,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from topobounds._arguments import file_name
+from topobounds._types import Array
 from topobounds.checkpoint.arrays import NpyCheckpoint, NpzCheckpoint
-from topobounds.checkpoint.base import Array, Checkpoint, CheckpointError, Reader
+from topobounds.checkpoint.base import Checkpoint, CheckpointError, Reader
 from topobounds.checkpoint.gguf import GgufCheckpoint
 from topobounds.checkpoint.location import Location, RemotePath, location, size_of
 from topobounds.checkpoint.model_names import with_model_names

@@ -13,7 +13,8 @@ import numpy as np
 import safetensors
 
 from topobounds._files import writing_whole
-from topobounds.checkpoint.base import Array, Change, Checkpoint, CheckpointError, explained
+from topobounds._types import Array
+from topobounds.checkpoint.base import Change, Checkpoint, CheckpointError, explained
 from topobounds.checkpoint.config import LONGEST_JSON, parsed_json, read_config, tied_by_config
 from topobounds.checkpoint.location import Location, read_range, size_of
 from topobounds.checkpoint.signatures import format_of

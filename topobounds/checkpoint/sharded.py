@@ -11,7 +11,8 @@ from typing import Any, Self
 import numpy as np
 
 from topobounds._files import read_regular, writing_whole
-from topobounds.checkpoint.base import Array, Change, Checkpoint, CheckpointError, explained
+from topobounds._types import Array
+from topobounds.checkpoint.base import Change, Checkpoint, CheckpointError, explained
 from topobounds.checkpoint.config import read_config, read_json, tied_by_config
 from topobounds.checkpoint.location import Location, RemotePath, is_inside
 from topobounds.checkpoint.refusals import check_content
