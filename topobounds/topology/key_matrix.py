@@ -112,14 +112,23 @@ class KeyMatrix:
         keys = np.where(self.support[lines], self._keys_of(block), self.kind(0))
         return keys.reshape(-1), self.kind(np.iinfo(self.kind).max), self.kind(0)
 
+    @property
+    def wide_kind(self) -> Any:
+        """The unsigned type of the entries of a wide tile."""
+        return np.uint16 if self.bits.dtype == np.uint8 and self.dtype == np.uint8 else self.kind
+
+    @property
+    def wide_in_place(self) -> bool:
+        """Whether a wide tile of neighbouring lines is a part of the weights themselves."""
+        return self.in_place and self.bits.dtype == self.wide_kind
+
     def wide_tile(self, lines: slice | NDArray[np.int64]) -> Tile:
         """Return the same for kernels that take no signed entries, and whose keys leave a bit free: a copy of bytes."""
         tile, magnitude, lift = self.tile(lines)
         if tile.dtype == np.int8:
-            return np.abs(tile).view(np.uint8), magnitude, lift
-        if self.dtype == np.uint8 and tile.dtype == np.uint8:
-            return tile.astype(np.uint16), np.uint16(magnitude), np.uint16(lift)
-        return tile, magnitude, lift
+            tile = np.abs(tile).view(np.uint8)
+        kind = self.wide_kind
+        return tile.astype(kind, copy=False), kind(magnitude), kind(lift)
 
     def _keys_of(self, entries: NDArray[Any]) -> NDArray[Any]:
         """Return the keys of some of the bits."""
@@ -274,10 +283,6 @@ class ScaledKeyMatrix(KeyMatrix):
         if self.support is not None:
             keys *= self.support[lines]
         return keys.reshape(-1), np.uint32(0xFFFFFFFF), np.uint32(0)
-
-    def wide_tile(self, lines: slice | NDArray[np.int64]) -> Tile:
-        """Return the same."""
-        return self.tile(lines)
 
     def at(self, cells: Cells) -> Cells:
         """Return the keys of cells of the support."""
