@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.theory.enumeration import connected_graphs, mean_overlap, small_layers
-from topobounds.theory import enclosure as enclosure_module
+from topobounds.theory import overlap as overlap_module
 from topobounds.theory._components import _components, components_by_size, middle_components
 from topobounds.theory._logarithms import Ball, ball_sum, log_binomial, log_ratio
 from topobounds.theory.bounds import boruvka_bound, star_bound
 from topobounds.theory.counting import exact_expected_overlap
-from topobounds.theory.enclosure import Enclosure, expected_overlap, expected_overlap_of, expected_retention
-from topobounds.theory.overlap import overlap_limit
+from topobounds.theory.enclosure import Enclosure
+from topobounds.theory.overlap import expected_overlap, expected_overlap_of, expected_retention, overlap_limit
 from topobounds.theory.paper import theorem_3_3
 
 # Monte Carlo mean and standard error of 784x300 at k = alpha.
@@ -28,7 +28,7 @@ SAMPLED_784_300 = 0.799607, 0.000014
 @pytest.fixture
 def no_exact_counting(monkeypatch):
     """Make the enclosure show its bounds where it would count."""
-    monkeypatch.setattr(enclosure_module, "CHEAP_STEPS", -1)
+    monkeypatch.setattr(overlap_module, "CHEAP_STEPS", -1)
     expected_overlap_of.cache_clear()  # what is kept was counted, and what is enclosed here is for no other test
     yield
     expected_overlap_of.cache_clear()

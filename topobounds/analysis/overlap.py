@@ -14,8 +14,8 @@ from topobounds.supports import Support, cells_at_density, check_neurons, unifor
 from topobounds.theory.bounds import BOUNDS, Bound
 from topobounds.theory.counting import exact_expected_overlap_of
 from topobounds.theory.deviation import Deviation, known_deviation_of
-from topobounds.theory.enclosure import Enclosure, expected_overlap_of
-from topobounds.theory.overlap import overlap_limit_of
+from topobounds.theory.enclosure import Enclosure
+from topobounds.theory.overlap import expected_overlap_of, overlap_limit_of
 from topobounds.theory.paper import MOST_TERMS, PrintedClaim
 
 Progress = Callable[[int, int], None]

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, as_written, integer, is_integer, real
 from topobounds._records import Record
-from topobounds.theory.enclosure import MAX_CELLS, Enclosure, expected_overlap
+from topobounds.theory.enclosure import MAX_CELLS, Enclosure
+from topobounds.theory.overlap import expected_overlap
 from topobounds.theory.ranks import missing_edges
 from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
 from topobounds.weights import mask_matrix, weight_matrix

@@ -15,7 +15,8 @@ from topobounds.layers.shape import Shape
 from topobounds.supports import check_neurons
 from topobounds.theory._logarithms import UNIT
 from topobounds.theory.counting import counting_steps, exact_expected_ranks
-from topobounds.theory.enclosure import Enclosure, RetentionCurve, expected_retention_of
+from topobounds.theory.enclosure import Enclosure
+from topobounds.theory.overlap import RetentionCurve, expected_retention_of
 
 FloatArray = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from topobounds._arguments import argument_error, integer
 from topobounds.layers.shape import checked_shape
-from topobounds.theory.enclosure import Enclosure, expected_overlap_of
+from topobounds.theory.enclosure import Enclosure
+from topobounds.theory.overlap import expected_overlap_of
 
 
 def tied_expected_overlap(m: int, n: int, above: int, at_least: int) -> Enclosure:

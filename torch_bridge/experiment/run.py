@@ -21,14 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from torch_bridge import MissingExtra
-
-try:
-    import torch
-    from torch import Tensor, nn
-except ModuleNotFoundError as error:
-    raise MissingExtra("torch") from error
-
 from topobounds._arguments import argument_error, real
 from topobounds._parallel import PATIENCE, Report, each, how_many
 from topobounds._records import plain
@@ -36,6 +28,7 @@ from topobounds.layers import LayerTensor
 from topobounds.pruning import dead_connections, pruning_method
 from topobounds.runs import PLAN, RunError, RunFolder
 from topobounds.topology.tensors import Topology
+from torch_bridge._torch import Tensor, nn, torch
 from torch_bridge.experiment.history import level_name, missing_levels, stops_after
 from torch_bridge.experiment.plan import ImpPlan
 from torch_bridge.experiment.state import (

@@ -10,19 +10,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from torch_bridge import MissingExtra
-
-try:
-    import torch
-    from torch import Tensor, nn
-    from torch.nn import functional
-except ModuleNotFoundError as error:
-    raise MissingExtra("torch") from error
-
 from topobounds._arguments import argument_error, choice, integer, real
 from topobounds._parallel import PATIENCE, Report, each, how_many, processor_name
 from topobounds._records import Record
 from topobounds.runs import MOST_LEVELS, LevelWriter, RunError, RunFolder, digest
+from torch_bridge._torch import Tensor, functional, nn, torch
 from torch_bridge.training.data import DATASETS, Dataset, load_dataset
 from torch_bridge.training.models import mlp
 
