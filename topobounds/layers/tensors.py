@@ -129,7 +129,14 @@ class LayerTensor:
 
     def split(self, array: NDArray[Scalar]) -> list[NDArray[Scalar]]:
         """Return the parts of an array of the tensor's shape: views of equal blocks of rows."""
-        return [array] if len(self.parts) == 1 else np.split(array, len(self.parts))
+        if len(self.parts) == 1:
+            return [array]
+        rows, rest = divmod(len(array), len(self.parts))
+        if rest:
+            raise ValueError(
+                f"Tensor '{self.name}' must have rows for {len(self.parts)} equal parts, not {len(array)}."
+            )
+        return [array[part * rows : (part + 1) * rows] for part in range(len(self.parts))]
 
     def join(self, parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Return the array of the tensor's shape whose parts these are."""
