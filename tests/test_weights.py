@@ -1,10 +1,16 @@
 """What may be given as weights: quantised ones with their scales."""
 
+import dataclasses
+
 import ml_dtypes
 import numpy as np
 import pytest
 
-from topobounds import ScaledWeights, maximum_spanning_forest
+import topobounds as tb
+from tests.topology.test_few_levels import DTYPES, KINDS, matrix_of
+from topobounds import Conv, Dense, ScaledWeights, critical_kernel_weights, maximum_spanning_forest
+from topobounds.layers import LayerTensor
+from topobounds.topology.tensors import layer_topology
 
 CODES = [
     np.int8,
@@ -103,3 +109,79 @@ def test_a_product_that_is_not_finite_is_refused_with_its_place():
     weights = ScaledWeights(np.array([[1, 1], [1, 100]], np.int8), 1e38)
     with pytest.raises(ValueError, match="1 of its 4 entries are NaN or infinite, the first at row 1, column 1: inf"):
         maximum_spanning_forest(weights)
+
+
+def assert_equal(one, other):
+    """Compare two results, field by field and bit by bit."""
+    if dataclasses.is_dataclass(one):
+        assert type(one) is type(other)
+        for field in dataclasses.fields(one):
+            assert_equal(getattr(one, field.name), getattr(other, field.name))
+    elif isinstance(one, tuple | list):
+        assert len(one) == len(other)
+        for first, second in zip(one, other, strict=True):
+            assert_equal(first, second)
+    else:
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("codes", [np.int8, np.uint8, np.int16, ml_dtypes.int4, ml_dtypes.float8_e4m3fn])
+@pytest.mark.parametrize("shared", ["by all", "by a row", "by a column", "by a group", "by a block"])
+def test_what_takes_weights_takes_scaled_ones_and_gives_the_same(codes, shared):
+    m, n = 60, 48
+    sides, block = {
+        "by all": ((1, 1), None),
+        "by a row": ((m, 1), None),
+        "by a column": ((1, n), None),
+        "by a group": ((m, 3), 16),
+        "by a block": ((2, 3), (32, 20)),
+    }[shared]
+    rng = np.random.default_rng(5)
+    given = ScaledWeights(rng.integers(0, 8, (m, n)).astype(codes), rng.standard_normal(sides), block)
+    tensor = LayerTensor("gates", (m, n), parts=("a", "b", "c"))
+    for function in [
+        tb.maximum_spanning_forest,
+        tb.persistence_diagram,
+        lambda w: tb.persistence_diagram(w, zeros="edge", backend="gudhi"),
+        tb.neural_persistence,
+        lambda w: tb.magnitude_overlap(w, 200),
+        lambda w: tb.magnitude_mask(w, 0.1),
+        lambda w: tb.topological_mask(w, 0.2),
+        lambda w: tb.random_mask(w, 0.1, seed=1),
+        lambda w: tb.network_masks([w, w], 500, scope="global"),
+        lambda w: tb.persistence_null(w, trials=5, seed=1),
+        lambda w: tb.overlap_null(w, trials=5, seed=1),
+        lambda w: tb.layer_report("fc", w, Dense(m, n), trials=5, seed=1),
+        lambda w: layer_topology(tensor, w),
+    ]:
+        assert_equal(function(given), function(np.asarray(given)))
+
+
+def test_kernels_of_bytes_and_scaled_ones_have_the_critical_weights_of_their_values():
+    rng = np.random.default_rng(6)
+    for turn in range(200):
+        conv = [
+            Conv(5, 6, (3, 3), (6, 6), padding=1),
+            Conv(4, 6, (2, 3), (5, 7), groups=2, stride=2),
+            Conv(3, 4, (3, 3), (4, 4), transposed=True),
+            Conv(7, 9, (1, 1), (3, 3)),
+        ][turn % 4]
+        rows, columns = conv.weight_shape[0], int(np.prod(conv.weight_shape[1:]))
+        dtype = [kind for kind in DTYPES if kind is not np.uint8 or turn % 2][turn % (len(DTYPES) - 1)]
+        kernel = np.ascontiguousarray(matrix_of(KINDS[turn % len(KINDS)], dtype, rows, columns, rng))
+        kernel = kernel.reshape(conv.weight_shape)
+        mask = rng.random(conv.weight_shape) < 0.7 if turn % 3 == 0 else None
+        zeros = "edge" if turn % 5 == 0 else "absent"
+        found = critical_kernel_weights(kernel, conv, mask, zeros=zeros)
+        same = critical_kernel_weights(kernel.astype(np.float32), conv, mask, zeros=zeros)
+        assert_equal(found, same)
+        scaled = ScaledWeights(kernel, rng.standard_normal((rows, 1, 1, 1)))
+        found = critical_kernel_weights(scaled, conv, mask, zeros=zeros)
+        assert_equal(found, critical_kernel_weights(np.asarray(scaled), conv, mask, zeros=zeros))
+
+
+def test_a_part_that_is_not_finite_is_refused_with_its_place_in_the_tensor():
+    codes = np.ones((6, 4), ml_dtypes.float8_e4m3fn)
+    codes[5, 3] = np.nan
+    with pytest.raises(ValueError, match="1 of its 24 entries are NaN or infinite, the first at row 5, column 3: nan"):
+        layer_topology(LayerTensor("gates", (6, 4), parts=("a", "b")), ScaledWeights(codes, 2))

@@ -205,7 +205,7 @@ def mask_matrix(mask: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 
 def check_finite(
-    matrix: NDArray[Any],
+    matrix: "NDArray[Any] | ScaledWeights",
     support: NDArray[np.bool_] | None = None,
     shape: tuple[int, ...] | None = None,
     name: str = "weights",
@@ -214,7 +214,7 @@ def check_finite(
 
     Parameters
     ----------
-    matrix : ndarray of floats, two-dimensional
+    matrix : ndarray of floats or ScaledWeights, two-dimensional
         The weights.
     support : ndarray of bool of the shape of `matrix`, optional
         Where they are looked at.
@@ -228,21 +228,22 @@ def check_finite(
     ValueError
         If there is one.
     """
-    n_bad, first = 0, None
+    n_bad, first, value = 0, None, 0.0
     step = max(_CELLS_CHECKED // matrix.shape[1], 1)
     for start in range(0, len(matrix), step):
-        bad = ~np.isfinite(matrix[start : start + step])
+        part = np.asarray(matrix[start : start + step])
+        bad = ~np.isfinite(part)
         if support is not None:
             bad &= support[start : start + step]
         if first is None and bad.any():
             row, col = np.argwhere(bad)[0]
-            first = int(start + row), int(col)
+            first, value = (int(start + row), int(col)), float(part[row, col])
         n_bad += int(np.count_nonzero(bad))
     if first is not None:
         flat = first[0] * matrix.shape[1] + first[1]
         raise ValueError(
             f"Argument '{name}' must be finite, but {n_bad} of its {matrix.size} entries are NaN or infinite, "
-            f"the first at {_place(flat, shape or matrix.shape)}: {float(matrix[first])}."
+            f"the first at {_place(flat, shape or matrix.shape)}: {value}."
         )
 
 

@@ -206,7 +206,7 @@ def layer_edges(
         try:
             return keys, spanning_edges(keys)
         except NotFiniteError:
-            check_finite(np.asarray(matrix), support)
+            check_finite(matrix, support)
     return keys, _plain_edges(sorted_cells(np.asarray(matrix), support), keys)
 
 
