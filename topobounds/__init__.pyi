@@ -7,26 +7,35 @@ from . import (
     montecarlo,
     plotting,
     pruning,
+    report,
     runs,
     supports,
+    sweeps,
     theory,
     topology,
     verification,
     weights,
 )
+from .analysis.checkpoint import Interrupted, analyze
+from .analysis.comparison import Comparison, compare
 from .analysis.compression import compression_report
 from .analysis.model import LayerReport, ModelReport, layer_report
 from .analysis.overlap import overlap_report
+from .analysis.preview import Preview, preview
 from .chance.convolution import CriticalWeightsEstimate, expected_critical_weights
 from .chance.overlap import OverlapNull, overlap_null, overlap_range
 from .chance.persistence import PersistenceNull, persistence_null
 from .chance.price import TopologyPrice, topology_price
 from .chance.scales import NeuronScales, ScaleNull, neuron_scales, scale_null
 from .checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from .checkpoint.layer_tensors import layer_tensors
 from .layers import Conv, Dense, Network, Recurrent, Unrolled
 from .montecarlo import Estimate, simulate_overlap
 from .pruning import geometric_schedule, linear_schedule, magnitude_mask, network_masks, random_mask, topological_mask
+from .report.page import write_html
 from .runs import RunError, RunFolder
+from .sweeps.plan import SweepPlan
+from .sweeps.run import SweepResult, sweep, sweep_status
 from .theory.bounds import boruvka_bound, star_bound
 from .theory.compression import critical_compression_ratio
 from .theory.counting import exact_expected_overlap
@@ -63,6 +72,7 @@ __version__: str
 __all__ = [
     "Checkpoint",
     "CheckpointError",
+    "Comparison",
     "Conv",
     "CriticalRankLaw",
     "CriticalWeights",
@@ -74,6 +84,7 @@ __all__ = [
     "Enclosure",
     "Estimate",
     "GlobalPruning",
+    "Interrupted",
     "LayerReport",
     "ModelReport",
     "Network",
@@ -82,6 +93,7 @@ __all__ = [
     "OverlapNull",
     "PersistenceDiagram",
     "PersistenceNull",
+    "Preview",
     "PrintedClaim",
     "Recurrent",
     "RunError",
@@ -89,11 +101,14 @@ __all__ = [
     "ScaleNull",
     "ScaledWeights",
     "SpanningForest",
+    "SweepPlan",
+    "SweepResult",
     "TopologyPrice",
     "Unrolled",
     "UnrolledForest",
     "Verdict",
     "analysis",
+    "analyze",
     "any_support_bound",
     "architecture",
     "boruvka_bound",
@@ -101,6 +116,7 @@ __all__ = [
     "chain",
     "chance",
     "checkpoint",
+    "compare",
     "compression_report",
     "concentration_band",
     "connection_probability",
@@ -121,6 +137,7 @@ __all__ = [
     "geometric_schedule",
     "global_pruning",
     "layer_report",
+    "layer_tensors",
     "layers",
     "linear_schedule",
     "magnitude_mask",
@@ -140,12 +157,14 @@ __all__ = [
     "persistence_diagram",
     "persistence_null",
     "plotting",
+    "preview",
     "pruning",
     "random_mask",
     "recurrent_diagrams",
     "recurrent_forests",
     "recurrent_matrices",
     "replay",
+    "report",
     "runs",
     "scale_null",
     "simulate_overlap",
@@ -153,6 +172,9 @@ __all__ = [
     "stopping_epoch",
     "support_bound",
     "supports",
+    "sweep",
+    "sweep_status",
+    "sweeps",
     "table1",
     "theorem_3_3",
     "theory",
@@ -168,5 +190,6 @@ __all__ = [
     "verify_file",
     "wasserstein_distance",
     "weights",
+    "write_html",
     "write_witnesses",
 ]

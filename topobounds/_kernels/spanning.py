@@ -16,10 +16,7 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from topobounds._kernels import compiled, inlined
-
-Keys = NDArray[Any]
-Cells = NDArray[np.uint64]
-Vertices = NDArray[np.uint32]
+from topobounds._types import Cells, Keys, Vertices
 
 _intrinsic: Any = extending.intrinsic
 ir: Any = cgutils.ir  # type: ignore[attr-defined]  # llvmlite's, which numba brings

@@ -9,15 +9,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topobounds._arguments import printable, shortened
 from topobounds._memory import check_memory
+from topobounds._types import Array
 
 if TYPE_CHECKING:
     from topobounds.checkpoint.location import Location
 
-Array = NDArray[Any]
 Change = Callable[[str, Array], Array]
 """``change(name, array)``: what stands in the place of a tensor in a rewritten file, of the same shape and dtype."""
 
@@ -103,6 +102,10 @@ class Checkpoint(ABC):
         CheckpointError
             If the file is damaged there, or holds no plain array of numbers.
         """
+
+    def file_of(self, name: str) -> str:
+        """Return the name of the file that holds a tensor, within its folder; empty where there is none."""
+        return self.files[0].name if self.files else ""
 
     def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
         """Write a file of the same format, names, dtypes and metadata, with some of the tensors changed.

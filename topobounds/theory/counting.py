@@ -5,8 +5,9 @@ import operator
 from collections import Counter, deque
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import lru_cache
 
-from topobounds.layers.shape import Shape, checked_shape
+from topobounds.layers.shape import Shape
 
 MAX_STEPS = 3 * 10**8  # multiplications of a number of up to log2 C(N, k) bits by a short one; about half a minute
 
@@ -52,7 +53,7 @@ def exact_expected_overlap(m: int, n: int, k: int | None = None) -> Fraction:
     >>> exact_expected_overlap(4, 4)
     Fraction(346, 385)
     """
-    return exact_expected_overlap_of(checked_shape(m, n, k))
+    return exact_expected_overlap_of(Shape.checked(m, n, k))
 
 
 def exact_expected_overlap_of(shape: Shape) -> Fraction:
@@ -99,7 +100,7 @@ def exact_expected_ranks(m: int, n: int, most: int | None = None) -> list[Fracti
     >>> [str(rank) for rank in exact_expected_ranks(3, 3, 6)]
     ['0', '1', '2', '3', '55/14', '65/14', '69/14']
     """
-    m, n, most = checked_shape(m, n, m * n if most is None else most)
+    m, n, most = Shape.checked(m, n, m * n if most is None else most)
     m, n = max(m, n), min(m, n)
     if n == 1:
         return [Fraction(k) for k in range(most + 1)]
@@ -252,10 +253,11 @@ def _set_partitions(parts: tuple[int, ...]) -> int:
     return math.factorial(sum(parts)) // (math.prod(map(math.factorial, parts)) * same)
 
 
-def _partition_counts(n: int) -> list[int]:
+@lru_cache(maxsize=64)
+def _partition_counts(n: int) -> tuple[int, ...]:
     """Return the numbers of partitions of 0, 1, ..., n."""
     counts = [1] + [0] * n
     for part in range(1, n + 1):
         for total in range(part, n + 1):
             counts[total] += counts[total - part]
-    return counts
+    return tuple(counts)

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from topobounds._arguments import argument_error, real
 from topobounds._records import Record, plain
-from topobounds.layers.shape import Shape, checked_shape
-from topobounds.theory._components import FACTOR, components_by_size
-from topobounds.theory._logarithms import UNIT, Ball, FloatArray, ball_sum, log_binomial, log_ratio
+from topobounds._types import FloatArray
+from topobounds.layers.shape import Shape
+from topobounds.theory._components import FACTOR, Effort, components_by_size
+from topobounds.theory._logarithms import UNIT, Ball, ball_sum, log_binomial, log_ratio
 from topobounds.theory.counting import connected_graphs, connected_steps
 from topobounds.theory.enclosure import MAX_CELLS, Enclosure, rounded_outwards
 
@@ -28,8 +29,7 @@ MOST_STEPS = 10**6  # of exact counting, a tenth of a second,
 MOST_COUNTED = 2**11  # and cells of a layer that is counted
 LEVELS = 48  # numbers of isolated vertices up to which inclusion and exclusion goes
 LARGEST_TERM = 600.0  # logarithm of a term up to which the terms of all levels can be added in double precision
-FIRST_SIZE = 16  # vertices of components that are counted one by one, at first
-BLOCK = 1 / 8  # relative width of the blocks of shapes among the middle components, which are next to none here
+EFFORT = Effort(least=16)  # components of more vertices are next to none here
 SMALLEST = math.ulp(0.0)  # an upper bound on positive numbers that a double cannot hold
 SUM_FACTOR = 1 + 2.0**-40  # more than the rounding in geometric sums
 NODES = 40  # ranks between which the distribution function is bounded by its log-concavity
@@ -138,7 +138,7 @@ def connection_probability(m: int, n: int, k: int) -> Enclosure:
     >>> f"{chance.lower:.6f} {chance.upper:.6f}"
     '0.500258 0.500258'
     """
-    m, n, k = checked_shape(m, n, k)
+    m, n, k = Shape.checked(m, n, k)
     m, n = max(m, n), min(m, n)
     _check_cells(m, n)
     if k < m + n - 1:
@@ -182,7 +182,7 @@ def connection_limit(m: int, n: int, k: int) -> float:
     >>> round(connection_limit(784, 300, 5448), 3)
     0.501
     """
-    m, n, k = checked_shape(m, n, k)
+    m, n, k = Shape.checked(m, n, k)
     if k < m + n - 1:
         return 0.0
     if k > m * n - min(m, n):
@@ -219,7 +219,7 @@ def critical_rank_limit(m: int, n: int, probability: float = 0.5) -> int:
     >>> critical_rank_limit(784, 300), critical_rank_law(784, 300).median
     (5445, Enclosure(lower=5448, upper=5448))
     """
-    m, n, alpha = checked_shape(m, n, None)
+    m, n, alpha = Shape.checked(m, n, None)
     probability = real("probability", probability, "a number in [0, 1]", 0.0, 1.0)
     return _first_rank(lambda k: connection_limit(m, n, k) >= probability, alpha, m * n - min(m, n) + 1)
 
@@ -257,7 +257,7 @@ def critical_rank_law(m: int, n: int) -> CriticalRankLaw:
     >>> critical_rank_law(3, 4).mean
     Fraction(15839, 2310)
     """
-    return critical_rank_law_of(checked_shape(m, n, None))
+    return critical_rank_law_of(Shape.checked(m, n, None))
 
 
 def critical_rank_law_of(shape: Shape) -> CriticalRankLaw:
@@ -425,7 +425,7 @@ def _middle(m: int, n: int, k: int) -> float:
 
     Those of 2 and of 3 vertices have 1 and 2 edges, and the rest is a random graph too, without an isolated vertex.
     """
-    by_size, larger = components_by_size(m, n, k, FIRST_SIZE, BLOCK)
+    by_size, larger = components_by_size(m, n, k, EFFORT)
     pairs, paths = (*by_size.every[2:4], 0.0, 0.0)[:2]
     pairs *= _none_isolated(m - 1, n - 1, k - 1).upper
     paths *= max(_none_isolated(m - 1, n - 2, k - 2).upper, _none_isolated(m - 2, n - 1, k - 2).upper)
@@ -589,7 +589,7 @@ def critical_rank(m: int, n: int) -> CriticalRank:
     >>> round(rank.density, 4), round(rank.eta_magnitude), round(rank.eta_tau)
     (0.0232, 43, 217)
     """
-    shape = checked_shape(m, n, None)
+    shape = Shape.checked(m, n, None)
     law = critical_rank_law_of(shape)
     m, n, alpha = shape
     low, median, high = (int(interval.upper) for interval in (law.low, law.median, law.high))

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import integers
 from topobounds._records import Record
-from topobounds.layers.shape import Shape, checked_shape
+from topobounds.layers.shape import Shape
 from topobounds.theory.counting import MAX_STEPS, component_moments, variance_steps
 from topobounds.theory.overlap import giant_share
 
@@ -88,7 +88,7 @@ def overlap_deviation(m: int, n: int, k: int | None = None) -> float:
     ValueError: Arguments m=30, n=30, k=59 are too large to count exactly and outside min(m, n) >= 50, \
 1.2 sqrt(m n) <= k <= 2 (m + n - 1), where the limit is good. simulate_overlap estimates the deviation.
     """
-    m, n, k = checked_shape(m, n, k)
+    m, n, k = Shape.checked(m, n, k)
     known = known_deviation(m, n, k)
     if known is None:
         raise ValueError(
@@ -139,7 +139,7 @@ def exact_overlap_variance(m: int, n: int, k: int | None = None) -> Fraction:
     >>> exact_overlap_variance(3, 3), exact_overlap_variance(2, 2)
     (Fraction(9, 980), Fraction(0, 1))
     """
-    return exact_overlap_variance_of(checked_shape(m, n, k))
+    return exact_overlap_variance_of(Shape.checked(m, n, k))
 
 
 def exact_overlap_variance_of(shape: Shape) -> Fraction:
@@ -185,7 +185,7 @@ def known_deviation(m: int, n: int, k: int | None = None) -> Deviation | None:
     >>> known_deviation(1000, 1000).status, known_deviation(784, 10).status, known_deviation(30, 30)
     ('limit', 'proved', None)
     """
-    return known_deviation_of(checked_shape(m, n, k))
+    return known_deviation_of(Shape.checked(m, n, k))
 
 
 @lru_cache(maxsize=1024)
@@ -242,7 +242,7 @@ def retention_covariance(m: int, n: int, k: ArrayLike, k2: ArrayLike) -> NDArray
     >>> retention_covariance(300, 100, [[300], [399]], [300, 399]).shape
     (2, 2)
     """
-    m, n, alpha = checked_shape(m, n, None)
+    m, n, alpha = Shape.checked(m, n, None)
     earlier, later = np.sort(np.broadcast_arrays(_ranks("k", k, m * n), _ranks("k2", k2, m * n)), axis=0)
     u, v = _extinction(m, n, earlier)
     u2, v2 = _extinction(m, n, later)

@@ -12,8 +12,9 @@ from fractions import Fraction
 import numpy as np
 
 from topobounds._records import Record
-from topobounds.theory._components import FACTOR, components_by_size
-from topobounds.theory._logarithms import UNIT, FloatArray
+from topobounds._types import FloatArray
+from topobounds.theory._components import FACTOR, BySize
+from topobounds.theory._logarithms import UNIT
 
 MAX_CELLS = 2**52  # so that every count is an integer that a double holds
 
@@ -49,25 +50,31 @@ def rounded_outwards(value: Fraction) -> Enclosure:
     return Enclosure(lower, upper)
 
 
-def expected_components(m: int, n: int, k: int) -> tuple[float, float]:
-    """Return bounds on E[kappa], for 4 <= k < m n and m, n >= 2."""
-    vertices = m + n
-    by_size, middle = components_by_size(m, n, k)
-    sizes = np.arange(len(by_size.every))
-    counted = np.cumsum(by_size.counted) / FACTOR
-    left_below = np.maximum(0.0, vertices - np.cumsum(sizes * by_size.counted_above) * FACTOR)
-    rest = _chance_of_a_rest(m, n, k, counted, np.cumsum(by_size.unicyclic) * FACTOR, left_below)
+def expected_components(
+    m: int, n: int, ks: FloatArray, by_size: BySize, middle: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return bounds on E[kappa] at several k, for 4 <= k < m n and m, n >= 2.
 
-    above = np.cumsum(by_size.every) * FACTOR
-    left_above = vertices - np.cumsum(sizes * by_size.counted) / FACTOR
-    some_beyond = np.min((above + left_above / (sizes + 1))[1:])
-    giant = min(1.0, left_above[-1] / (vertices // 2 + 1))
-    upper = min(some_beyond, above[-1] + middle + giant)
-    return float(np.max(counted + rest)) * (1 - UNIT), float(upper) * (1 + UNIT)
+    `by_size` and `middle` are bounds on the components of each number of vertices, and on those of more and up to
+    (m + n) / 2, a row for each k.
+    """
+    vertices = m + n
+    sizes = np.arange(by_size.every.shape[1])
+    counted = np.cumsum(by_size.counted, axis=1) / FACTOR
+    left_below = np.maximum(0.0, vertices - np.cumsum(sizes * by_size.counted_above, axis=1) * FACTOR)
+    unicyclic = np.cumsum(by_size.unicyclic, axis=1) * FACTOR
+    rest = _chance_of_a_rest(m, n, ks[:, None], counted, unicyclic, left_below)
+
+    above = np.cumsum(by_size.every, axis=1) * FACTOR
+    left_above = vertices - np.cumsum(sizes * by_size.counted, axis=1) / FACTOR
+    some_beyond = np.min((above + left_above / (sizes + 1))[:, 1:], axis=1)
+    giant = np.minimum(1.0, left_above[:, -1] / (vertices // 2 + 1))
+    upper = np.minimum(some_beyond, above[:, -1] + middle + giant)
+    return np.max(counted + rest, axis=1) * (1 - UNIT), upper * (1 + UNIT)
 
 
 def _chance_of_a_rest(
-    m: int, n: int, k: int, counted: FloatArray, unicyclic: FloatArray, left: FloatArray
+    m: int, n: int, ks: FloatArray, counted: FloatArray, unicyclic: FloatArray, left: FloatArray
 ) -> FloatArray:
     """Return a lower bound on the chance that some component is not among those counted, for every size L (E4).
 
@@ -76,14 +83,15 @@ def _chance_of_a_rest(
     """
     vertices = m + n
     by_vertices = left / vertices
-    cycles = k - vertices * (1 + UNIT) + float(np.max(counted + by_vertices))
-    if cycles <= 0:
-        return by_vertices
+    cycles = ks - vertices * (1 + UNIT) + np.max(counted + by_vertices, axis=1, keepdims=True)
     best = by_vertices
+    some = np.where(cycles > 0, cycles, 1.0)
+    spreads = np.array([[spread(m * n, int(k))] for k in ks.ravel()])
     for share in np.arange(0.05, 1, 0.05):
-        fewer = math.exp(-2 * (share * cycles) ** 2 / spread(m * n, k))
-        best = np.maximum(best, 1 - fewer - unicyclic / ((1 - share) * cycles))
-    return best
+        fewer = np.exp(-2 * (share * cycles) ** 2 / spreads)
+        with np.errstate(over="ignore"):
+            best = np.maximum(best, 1 - fewer - unicyclic / ((1 - share) * some))
+    return np.where(cycles > 0, best, by_vertices)
 
 
 def spread(cells: int, k: int) -> float:

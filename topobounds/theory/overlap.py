@@ -16,17 +16,18 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from topobounds._arguments import argument_error, integer, integers, real
 from topobounds._records import Record
-from topobounds.layers.shape import Shape, checked_shape
+from topobounds.layers.shape import Shape
+from topobounds.theory._components import NEGLIGIBLE, SHARP, BySize, Effort, components_at_ranks, components_by_size
 from topobounds.theory.bounds import minimum_overlap_of
 from topobounds.theory.counting import counting_steps, exact_expected_overlap_of
 from topobounds.theory.enclosure import MAX_CELLS, Enclosure, expected_components, rounded_outwards, spread
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-
-CHEAP_STEPS = 400_000  # of exact counting: a fifth of a second
 
 
 @dataclass(frozen=True)
@@ -86,18 +87,45 @@ def expected_overlap(m: int, n: int, k: int | None = None) -> Enclosure:
     >>> round(enclosure.lower, 6), round(enclosure.upper, 6)
     (0.799622, 0.799622)
     """
-    return expected_overlap_of(checked_shape(m, n, k))
+    return expected_overlap_of(Shape.checked(m, n, k))
 
 
 @lru_cache(maxsize=1024)
 def expected_overlap_of(shape: Shape) -> Enclosure:
     """Return the `expected_overlap` of a checked shape; kept, since it takes some hundredths of a second."""
+    return _overlap(shape, SHARP)
+
+
+def _overlap(shape: Shape, effort: Effort) -> Enclosure:
     m, n, k = shape
-    if m * n > MAX_CELLS:
-        raise argument_error("m", f"so small that m n is at most 2^52 (overlap_limit takes any size) at n={n}", m)
-    if k <= 3 or k == m * n or min(m, n) == 1 or counting_steps(m, n, k) <= CHEAP_STEPS:
+    _check_cells(shape)
+    if _is_exact(shape, effort):
         return rounded_outwards(_exactly(shape))
-    lower, upper = expected_components(m, n, k)
+    by_size, middle = components_by_size(m, n, k, effort)
+    row = BySize(*(bounds[np.newaxis] for bounds in by_size))
+    lower, upper = expected_components(m, n, np.array([float(k)]), row, np.array([middle]))
+    return _enclosed(shape, float(lower[0]), float(upper[0]))
+
+
+def _overlaps(shape: Shape, ks: list[int], effort: Effort) -> dict[int, Enclosure]:
+    """Return the intervals at many k: all at once where `effort` is enough for components to be negligible."""
+    m, n = shape.m, shape.n
+    _check_cells(shape)
+    shapes = {k: shape._replace(k=k) for k in ks}
+    points = {k: rounded_outwards(_exactly(each)) for k, each in shapes.items() if _is_exact(each, effort)}
+    others = np.array([k for k in ks if k not in points and effort.enough > NEGLIGIBLE], dtype=float)
+    if others.size:
+        by_size, middle = components_at_ranks(m, n, others, effort)
+        lower, upper = expected_components(m, n, others, by_size, middle)
+        for place in np.flatnonzero(middle <= effort.enough).tolist():
+            k = int(others[place])
+            points[k] = _enclosed(shapes[k], float(lower[place]), float(upper[place]))
+    return {k: points[k] if k in points else _overlap(each, effort) for k, each in shapes.items()}
+
+
+def _enclosed(shape: Shape, lower: float, upper: float) -> Enclosure:
+    """Return the interval of the expected overlap from bounds on the expected components."""
+    m, n, k = shape
     alpha = shape.alpha
     least, most = minimum_overlap_of(shape) / alpha, min(k, alpha) / alpha
     slack = 4 * math.ulp(m + n) / alpha
@@ -105,6 +133,17 @@ def expected_overlap_of(shape: Shape) -> Enclosure:
         max((m + n - upper) / alpha - slack, math.nextafter(least, 0)),
         min((m + n - lower) / alpha + slack, math.nextafter(most, 1)),
     )
+
+
+def _check_cells(shape: Shape) -> None:
+    if shape.cells > MAX_CELLS:
+        rule = f"so small that m n is at most 2^52 (overlap_limit takes any size) at n={shape.n}"
+        raise argument_error("m", rule, shape.m)
+
+
+def _is_exact(shape: Shape, effort: Effort) -> bool:
+    m, n, k = shape
+    return k <= 3 or k == m * n or min(m, n) == 1 or counting_steps(m, n, k) <= effort.steps
 
 
 def expected_retention(m: int, n: int, ks: Iterable[int]) -> RetentionCurve:
@@ -136,14 +175,13 @@ def expected_retention(m: int, n: int, ks: Iterable[int]) -> RetentionCurve:
     >>> [(round(density, 4), round(low, 3)) for density, low in zip(curve.densities, curve.lower)]
     [(0.0046, 0.8), (0.0213, 0.999)]
     """
-    shape = checked_shape(m, n, None)
+    shape = Shape.checked(m, n, None)
     return expected_retention_of(shape, integers("ks", "k", ks, 0, shape.cells))
 
 
-def expected_retention_of(shape: Shape, ks: Iterable[int]) -> RetentionCurve:
+def expected_retention_of(shape: Shape, ks: Iterable[int], effort: Effort = SHARP) -> RetentionCurve:
     """Return the `expected_retention` of a layer of a checked shape, whose own k is not used, at checked ks."""
-    kept = sorted(set(ks))
-    points = {k: expected_overlap_of(shape._replace(k=k)) for k in kept}
+    points = _overlaps(shape, sorted(set(ks)), effort)
     below, above = {0: 0.0}, {0: 0.0}
     before = 0
     for k, point in points.items():
@@ -201,7 +239,7 @@ def overlap_limit(m: int, n: int, k: int | None = None) -> float:
     >>> round(overlap_limit(10**6, 10**6), 5)
     0.8381
     """
-    return overlap_limit_of(checked_shape(m, n, k))
+    return overlap_limit_of(Shape.checked(m, n, k))
 
 
 def overlap_limit_of(shape: Shape) -> float:
@@ -255,7 +293,7 @@ def concentration_band(
     0.045
     """
     if support is None:
-        shape = checked_shape(m, n, k)
+        shape = Shape.checked(m, n, k)
         cells, alpha, k = m * n, shape.alpha, shape.k
     else:
         from topobounds.theory.support_bounds import support_size  # noqa: PLC0415 (loads scipy)

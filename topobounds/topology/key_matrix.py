@@ -7,9 +7,9 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from topobounds._types import Cells
 from topobounds.weights import ScaledWeights, every_byte, infinity_key, key_bits, order_keys
 
-Cells = NDArray[np.uint64]
 Tile = tuple[NDArray[Any], Any, Any]
 _RUN = 16  # neighbours sampled together: one cache line of float32
 _RATIO_BITS = 13  # of a float32, after its sign: a 32nd of it tells ratios apart

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from topobounds._kernels import spanning as kernels
 from topobounds._parallel import processors
-from topobounds.topology.key_matrix import Cells, Edges, KeyMatrix, ScaledKeyMatrix, windows
+from topobounds._types import Cells, Vertices
+from topobounds.topology.key_matrix import Edges, KeyMatrix, ScaledKeyMatrix, windows
 
-Vertices = NDArray[np.uint32]
 Codes = NDArray[np.uint64]  # see Coding
 Found = tuple[Cells, Cells]  # keys and cells of edges
 Result = TypeVar("Result")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from topobounds._types import Interval
 from topobounds.chance.orders import sample_supports
 from topobounds.montecarlo import retained_counts
 from topobounds.theory.enclosure import spread
@@ -23,7 +24,6 @@ from topobounds.verification import draws
 from topobounds.verification.draws import Matrix, Setting
 from topobounds.verification.judging import (
     TOO_LARGE,
-    Interval,
     Outcome,
     Terms,
     decide,

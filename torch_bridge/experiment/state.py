@@ -9,9 +9,9 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from numpy.typing import NDArray
 
 from topobounds._arguments import argument_error
+from topobounds._types import Array
 from topobounds.checkpoint import DTYPES
 from topobounds.layers import LayerTensor
 from topobounds.pruning import chain_of
@@ -20,7 +20,6 @@ from torch_bridge.model.modules import stored_weight
 from torch_bridge.model.stored import computes_its_own_way
 from torch_bridge.model.tracing import model_tensors, moved_to, trace, unread_weights, why_not_pruned
 
-Array = NDArray[Any]
 State = dict[str, Array]
 
 

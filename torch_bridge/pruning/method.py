@@ -13,12 +13,12 @@ from typing import Any, cast
 import numpy as np
 
 from topobounds._arguments import about, argument_error, boolean, choice, integer, real
+from topobounds._types import Mask
 from topobounds.layers import Conv, LayerTensor
 from topobounds.layers.tensors import numbered_parts
 from topobounds.pruning import (
     METHODS,
     Infeasible,
-    Mask,
     Prunable,
     PrunedLayer,
     PruningReport,

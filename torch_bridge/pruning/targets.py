@@ -6,11 +6,10 @@ from fractions import Fraction
 from typing import Any, Literal, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topobounds._arguments import about, argument_error, choice
+from topobounds._types import Array, Mask
 from topobounds.layers import Conv, LayerTensor
-from topobounds.pruning import Mask
 from topobounds.topology.tensors import Topology, layer_topology
 from topobounds.weights import as_array
 from torch_bridge._torch import Tensor, nn
@@ -20,7 +19,6 @@ from torch_bridge.model.tracing import Trace, current_weight, model_tensors, tra
 Amount = int | float | Fraction
 Amounts = Amount | Mapping[str, Amount]
 Convention = Literal["flattened", "shared"]
-Array = NDArray[Any]
 
 CONVENTIONS = ("flattened", "shared")
 NAMES_SHOWN = 20
