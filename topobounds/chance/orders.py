@@ -8,14 +8,13 @@ import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._arguments import MOST_TRIALS, argument_error, integer
-from topobounds._parallel import processors
+from topobounds._parallel import kept, processors
 from topobounds.layers import Conv
 
 FloatArray = NDArray[np.float64]
@@ -160,7 +159,7 @@ def sample_kernels(
     return Sample(np.array([statistic(ranks, merges) for ranks, merges in orders]), seed)
 
 
-@lru_cache(maxsize=16)
+@kept(16)
 def _kernel_orders(conv: Conv, support: bytes, trials: int, seed: int) -> tuple[tuple[Integers, Integers], ...]:
     """Return the ranks of the critical weights and their merges in random orders of the weights of a packed support.
 

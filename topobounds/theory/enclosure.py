@@ -9,11 +9,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 
 import numpy as np
 
 from topobounds._arguments import argument_error, integers
+from topobounds._parallel import kept
 from topobounds._records import Record
 from topobounds.layers.shape import Shape, checked_shape
 from topobounds.theory._components import (
@@ -116,7 +116,7 @@ def expected_overlap(m: int, n: int, k: int | None = None) -> Enclosure:
     return expected_overlap_of(checked_shape(m, n, k))
 
 
-@lru_cache(maxsize=1024)
+@kept(1024)
 def expected_overlap_of(shape: Shape) -> Enclosure:
     """Return the `expected_overlap` of a checked shape; kept, since it takes some hundredths of a second."""
     return _overlap(shape, SHARP)
