@@ -3,8 +3,8 @@
 Run with: `python benchmarks/checkpoint.py` (`--quick` for 1 GB in the place of 8).
 
 A bfloat16 file of a language model is made in a temporary folder: one block of normal weights, as often as it takes.
-The measure is the rate at which one thread adds the same bytes as 64-bit words, from a file in the cache of the system that
-is mapped anew; start-up, the file of one block, is apart. Anonymous memory is sampled every hundredth of a second.
+The measure is the rate at which one thread adds the same bytes as 64-bit words, from a file in the cache of the system
+that is mapped anew; start-up, the file of one block, is apart. Anonymous memory is sampled every hundredth of a second.
 WeightWatcher runs in the Python that `--weightwatcher` names, for it brings dependencies of its own.
 """
 

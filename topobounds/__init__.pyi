@@ -7,17 +7,21 @@ from . import (
     montecarlo,
     plotting,
     pruning,
+    report,
     runs,
     supports,
+    sweeps,
     theory,
     topology,
     verification,
     weights,
 )
 from .analysis.checkpoint import Interrupted, analyze
+from .analysis.comparison import Comparison, compare
 from .analysis.compression import compression_report
 from .analysis.model import LayerReport, ModelReport, layer_report
 from .analysis.overlap import overlap_report
+from .analysis.preview import Preview, preview
 from .chance.convolution import CriticalWeightsEstimate, expected_critical_weights
 from .chance.overlap import OverlapNull, overlap_null, overlap_range
 from .chance.persistence import PersistenceNull, persistence_null
@@ -28,16 +32,19 @@ from .checkpoint.layer_tensors import layer_tensors
 from .layers import Conv, Dense, Network, Recurrent, Unrolled
 from .montecarlo import Estimate, simulate_overlap
 from .pruning import geometric_schedule, linear_schedule, magnitude_mask, network_masks, random_mask, topological_mask
+from .report.page import write_html
 from .runs import RunError, RunFolder
+from .sweeps.plan import SweepPlan
+from .sweeps.run import SweepResult, sweep, sweep_status
 from .theory.bounds import boruvka_bound, star_bound
 from .theory.compression import critical_compression_ratio
 from .theory.counting import exact_expected_overlap
 from .theory.critical_rank import CriticalRankLaw, connection_probability, critical_rank_law
 from .theory.critical_weights import critical_weights_bound
 from .theory.deviation import overlap_deviation
-from .theory.enclosure import Enclosure, expected_overlap, expected_retention
+from .theory.enclosure import Enclosure
 from .theory.global_pruning import GlobalPruning, global_pruning
-from .theory.overlap import concentration_band, overlap_limit
+from .theory.overlap import concentration_band, expected_overlap, expected_retention, overlap_limit
 from .theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
 from .theory.persistence import untrained_persistence, untrained_persistence_limit
 from .theory.support_bounds import any_support_bound, support_bound
@@ -64,6 +71,7 @@ __version__: str
 __all__ = [
     "Checkpoint",
     "CheckpointError",
+    "Comparison",
     "Conv",
     "CriticalRankLaw",
     "CriticalWeights",
@@ -84,12 +92,15 @@ __all__ = [
     "OverlapNull",
     "PersistenceDiagram",
     "PersistenceNull",
+    "Preview",
     "PrintedClaim",
     "Recurrent",
     "RunError",
     "RunFolder",
     "ScaleNull",
     "SpanningForest",
+    "SweepPlan",
+    "SweepResult",
     "TopologyPrice",
     "Unrolled",
     "UnrolledForest",
@@ -103,6 +114,7 @@ __all__ = [
     "chain",
     "chance",
     "checkpoint",
+    "compare",
     "compression_report",
     "concentration_band",
     "connection_probability",
@@ -143,12 +155,14 @@ __all__ = [
     "persistence_diagram",
     "persistence_null",
     "plotting",
+    "preview",
     "pruning",
     "random_mask",
     "recurrent_diagrams",
     "recurrent_forests",
     "recurrent_matrices",
     "replay",
+    "report",
     "runs",
     "scale_null",
     "simulate_overlap",
@@ -156,6 +170,9 @@ __all__ = [
     "stopping_epoch",
     "support_bound",
     "supports",
+    "sweep",
+    "sweep_status",
+    "sweeps",
     "table1",
     "theorem_3_3",
     "theory",
@@ -171,5 +188,6 @@ __all__ = [
     "verify_file",
     "wasserstein_distance",
     "weights",
+    "write_html",
     "write_witnesses",
 ]

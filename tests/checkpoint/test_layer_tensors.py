@@ -1,5 +1,7 @@
 """What the tensors of checkpoints are read as: kinds, parts and graphs, and nothing that is in no list."""
 
+import zipfile
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -56,6 +58,14 @@ def kinds(layers):
 
 
 # -- recurrent layers -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("inputs", "hidden"), [(1, 3), (5, 1), (1, 1)])
+def test_gates_of_one_input_or_one_hidden_unit_are_gates(inputs, hidden):
+    layers, left_out = read({"r.weight_ih_l0": (4 * hidden, inputs), "r.weight_hh_l0": (4 * hidden, hidden)})
+    assert not left_out
+    for tensor in layers.values():
+        assert tensor.parts == GATES["LSTM"]
 
 
 def test_gates_are_told_from_their_neighbours():
@@ -443,6 +453,21 @@ def test_what_is_no_layer_says_why():
     assert forms == {"bn.weight": ((4,), "float32")}
 
 
+def test_what_is_no_array_of_weights_is_left_out_with_its_reason(tmp_path):
+    file = tmp_path / "odd.npz"
+    odd = {"words": np.array(["a"]), "complex": np.ones((2, 2), complex), "long": np.ones((2, 2), np.longdouble)}
+    np.savez(file, weight=np.ones((3, 2), ">f4"), **odd)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("cut.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran")
+    with open_checkpoint(file) as checkpoint:
+        reading = read_tensors(checkpoint)
+    assert [(tensor.name, tensor.dtype) for tensor in reading.layers] == [("weight", "float32")]
+    assert set(reading.left_out) == {"cut", *odd}
+    assert all(reading.left_out[name].startswith("no real numbers") for name in odd)
+    assert reading.left_out["cut"].startswith("is damaged")
+    assert reading.forms["cut"] == ((), "")
+
+
 CODED = {
     "bitsandbytes, 4 bit": (
         {"fc.weight": (64, 1), "fc.weight.absmax": (2,), "fc.weight.quant_map": (16,), "fc.weight.quant_state.x": (8,)},
@@ -582,5 +607,7 @@ def test_patterns_choose_and_those_that_match_nothing_are_refused():
     tied = ArraysCheckpoint({"embed.weight": (table := np.ones((4, 2))), "head.weight": table, "fc.weight": np.eye(2)})
     assert [tensor.name for tensor in read_tensors(tied, include=["head.*"]).layers] == ["embed.weight"]
     assert list(read({"odd[1]": (2, 3)}, include=["odd[1]"])[0]) == ["odd[1]"]
+    with pytest.raises(ValueError, match=r"which 'none' does not"):
+        layer_tensors(tied, include=["none"])  # before the first is asked for
     with pytest.raises(ValueError, match=r"'exclude' must be a sequence of patterns of names, not 3"):
         read(shapes, exclude=[3])

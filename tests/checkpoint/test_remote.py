@@ -30,6 +30,7 @@ class Server(ThreadingHTTPServer):
         self.folder = folder
         self.ranges = ranges
         self.sent = 0
+        self.requests = 0
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request, client_address):
@@ -46,6 +47,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(with_body=False)
 
     def do_GET(self):
+        self.server.requests += 1
         self.answer(with_body=True)
 
     def answer(self, with_body):
@@ -53,7 +55,15 @@ class Handler(BaseHTTPRequestHandler):
         content = file.read_bytes() if file.is_file() else b""
         match = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         first, last = (int(match[1]), int(match[2]) + 1) if match and self.server.ranges else (0, len(content))
-        self.send_response(404 if not file.is_file() else 206 if match and self.server.ranges else 200)
+        self.send_response(
+            403
+            if "secret" in self.path
+            else 404
+            if not file.is_file()
+            else 206
+            if match and self.server.ranges
+            else 200
+        )
         if match and self.server.ranges:
             self.send_header("Content-Range", f"bytes {first}-{last - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(content[first:last])))
@@ -103,6 +113,7 @@ def test_only_what_is_read_is_asked_for(tmp_path, serve, name):
         assert server.sent < 2**21
         assert np.array_equal(checkpoint.tensor("large"), LARGE)
         assert server.sent < LARGE.nbytes + 2**21
+        assert server.requests <= 8
 
 
 def test_views_and_tied_tensors_of_a_torch_file(tmp_path, serve):
@@ -169,6 +180,37 @@ def test_every_scheme_reads_the_same(tmp_path, serve, scheme, name):
     assert np.array_equal(array, SMALL)
 
 
+def test_a_lone_array_is_read_when_it_is_asked_for_and_must_fit_in_memory(tmp_path, serve, monkeypatch):
+    np.save(tmp_path / "x.npy", LARGE)
+    server = serve()
+    with open_checkpoint(f"{server.url}/x.npy") as checkpoint:
+        assert checkpoint.shape("x") == (1000, 1000)
+        assert server.sent < 2**21
+        assert np.array_equal(checkpoint.tensor("x"), LARGE)
+        monkeypatch.setattr("topobounds._memory.memory", lambda: 500.0)
+        with pytest.raises(CheckpointError, match=r"x\.npy, tensor 'x', takes at least .* of memory"):
+            checkpoint.tensor("x")
+
+
+def test_urls_that_are_none(tmp_path):
+    for url, problem in {
+        "http://[::1/x.npz": "is no URL: Invalid IPv6 URL",
+        "s3://": "names no file",
+        "file://": "names no file",
+    }.items():
+        with pytest.raises(CheckpointError) as caught:
+            open_checkpoint(url)
+        assert str(caught.value).startswith(f"{url} {problem}")
+    np.save(tmp_path / "x.npy", SMALL)
+    assert open_checkpoint(f"FILE://{tmp_path}/x.npy").names == ("x",)
+
+
+def test_a_scheme_whose_package_is_missing_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(CheckpointError, match=r"^s3://bucket/x\.npz could not be read: Install s3fs to access S3\.$"):
+        open_checkpoint("s3://bucket/x.npz")
+
+
 def test_a_folder_whose_name_has_a_dot_ends_in_a_slash(tmp_path, serve):
     (tmp_path / "model-2.5").mkdir()
     save_file({"a": SMALL}, tmp_path / "model-2.5" / "model.safetensors")
@@ -180,8 +222,10 @@ def test_a_missing_file_and_a_dead_server(tmp_path, serve):
     for url in (f"{server.url}/x.npz", f"{server.url}/x.safetensors", f"{server.url}/x.pt", "memory://absent/x.npz"):
         with pytest.raises(CheckpointError, match="could not be read: it is not there"):
             open_checkpoint(url)
-    with pytest.raises(CheckpointError, match=r"http://127\.0\.0\.1:9/x\.npz could not be read: "):
+    with pytest.raises(CheckpointError, match=r"http://127\.0\.0\.1:9/x\.npz could not be read: .*[Cc]onnect"):
         open_checkpoint("http://127.0.0.1:9/x.npz")
+    with pytest.raises(CheckpointError, match=r"secret\.npz could not be read: its server answered 403, Forbidden\."):
+        open_checkpoint(f"{server.url}/secret.npz")
     with pytest.raises(CheckpointError, match="could not be read: Protocol not known: nosuch"):
         open_checkpoint("nosuch://x.npz")
 

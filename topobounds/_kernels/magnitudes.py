@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from topobounds._kernels import compiled
 from topobounds._kernels.spanning import _any_at_least, _at_least, _intrinsic, _lowest, ir
-
-Keys = NDArray[Any]
+from topobounds._types import Keys
 
 _DIGIT_BITS, _DIGITS = 11, 2048
 _SUMS = 64

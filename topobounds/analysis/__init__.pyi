@@ -1,14 +1,31 @@
-from . import beside, checkpoint, compression, findings, fixed, model, network, overlap, scales, table
+from . import (
+    beside,
+    checkpoint,
+    comparison,
+    compression,
+    curves,
+    findings,
+    fixed,
+    model,
+    network,
+    overlap,
+    preview,
+    scales,
+    table,
+)
 
 __all__ = [
     "beside",
     "checkpoint",
+    "comparison",
     "compression",
+    "curves",
     "findings",
     "fixed",
     "model",
     "network",
     "overlap",
+    "preview",
     "scales",
     "table",
 ]

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from topobounds._arguments import argument_error, boolean, integer
 from topobounds._parallel import MOST_JOBS, processors
 from topobounds.analysis.beside import Beside, BesideCheckpoint, Unread, check_values, masked, scored
+from topobounds.analysis.curves import layer_curves
 from topobounds.analysis.expected import checked_seed, checked_trials
 from topobounds.analysis.findings import find
 from topobounds.analysis.model import LayerReport, ModelReport, NetworkReport, Source, layer_report
@@ -59,6 +60,7 @@ class _Task:
     trials: int | None
     seed: int
     scales: bool
+    curves: bool
     path: str = ""
     mask: str | None = None
     scores: str | None = None
@@ -84,6 +86,7 @@ def analyze(
     mask: Beside | None = None,
     scores: Beside | None = None,
     scales: bool = False,
+    curves: bool = False,
     chance: bool = True,
     trials: int | None = None,
     seed: int | None = None,
@@ -112,6 +115,8 @@ def analyze(
         the order of the weights; density, root mean square and the largest weight stay those of the weights.
     scales : bool
         Whether each layer is compared with what the scales of its neurons give, which takes a hundred forests a layer.
+    curves : bool
+        Whether each layer has its pictures as numbers, as a page needs them, which takes some forests a layer.
     chance, trials, seed
         As in `layer_report`; all layers are sampled with one seed.
     jobs : int, optional
@@ -154,6 +159,7 @@ def analyze(
         trials=checked_trials(trials),
         seed=checked_seed(seed),
         scales=boolean("scales", scales),
+        curves=boolean("curves", curves),
     )
     with ExitStack() as held:
         checkpoint = _opened(source, held)
@@ -422,6 +428,7 @@ def _part_reports(
             file=layer.source or None,
             tied_to=tied_to,
             scales=scale_shares(report, part, graph, task.trials, task.seed) if task.scales else None,
+            curves=layer_curves(part, graph, task.trials, task.seed) if task.curves else None,
         )
 
 

@@ -5,9 +5,9 @@ from typing import Any, cast
 
 from numpy.typing import NDArray
 
-from topobounds._arguments import MOST_TRIALS, argument_error, integer
+from topobounds._arguments import LARGEST_SEED, MOST_TRIALS, argument_error, integer
 from topobounds.chance.layer import MeasuredKernel, MeasuredLayer
-from topobounds.chance.orders import LARGEST_SEED, TRIALS, Sampling
+from topobounds.chance.orders import TRIALS, Sampling
 from topobounds.chance.overlap import OverlapNull, kernel_overlap_null, layer_overlap_null
 from topobounds.chance.persistence import PersistenceNull, kernel_persistence_null, layer_persistence_null
 from topobounds.layers import Conv, TensorLayer

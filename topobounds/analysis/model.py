@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from topobounds._arguments import argument_error, file_name
 from topobounds._files import read_regular, write_whole
 from topobounds._records import Record, frame, html_table, plain
+from topobounds.analysis.curves import LayerCurves
 from topobounds.analysis.expected import NO_GRAPH, NOT_ASKED, checked_seed, checked_trials, expected_columns
 from topobounds.analysis.fixed import looks_fixed
 from topobounds.layers import Conv, TensorLayer
@@ -176,6 +177,8 @@ class LayerReport(Record):
         Why the weights look as if they were not trained: their name, or rows that are sampled sinusoids.
     scales : ScaleShares or None
         How much of the numbers the scales of the neurons explain, where that was asked for.
+    curves : LayerCurves or None
+        The layer's pictures as numbers, where they were asked for.
     neurons : tuple of (int, int)
         Of each call that was traced, the group of neurons read and the group fed, numbered from 0 through the model in
         the order of its calls. Layers that name one group share its neurons, as in `topobounds.layers.Network`:
@@ -235,6 +238,7 @@ class LayerReport(Record):
     components_unpruned: int | None = None
     looks_fixed: str | None = None
     scales: ScaleShares | None = None
+    curves: LayerCurves | None = None
 
     @property
     def critical_ratio(self) -> float | None:
@@ -264,7 +268,8 @@ class LayerReport(Record):
         values = {f.name: _tuples(record[f.name]) for f in dataclasses.fields(cls)}
         ratios = {name: _fraction(values[name]) for name in RATIOS}
         scales = None if record["scales"] is None else ScaleShares.from_dict(record["scales"])
-        return cls(**values | ratios | {"scales": scales})
+        curves = None if record["curves"] is None else LayerCurves.from_dict(record["curves"])
+        return cls(**values | ratios | {"scales": scales, "curves": curves})
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from topobounds._types import FloatArray
 from topobounds.chance.magnitudes import largest_magnitudes
 from topobounds.chance.orders import live_taps
 from topobounds.layers import Conv
@@ -17,8 +18,6 @@ from topobounds.weights import mask_matrix, weight_array, weight_matrix
 
 if TYPE_CHECKING:
     from topobounds.topology.convolution import CriticalWeights
-
-FloatArray = NDArray[np.float64]
 
 
 NEARLY_FULL = 0.25  # forest edges by which absent cells may shift an expected number of them

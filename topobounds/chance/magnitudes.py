@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._parallel import processors
+from topobounds._types import FloatArray, Integers, Keys
 
-FloatArray = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Keys = NDArray[Any]
 Result = TypeVar("Result")
 
 SORTED_CELLS = 2**18  # a layer of so many is sorted as a whole, which takes less than loading the kernels

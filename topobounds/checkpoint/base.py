@@ -9,15 +9,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topobounds._arguments import printable, shortened
 from topobounds._memory import check_memory
+from topobounds._types import Array
 
 if TYPE_CHECKING:
     from topobounds.checkpoint.location import Location
 
-Array = NDArray[Any]
 Change = Callable[[str, Array], Array]
 """``change(name, array)``: what stands in the place of a tensor in a rewritten file, of the same shape and dtype."""
 

@@ -47,7 +47,7 @@ def layer_tensors(
     exclude: Iterable[str] = (),
     geometry: Told | None = None,
 ) -> Iterator[LayerTensor]:
-    """Yield the layers of a checkpoint: each weight tensor with the graphs that it is read as. No weight is read.
+    """Return the layers of a checkpoint: each weight tensor with the graphs that it is read as. No weight is read.
 
     What a tensor is follows from its name, its shape, its neighbours and the config.json; `LayerTensor.assumed` says
     what was guessed.
@@ -65,9 +65,9 @@ def layer_tensors(
         ``padding_mode``, ``dilation``, ``output_padding``, ``input``, ``groups``, ``transposed``,
         ``channels_last``. Where several patterns match a name, the later count, key by key.
 
-    Yields
-    ------
-    LayerTensor
+    Returns
+    -------
+    iterator of LayerTensor
         In the order in which the tensors are stored.
 
     Raises
@@ -76,11 +76,6 @@ def layer_tensors(
         If a pattern matches nothing, or `geometry` says what is unknown or impossible.
     CheckpointError
         If `geometry` cannot be read.
-
-    Returns
-    -------
-    Iterator of LayerTensor
-        See above.
 
     Examples
     --------
@@ -91,7 +86,7 @@ def layer_tensors(
     rnn.weight_ih_l0[forget] dense gate 2 of 4 (forget), 5 inputs x 3 outputs
     rnn.weight_hh_l0[forget] recurrent gate 2 of 4 (forget), 3 inputs x 3 outputs
     """
-    yield from read_tensors(checkpoint, include=include, exclude=exclude, geometry=geometry).layers
+    return iter(read_tensors(checkpoint, include=include, exclude=exclude, geometry=geometry).layers)
 
 
 def read_tensors(

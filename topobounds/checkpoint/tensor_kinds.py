@@ -42,7 +42,7 @@ def kind_of(stored: Stored) -> LayerTensor | str:
 
 def _unreadable(stored: Stored) -> Answer:
     dtype = stored.names.dtypes[stored.name]
-    return f"of a type that is not read: {dtype}" if isinstance(dtype, str) else None
+    return dtype if isinstance(dtype, str) else None
 
 
 def _no_numbers(stored: Stored) -> Answer:
@@ -55,6 +55,8 @@ def _no_numbers(stored: Stored) -> Answer:
         return None
     if len(stored.shape) > 1 and stored.dtype in ("int8", "uint8"):
         return f"codes of unknown scale ({stored.dtype})"
+    if not re.match("u?int", stored.dtype):
+        return f"no real numbers of at most 64 bits ({stored.dtype})"
     return f"buffer ({stored.dtype})"
 
 
@@ -243,10 +245,10 @@ RULES: tuple[Rule, ...] = (
     _optimiser_state,
     _mask,
     _vector,
-    _element_by_element,
-    _norm_or_bias,
     _recurrent,
     _low_rank,
+    _element_by_element,
+    _norm_or_bias,
     _attention_input,
     read_experts,
     read_fused,

@@ -39,6 +39,7 @@ class CommandWithRules(click.Command):
 @click.option("--all", "show_all", is_flag=True, help="A row for every layer, however many.")
 @click.option("--csv", metavar="FILE", type=Name(), help="Write all columns to a CSV file.")
 @click.option("--parquet", metavar="FILE", type=Name(), help="Write all columns to a Parquet file.")
+@click.option("--html", metavar="FILE", type=Name(), help="Write a page about the model, with pictures of each layer.")
 @click.option("--fail-on", multiple=True, metavar="RULE", help="Exit 1 if there is such a finding; may be repeated.")
 @click.option("--jobs", type=Count(1, 1024), help="Tensors at the same time.  [default: one for each processor]")
 @click.option("--trials", type=Count(0), help="Random orders of a layer, where they are drawn.  [default: 20 to 200]")
@@ -58,6 +59,7 @@ def analyze(
     show_all: bool,
     csv: Path | None,
     parquet: Path | None,
+    html: Path | None,
     fail_on: tuple[str, ...],
     jobs: int | None,
     trials: int | None,
@@ -69,7 +71,7 @@ def analyze(
     PATH is a file (.safetensors, .npz, .npy, or one of torch), a folder with an index of shards, a run folder, or a
     URL. Over 60 layers the table has a row for each pattern of names; --all and --columns show every layer.
     """
-    for option, file in (("--csv", csv), ("--parquet", parquet)):
+    for option, file in (("--csv", csv), ("--parquet", parquet), ("--html", html)):
         if file is not None:
             output_file(option, file, unlike=path)
 
@@ -89,6 +91,10 @@ def analyze(
         checked_rule("--fail-on", rule)
     if parquet is not None:
         _check_parquet()
+    if html is not None:
+        from topobounds.report.page import template
+
+        template()  # before anything is read, since jinja2 may be missing
     is_interrupted = False
     with progress_bar("headers", in_bytes=True) as advance:
         try:
@@ -101,6 +107,7 @@ def analyze(
                 mask=mask,
                 scores=scores,
                 scales=scales,
+                curves=html is not None,
                 trials=trials,
                 seed=seed,
                 jobs=jobs,
@@ -110,6 +117,10 @@ def analyze(
             report = interrupt.report
             is_interrupted = True
     _write_columns(report, csv, parquet)
+    if html is not None:
+        from topobounds.report import write_html
+
+        write_html(report, html)
     if as_json:
         print_json(report.to_dict())
     else:

@@ -3,18 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from topobounds._types import Array, Mask
 from topobounds.layers import LayerTensor
 from topobounds.pruning.effective import path_scores
 from topobounds.pruning.methods import METHODS, Method
 from topobounds.pruning.selection import RANKINGS
 
-Array = NDArray[Any]
-Mask = NDArray[np.bool_]
 Infeasible = Literal["raise", "clamp"]
 
 

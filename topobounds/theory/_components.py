@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from topobounds.theory._logarithms import UNIT, Ball, FloatArray, Real, ball_sum, log_binomial, log_ratio
+from topobounds._types import FloatArray
+from topobounds.theory._logarithms import UNIT, Ball, Real, ball_sum, log_binomial, log_ratio
 
 MAX_PAIRS = 100_000  # shapes (rows, columns) of components counted one by one
 MAX_SIZE = 2**17  # vertices of components counted one by one

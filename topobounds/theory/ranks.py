@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topobounds._parallel import kept
+from topobounds._types import FloatArray, Integers
 from topobounds.layers.shape import Shape
 from topobounds.supports import check_neurons
 from topobounds.theory._components import SHARP, Effort
 from topobounds.theory._logarithms import UNIT
 from topobounds.theory.counting import counting_steps, exact_expected_ranks
-from topobounds.theory.enclosure import Enclosure, RetentionCurve, expected_retention_of
-
-FloatArray = NDArray[np.float64]
-Integers = NDArray[np.int64]
+from topobounds.theory.enclosure import Enclosure
+from topobounds.theory.overlap import RetentionCurve, expected_retention_of
 
 EXACT_STEPS = 5 * 10**6  # of exact counting at all ranks: about two seconds
 QUICK = Effort(

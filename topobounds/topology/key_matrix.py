@@ -8,9 +8,9 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from topobounds._types import Cells
 from topobounds.weights import MAGNITUDE_BITS, order_keys
 
-Cells = NDArray[np.uint64]
 Tile = tuple[NDArray[Any], Any, Any]
 _RUN = 16  # neighbours sampled together: one cache line of float32
 _GOLDEN = 0.6180339887498949

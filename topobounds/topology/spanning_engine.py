@@ -1,8 +1,8 @@
 """The maximum spanning forest of a dense layer in about one read of its weights.
 
-Filter rounds: a sample gives the bound that some M (ln M + 4) keys reach, M being the longer side; one pass over the
+Filter rounds: a sample gives the bound that some M (ln M + 5) keys reach, M being the longer side; one pass over the
 weights collects them; sorted, they go through Kruskal's algorithm. At random they make a connected graph, but for a
-vertex in one layer of twenty, so the first round is most often all. Blocks and hierarchies take one round a level.
+vertex in one layer of thirty, so the first round is most often all. Blocks and hierarchies take one round a level.
 
 Borůvka rounds: every component but the one that is dearest to search takes the first edge that leaves it. Vertices
 left alone, dead rows, scales and heavy ties end here.
@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from topobounds._kernels import spanning as kernels
 from topobounds._parallel import processors
-from topobounds.topology.key_matrix import Cells, Edges, KeyMatrix, windows
+from topobounds._types import Cells, Vertices
+from topobounds.topology.key_matrix import Edges, KeyMatrix, windows
 
-Vertices = NDArray[np.uint32]
 Codes = NDArray[np.uint64]  # see Coding
 Found = tuple[Cells, Cells]  # keys and cells of edges
 Result = TypeVar("Result")
@@ -37,8 +37,9 @@ _CELLS_PER_CHUNK = 2**21
 _CELLS_PER_COPY = 2**17  # a tile that is copied stays in the cache
 _SAMPLED_HITS = 64  # sampled keys above the bound: it lets 1 +- 1/8 of what is wanted through
 _ROOM = 2**13  # entries, and those of one line, collected in one call of the kernel
-_BINS_PER_EDGE = 32  # so that few weights share their bin with an edge, and have to be compared with it
+_BINS_PER_EDGE = 64  # so that few weights share their bin with an edge, and have to be compared with it
 _MOST_BINS = 2**17  # a table of them stays in the cache
+_FEW_TIES = 16  # edges that every line may look through
 _NONE = np.empty(0, np.uint64)
 _PADDING = np.zeros(64, np.uint32)  # labels that kernels may read ahead of the first
 _TOO_MANY = 3  # times what is wanted
@@ -136,29 +137,47 @@ def spanning_edges(keys: KeyMatrix) -> Edges:
 
 def ranks_of(keys: KeyMatrix, edge_keys: Cells, edge_cells: Cells) -> NDArray[np.int64]:
     """Return the ranks, from 1, of cells in the total order among all cells of the layer: one pass over the weights."""
-    # The range of the edges' keys in bins: a weight whose bin holds no edge need not be compared with any.
-    lightest = edge_keys[-1]
-    span = int(edge_keys[0] - lightest)
-    most_bins = min(_BINS_PER_EDGE << edge_keys.size.bit_length(), _MOST_BINS)
-    shift = max(span.bit_length() - most_bins.bit_length() + 1, 0)
-    edges_in_bin = np.bincount((edge_keys - lightest).astype(np.int64) >> shift)
-    edges_above = edge_keys.size - np.cumsum(edges_in_bin)
-    # Where a weight is counted: by the edges above its bin, or apart (E + 1) if the bin holds edges to compare with.
-    # Two bins more are for weights above all edges and for those below (E + 2, which nobody reads).
-    slots = np.append(np.where(edges_in_bin, edge_keys.size + 1, edges_above), [0, edge_keys.size + 2])
-    bins = edges_above.astype(np.uint32), slots.astype(np.uint32)
+    n_edges = edge_keys.size
+    kind = keys.bits.dtype.type
+    span = int(edge_keys[0] - edge_keys[-1])
+    spare: list[NDArray[np.int64]] = []  # counts between two chunks
 
-    def count(lines: slice) -> NDArray[np.int64]:
-        counts = np.zeros((2, edge_keys.size + 3), np.int64)
+    def count_level(lines: slice) -> None:
+        counts = spare.pop() if spare else np.zeros(n_edges + 1, np.int64)
         tile, magnitude, lift = keys.tile(lines)
         layout = keys.width, lines.start, keys.transposed
-        kernels.count_between(
-            tile, magnitude, lift, *layout, edge_keys, edge_cells, bins[0], bins[1], np.uint64(shift), counts
-        )
-        return np.asarray(counts.sum(axis=0))
+        kernels.count_level(tile, magnitude, lift, *layout, kind(edge_keys[0]), edge_cells, counts)
+        spare.append(counts)
 
-    counts: NDArray[np.int64] = np.sum(_each(count, _chunks(keys)), axis=0)
-    return np.cumsum(counts[: edge_keys.size]) + 1
+    if not span and (not keys.transposed or n_edges <= _FEW_TIES):
+        _each(count_level, _chunks(keys))
+        return np.asarray(np.cumsum(np.sum(spare, axis=0)[:n_edges]) + 1)
+
+    # The range of the edges' keys in bins: a weight whose bin holds no edge need not be compared with any.
+    most_bins = min(_BINS_PER_EDGE << n_edges.bit_length(), _MOST_BINS)
+    shift = max(span.bit_length() - most_bins.bit_length() + 1, 0)
+    edges_above = np.empty((span >> shift) + 3, np.uint32)
+    empty_bins = np.zeros(edges_above.size + kernels.UNREAD_BINS, np.uint32)
+    kernels.open_bins(edge_keys, np.uint64(shift), edges_above, empty_bins)
+    in_use: list[tuple[NDArray[np.uint32], NDArray[np.int64]]] = []
+
+    def count(lines: slice) -> None:
+        bins, counts = in_use.pop() if in_use else (empty_bins.copy(), np.zeros(n_edges + 1, np.int64))
+        tile, magnitude, lift = keys.tile(lines)
+        layout = keys.width, lines.start, keys.transposed
+        range_of_bins = kind(int(edge_keys[-1]) - int(lift)), kind(span), kind(shift)
+        what = edge_keys, edge_cells, edges_above, bins, counts
+        kernels.count_in_bins(tile, magnitude, lift, *layout, *range_of_bins, *what)
+        if keys.size >= kernels.HOLDS_EDGES:  # for a counter might run over
+            kernels.close_bins(bins, edges_above, counts)
+        in_use.append((bins, counts))
+
+    _each(count, _chunks(keys))
+    total = np.zeros(n_edges + 1, np.int64)
+    for bins, counts in in_use:
+        kernels.close_bins(bins, edges_above, counts)
+        total += counts
+    return np.asarray(np.cumsum(total[:n_edges]) + 1)
 
 
 def _active(keys: KeyMatrix, labels: Vertices, finished: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -182,7 +201,7 @@ def _filter_round(keys: KeyMatrix, parent: Vertices, *, first: bool = False) -> 
     codes = _collected(keys, own, labels, bound, coding) if bound else _NONE
     if codes.size > _limit(keys):
         codes, bound = _NONE, keys.infinity
-    codes.sort()
+    codes = kernels.sort_codes(codes, np.empty_like(codes))
     if coding.dropped:
         _settle(keys, codes, coding)
     positions = np.empty(min(m + n - 1, codes.size), np.int64)
@@ -196,7 +215,7 @@ def _filter_round(keys: KeyMatrix, parent: Vertices, *, first: bool = False) -> 
 
 def _wanted(keys: KeyMatrix) -> int:
     longer = max(keys.shape)
-    return math.ceil(longer * (math.log(longer) + 4)) + 16
+    return math.ceil(longer * (math.log(longer) + 5)) + 16
 
 
 def _limit(keys: KeyMatrix) -> int:
@@ -305,7 +324,7 @@ def _leaving(keys: KeyMatrix, labels: Vertices, active: NDArray[np.bool_]) -> Fo
             ceiling = best.max()
             best, places = best[lines], places[lines]
         elif view is not keys and lines.size * 8 > n_lines:  # too many lines to gather across memory
-            best, places = _heaviest_by_entry(keys, labels, ceiling)
+            best, places = _heaviest_by_entry(keys, labels, lines, ceiling)
             best, places = best[lines], places[lines]
         else:
             best, places = _heaviest_by_line(view, labels, lines)
@@ -319,31 +338,40 @@ def _heaviest_by_line(keys: KeyMatrix, labels: Vertices, lines: NDArray[np.int64
     own, others = _oriented(keys, labels)
 
     def search(chunk: Any) -> tuple[NDArray[Any], Vertices]:
-        tile, magnitude, lift = keys.tile(chunk)
         mine = own[chunk]
+        if keys.in_place and not isinstance(chunk, slice):  # nothing has to be copied
+            tile, magnitude, lift = keys.tile(slice(None))
+            index = chunk
+        else:
+            tile, magnitude, lift = keys.tile(chunk)
+            index = np.arange(mine.size)
         best, places = np.empty(mine.size, tile.dtype), np.empty(mine.size, np.uint32)
-        kernels.heaviest_by_line(tile, magnitude, lift, mine, others, best, places)
+        kernels.heaviest_by_line(tile, magnitude, lift, index, mine, others, best, places)
         return best, places
 
     results = _each(search, _chunks(keys, lines))
     return np.concatenate([best for best, _ in results]), np.concatenate([places for _, places in results])
 
 
-def _heaviest_by_entry(keys: KeyMatrix, labels: Vertices, ceiling: int) -> tuple[NDArray[Any], Vertices]:
-    """Return for each entry its largest key to another component over all lines, and the first line that has it.
+def _heaviest_by_entry(
+    keys: KeyMatrix, labels: Vertices, entries: NDArray[np.int64], ceiling: int
+) -> tuple[NDArray[Any], Vertices]:
+    """Return for each of `entries` its largest key to another component over all lines, and the first line that has it.
 
-    `ceiling` is a key that none of these exceeds.
+    They stand at their places among all entries of a line. `ceiling` is a key that none exceeds.
     """
     own, others = _oriented(keys, labels)
+    kind = keys.bits.dtype.type
+    beyond_all = np.full(keys.width, np.iinfo(kind).max, kind)  # what no key exceeds is never looked at
+    beyond_all[entries] = 0
 
     def search(chunk: slice) -> tuple[NDArray[Any], Vertices]:
         tile, magnitude, lift = keys.tile(chunk)
-        best, places = np.zeros(keys.width, tile.dtype), np.zeros(keys.width, np.uint32)
-        limits = chunk.start, tile.dtype.type(ceiling)
-        kernels.heaviest_by_entry(tile, magnitude, lift, own[chunk], others, *limits, best, places)
+        best, places = beyond_all.copy(), np.zeros(keys.width, np.uint32)
+        kernels.heaviest_by_entry(tile, magnitude, lift, own[chunk], others, chunk.start, kind(ceiling), best, places)
         return best, places
 
-    best, places = np.zeros(keys.width, keys.bits.dtype), np.zeros(keys.width, np.uint32)
+    best, places = np.zeros(keys.width, kind), np.zeros(keys.width, np.uint32)
     for chunk_best, chunk_places in _each(search, _chunks(keys)):
         places = np.where(chunk_best > best, chunk_places, places)
         best = np.maximum(best, chunk_best)
@@ -354,7 +382,7 @@ def _chunks(keys: KeyMatrix, lines: NDArray[np.int64] | None = None) -> list[Any
     """Cut all lines, or some, into pieces for one call each."""
     n_lines = len(keys.bits) if lines is None else lines.size
     everything = n_lines == len(keys.bits)
-    cells = _CELLS_PER_CHUNK if everything and keys.in_place else _CELLS_PER_COPY
+    cells = _CELLS_PER_CHUNK if keys.in_place else _CELLS_PER_COPY
     step = max(cells // keys.width, 1)
     starts = range(0, n_lines, step)
     if lines is None or everything:

@@ -7,9 +7,9 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topobounds._arguments import argument_error
+from topobounds._types import Array, Mask
 from topobounds.layers import Conv, Dense, LayerTensor, Recurrent, TensorLayer
 from topobounds.topology.persistence import PersistenceDiagram, total_neural_persistence
 from topobounds.topology.protocol import Deficit
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from topobounds.topology.convolution import CriticalWeights
 
     Forest = SpanningForest | CriticalWeights
-
-Array = NDArray[Any]
-Mask = NDArray[np.bool_]
 
 
 def _forest_of_matrix(weights: Array, graph: TensorLayer, support: Mask | None) -> SpanningForest:

@@ -6,13 +6,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from torch_bridge import MissingExtra
-
-try:
-    from torch import nn
-except ModuleNotFoundError as error:
-    raise MissingExtra("torch") from error
-
 from topobounds._arguments import about
 from topobounds.analysis.expected import checked_seed, checked_trials
 from topobounds.analysis.findings import find
@@ -20,6 +13,7 @@ from topobounds.analysis.model import LayerReport, ModelReport, NetworkReport, S
 from topobounds.analysis.network import Connected, network_reports
 from topobounds.layers import Conv, LayerTensor
 from topobounds.weights import as_array
+from torch_bridge._torch import nn
 from torch_bridge.model.modules import stored_weight
 from torch_bridge.model.stored import UnreadWeight
 from torch_bridge.model.tracing import (

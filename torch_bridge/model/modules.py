@@ -5,17 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from torch_bridge import MissingExtra
-
-try:
-    from torch import Tensor, nn
-    from torch.nn.modules.conv import _ConvNd
-    from torch.nn.parameter import is_lazy
-except ModuleNotFoundError as error:
-    raise MissingExtra("torch") from error
-
 from topobounds.layers import LayerTensor
 from topobounds.layers.tensors import GATES, WHOLE
+from torch_bridge._torch import Tensor, _ConvNd, is_lazy, nn
 
 TRANSPOSED_LINEAR = "transformers.pytorch_utils.Conv1D"
 QUANTIZED = "torch.ao.nn.quantized."

@@ -9,14 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
-from torch_bridge import MissingExtra
-
-try:
-    import torch
-    from torch import Tensor, nn
-    from torch.nn.parameter import is_lazy
-except ModuleNotFoundError as error:
-    raise MissingExtra("torch") from error
+from torch_bridge._torch import Tensor, is_lazy, nn, torch
 
 PLAIN_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 PLAIN_TYPES: tuple[type[Tensor], ...] = (Tensor, nn.Parameter)

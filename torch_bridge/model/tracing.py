@@ -10,21 +10,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from torch_bridge import MissingExtra
-
-try:
-    import torch
-    from torch import Tensor, nn
-    from torch.nn.modules.conv import _ConvNd
-    from torch.nn.parameter import is_lazy
-    from torch.nn.utils.parametrize import ParametrizationList
-    from torch.nn.utils.spectral_norm import SpectralNorm
-    from torch.nn.utils.weight_norm import WeightNorm
-except ModuleNotFoundError as error:
-    raise MissingExtra("torch") from error
-
 from topobounds._arguments import argument_error, integer
 from topobounds.layers import Conv, LayerTensor
+from torch_bridge._torch import ParametrizationList, SpectralNorm, Tensor, WeightNorm, _ConvNd, is_lazy, nn, torch
 from torch_bridge.model.modules import (
     declared_shape,
     is_convolution,
