@@ -2,15 +2,16 @@
 
 Run with: `python benchmarks/checkpoint.py` (`--quick` for 1 GB in the place of 8).
 
-A bfloat16 file of a language model is made in a temporary folder: one block of normal weights, linked under as many
-names as it takes. The rate at which one thread adds the same bytes as 64-bit words, from a file in the cache of the
-system that is mapped anew, is the measure; start-up, the file of one block, is apart. Anonymous memory is sampled
-every hundredth of a second.
+A bfloat16 file of a language model is made in a temporary folder: one block of normal weights, as often as it takes.
+The measure is the rate at which one thread adds the same bytes as 64-bit words, from a file in the cache of the system
+that is mapped anew; start-up, the file of one block, is apart. Anonymous memory is sampled every hundredth of a second.
+WeightWatcher runs in the Python that `--weightwatcher` names, for it brings dependencies of its own.
 """
 
 import argparse
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import torch
 from spanning import machine_line, print_table
 
 from topobounds import analyze
@@ -36,24 +38,39 @@ BLOCK = {  # outputs by inputs, as of a model of 8 billion parameters
 ITEM = 2  # bytes of a bfloat16
 ALLOWED = 300 * 2**20  # bytes of memory beside the two largest tensors
 PEER = """
-import json, sys, time
-import torch
-import weightwatcher
+import json, sys, time, warnings
+warnings.simplefilter("ignore")
+import torch, weightwatcher
 {model}
 start = time.perf_counter()
 weightwatcher.WeightWatcher(model=model).analyze()
 print(json.dumps(time.perf_counter() - start))
 """
-FOUR_LAYERS = "torch.manual_seed(0); model = torch.nn.Sequential(*(torch.nn.Linear(1024, 1024) for _ in range(4)))"
-RESNET = """
-sys.path.insert(0, {root!r})
-from benchmarks.resnet import resnet20
-model = resnet20({path!r})
+FOUR_LAYERS = """
+torch.manual_seed(0)
+model = torch.nn.Sequential(*(torch.nn.Linear(1024, 1024) for _ in range(4)))
 """
+RESNET = """
+state = torch.load({path!r}, map_location="cpu", weights_only=True)["state_dict"]
+class Holder(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        for name, weight in state.items():
+            if name.endswith("weight") and weight.ndim in (2, 4):
+                rows, cols, *kernel = weight.shape
+                if kernel:
+                    layer = torch.nn.Conv2d(cols, rows, kernel, bias=False)
+                else:
+                    layer = torch.nn.Linear(cols, rows, bias=False)
+                layer.weight.data = weight
+                self.add_module(name.replace(".", "_"), layer)
+model = Holder()
+"""
+"""What WeightWatcher looks at: the layers of ResNet-20 with their weights."""
 
 
 def make_model(path, n_bytes):
-    """Write a file of blocks of random weights; return the names and the bytes of its tensors."""
+    """Write a file of blocks of random weights; return the bytes of its tensors."""
     rng = np.random.default_rng(0)
     weights = {}
     for name, shape in BLOCK.items():
@@ -78,7 +95,7 @@ def make_model(path, n_bytes):
         for _ in range(n_blocks):
             for array in weights.values():
                 stream.write(array.view(np.uint16).data)
-    return n_blocks, offset
+    return offset
 
 
 def sum_words(path):
@@ -126,7 +143,7 @@ def of_large_model(folder, n_bytes):
         print(f"Only {n_bytes / 1e9:.1f} GB, for the disk or the memory is too small.", file=sys.stderr)
     first, path = Path(folder) / "block.safetensors", Path(folder) / "model.safetensors"
     make_model(first, 1)
-    _, size = make_model(path, n_bytes)
+    size = make_model(path, n_bytes)
     analyze({"a.weight": np.ones((8, 9))})
     with AnonymousMemory() as memory_used:
         start = time.perf_counter()
@@ -157,15 +174,43 @@ def of_large_model(folder, n_bytes):
     )
 
 
+def of_small_models(python, resnet):
+    """Print what ResNet-20 and four layers of 1024 x 1024 take here and with WeightWatcher, imports apart."""
+    torch.manual_seed(0)
+    four = {f"{place}.weight": torch.nn.Linear(1024, 1024).weight.detach().numpy() for place in range(4)}
+    rows = []
+    for name, source, model in (
+        ("ResNet-20", resnet, RESNET.format(path=str(resnet))),
+        ("4 x 1024x1024", four, FOUR_LAYERS),
+    ):
+        if source is None:
+            continue
+        start = time.perf_counter()
+        analyze(source, seed=0)
+        ours = time.perf_counter() - start
+        rows.append([name, f"{ours:.2f} s", _peer(python, PEER.format(model=model))])
+    print_table(["model", "topobounds", "WeightWatcher"], rows)
+
+
+def _peer(python, script):
+    if python is None:
+        return "not run"
+    done = subprocess.run([python, "-c", script], capture_output=True, text=True, check=False)
+    return f"{json.loads(done.stdout.splitlines()[-1]):.2f} s" if not done.returncode else done.stderr.splitlines()[-1]
+
+
 def main():
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gigabytes", type=float, default=8.0)
     parser.add_argument("--quick", action="store_true", help="1 GB in the place of 8")
+    parser.add_argument("--weightwatcher", metavar="PYTHON", help="a Python that has weightwatcher and torch")
+    parser.add_argument("--resnet", type=Path, help="resnet20-12fca82f.th")
     options = parser.parse_args()
     print(machine_line())
     with tempfile.TemporaryDirectory() as folder:
         of_large_model(folder, int(1e9 * (1 if options.quick else options.gigabytes)))
+    of_small_models(options.weightwatcher, options.resnet)
 
 
 if __name__ == "__main__":
