@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topobounds.checkpoint.base import Array
+from topobounds._types import Array
 from topobounds.checkpoint.coded_weights import Coded, Module, Refused
 from topobounds.checkpoint.config import parsed_json
 from topobounds.checkpoint.packed import MOST_BITS, awq_ordered, unpacked, with_zeros, words_of

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from topobounds.checkpoint.base import Array, Checkpoint, CheckpointError
+from topobounds._types import Array
+from topobounds.checkpoint.base import Checkpoint, CheckpointError
 from topobounds.checkpoint.config import read_json
 from topobounds.weights import ScaledWeights
 

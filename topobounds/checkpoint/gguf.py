@@ -15,7 +15,8 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from topobounds.checkpoint.base import Array, Checkpoint, CheckpointError, explained
+from topobounds._types import Array
+from topobounds.checkpoint.base import Checkpoint, CheckpointError, explained
 from topobounds.checkpoint.described import Described
 from topobounds.checkpoint.location import Location, read_range, size_of
 from topobounds.checkpoint.signatures import format_of

@@ -9,7 +9,8 @@ from typing import Any, Self, cast
 import numpy as np
 
 from topobounds._memory import check_memory
-from topobounds.checkpoint.base import Array, Checkpoint, CheckpointError, explained
+from topobounds._types import Array
+from topobounds.checkpoint.base import Checkpoint, CheckpointError, explained
 from topobounds.checkpoint.code_formats import FLOAT8, FLOATS
 from topobounds.checkpoint.described import Described
 from topobounds.checkpoint.location import Location, is_inside, read_range, size_of

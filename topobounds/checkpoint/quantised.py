@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from topobounds.checkpoint.base import Array, Change, Checkpoint, CheckpointError, explained
+from topobounds._types import Array
+from topobounds.checkpoint.base import Change, Checkpoint, CheckpointError, explained
 from topobounds.checkpoint.code_formats import FLOAT8, KINDS
 from topobounds.checkpoint.coded_weights import Coded, Module, Quantisation, Refused
 from topobounds.checkpoint.location import Location
