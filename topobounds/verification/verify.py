@@ -23,7 +23,7 @@ from topobounds.verification.judging import Outcome, Terms, Verdict, not_tested
 from topobounds.verification.subject import Subject
 from topobounds.weights import check_finite, weight_matrix
 
-KERNEL = "a kernel, and the claims are about dense layers"
+KERNEL = "kernel of a convolution, of which the claims say nothing"
 """Why a convolution is not tested."""
 
 
@@ -220,7 +220,7 @@ def verdicts_on_file(
                 left_out[layer.name] = str(error)
                 continue
             for name, matrix in zip(layer.part_names, parts, strict=True):
-                if tensor not in (None, name, layer.name, checkpoint.tied.get(tensor)):
+                if tensor not in (None, name, layer.name, checkpoint.tied.get(tensor or "")):
                     continue
                 try:
                     of_matrix = _verdicts(_setting_of_matrix(matrix, k, distribution, seed), chosen, terms)
