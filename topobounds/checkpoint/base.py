@@ -3,8 +3,9 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Change = Callable[[str, Array], Array]
 """``change(name, array)``: what stands in the place of a tensor in a rewritten file, of the same shape and dtype."""
+Beside = Callable[[Path], AbstractContextManager[object]]
+"""``beside(folder)``: entered before the first tensor is read, left after the last; it may add files to the folder."""
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 LONGEST_MESSAGE = 600  # characters of an error
@@ -104,20 +107,42 @@ class Checkpoint(ABC):
             If the file is damaged there, or holds no plain array of numbers.
         """
 
-    def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
-        """Write a file of the same format, names, dtypes and metadata, with some of the tensors changed.
+    def rewrite(
+        self,
+        target: str | os.PathLike[str],
+        change: Change,
+        *,
+        resume: str | None = None,
+        beside: Beside | None = None,
+        room: int = 0,
+    ) -> None:
+        """Write a checkpoint of the same format, files, names, dtypes and metadata, with some of the tensors changed.
+
+        One tensor at a time is read, changed and written; the bytes of one that `change` returns as it is are copied.
+        Of a folder everything else is copied too, hidden files left out, and the ``total_size`` of an index is put
+        right.
 
         Parameters
         ----------
         target : path
-            The new file; it appears whole or not at all.
+            The new file, or the new folder where this was opened as one; it appears whole or not at all.
         change : callable
             ``change(name, array)`` returns what takes the array's place: of its shape and dtype, or the array itself.
+        resume : str, optional
+            What tells this rewriting from others. One that was killed or interrupted leaves what it has written in
+            ``.TARGET.partial``; the next one of the same text keeps the files that are finished there. `change` is
+            called for their tensors all the same.
+        beside : callable, optional
+            ``beside(folder)`` returns a context manager, which is entered before the first call of `change` and left
+            after the last; what it writes into the folder appears with the target, or beside it where that is a file.
+        room : int
+            Bytes that it will write.
 
         Raises
         ------
         CheckpointError
-            If this format cannot be written, or `change` returns another shape or dtype.
+            If this format cannot be written, `target` is there already or lies in the folder that is rewritten, the
+            disk lacks the room, or `change` returns another shape or dtype.
         """
         raise CheckpointError(f"{self.path} cannot be rewritten: topobounds does not write {self.format} files.")
 
@@ -151,7 +176,10 @@ class Checkpoint(ABC):
     def changed(self, name: str, change: Change) -> Array:
         """Return what takes a tensor's place in a rewritten file."""
         array = self.tensor(name)
-        new = change(name, array)
+        return self.checked_change(name, array, change(name, array))
+
+    def checked_change(self, name: str, array: Array, new: Array) -> Array:
+        """Return what takes an array's place, if it has its shape and dtype."""
         if new.shape != array.shape or new.dtype != array.dtype:
             kinds = f"{new.dtype} {new.shape}, not {array.dtype} {array.shape}"
             raise CheckpointError(f"{self.path}, tensor '{name}', cannot be rewritten: its change is {kinds}.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from topobounds.checkpoint.base import Array, Change, Checkpoint, CheckpointError, explained
+from topobounds.checkpoint.base import Array, Beside, Change, Checkpoint, CheckpointError, explained
 from topobounds.checkpoint.location import Location
 
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
@@ -84,7 +84,15 @@ class ModelNames(Checkpoint):
         with explained(self.path, name):
             return source.join(first, second)
 
-    def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
+    def rewrite(
+        self,
+        target: str | os.PathLike[str],
+        change: Change,
+        *,
+        resume: str | None = None,
+        beside: Beside | None = None,
+        room: int = 0,
+    ) -> None:
         """Write a file of the same stored names; see `Checkpoint.rewrite`.
 
         The mask of a pruned weight follows its change; a normalised one cannot be changed.
@@ -103,7 +111,7 @@ class ModelNames(Checkpoint):
                 waiting.update(zip(source.parts, self._changed_parts(name, source, change), strict=True))
             return waiting.pop(part)
 
-        self._stored.rewrite(target, change_stored)
+        self._stored.rewrite(target, change_stored, resume=resume, beside=beside, room=room)
 
     def close(self) -> None:
         """Let go of the files."""
