@@ -23,6 +23,7 @@ from .chance.persistence import PersistenceNull, persistence_null
 from .chance.price import TopologyPrice, topology_price
 from .chance.scales import NeuronScales, ScaleNull, neuron_scales, scale_null
 from .checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from .checkpoint.layer_tensors import layer_tensors
 from .layers import Conv, Dense, Network, Recurrent, Unrolled
 from .montecarlo import Estimate, simulate_overlap
 from .pruning import geometric_schedule, linear_schedule, magnitude_mask, network_masks, random_mask, topological_mask
@@ -119,6 +120,7 @@ __all__ = [
     "geometric_schedule",
     "global_pruning",
     "layer_report",
+    "layer_tensors",
     "layers",
     "linear_schedule",
     "magnitude_mask",

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from topobounds.layers.layout import ROWS, Layout
 from topobounds.layers.protocol import TensorLayer
 from topobounds.layers.shapes import Dense, Recurrent
 
@@ -47,8 +48,8 @@ class LayerTensor:
     kind : str
         What its graphs are: ``"dense"``, ``"recurrent"``, ``"conv"`` or ``"embedding"``.
     parts : tuple of str
-        The graphs that it stacks along its first dimension, in equal blocks of rows: the gates of a recurrent layer,
-        the query, key and value projections of attention, the groups of a kernel. ``("",)`` for one graph.
+        The graphs that it holds: the gates of a recurrent layer, the query, key and value projections of attention, the
+        groups of a kernel, the experts of a mixture, ``"3 gate"`` where an expert has several. ``("",)`` for one graph.
     geometry : TensorLayer or None
         The shape of the graph where that of the tensor does not tell it: of a kernel its `Conv`. None: the matrix of
         the first dimension and the rest.
@@ -58,6 +59,14 @@ class LayerTensor:
         Whether the first dimension is the inputs: of an embedding, a transposed convolution, GPT-2's linear layers.
     source : str
         Where it comes from: the module of the model, by its path, or the file that holds it.
+    layout : Layout
+        How the parts lie in the tensor; in equal blocks of rows, unless it says otherwise.
+    words : tuple of str
+        What each part is, for people: ``"gate 2 of 4 (forget)"``; empty where `kind` says it.
+    assumed : str or None
+        What was guessed to read it so: the stride of a kernel in a file. None where nothing was.
+    dtype : str
+        Type of the stored weights: ``"bfloat16"``; empty where it is not known.
 
     Examples
     --------
@@ -74,6 +83,10 @@ class LayerTensor:
     groups: int = 1
     inputs_first: bool = False
     source: str = ""
+    layout: Layout = ROWS
+    words: tuple[str, ...] = ()
+    assumed: str | None = None
+    dtype: str = ""
 
     @property
     def own_name(self) -> str:
@@ -91,15 +104,42 @@ class LayerTensor:
         return tuple(f"{self.name}[{part}]" if part else self.name for part in self.parts)
 
     @property
-    def graph(self) -> TensorLayer:
-        """The shape of the graph of each part."""
+    def read_as(self) -> tuple[str, ...]:
+        """Each part in words, with the size of its graph: ``"gate 2 of 4 (forget), 128 inputs x 128 outputs"``."""
+        words = self.words or (_WORDS.get(self.kind, self.kind),) * len(self.parts)
+        return tuple(
+            word if graph is None else f"{word}, {graph.n_inputs} inputs x {graph.n_outputs} outputs"
+            for word, graph in zip(words, self.graphs, strict=True)
+        )
+
+    @property
+    def graphs(self) -> tuple[TensorLayer | None, ...]:
+        """The graph of each part; None where it is not known, of a kernel without geometry."""
+        if self.kind == "conv" and self.geometry is None:
+            return (None,) * len(self.parts)
+        return self.matrix_graphs
+
+    @property
+    def matrix_graphs(self) -> tuple[TensorLayer, ...]:
+        """The graph of each part, a kernel without geometry being read as the matrix of its rows and the rest."""
         if self.geometry is not None:
-            return self.geometry
-        rows = self.shape[0] // len(self.parts)
-        columns = math.prod(self.shape[1:])
+            return (self.geometry,) * len(self.parts)
+        return tuple(map(self._matrix_graph, self.layout.part_shapes(self.shape, len(self.parts))))
+
+    def _matrix_graph(self, shape: tuple[int, ...]) -> TensorLayer:
+        rows, columns = self._matrix_shape(shape)
         if self.kind == "recurrent":
             return Recurrent(columns)
         return Dense(rows, columns) if self.inputs_first else Dense(columns, rows)
+
+    def _matrix_shape(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        axes = self.layout.row_axes
+        return math.prod(shape[:axes]), math.prod(shape[axes:])
+
+    @property
+    def graph(self) -> TensorLayer:
+        """The shape of the graph of each part; of the first, where they are of several sizes."""
+        return self.matrix_graphs[0]
 
     @property
     def shares_weights(self) -> bool:
@@ -109,8 +149,8 @@ class LayerTensor:
     @property
     def n_critical(self) -> int | None:
         """Weights that carry the topology whatever the weights are, over all parts; None where they decide."""
-        critical = self.graph.n_critical
-        return None if critical is None else len(self.parts) * critical
+        critical = [graph.n_critical for graph in self.matrix_graphs]
+        return None if None in critical else sum(each or 0 for each in critical)
 
     def with_geometry(self, geometry: TensorLayer | None) -> "LayerTensor":
         """Return a kernel as one graph on the neurons of a geometry, or, without one, as a matrix for each group.
@@ -128,9 +168,32 @@ class LayerTensor:
         return replace(self, geometry=geometry, parts=parts)
 
     def split(self, array: NDArray[Scalar]) -> list[NDArray[Scalar]]:
-        """Return the parts of an array of the tensor's shape: views of equal blocks of rows."""
-        return [array] if len(self.parts) == 1 else np.split(array, len(self.parts))
+        """Return the parts of an array of the tensor's shape, each a matrix, or a kernel as torch has it.
+
+        They are views, but for parts that are interleaved in pieces of several rows, which are copied.
+        """
+        is_kernel = self.kind == "conv" or self.geometry is not None
+        if len(self.parts) == 1 and self.layout == ROWS and (is_kernel or array.ndim == 2):
+            return [array]
+        shapes = self._split_shapes(array.shape)
+        places = self.layout.places(array, len(self.parts))
+        return [place.reshape(shape) for place, shape in zip(places, shapes, strict=True)]
 
     def join(self, parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Return the array of the tensor's shape whose parts these are."""
-        return (parts[0] if len(parts) == 1 else np.concatenate(parts)).reshape(self.shape)
+        if len(parts) == 1 and self.layout == ROWS:
+            return parts[0].reshape(self.shape)
+        joined = np.empty(self.shape, np.result_type(*parts))
+        for place, part in zip(self.layout.places(joined, len(parts)), parts, strict=True):
+            place[...] = part.reshape(place.shape)
+        return joined
+
+    def _split_shapes(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        if self.geometry is not None:
+            return [self.geometry.weight_shape] * len(self.parts)
+        shapes = self.layout.part_shapes(shape, len(self.parts))
+        return shapes if self.kind == "conv" else [self._matrix_shape(each) for each in shapes]
+
+
+_WORDS = {"dense": "dense layer", "conv": "convolution", "recurrent": "hidden to hidden", "embedding": "embedding"}
+"""What a graph of each kind is called."""

@@ -1,7 +1,7 @@
 """The topology of a stored weight tensor: the spanning forests of the layer graphs that it is read as."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -191,21 +191,27 @@ def layer_topology(layer: LayerTensor, weights: Array, mask: Mask | None = None)
     shape = weights.shape
     if weights.size == 0:
         raise argument_error("weights", "an array with at least one entry", shape)
-    if layer.geometry is None:
-        weights = weights.reshape(len(weights), -1)
-        mask = None if mask is None else mask.reshape(weights.shape)
     if len(layer.parts) > 1:  # else the message would tell where in its part a bad entry is
         check_finite(weights.reshape(len(weights), -1), None if mask is None else mask.reshape(len(mask), -1), shape)
+    layer = replace(layer, shape=shape)
     supports = [None] * len(layer.parts) if mask is None else layer.split(mask)
     parts = []
-    for part, support in zip(layer.split(weights), supports, strict=True):
+    for graph, part, support in zip(layer.matrix_graphs, layer.split(weights), supports, strict=True):
         whole = support is None or bool(support.all())  # without a support the weights are read faster
-        parts.append(graph_topology(layer.graph, part, None if whole else support))
+        parts.append(_part_topology(layer, graph, part, None if whole else support))
     return Topology(
         critical=layer.join([part.critical for part in parts]),
         forests=tuple(forest for part in parts for forest in part.forests),
         sizes=tuple(size for part in parts for size in part.sizes),
     )
+
+
+def _part_topology(layer: LayerTensor, graph: TensorLayer, weights: Array, support: Mask | None) -> Topology:
+    """Return the topology of one part; a kernel without geometry is read as a matrix."""
+    if layer.geometry is None:
+        weights = weights.reshape(len(weights), -1)
+        support = None if support is None else support.reshape(weights.shape)
+    return graph_topology(graph, weights, support)
 
 
 def _are_equal(one: PersistenceDiagram, other: PersistenceDiagram) -> bool:

@@ -1,0 +1,151 @@
+"""A stored tensor among the others of its checkpoint: its name in pieces, and what its neighbours are."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from topobounds.checkpoint.base import NOTHING, Checkpoint, CheckpointError
+
+_BIASES = (
+    (r"weight(_[iho]h_l\d+(_reverse)?|)$", r"bias\1"),
+    (r"(depthwise_|pointwise_|)kernel$", "bias"),
+    (r"(^|[._/])w(\d*)$", r"\1b\2"),
+    (r"(^|[._/])W(\d*)$", r"\1b\2"),
+    (r"$", "_bias"),
+)
+"""How the name of a bias follows from that of its weight."""
+
+
+class Names:
+    """The tensors of a checkpoint: shapes and dtypes by name, and what the config.json says.
+
+    Attributes
+    ----------
+    shapes : mapping of str to tuple of int
+        In the order in which they are stored.
+    dtypes : mapping of str to numpy.dtype or str
+        The reason where numpy has no name for it.
+    config : mapping
+        As `Checkpoint.config`.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, np.dtype[Any] | str] = {}
+        for name in checkpoint.names:
+            try:
+                self.shapes[name] = checkpoint.shape(name)
+                self.dtypes[name] = checkpoint.dtype(name)
+            except CheckpointError as error:
+                self.dtypes[name] = str(error)
+        self.config: Mapping[str, Any] = checkpoint.config or NOTHING
+
+    @cached_property
+    def model_types(self) -> tuple[str, ...]:
+        """What the config calls the model, and the parts that it describes by themselves."""
+        nested = (value for value in self.config.values() if isinstance(value, Mapping))
+        found = (each.get("model_type") for each in (self.config, *nested))
+        return tuple(each for each in found if isinstance(each, str))
+
+    def is_model(self, *names: str) -> bool:
+        """Whether the config calls the model, or a part of it, by one of these names."""
+        return any(each in names for each in self.model_types)
+
+    @cached_property
+    def matrices(self) -> list[str]:
+        """Names of the tensors of two or more dimensions, in the order in which they are stored."""
+        return [name for name, shape in self.shapes.items() if len(shape) > 1 and math.prod(shape) > max(shape)]
+
+    @cached_property
+    def before(self) -> dict[str, tuple[str, ...]]:
+        """Of each of `matrices` the one before it, as stored and by name with numbers in their order."""
+        found: dict[str, tuple[str, ...]] = dict.fromkeys(self.matrices, ())
+        for order in (self.matrices, sorted(self.matrices, key=_natural)):
+            for last, name in pairwise(order):
+                found[name] = (*found[name], last)
+        return found
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in re.split(r"(\d+)", name)]
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """One tensor.
+
+    Attributes
+    ----------
+    name : str
+        As in the checkpoint.
+    names : Names
+        All tensors.
+    """
+
+    name: str
+    names: Names
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """From the header."""
+        return self.names.shapes.get(self.name, ())
+
+    @property
+    def dtype(self) -> str:
+        """The name of its dtype; empty where numpy has none."""
+        dtype = self.names.dtypes[self.name]
+        return "" if isinstance(dtype, str) else dtype.name
+
+    @property
+    def is_real(self) -> bool:
+        """Whether its values are floating-point numbers."""
+        return self.dtype.startswith(("float", "bfloat"))
+
+    @cached_property
+    def pieces(self) -> list[str]:
+        """Its name, cut at dots and slashes, without the ``:0`` of TensorFlow."""
+        return re.split(r"[./]", self.name.removesuffix(":0"))
+
+    @property
+    def leaf(self) -> str:
+        """The last piece: ``"weight"``."""
+        return self.pieces[-1]
+
+    @property
+    def module(self) -> str:
+        """The last piece but one, the name of its module in the module around it; empty where there is none."""
+        return self.pieces[-2] if len(self.pieces) > 1 else ""
+
+    @property
+    def path(self) -> str:
+        """What is before the last piece, with its dot or slash."""
+        bare = self.name.removesuffix(":0")
+        return bare[: len(bare) - len(self.leaf)]
+
+    def beside(self, leaf: str) -> tuple[int, ...] | None:
+        """Return the shape of the tensor with another last piece; None where there is none."""
+        return self.renamed(re.escape(self.leaf) + "$", leaf)
+
+    def renamed(self, pattern: str, other: str) -> tuple[int, ...] | None:
+        """Return the shape of the tensor whose name has `other` where this one's matches a pattern."""
+        bare = self.name.removesuffix(":0")
+        renamed, count = re.subn(pattern, other, bare, count=1)
+        ending = self.name[len(bare) :]
+        return self.names.shapes.get(renamed + ending) if count and renamed != bare else None
+
+    @cached_property
+    def bias(self) -> int | None:
+        """The length of its bias, where there is one of one dimension."""
+        found = (self.renamed(pattern, other) for pattern, other in _BIASES)
+        lengths = [shape[0] for shape in found if shape is not None and len(shape) == 1]
+        return lengths[0] if lengths else None
+
+    def has_word(self, pattern: str, *, places: int = 2) -> bool:
+        """Whether one of its last pieces, of which there are `places`, holds a pattern, whatever the capitals."""
+        return any(re.search(pattern, piece, re.IGNORECASE) for piece in self.pieces[-places:])
