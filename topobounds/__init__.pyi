@@ -26,7 +26,15 @@ from .checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from .checkpoint.layer_tensors import layer_tensors
 from .layers import Conv, Dense, Network, Recurrent, Unrolled
 from .montecarlo import Estimate, simulate_overlap
-from .pruning import geometric_schedule, linear_schedule, magnitude_mask, network_masks, random_mask, topological_mask
+from .pruning import (
+    geometric_schedule,
+    linear_schedule,
+    magnitude_mask,
+    network_masks,
+    prune_checkpoint,
+    random_mask,
+    topological_mask,
+)
 from .runs import RunError, RunFolder
 from .theory.bounds import boruvka_bound, star_bound
 from .theory.compression import critical_compression_ratio
@@ -140,6 +148,7 @@ __all__ = [
     "persistence_diagram",
     "persistence_null",
     "plotting",
+    "prune_checkpoint",
     "pruning",
     "random_mask",
     "recurrent_diagrams",

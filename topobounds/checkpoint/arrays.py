@@ -37,6 +37,7 @@ class NpyCheckpoint(Checkpoint):
     """The one array of a .npy file, which goes by the stem of the file's name."""
 
     format = "npy"
+    can_be_written = True
 
     def __init__(self, path: Location, array: Array) -> None:
         super().__init__(path)
@@ -101,7 +102,7 @@ class NpyCheckpoint(Checkpoint):
     ) -> None:
         """Write a .npy file; see `Checkpoint.rewrite`."""
         files = {self.path.name: WeightFile(self.path, self._write, self.names)}
-        write_anew(self, files, None, target, change, resume=resume, beside=beside, room=room)
+        write_anew(self, files, target, change, resume=resume, beside=beside, room=room)
 
     def _write(self, file: Path, change: Change) -> None:
         with writing_whole(file) as stream:
@@ -112,6 +113,7 @@ class NpzCheckpoint(Checkpoint):
     """The arrays of a .npz archive."""
 
     format = "npz"
+    can_be_written = True
 
     def __init__(self, path: Location, archive: "np.lib.npyio.NpzFile", held: ExitStack) -> None:
         super().__init__(path)
@@ -177,7 +179,7 @@ class NpzCheckpoint(Checkpoint):
         """Write a .npz archive, compressed where this one is; see `Checkpoint.rewrite`."""
         names = tuple(name for name in self.names if self._is_plain(name))
         files = {self.path.name: WeightFile(self.path, self._write, names)}
-        write_anew(self, files, None, target, change, resume=resume, beside=beside, room=room)
+        write_anew(self, files, target, change, resume=resume, beside=beside, room=room)
 
     def _write(self, file: Path, change: Change) -> None:
         with writing_whole(file) as stream, zipfile.ZipFile(stream, "w") as archive:

@@ -62,6 +62,10 @@ class Checkpoint(ABC):
         ``"fc.weight_orig * fc.weight_mask"``.
     config : mapping
         What the ``config.json`` says that describes the model; empty where there is none.
+    folder : pathlib.Path or None
+        The folder that was opened, all of which is written when this is written anew; None where it was a file.
+    can_be_written : bool
+        Whether `rewrite` can write this format.
     """
 
     format: str
@@ -69,6 +73,8 @@ class Checkpoint(ABC):
     left_out: Mapping[str, str] = NOTHING
     stored_as: Mapping[str, str] = NOTHING
     config: Mapping[str, Any] = NOTHING
+    folder: "Location | None" = None
+    can_be_written: bool = False
 
     def __init__(self, path: "Location") -> None:
         self.path = path
@@ -144,7 +150,28 @@ class Checkpoint(ABC):
             If this format cannot be written, `target` is there already or lies in the folder that is rewritten, the
             disk lacks the room, or `change` returns another shape or dtype.
         """
-        raise CheckpointError(f"{self.path} cannot be rewritten: topobounds does not write {self.format} files.")
+        raise self._not_written()
+
+    def _not_written(self) -> CheckpointError:
+        return CheckpointError(f"{self.path} cannot be rewritten: topobounds does not write {self.format} files.")
+
+    def check_target(self, target: str | os.PathLike[str]) -> None:
+        """Refuse what `rewrite` cannot write, or not there.
+
+        Raises
+        ------
+        CheckpointError
+            If this format cannot be written, is not on this machine, or the target is there, lies in the folder that
+            is rewritten or has no folder to be in.
+        """
+        source, place = self.folder or self.path, Path(target)
+        if not self.can_be_written:
+            raise self._not_written()
+        if not isinstance(source, Path):
+            raise CheckpointError(f"{source} cannot be rewritten: it is not on this machine. Download it first.")
+        check_new(place)
+        if self.folder is not None and place.resolve().is_relative_to(source.resolve()):
+            raise CheckpointError(f"{target} lies in {source}, which is to stay as it is: give a place outside.")
 
     def close(self) -> None:  # noqa: B027 -- most formats hold nothing open
         """Let go of the files; what was read stays."""
@@ -184,6 +211,20 @@ class Checkpoint(ABC):
             kinds = f"{new.dtype} {new.shape}, not {array.dtype} {array.shape}"
             raise CheckpointError(f"{self.path}, tensor '{name}', cannot be rewritten: its change is {kinds}.")
         return new
+
+
+def check_new(place: Path) -> None:
+    """Refuse a place for a new file or folder where something is already, or that is in no folder.
+
+    Raises
+    ------
+    CheckpointError
+        If it is such a place.
+    """
+    if os.path.lexists(place):
+        raise CheckpointError(f"{place} is there already: give the name of something new.")
+    if not place.parent.is_dir():
+        raise CheckpointError(f"{place} cannot be written: there is no folder {place.parent}.")
 
 
 class Reader(Protocol):

@@ -50,6 +50,8 @@ class ModelNames(Checkpoint):
         self._sources = sources
         self.format = stored.format
         self.config = stored.config
+        self.folder = stored.folder
+        self.can_be_written = stored.can_be_written
         self.left_out = {**stored.left_out, **left_out}
         names = {source: name for name, source in sources.items() if isinstance(source, str)}
         self.tied = {_stripped(name, prefix): names.get(other, other) for name, other in stored.tied.items()}

@@ -8,6 +8,7 @@ from topobounds._arguments import file_name
 from topobounds.checkpoint.arrays import NpyCheckpoint, NpzCheckpoint
 from topobounds.checkpoint.base import Array, Checkpoint, CheckpointError, Reader
 from topobounds.checkpoint.location import Location, RemotePath, location, size_of
+from topobounds.checkpoint.masks import with_masks
 from topobounds.checkpoint.model_names import with_model_names
 from topobounds.checkpoint.refusals import refusal
 from topobounds.checkpoint.safetensors import SafetensorsCheckpoint
@@ -59,7 +60,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointError(f"{place} is a {known.kind}: {known.way_on}.")
     for reader in _readers():
         if reader.can_open(place):
-            return with_model_names(reader.open(place))
+            return with_model_names(with_masks(reader.open(place)))
     raise CheckpointError(_unknown(place))
 
 

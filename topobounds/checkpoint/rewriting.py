@@ -6,15 +6,16 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from topobounds._files import write_whole, writing_whole
 from topobounds.checkpoint.base import Beside, Change, Checkpoint, CheckpointError
 from topobounds.checkpoint.config import read_json
-from topobounds.checkpoint.location import Location, RemotePath, size_of
+from topobounds.checkpoint.location import Location, size_of
 
 STATE = ".rewriting"
 """The file that says what an unfinished folder is the beginning of."""
@@ -44,7 +45,6 @@ class WeightFile:
 def write_anew(
     checkpoint: Checkpoint,
     files: Mapping[str, WeightFile],
-    folder: Location | None,
     target: str | os.PathLike[str],
     change: Change,
     *,
@@ -60,9 +60,7 @@ def write_anew(
     checkpoint : Checkpoint
         What is written anew.
     files : mapping of str to WeightFile
-        Its files, under their paths in the folder; the one file where it is no folder.
-    folder : Path or RemotePath or None
-        The folder whose other files are copied; None where the checkpoint is one file.
+        Its files, under their paths in its folder; the one file where it has none.
     target : path
         The new file or folder. It appears when all of it is written.
     change, resume, beside, room
@@ -75,7 +73,8 @@ def write_anew(
     CheckpointError
         If the target is there, or lies in the folder; if the disk lacks the room; or as `change` makes it.
     """
-    place = _checked_target(checkpoint, folder, Path(target))
+    checkpoint.check_target(target)
+    place, folder = Path(target), checkpoint.folder
     others = {} if folder is None else _others(Path(str(folder)), files)
     sizes = [size_of(file.source) for file in files.values()] + [file.stat().st_size for file in others.values()]
     with _staging(place, resume) as staged:
@@ -96,6 +95,20 @@ def write_anew(
         _move(staged, place, is_folder=folder is not None)
 
 
+@contextmanager
+def flushing(stream: IO[bytes]) -> Iterator[Callable[[], None]]:
+    """Yield a function that has the disk take, from now on and in the background, what was written to a file."""
+    waiting: list[Future[None]] = []
+
+    def flush() -> None:
+        stream.flush()
+        if not waiting or waiting[-1].done():
+            waiting[:] = [helper.submit(os.fdatasync, stream.fileno())]
+
+    with ThreadPoolExecutor(1) as helper:
+        yield flush
+
+
 def index_with_size(index: Location, n_bytes: int) -> dict[str, str]:
     """Return the content of an index whose metadata do not say how many bytes its tensors have; empty if they do.
 
@@ -111,23 +124,6 @@ def index_with_size(index: Location, n_bytes: int) -> dict[str, str]:
         return {}
     content["metadata"] = metadata | {"total_size": n_bytes}
     return {index.name: json.dumps(content, indent=2) + "\n"}
-
-
-def _checked_target(checkpoint: Checkpoint, folder: Location | None, target: Path) -> Path:
-    source = checkpoint.path if folder is None else folder
-    if isinstance(source, RemotePath):
-        raise CheckpointError(f"{source} cannot be rewritten: it is not on this machine. Download it first.")
-    if os.path.lexists(target):
-        raise CheckpointError(f"{target} is there already: give the name of a new {_kind(folder)}.")
-    if not target.parent.is_dir():
-        raise CheckpointError(f"{target} cannot be written: there is no folder {target.parent}.")
-    if folder is not None and target.resolve().is_relative_to(source.resolve()):
-        raise CheckpointError(f"{target} lies in {source}, which is to stay as it is: give a place outside.")
-    return target
-
-
-def _kind(folder: Location | None) -> str:
-    return "file" if folder is None else "folder"
 
 
 def _others(folder: Path, files: Mapping[str, WeightFile]) -> dict[str, Path]:

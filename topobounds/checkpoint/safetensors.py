@@ -16,7 +16,7 @@ from topobounds._files import writing_whole
 from topobounds.checkpoint.base import Array, Beside, Change, Checkpoint, CheckpointError, explained
 from topobounds.checkpoint.config import read_config, tied_by_config, without_duplicates
 from topobounds.checkpoint.location import Location, read_range, size_of
-from topobounds.checkpoint.rewriting import WeightFile, write_anew
+from topobounds.checkpoint.rewriting import WeightFile, flushing, write_anew
 from topobounds.checkpoint.signatures import format_of
 
 DTYPES: dict[str, Any] = {
@@ -68,19 +68,13 @@ class Entry:
 
 
 class SafetensorsCheckpoint(Checkpoint):
-    """The tensors of one .safetensors file.
-
-    Attributes
-    ----------
-    folder : Path or RemotePath or None
-        The folder that was opened, of which this is the file.
-    """
+    """The tensors of one .safetensors file."""
 
     format = "safetensors"
+    can_be_written = True
 
     def __init__(self, path: Location, header: "Header") -> None:
         super().__init__(path)
-        self.folder: Location | None = None
         self.header = header
         self.config = read_config(path.parent)
         self.tied = tied_by_config(self.config, header.entries) | tied_by_metadata(header)
@@ -133,7 +127,7 @@ class SafetensorsCheckpoint(Checkpoint):
     ) -> None:
         """Write a .safetensors file with this one's header, metadata included; see `Checkpoint.rewrite`."""
         files = {self.path.name: weight_file(self, self.path, self.header, self.names)}
-        write_anew(self, files, self.folder, target, change, resume=resume, beside=beside, room=room)
+        write_anew(self, files, target, change, resume=resume, beside=beside, room=room)
 
 
 @dataclass(frozen=True)
@@ -191,7 +185,7 @@ def weight_file(checkpoint: Checkpoint, file: Location, header: Header, names: C
     own = tuple(name for name in header.entries if name in names and header.entries[name].dtype in DTYPES)
 
     def write(path: Path, change: Change) -> None:
-        with writing_whole(path) as stream:
+        with writing_whole(path) as stream, flushing(stream) as flush:
             with explained(file):
                 stream.write(read_range(file, 0, header.start).data)
             for name, entry in header.entries.items():
@@ -200,6 +194,7 @@ def weight_file(checkpoint: Checkpoint, file: Location, header: Header, names: C
                     stream.write(new.reshape(-1).view(np.uint8).data if new.size else b"")
                 else:
                     stream.write(read_range(file, header.start + entry.first, entry.n_bytes).data)
+                flush()
 
     return WeightFile(file, write, own)
 

@@ -30,10 +30,12 @@ class ShardedCheckpoint(Checkpoint):
     """The tensors of several .safetensors files, each where the index says it is; see `open_index`."""
 
     format = "safetensors"
+    can_be_written = True
 
     def __init__(self, path: Location, index: "Index", headers: Mapping[str, Header]) -> None:
         super().__init__(path)
         self._index = index
+        self.folder = index.file.parent
         self._headers = headers
         self.config = read_config(index.file.parent)
         declared = {name: other for header in headers.values() for name, other in tied_by_metadata(header).items()}
@@ -103,14 +105,13 @@ class ShardedCheckpoint(Checkpoint):
         room: int = 0,
     ) -> None:
         """Write a folder, not there yet, of the same files with tensors changed; see `Checkpoint.rewrite`."""
-        folder = self._index.file.parent
         files = {}
         for shard, header in self._headers.items():
             names = [name for name in header.entries if self._index.shards.get(name) == shard]
             files[shard] = weight_file(self, self._index.place(shard), header, names)
         n_bytes = sum(self._headers[shard].entries[name].n_bytes for name, shard in self._index.shards.items())
         texts = index_with_size(self._index.file, n_bytes)
-        write_anew(self, files, folder, target, change, resume=resume, beside=beside, room=room, texts=texts)
+        write_anew(self, files, target, change, resume=resume, beside=beside, room=room, texts=texts)
 
     def _place(self, name: str) -> tuple[Location, Header, str]:
         name = self._checked(name)

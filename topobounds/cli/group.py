@@ -16,6 +16,7 @@ from topobounds.cli.arguments import option_names_in
 from topobounds.cli.collapse import collapse
 from topobounds.cli.compression import compression
 from topobounds.cli.overlap import overlap
+from topobounds.cli.prune import prune
 from topobounds.cli.verify import verify
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def cli() -> None:
     """Zeroth-order topology of neural network layers, and what magnitude pruning keeps of it."""
 
 
-for command in (overlap, compression, collapse, verify):
+for command in (overlap, compression, collapse, verify, prune):
     cli.add_command(command)
 
 

@@ -1,3 +1,4 @@
+from .checkpoints import prune_checkpoint
 from .effective import chain_of, dead_connections
 from .masks import Keep, Scope, magnitude_mask, network_masks, random_mask, topological_mask
 from .methods import METHODS, Method, pruning_method
@@ -25,6 +26,7 @@ __all__ = [
     "linear_schedule",
     "magnitude_mask",
     "network_masks",
+    "prune_checkpoint",
     "pruning_method",
     "random_mask",
     "redrawn_mask",

@@ -123,7 +123,7 @@ def kept_masks(
     if request.count < n_protected and on_infeasible == "raise":
         raise _too_few(group, n_protected, request)
     kept = [tensor.protected.ravel().copy() for tensor in group]
-    free = [(tensor.survivors & ~tensor.protected).ravel() for tensor in group]
+    free = [np.greater(tensor.survivors, tensor.protected).ravel() for tensor in group]
     wanted = max(request.count, n_protected) - n_protected
     ranked = path_scores(group) if method.by_paths else [tensor.weights for tensor in group]
     RANKINGS[method.rank]([array.ravel() for array in ranked], free, wanted, kept, entropy)
@@ -154,7 +154,7 @@ class Exchange:
     squared_weight_lost: float
 
 
-def exchange(tensor: Prunable, count: int) -> Exchange | None:
+def exchange(tensor: Prunable, count: int, topological: Mask | None = None) -> Exchange | None:
     """Return the price of keeping the protected weights of a tensor of which so many are left.
 
     Parameters
@@ -163,6 +163,8 @@ def exchange(tensor: Prunable, count: int) -> Exchange | None:
         Its protected weights are those that carry its topology.
     count : int
         Weights that are left.
+    topological : ndarray of bool of the tensor's shape, optional
+        T-IMP's mask of so many, where it is known.
 
     Returns
     -------
@@ -178,12 +180,12 @@ def exchange(tensor: Prunable, count: int) -> Exchange | None:
     """
     if count < tensor.n_protected:
         return None
-    request = Request("count", count, count)
-    (topological,) = kept_masks([tensor], request, METHODS["t-imp"])
-    plain = Prunable.unprotected(tensor.weights, tensor.survivors, *tensor.layers)
-    (largest,) = kept_masks([plain], request, METHODS["magnitude"])
-    given_up = tensor.weights[largest & ~topological].astype(np.float64)
-    instead = tensor.weights[topological & ~largest].astype(np.float64)
+    if topological is None:
+        (topological,) = kept_masks([tensor], Request("count", count, count), METHODS["t-imp"])
+    largest = np.zeros(tensor.weights.shape, np.bool_)
+    RANKINGS["magnitude"]([tensor.weights.ravel()], [tensor.survivors.ravel()], count, [largest.ravel()], None)
+    given_up = tensor.weights[np.greater(largest, topological)].astype(np.float64)
+    instead = tensor.weights[np.greater(topological, largest)].astype(np.float64)
     lost = math.fsum(np.square(given_up)) - math.fsum(np.square(instead))
     return Exchange(given_up.size, max(0.0, lost))
 

@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple, cast
 
 LOCAL = b"PK\3\4"
 CENTRAL = b"PK\1\2"
@@ -52,7 +52,7 @@ def put_checksums_right(path: Path, memory: mmap.mmap, changed: Collection[int])
 
 
 def _records(memory: mmap.mmap) -> list[Record]:
-    with zipfile.ZipFile(memory) as archive:  # type: ignore[arg-type]  # it reads and seeks
+    with zipfile.ZipFile(cast(IO[bytes], memory)) as archive:  # which it reads and seeks
         entry, headers = archive.start_dir, [(member.header_offset, member.file_size) for member in archive.infolist()]
     records = []
     for header, size in headers:

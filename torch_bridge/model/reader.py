@@ -107,6 +107,7 @@ class TorchCheckpoint(Checkpoint):
     """The tensors of a file of torch.save, or of several; see `TorchReader.open`."""
 
     format = "torch"
+    can_be_written = True
 
     def __init__(
         self,
@@ -118,7 +119,7 @@ class TorchCheckpoint(Checkpoint):
         index: Location | None = None,
     ) -> None:
         super().__init__(path)
-        self._folder = folder
+        self.folder = folder
         self._index = index
         self._stored = stored
         tied = {name: other for each in stored for name, other in each.tied.items()}
@@ -170,13 +171,13 @@ class TorchCheckpoint(Checkpoint):
         for each in self._stored:
             names = tuple(name for name, owner in self._owners.items() if owner is each and each.is_plain(name))
             write = partial(self._write_file, each, names)
-            key = each.file.name if self._folder is None else str(each.file).removeprefix(f"{self._folder}/")
+            key = each.file.name if self.folder is None else str(each.file).removeprefix(f"{self.folder}/")
             files[key] = WeightFile(each.file, write, names)
         texts = {}
         if self._index is not None:
             tensors = [owner.tensors[name] for name, owner in self._owners.items()]
             texts = index_with_size(self._index, sum(tensor.numel() * tensor.element_size() for tensor in tensors))
-        write_anew(self, files, self._folder, target, change, resume=resume, beside=beside, room=room, texts=texts)
+        write_anew(self, files, target, change, resume=resume, beside=beside, room=room, texts=texts)
 
     def _write_file(self, stored: "_StoredFile", names: tuple[str, ...], path: Path, change: Change) -> None:
         if format_of(stored.file) == "torch":
