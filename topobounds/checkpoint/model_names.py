@@ -143,7 +143,8 @@ def with_model_names(checkpoint: Checkpoint) -> Checkpoint:
 
     ``module.``, which DataParallel puts before every name, goes, and so does ``_orig_mod.`` of torch.compile wherever
     it stands. ``X_orig`` and ``X_mask`` of torch.nn.utils.prune become ``X``, their product; ``X_g`` and ``X_v`` of
-    weight_norm, and its ``parametrizations.X.original0`` and ``original1``, become ``X = g v / |v|``. Of other
+    weight_norm, and its ``parametrizations.X.original0`` and ``original1``, become ``X = g v / |v|``; and
+    ``parametrizations.X.original`` and ``0.mask`` of torch_bridge are masked like those of pruning. Of other
     parametrisations the file does not hold the function: they are left out, with that reason.
     `Checkpoint.stored_as` tells all of it.
 
@@ -221,8 +222,13 @@ def _joined(checkpoint: Checkpoint, stored: Mapping[str, str]) -> tuple[dict[str
 
 
 def _join_pruned(name: str, checkpoint: Checkpoint, stored: Mapping[str, str], joined: dict[str, Joined]) -> None:
-    parts = (f"{name}_mask", f"{name}_orig")
-    if name in stored or parts[0] not in stored:
+    _join_masked(name, (f"{name}_mask", f"{name}_orig"), checkpoint, stored, joined)
+
+
+def _join_masked(
+    name: str, parts: tuple[str, str], checkpoint: Checkpoint, stored: Mapping[str, str], joined: dict[str, Joined]
+) -> None:
+    if name in stored or not set(parts) <= set(stored):
         return
     mask, weight = (stored[part] for part in parts)
     if checkpoint.shape(mask) == checkpoint.shape(weight):
@@ -248,6 +254,8 @@ def _join_parametrised(
 ) -> None:
     module, weight, part = match.groups()
     name, before = f"{module}{weight}", f"{module}parametrizations.{weight}."
+    if part in ("original", "0.mask"):
+        _join_masked(name, (f"{before}0.mask", f"{before}original"), checkpoint, stored, joined)
     if part == "original0":
         _join_normed(name, (f"{before}original0", f"{before}original1"), checkpoint, stored, joined)
     if name not in joined:
