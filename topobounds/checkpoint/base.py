@@ -113,6 +113,10 @@ class Checkpoint(ABC):
             If the file is damaged there, or holds no plain array of numbers.
         """
 
+    def file_of(self, name: str) -> str:
+        """Return the name of the file that holds a tensor, within its folder; empty where there is none."""
+        return self.files[0].name if self.files else ""
+
     def rewrite(
         self,
         target: str | os.PathLike[str],

@@ -1,20 +1,22 @@
 """The layers of a checkpoint: each of its tensors as the graphs that it is read as, or the reason why it is none."""
 
-import difflib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 from topobounds._arguments import argument_error, integer, items
 from topobounds.checkpoint.base import Checkpoint
+from topobounds.checkpoint.geometry import Geometry
 from topobounds.checkpoint.kernels import assumed_geometry, kernel_words
 from topobounds.checkpoint.memory import ArraysCheckpoint
-from topobounds.checkpoint.stored import Names, Stored
+from topobounds.checkpoint.stored import Names, Stored, nearest_names
 from topobounds.checkpoint.tensor_kinds import kind_of
 from topobounds.layers import Conv, LayerTensor
 
-NEAREST = 3  # names that are told where one matches nothing
+Told = str | os.PathLike[str] | Mapping[str, Any]
+"""A geometry: a TOML file, or its content."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def layer_tensors(
     checkpoint: Checkpoint | Mapping[str, Any],
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
-    geometry: Any = None,
+    geometry: Told | None = None,
 ) -> Iterator[LayerTensor]:
     """Yield the layers of a checkpoint: each weight tensor with the graphs that it is read as. No weight is read.
 
@@ -56,8 +58,12 @@ def layer_tensors(
         From `topobounds.open_checkpoint`, or arrays by name.
     include, exclude : sequence of str
         Patterns of names, with ``*`` and ``?``, that are read alone, and that are not read.
-    geometry : path, optional
-        A TOML file that says what tensors are.
+    geometry : path, or mapping of str to mapping, optional
+        A TOML file that says what tensors are, or its content: for each pattern of names a table of ``kind``
+        (``dense``, ``conv``, ``recurrent``, ``embedding``, ``none``), ``inputs_first``, ``gates``, ``parts``,
+        ``sizes``, ``interleaved``, ``stacked``, and of kernels ``stride``, ``padding``, ``padding_end``,
+        ``padding_mode``, ``dilation``, ``output_padding``, ``input``, ``groups``, ``transposed``,
+        ``channels_last``. Where several patterns match a name, the later count, key by key.
 
     Yields
     ------
@@ -67,7 +73,7 @@ def layer_tensors(
     Raises
     ------
     ValueError
-        If a pattern matches nothing.
+        If a pattern matches nothing, or `geometry` says what is unknown or impossible.
     CheckpointError
         If `geometry` cannot be read.
 
@@ -93,7 +99,7 @@ def read_tensors(
     *,
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
-    geometry: Any = None,
+    geometry: Told | None = None,
     input_size: Sequence[int] | None = None,
 ) -> Reading:
     """Return what each tensor of a checkpoint is.
@@ -113,16 +119,22 @@ def read_tensors(
     """
     stored = checkpoint if isinstance(checkpoint, Checkpoint) else ArraysCheckpoint(checkpoint)
     names = Names(stored)
-    excluded = _excluded(list(names.dtypes), include, exclude)
+    excluded = _excluded(names.dtypes, stored.tied, include, exclude)
     sizes = () if input_size is None else _input_size(input_size)
     layers: list[LayerTensor] = []
     left_out: dict[str, str] = {}
+    told = None if geometry is None else Geometry(geometry, names.dtypes)
     for name in names.dtypes:
-        answer = excluded.get(name) or kind_of(Stored(name, names))
+        each = Stored(name, names)
+        answer = excluded.get(name) or kind_of(each)
+        if told is not None and name not in excluded:
+            answer = told.applied(each, answer, sizes)
         if isinstance(answer, str):
             left_out[name] = answer
         else:
-            layers.append(_completed(answer, sizes))
+            layers.append(replace(_completed(answer, sizes), source=stored.file_of(name)))
+    if told is not None:
+        told.check_used()
     forms = {name: (names.shapes.get(name, ()), Stored(name, names).dtype) for name in left_out}
     return Reading(tuple(layers), left_out | dict(stored.left_out), forms, dict(stored.tied))
 
@@ -131,41 +143,39 @@ def _completed(tensor: LayerTensor, input_size: Sequence[int]) -> LayerTensor:
     """Return a tensor with a geometry, where it is a kernel."""
     if tensor.kind != "conv":
         return tensor
-    conv, assumed = (tensor.geometry, tensor.assumed) if tensor.geometry else assumed_geometry(tensor, input_size)
-    words = (kernel_words(conv),) * len(tensor.parts) if isinstance(conv, Conv) else tensor.words
-    return replace(tensor, geometry=conv, assumed=assumed, words=words)
+    if tensor.geometry is None:
+        conv, assumed = assumed_geometry(tensor, input_size)
+        tensor = replace(tensor, geometry=conv, assumed="; ".join(filter(None, (tensor.assumed, assumed))))
+    words = kernel_words(cast(Conv, tensor.geometry))
+    return replace(tensor, words=tuple(f"{word}: {words}" for word in tensor.words) or (words,))
 
 
 def _input_size(sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(integer("input_size", size, 1) for size in items("input_size", sizes, "positive integers"))
 
 
-def _excluded(names: Sequence[str], include: Iterable[str], exclude: Iterable[str]) -> dict[str, str]:
-    """Return the names that patterns leave out, and why."""
-    wanted, unwanted = (
-        _patterns(argument, given, names) for argument, given in (("include", include), ("exclude", exclude))
-    )
-    found: dict[str, str] = {}
-    for name in names:
-        if wanted and not any(fnmatchcase(name, pattern) for pattern in wanted):
-            found[name] = "not included"
-        elif any(fnmatchcase(name, pattern) for pattern in unwanted):
-            found[name] = "excluded"
-    return found
+def _excluded(
+    names: Iterable[str], tied: Mapping[str, str], include: Iterable[str], exclude: Iterable[str]
+) -> dict[str, str]:
+    """Return the names that patterns leave out, and why; a tensor goes by the names that are tied to it, too."""
+    owners = {name: name for name in names} | dict(tied)
+    wanted = _matched("include", include, owners)
+    unwanted = _matched("exclude", exclude, owners)
+    found = {name: "excluded" for name in owners.values() if name in (unwanted or ())}
+    return found | ({} if wanted is None else {n: "not included" for n in owners.values() if n not in wanted})
 
 
-def _patterns(argument: str, given: Iterable[str], names: Sequence[str]) -> list[str]:
+def _matched(argument: str, given: Iterable[str], owners: Mapping[str, str]) -> set[str] | None:
+    """Return the tensors that patterns match; None where there is no pattern."""
     patterns = [given] if isinstance(given, str) else items(argument, given, "patterns of names")
+    found: set[str] = set()
     for pattern in patterns:
         if not isinstance(pattern, str):
             raise argument_error(argument, "a sequence of patterns of names", pattern)
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise no_such_name(argument, pattern, names)
-    return patterns
-
-
-def no_such_name(argument: str, pattern: str, names: Sequence[str]) -> ValueError:
-    """Return the error for a pattern that matches no tensor, with the nearest names."""
-    near = difflib.get_close_matches(pattern, names, NEAREST, 0.4) or list(names[:NEAREST])
-    nearest = f"; the nearest are {', '.join(near)}" if near else "; there is none"
-    return ValueError(f"Argument '{argument}' must match the name of a tensor, which '{pattern}' does not{nearest}.")
+        matched = {owner for name, owner in owners.items() if name == pattern or fnmatchcase(name, pattern)}
+        if not matched:
+            near = nearest_names(pattern, owners)
+            rule = f"must match the name of a tensor, which '{pattern}' does not"
+            raise ValueError(f"Argument '{argument}' {rule}{near}.")
+        found |= matched
+    return found if patterns else None

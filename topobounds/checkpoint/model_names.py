@@ -86,6 +86,10 @@ class ModelNames(Checkpoint):
         with explained(self.path, name):
             return source.join(first, second)
 
+    def file_of(self, name: str) -> str:
+        """Return the file that holds a tensor, or the last of its parts."""
+        return self._stored.file_of(self._main_part(name))
+
     def rewrite(
         self,
         target: str | os.PathLike[str],

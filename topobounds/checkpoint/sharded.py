@@ -95,6 +95,10 @@ class ShardedCheckpoint(Checkpoint):
         self._check_memory(name, header.entries[name].n_bytes)
         return read_tensor(file, header, name)
 
+    def file_of(self, name: str) -> str:
+        """Return the file that holds a tensor, as the index calls it."""
+        return self._index.shards[self._checked(name)]
+
     def rewrite(
         self,
         target: str | os.PathLike[str],

@@ -7,15 +7,23 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
+from topobounds.checkpoint.coded import coded
+from topobounds.checkpoint.experts import read_experts
+from topobounds.checkpoint.fused import QKV, projection_words, read_conv1d, read_fused
+from topobounds.checkpoint.keras import read_keras
 from topobounds.checkpoint.kernels import read_kernel
 from topobounds.checkpoint.stored import Stored
 from topobounds.layers import LayerTensor
-from topobounds.layers.tensors import GATES, numbered_parts
+from topobounds.layers.tensors import GATES, gate_words, numbered_parts
 
 Answer = LayerTensor | str | None
 Rule = Callable[[Stored], Answer]
 
 _GATES_BY_NUMBER = {1: GATES["RNN"], 3: GATES["GRU"], 4: GATES["LSTM"]}
+_OPTIMISER = re.compile(
+    r"(^|[./])optim(izer|iser)?(_state)?[./]|exp_avg(_sq)?$|momentum_buffer$|^(adam\w*|rmsprop|sgd|nadam|adagrad|lion)[./]",
+    re.IGNORECASE,
+)
 _WEIGHT = re.compile(r"weight|kernel|(.*[_.])?w\d*|W\d*|(.*_)?weights?", re.IGNORECASE)
 
 
@@ -51,8 +59,7 @@ def _no_numbers(stored: Stored) -> Answer:
 
 
 def _optimiser_state(stored: Stored) -> Answer:
-    found = re.search(r"(^|[./])optim(izer|iser)?(_state)?[./]|exp_avg(_sq)?$|momentum_buffer$", stored.name)
-    return "optimiser state" if found else None
+    return "optimiser state" if _OPTIMISER.search(stored.name) else None
 
 
 def _mask(stored: Stored) -> Answer:
@@ -83,16 +90,24 @@ def _is_norm(stored: Stored) -> bool:
 
 def _element_by_element(stored: Stored) -> Answer:
     """Leave out what is added or multiplied element by element, or looked up by position."""
-    for pattern, reason in _NO_LAYERS:
+    for pattern, reason in _NO_LAYERS if stored.leaf != "weight" else ():
         if re.fullmatch(pattern, stored.leaf, re.IGNORECASE):
             return reason
+    return None
+
+
+def _norm_or_bias(stored: Stored) -> Answer:
+    """Leave out norms, biases and vectors that are stored with several dimensions."""
     same = {"weight": "bias", "bias": "weight", "scale": "bias"}.get(stored.leaf)
     if same is not None and stored.beside(same) == stored.shape:
         return "norm"
-    if re.search(r"(^|_)bias(es)?$", stored.leaf):
+    if stored.leaf in ("scale", "gamma", "beta", "g") and stored.has_word("norm"):
+        return "norm"
+    if stored.leaf == "bias" and stored.shape[:-2] == (1, 1) and stored.shape[-1] == stored.shape[-2]:
+        return "mask"  # of GPT-2 and its like, where a head may look
+    if re.search(r"(^|_)bias(es)?(_[kuv])?$", stored.leaf):
         return "bias of several dimensions"
-    longest = max(stored.shape)
-    if sum(size > 1 for size in stored.shape) < 2 and longest >= 1 and not _WEIGHT.fullmatch(stored.leaf):
+    if sum(size > 1 for size in stored.shape) < 2 and not _WEIGHT.fullmatch(stored.leaf):
         return "vector: one dimension longer than 1"
     return None
 
@@ -105,8 +120,10 @@ _NO_LAYERS = (
         "learned token",
     ),
     (r"a_log|ssm_\w+|time_(decay|first|faaaa|mix_\w+|maa_[xwkvrg])|time_mix|x_[rwkvag]", "parameter of a recurrence"),
+    (r"latents?(_\w+)?|latent_quer(y|ies)", "learned token"),
+    (r"embed_(avg|sum)|ema_\w+", "running average"),
     (r"running_(mean|var)|moving_(mean|variance)|inv_freq|(cos|sin)_cached", "buffer"),
-    (r"(layer_?scale\w*|gamma_?\d*|ls\d?)", "scale, multiplied element by element"),
+    (r"(.*scale_shift_table|layer_?scale\w*|gamma_?\d*|ls\d?)", "scale, multiplied element by element"),
 )
 """Last pieces of names, whatever their capitals, and what they are."""
 
@@ -141,33 +158,76 @@ def _recurrent(stored: Stored) -> Answer:
     )
 
 
-def gate_words(gates: tuple[str, ...], whole: str) -> tuple[str, ...]:
-    """Return what the gates of a recurrent layer are, for people."""
-    if gates == ("",):
-        return (whole,)
-    return tuple(f"gate {place} of {len(gates)} ({gate})" for place, gate in enumerate(gates, 1))
-
-
 def _attention_input(stored: Stored) -> Answer:
     """Read the three projections of torch's MultiheadAttention in one matrix."""
     if stored.leaf != "in_proj_weight" or len(stored.shape) != 2 or stored.shape[0] != 3 * stored.shape[1]:
         return None
-    parts = ("query", "key", "value")
-    return LayerTensor(stored.name, stored.shape, parts=parts, words=projection_words(parts))
+    return LayerTensor(stored.name, stored.shape, parts=QKV, words=projection_words(QKV))
 
 
-def projection_words(parts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what projections in one tensor are, for people."""
-    return tuple(f"{part} projection, {place} of {len(parts)}" for place, part in enumerate(parts, 1))
+def _low_rank(stored: Stored) -> Answer:
+    """Read a factor of an adapter (LoRA) as a layer of its own."""
+    factor = low_rank_factor(stored.name)
+    if factor is None:
+        return None
+    found = _dense(stored) if len(stored.shape) == 2 else read_kernel(stored)
+    words = (f"low-rank factor {factor} (LoRA)",)
+    return replace(found, words=words) if isinstance(found, LayerTensor) else found
+
+
+def low_rank_factor(name: str) -> str | None:
+    """Return which of the two factors of an adapter (LoRA) a tensor is, by its name; None where it is none.
+
+    Examples
+    --------
+    >>> low_rank_factor("layers.0.q_proj.lora_A.weight"), low_rank_factor("q_proj.weight")
+    ('A', None)
+    """
+    match = re.search(r"(?:^|[._/])lora_(?:embedding_)?(A|B|down|up)(?:$|[._/])", name, re.IGNORECASE)
+    return None if match is None else {"a": "A", "down": "A"}.get(match[1].lower(), "B")
+
+
+def _named(stored: Stored) -> str:
+    """Return what a tensor is called: its last piece, or its module, or the list that this is in."""
+    if not _WEIGHT.fullmatch(stored.leaf):
+        return stored.leaf
+    around = stored.pieces[-3] if len(stored.pieces) > 2 and stored.module.isdigit() else ""
+    return around if re.search(r"embed(ding)?s", around) else stored.module
+
+
+_TABLES = {"emb", "embs", "embed", "embeds", "embedding", "embeddings", "lut", "codebook"}
+_NO_TABLES = {
+    "out",
+    "proj",
+    "projection",
+    "projector",
+    "head",
+    "mapping",
+    "linear",
+    "fc",
+    "patch",
+    "norm",
+    "avg",
+    "sum",
+}
+_EMBEDDINGS = r"w[tp]e|relative_attention_bias|rel_embeddings|(queries|row|column)_embedder|query_feat|.*_tokens?"
+
+
+def _array_times_matrix(stored: Stored) -> Answer:
+    """Read the projections of CLIP, which are parameters that an activation is multiplied by from the left."""
+    named = stored.leaf in ("text_projection", "image_projection") or stored.pieces[-2:] == ["visual", "proj"]
+    if not named or len(stored.shape) != 2:
+        return None
+    return LayerTensor(stored.name, stored.shape, inputs_first=True, assumed="inputs first, as in CLIP")
 
 
 def _embedding(stored: Stored) -> Answer:
     """Read a table of vectors, told by its name, and as it has no bias."""
     if len(stored.shape) != 2 or stored.bias is not None:
         return None
-    word = r"(.*_)?(emb|embs|embed|embeds|embedding|embeddings|lut)(_(in|tokens?|positions?|layer))?(_\d+)?"
-    named = stored.leaf if not _WEIGHT.fullmatch(stored.leaf) else stored.module
-    known = re.fullmatch(rf"{word}|w[tp]e|relative_attention_bias|rel_embeddings", named, re.IGNORECASE)
+    named = _named(stored)
+    words = set(re.split("[_-]", named.lower()))
+    known = (words & _TABLES and not words & _NO_TABLES) or re.fullmatch(_EMBEDDINGS, named, re.IGNORECASE)
     shared = named == "shared" and stored.shape[0] > stored.shape[1]
     if not known and not shared:
         return None
@@ -188,15 +248,23 @@ def _dense(stored: Stored) -> Answer:
 
 
 RULES: tuple[Rule, ...] = (
+    coded,
     _unreadable,
     _no_numbers,
     _optimiser_state,
     _mask,
     _vector,
     _element_by_element,
+    _norm_or_bias,
     _recurrent,
+    _low_rank,
     _attention_input,
+    read_experts,
+    read_fused,
+    read_conv1d,
+    read_keras,
     _embedding,
+    _array_times_matrix,
     _dense,
     read_kernel,
 )

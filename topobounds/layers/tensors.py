@@ -34,6 +34,13 @@ def numbered_parts(n_parts: int) -> tuple[str, ...]:
     return WHOLE if n_parts == 1 else tuple(map(str, range(n_parts)))
 
 
+def gate_words(gates: tuple[str, ...], whole: str) -> tuple[str, ...]:
+    """Return what the gates of a recurrent layer are, for people."""
+    if gates == ("",):
+        return (whole,)
+    return tuple(f"gate {place} of {len(gates)} ({gate})" for place, gate in enumerate(gates, 1))
+
+
 @dataclass(frozen=True)
 class LayerTensor:
     """A stored weight tensor, and the layer graphs that it is read as.
@@ -124,10 +131,19 @@ class LayerTensor:
         """The graph of each part, a kernel without geometry being read as the matrix of its rows and the rest."""
         if self.geometry is not None:
             return (self.geometry,) * len(self.parts)
-        return tuple(map(self._matrix_graph, self.layout.part_shapes(self.shape, len(self.parts))))
+        return tuple(self._matrix_graph(*shape) for shape in self.part_shapes())
 
-    def _matrix_graph(self, shape: tuple[int, ...]) -> TensorLayer:
-        rows, columns = self._matrix_shape(shape)
+    def part_shapes(self) -> list[tuple[int, int]]:
+        """Return rows and columns of each part, read as a matrix as it is stored.
+
+        Raises
+        ------
+        ValueError
+            If the tensor cannot be cut into its parts.
+        """
+        return [self._matrix_shape(shape) for shape in self.layout.part_shapes(self.shape, len(self.parts))]
+
+    def _matrix_graph(self, rows: int, columns: int) -> TensorLayer:
         if self.kind == "recurrent":
             return Recurrent(columns)
         return Dense(rows, columns) if self.inputs_first else Dense(columns, rows)

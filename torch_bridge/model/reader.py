@@ -153,6 +153,10 @@ class TorchCheckpoint(Checkpoint):
         name = self._checked(name)
         return self._owners[name].read(name)
 
+    def file_of(self, name: str) -> str:
+        """Return the name of the file that holds a tensor."""
+        return self._owners[self._checked(name)].file.name
+
     def rewrite(
         self,
         target: str | os.PathLike[str],
