@@ -34,8 +34,13 @@ def test_the_training_function_of_ones_own(tmp_path, monkeypatch):
         assert [layer["diagram_preserved"] for layer in layers] == [True, True]
 
 
-def test_the_loop_that_stops_early(capsys):
+def test_the_sparsifier(capsys):
     exec(blocks("python")[1], {})
+    assert capsys.readouterr().out == "360 of 1200 left\n"
+
+
+def test_the_loop_that_stops_early(capsys):
+    exec(blocks("python")[-1], {})
     assert capsys.readouterr().out == "stopped after epoch 6\n"  # an untrained net does not grow after the third
 
 

@@ -10,7 +10,7 @@ from torch_bridge import MissingExtra
 try:
     import torch
     from torch import nn
-    from torch.ao.pruning import BaseSparsifier
+    from torch.ao.pruning.sparsifier.base_sparsifier import BaseSparsifier
 except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
@@ -98,7 +98,7 @@ class TopologicalSparsifier(BaseSparsifier):  # type: ignore[misc,unused-ignore]
             if name not in known:
                 raise argument_error("config", f"a list of layers' weights, such as {', '.join(list(known)[:5])}", name)
             _checked_level(each.get("sparsity_level", 0.5))
-        super().prepare(model, config)
+        super().prepare(model, config)  # type: ignore[no-untyped-call,unused-ignore]
 
     def update_mask(self, module: nn.Module, tensor_name: str, **config: Any) -> None:
         """Prune one tensor further, to its ``sparsity_level``; what is pruned stays pruned."""
