@@ -27,6 +27,7 @@ from .checkpoint.layer_tensors import layer_tensors
 from .layers import Conv, Dense, Network, Recurrent, Unrolled
 from .montecarlo import Estimate, simulate_overlap
 from .pruning import (
+    cubic_schedule,
     geometric_schedule,
     linear_schedule,
     magnitude_mask,
@@ -116,6 +117,7 @@ __all__ = [
     "critical_kernel_weights",
     "critical_rank_law",
     "critical_weights_bound",
+    "cubic_schedule",
     "effective_density",
     "effective_masks",
     "effective_weights",

@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "training.models": ["mlp"],
         "experiment.plan": ["ImpPlan"],
         "pruning.method": ["PruningReport", "TopologicalUnstructured", "topological_", "topological_unstructured"],
+        "pruning.gradual": ["GradualPruning"],
         "pruning.sparsifier": ["TopologicalSparsifier"],
         "training.figure_nets": ["TrainingPlan"],
     },

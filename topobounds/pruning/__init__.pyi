@@ -4,7 +4,7 @@ from .masks import Keep, Scope, magnitude_mask, network_masks, random_mask, topo
 from .methods import METHODS, Method, pruning_method
 from .pipeline import Exchange, Infeasible, Mask, Prunable, Request, exchange, kept_masks, redrawn_mask
 from .report import PrunedLayer, PruningReport
-from .schedules import geometric_schedule, linear_schedule
+from .schedules import cubic_schedule, geometric_schedule, linear_schedule
 
 __all__ = [
     "METHODS",
@@ -19,6 +19,7 @@ __all__ = [
     "Request",
     "Scope",
     "chain_of",
+    "cubic_schedule",
     "dead_connections",
     "exchange",
     "geometric_schedule",
