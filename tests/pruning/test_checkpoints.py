@@ -364,6 +364,60 @@ def test_a_folder_is_written_with_all_that_is_in_it(tmp_path):
     assert report.target == str(tmp_path / "new")
 
 
+def test_other_files_of_weights_are_copied_and_named(tmp_path):
+    source = write_model(tmp_path / "model")
+    save_file({"x": np.ones((3, 3))}, source / "stray.safetensors")
+    (source / "pytorch_model.bin").write_bytes(b"abc")
+    report = prune_checkpoint(source, tmp_path / "new", density=0.3)
+    assert "copied as it is" in report.left_out["pytorch_model.bin"]
+    assert "does not name" in report.left_out["stray.safetensors"]
+    assert (tmp_path / "new" / "pytorch_model.bin").read_bytes() == b"abc"
+
+
+def test_bytes_are_those_that_were_written(tmp_path):
+    np.savez_compressed(tmp_path / "net.npz", **NET)
+    report = prune_checkpoint(tmp_path / "net.npz", tmp_path / "new.npz", density=0.1)
+    assert report.bytes == (tmp_path / "new.npz").stat().st_size < report.bytes_before
+    assert report.bytes_before == (tmp_path / "net.npz").stat().st_size
+
+
+CHECKPOINTS = [
+    "fashion_mnist_robust_cnn.pth",
+    "g2p_gru_checkpoint20.npz",
+    "mnist_6_100_nat.pth",
+    "mnist_fc_3layer.pth",
+    "mnist_lenet5.pth",
+    "resnet20-12fca82f.th",
+    "silero_vad_16k.safetensors",
+]
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_trained_nets_of_others_keep_their_diagrams_and_reload(name, data_dir, tmp_path):
+    source, target = data_dir / "checkpoints" / name, tmp_path / name
+    report = prune_checkpoint(source, target, density=0.1)
+    assert report.preserved
+    assert sum(layer.kept for layer in report.layers) == round(0.1 * sum(layer.weights for layer in report.layers))
+    assert abs(target.stat().st_size - source.stat().st_size) < 1024  # of the old format of torch, some names
+    pruned = {layer.name: layer for layer in report.layers}
+    with open_checkpoint(source) as before, open_checkpoint(target) as after:
+        assert after.names == before.names
+        for tensor in before.names:
+            old, new = before.tensor(tensor), after.tensor(tensor)
+            if tensor not in pruned:
+                assert new.tobytes() == old.tobytes()
+                continue
+            assert np.count_nonzero(new) == pruned[tensor].kept
+            assert np.array_equal(new[new != 0], old[new != 0])
+            if pruned[tensor].kind == "dense" and old.ndim == 2 and "_ih" not in tensor:
+                assert np.array_equal(persistence_diagram(new).deaths, persistence_diagram(old).deaths)
+    if source.suffix in (".pth", ".th"):
+        torch = pytest.importorskip("torch")
+        contents = [torch.load(file, map_location="cpu", weights_only=True) for file in (source, target)]
+        assert type(contents[0]) is type(contents[1])
+        assert list(contents[0]) == list(contents[1])
+
+
 def test_masks_alone(net, tmp_path):
     report = prune_checkpoint(net, tmp_path / "masks.safetensors", density=0.3, masks_only=True)
     prune_checkpoint(net, tmp_path / "new.safetensors", density=0.3)

@@ -145,7 +145,10 @@ def _record(report: "PruningReport", density: float | None) -> dict[str, Any]:
         }
         for name, reason in report.left_out.items()
     ]
-    return {**record, "density": density, "summary": report.summary}
+    reason = None
+    if report.target is None:
+        reason = "nothing was written: a trial" if report.masks is None else "only the masks were written"
+    return {**record, "density": density, "summary": report.summary, "reason": reason}
 
 
 def _print_report(report: "PruningReport", density: float | None) -> None:
@@ -179,7 +182,8 @@ def _print_report(report: "PruningReport", density: float | None) -> None:
         print_line(f"{len(report.left_out)} tensors are left as they are: {_reasons(report)}.")
     if report.target is not None:
         print_line(f"Written: {report.target}, masks {report.masks}.")
-        print_line(f"The weights take {report.bytes} bytes, as before. {LARGER}{SMALLER}")
+        before = "as before" if report.bytes == report.bytes_before else f"{report.bytes_before} before"
+        print_line(f"The weights take {report.bytes} bytes, {before}. {LARGER}{SMALLER}")
     elif report.masks is not None:
         print_line(f"Written: {report.masks}, the masks alone.")
     else:

@@ -52,6 +52,7 @@ ON_INFEASIBLE = ("share", "raise", "clamp")
 MASKS = "pruning/masks.safetensors"
 """Where the masks are in a folder."""
 NAMED = 5  # layers in a message
+_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".h5", ".msgpack", ".onnx", ".gguf")
 _N_OF_M = re.compile(r"\d+:\d+")
 Path_ = str | os.PathLike[str]
 
@@ -176,6 +177,7 @@ def prune_checkpoint(
         pruning = _Pruning(checkpoint, scored, chosen, drawn, progress or _silent)
         with ThreadPoolExecutor(1) as helper:
             base = None if dry_run else helper.submit(_hashes, checkpoint)
+            left_out = _other_weights(checkpoint) | left_out
             left_out |= pruning.survey(layers, None if isinstance(scores, Mapping) else executor, source, scores)
             if not pruning.tensors:
                 raise argument_error("source", f"a file with layers to prune{_commonest(left_out)}", str(source))
@@ -188,7 +190,7 @@ def prune_checkpoint(
                 scope=scope,
                 allocate=os.fspath(allocate),
                 seed=drawn,
-                bytes=sum(size_of(file) for file in checkpoint.files),
+                bytes_before=sum(size_of(file) for file in checkpoint.files),
                 forms=_forms(reading, left_out),
             )
             if dry_run:
@@ -198,7 +200,11 @@ def prune_checkpoint(
         masks = _masks_place(checkpoint, Path(target), masks_only=masks_only)
         resume = _identity(hashes, pruning, counts, scores)
         pruning.write(Path(target), masks, hashes, resume, masks_only=masks_only)
-    return replace(report, layers=pruning.in_order(), target=None if masks_only else str(target), masks=str(masks))
+    report = replace(report, layers=pruning.in_order(), masks=str(masks))
+    if masks_only:
+        return report
+    written = sum(size_of(file) for file in _files_of(checkpoint, Path(target)))
+    return replace(report, target=str(target), bytes=written)
 
 
 # -- arguments --------------------------------------------------------------------------------------------------------
@@ -574,6 +580,10 @@ class _Pruning:
 
     def _reason(self, tensor: _Tensor, count: int) -> str | None:
         asked, notes = self._asked[tensor.layer.name], []
+        if asked is None:
+            notes.append("asked of all layers together")
+        if self.method is not METHODS["t-imp"]:
+            notes.append("what is swapped and lost is counted for t-imp")
         if asked is not None and count > asked and count == len(tensor.critical):
             notes.append(f"{asked} were asked for, {count} carry its topology")
         if asked is not None and count == tensor.profile.survivors < tensor.profile.weights:
@@ -646,6 +656,24 @@ def _zeroed(array: Array, mask: Mask) -> Array:
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
+
+
+def _files_of(checkpoint: Checkpoint, target: Path) -> list[Path]:
+    """Return the weight files of a target, where those of the checkpoint were written."""
+    if checkpoint.folder is None:
+        return [target]
+    return [target / str(file).removeprefix(f"{checkpoint.folder}/") for file in checkpoint.files]
+
+
+def _other_weights(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the files of weights in a folder that are none of the checkpoint's, which are copied."""
+    if not isinstance(checkpoint.folder, Path):
+        return {}
+    own = {file.name for file in checkpoint.files}
+    others = [file.name for file in checkpoint.folder.iterdir() if file.suffix in _WEIGHT_SUFFIXES]
+    return {
+        name: "a file beside the weights that are read, copied as it is" for name in sorted(others) if name not in own
+    }
 
 
 def _masks_place(checkpoint: Checkpoint, target: Path, *, masks_only: bool) -> Path:

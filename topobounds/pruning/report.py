@@ -82,8 +82,8 @@ class PruningReport(Record):
         How a file was pruned.
     seed : int or None
         Of a random method.
-    bytes : int or None
-        Of the weight files of the source, and of the target as well.
+    bytes, bytes_before : int or None
+        Of the weight files of the target, and of the source.
     forms : dict of str to (tuple of int, str)
         Shape and dtype of what was left out of a file.
     budgets : dict of str to (dict of str to int)
@@ -100,6 +100,7 @@ class PruningReport(Record):
     allocate: str | None = None
     seed: int | None = None
     bytes: int | None = None
+    bytes_before: int | None = None
     forms: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
     budgets: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -122,8 +123,13 @@ class PruningReport(Record):
     def summary(self) -> dict[str, Any]:
         """Weights of the layers, how many of them are kept, the density, whether all is preserved, bytes."""
         weights, kept = (sum(getattr(layer, name) for layer in self.layers) for name in ("weights", "kept"))
-        density, preserved = self.density, self.preserved
-        return {"weights": weights, "kept": kept, "density": density, "preserved": preserved, "bytes": self.bytes}
+        return {
+            "weights": weights,
+            "kept": kept,
+            "density": self.density,
+            "preserved": self.preserved,
+            "bytes": self.bytes_before if self.bytes is None else self.bytes,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain Python, with `density` and `preserved`, and `left_out` as ``left_alone`` too."""
