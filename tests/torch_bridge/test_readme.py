@@ -3,9 +3,11 @@
 import dataclasses
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
+from torch import nn
 
 import torch_bridge
 from topobounds import LayerReport
@@ -37,6 +39,36 @@ def test_the_training_function_of_ones_own(tmp_path, monkeypatch):
 def test_the_sparsifier(capsys):
     exec(blocks("python")[1], {})
     assert capsys.readouterr().out == "360 of 1200 left\n"
+
+
+def test_sinks_of_three_loggers():
+    """Fakes that refuse what the real ones refuse: no step, no number."""
+    seen = []
+
+    def add_scalar(tag, value, global_step):
+        seen.append(("tensorboard", tag, float(value), int(global_step)))
+
+    def log_metrics(metrics, step=None):
+        seen.extend(("mlflow", key, float(value), int(step)) for key, value in metrics.items())
+
+    def log(record):
+        seen.extend(("wandb", key, float(value), record["epoch"]) for key, value in record.items())
+
+    fakes = {
+        "writer": SimpleNamespace(add_scalar=add_scalar),
+        "wandb": SimpleNamespace(log=log),
+        "mlflow": SimpleNamespace(log_metrics=log_metrics),
+        "TopologyLog": torch_bridge.TopologyLog,
+    }
+    (text,) = [each for each in blocks("python") if "wandb" in each]
+    exec(text, fakes)
+    assert text.count("\n") == 3
+    for name in ("tensorboard", "weights_and_biases", "mlflow_"):
+        fakes[name](nn.Linear(20, 10), 7)
+    for logger in ("tensorboard", "wandb", "mlflow"):
+        own = {tag: value for who, tag, value, step in seen if who == logger and step == 7}
+        assert "topology/neural_persistence" in own
+        assert "topology/weight/overlap_z" in own
 
 
 def test_the_loop_that_stops_early(capsys):

@@ -19,7 +19,7 @@ from topobounds.pruning import (
     geometric_schedule,
     linear_schedule,
 )
-from torch_bridge.model.callback import moved_to
+from torch_bridge.model.tracing import moved_to
 from torch_bridge.pruning.method import FRONTS, Front, topological_
 from torch_bridge.pruning.targets import Convention
 
