@@ -1,6 +1,7 @@
 """A layer's measured numbers beside what chance gives: the columns of a report are those of the nulls."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -154,6 +155,23 @@ def test_moments_of_every_type(dtype, shape):
     assert moments.rms == pytest.approx(np.sqrt(np.mean(values**2)), rel=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(5, 7), (2000, 2200)])
+@pytest.mark.parametrize("scale", [1e300, 1e-200, 5e-324])
+def test_moments_of_weights_whose_squares_leave_the_range(shape, scale):
+    values = np.where(np.arange(math.prod(shape)) % 3, 2 * scale, 0.0).reshape(shape)
+    moments = weight_moments(values)
+    assert moments.nonzero == np.count_nonzero(values)
+    assert moments.rms == pytest.approx(2 * np.sqrt(moments.nonzero / values.size) * scale, rel=1e-12, abs=5e-324)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (2000, 2200)])
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_moments_of_weights_that_are_not_finite(shape, value):
+    values = np.ones(shape)
+    values[-1, -1] = value
+    assert not np.isfinite(weight_moments(values).rms)
+
+
 def test_a_table_shows_chance_beside_what_is_measured():
     layers = (layer_report("a", normal(30, 20), Dense(30, 20), seed=0),)
     report = ModelReport(layers, {"b": "no layer"})
@@ -164,4 +182,4 @@ def test_a_table_shows_chance_beside_what_is_measured():
         assert f"<th>{title} by chance</th>" in table
     assert report.left_out == report.unread == report.left_alone == {"b": "no layer"}
     record = report.to_dict()
-    assert record["left_out"] == record["unread"] == {"b": "no layer"}
+    assert record["left_out"] == [{"name": "b", "shape": None, "dtype": None, "reason": "no layer", "fault": None}]

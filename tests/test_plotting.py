@@ -6,13 +6,21 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from topobounds import Conv, Dense, effective_weights, layer_report, overlap_null
 from topobounds.plotting import (
     CATEGORIES,
     draw_band,
+    draw_barcode,
+    draw_beside_chance,
     draw_betti_curve,
+    draw_effective_density,
     draw_filtration,
+    draw_forest,
     draw_interval,
+    draw_over_training,
     draw_persistence_diagram,
+    draw_retention,
+    draw_silent_neurons,
     layer_colors,
 )
 from topobounds.topology.persistence import persistence_diagram
@@ -170,3 +178,122 @@ def test_interval_is_middles_and_ends(ax):
 def test_interval_wants_ends_in_order(ax, lower, upper):
     with pytest.raises(ValueError, match="'upper' must be 2 numbers, none below its lower end"):
         draw_interval(ax, [0, 1], lower, upper)
+
+
+@pytest.mark.parametrize("weights", LAYERS.values(), ids=LAYERS)
+def test_bars_end_where_components_die(ax, weights):
+    diagram = persistence_diagram(weights)
+    drawn = draw_barcode(ax, diagram)
+    ends = [bar[:, 0].tolist() for bar in drawn.bars.get_segments()]
+    assert ends == np.asarray(diagram).tolist()
+    assert len(drawn.essential.get_segments()) == diagram.n_essential
+    assert ax.get_xlim()[0] > ax.get_xlim()[1], "the threshold falls from left to right"
+
+
+def test_retention_is_the_forests_and_chance_that_of_the_null(ax):
+    weights = np.random.default_rng(0).standard_normal((30, 20))
+    drawn = draw_retention(ax, weights, seed=0)
+    densities, shares = drawn.measured.get_data()
+    forest = maximum_spanning_forest(weights)
+    assert np.array_equal(shares, forest.retention(np.rint(np.asarray(densities) * 600).astype(int)))
+    place = len(drawn.chance.middle.get_xdata()) // 2
+    null = overlap_null(weights, round(drawn.chance.middle.get_xdata()[place] * 600), seed=0)
+    assert drawn.chance.middle.get_ydata()[place] == pytest.approx(sum((null.expected.lower, null.expected.upper)) / 2)
+
+
+@pytest.mark.parametrize("pruned", [False, True])
+def test_retention_of_kernels_and_of_pruned_layers_is_drawn_beside_sampled_chance(ax, pruned):
+    conv = Conv(4, 6, (3, 3), (5, 5), padding=(1, 1))
+    weights = np.random.default_rng(0).standard_normal(conv.weight_shape)
+    if pruned:
+        weights, conv = np.where(np.abs(weights) > 1, weights, 0.0).reshape(6, -1), None
+    drawn = draw_retention(ax, weights, conv=conv, trials=20, seed=0)
+    assert drawn.measured.get_ydata()[-1] == 1
+    assert drawn.chance.middle.get_ydata()[-1] == pytest.approx(1)
+    assert np.all(np.diff(drawn.measured.get_ydata()) >= 0)
+
+
+@pytest.fixture(scope="module")
+def reports():
+    draw = np.random.default_rng(1)
+    return [layer_report(f"{i}.weight", draw.standard_normal((12, 9)), Dense(12, 9), seed=0) for i in range(3)]
+
+
+@pytest.mark.parametrize("column", ["overlap", "neural_persistence"])
+def test_layers_stand_beside_their_chance(ax, reports, column):
+    drawn = draw_beside_chance(ax, reports, column)
+    assert drawn.measured.get_ydata().tolist() == [getattr(r, column) for r in reports]
+    (middles, _, (bars,)) = drawn.chance.lines
+    assert middles.get_ydata().tolist() == [getattr(r, f"{column}_expected") for r in reports]
+    lengths = [float(np.ptp(bar[:, 1])) for bar in bars.get_segments()]
+    if column == "overlap":
+        high = [min(1, r.overlap_expected + 2 * r.overlap_deviation) for r in reports]
+        assert lengths == pytest.approx(
+            [h - r.overlap_expected + 2 * r.overlap_deviation for h, r in zip(high, reports, strict=True)]
+        )
+    assert [label.get_text() for label in ax.get_xticklabels()] == [r.name for r in reports]
+
+
+def test_a_layer_without_chance_leaves_its_place_empty(ax, reports):
+    bare = layer_report("bare", np.eye(3), Dense(3, 3), chance=False)
+    drawn = draw_beside_chance(ax, [reports[0], bare, reports[1]])
+    assert drawn.chance.lines[0].get_xdata().tolist() == [0, 2]
+
+
+def test_training_has_a_band_of_chance(ax, reports):
+    drawn = draw_over_training(ax, [0, 1, 5], reports)
+    assert drawn.measured.get_xdata().tolist() == [0, 1, 5]
+    heights = drawn.chance.band.get_paths()[0].vertices[:, 1]
+    squares = [r.neural_persistence_expected**2 + 2 * r.neural_persistence_deviation / (r.alpha - 1) for r in reports]
+    assert heights.max() == pytest.approx(max(squares) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda ax, r: draw_beside_chance(ax, []), "'layers' must be at least one report"),
+        (lambda ax, r: draw_beside_chance(ax, r, "alpha"), "'column'"),
+        (lambda ax, r: draw_over_training(ax, [0, 1], r), "'epochs' must be 3 numbers"),
+    ],
+)
+def test_pictures_of_reports_refuse_what_does_not_fit(ax, reports, draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw(ax, reports)
+
+
+def test_silent_neurons_are_counted_and_chance_is_the_mean_of_random_supports(ax):
+    forest = maximum_spanning_forest(np.random.default_rng(2).standard_normal((12, 7)))
+    drawn = draw_silent_neurons(ax, forest)
+    ks = np.rint(np.asarray(drawn.silent_inputs.get_xdata()) * 84).astype(int)
+    deficits = [forest.deficit(int(k)) for k in ks]
+    assert drawn.silent_inputs.get_ydata().tolist() == [d.silent_inputs for d in deficits]
+    assert drawn.fragments.get_ydata().tolist() == [d.fragments for d in deficits]
+    place = int(np.flatnonzero(ks == 10)[0])
+    orders = np.argsort(np.random.default_rng(0).random((20000, 84)), axis=1)[:, :10] // 7
+    silent = 12 - np.array([len(set(rows)) for rows in orders.tolist()])
+    assert drawn.chance[0].get_ydata()[place] == pytest.approx(silent.mean(), abs=4 * silent.std() / 20000**0.5)
+    assert drawn.chance[0].get_ydata()[-1] == 0
+
+
+def test_effective_density_is_that_of_the_network(ax):
+    layers = [WEIGHTS, np.random.default_rng(5).standard_normal((5, 3))]
+    found = effective_weights(layers)
+    drawn = draw_effective_density(ax, found, layers)
+    thresholds = drawn.effective.get_xdata()
+    assert drawn.effective.get_ydata().tolist() == [found.density(float(t)) for t in thresholds]
+    left = [sum(int((np.abs(w) >= t).sum()) for w in layers) / 35 for t in thresholds]
+    assert drawn.density.get_ydata().tolist() == left
+    assert drawn.collapse.get_xdata()[0] == found.collapse_threshold
+    assert draw_effective_density(ax, found).density is None
+
+
+def test_a_small_layer_is_a_graph_and_a_large_one_a_matrix(ax):
+    small = maximum_spanning_forest(WEIGHTS)
+    assert len(draw_forest(ax, WEIGHTS, small).forest.get_segments()) == small.alpha
+    large = np.random.default_rng(0).standard_normal((300, 50))
+    forest = maximum_spanning_forest(large)
+    drawn = draw_forest(ax, large, forest)
+    shown = drawn.forest.get_array()
+    assert shown.shape == (256, 50)
+    assert shown.sum() == forest.alpha
+    assert drawn.magnitudes.get_array().max() == np.abs(large).max()

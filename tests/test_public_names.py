@@ -50,7 +50,11 @@ def test_a_name_that_is_not_supported_is_known_to_be_internal():
 
 
 def test_the_folders_are_reachable_and_loaded_only_when_used():
-    rooms = [path.stem for path in PACKAGE.iterdir() if path.name[0] != "_" and (path.is_dir() or path.suffix == ".py")]
+    rooms = [
+        path.stem
+        for path in PACKAGE.iterdir()
+        if path.name[0] != "_" and (path.suffix == ".py" or (path / "__init__.py").exists())
+    ]
     reachable = {name for name in LISTED if isinstance(getattr(topobounds, name), ModuleType)}
     assert reachable == set(rooms) - {"cli"}
 

@@ -70,7 +70,8 @@ def test_an_archive_that_announces_far_more_than_it_stores_is_refused(capsys, tm
         checkpoint.tensor("layer")
     status, out, err = run(capsys, "verify", file)
     assert (status, out, err.count("\n")) == (2, "", 1)
-    assert "its header announces" in err
+    is_matrix = len(shape) == 2 and min(shape) > 1
+    assert ("its header announces" if is_matrix else "There is no matrix in ") in err
 
 
 def test_deflated_arrays_of_a_usual_size_are_read(tmp_path):

@@ -7,16 +7,21 @@ from . import (
     montecarlo,
     plotting,
     pruning,
+    report,
     runs,
     supports,
+    sweeps,
     theory,
     topology,
     verification,
     weights,
 )
+from .analysis.checkpoint import Interrupted, analyze
+from .analysis.comparison import Comparison, compare
 from .analysis.compression import compression_report
 from .analysis.model import LayerReport, ModelReport, layer_report
 from .analysis.overlap import overlap_report
+from .analysis.preview import Preview, preview
 from .chance.convolution import CriticalWeightsEstimate, expected_critical_weights
 from .chance.overlap import OverlapNull, overlap_null, overlap_range
 from .chance.persistence import PersistenceNull, persistence_null
@@ -36,7 +41,10 @@ from .pruning import (
     random_mask,
     topological_mask,
 )
+from .report.page import write_html
 from .runs import RunError, RunFolder
+from .sweeps.plan import SweepPlan
+from .sweeps.run import SweepResult, sweep, sweep_status
 from .theory.bounds import boruvka_bound, star_bound
 from .theory.compression import critical_compression_ratio
 from .theory.counting import exact_expected_overlap
@@ -72,6 +80,7 @@ __version__: str
 __all__ = [
     "Checkpoint",
     "CheckpointError",
+    "Comparison",
     "Conv",
     "CriticalRankLaw",
     "CriticalWeights",
@@ -83,6 +92,7 @@ __all__ = [
     "Enclosure",
     "Estimate",
     "GlobalPruning",
+    "Interrupted",
     "LayerReport",
     "ModelReport",
     "Network",
@@ -91,17 +101,21 @@ __all__ = [
     "OverlapNull",
     "PersistenceDiagram",
     "PersistenceNull",
+    "Preview",
     "PrintedClaim",
     "Recurrent",
     "RunError",
     "RunFolder",
     "ScaleNull",
     "SpanningForest",
+    "SweepPlan",
+    "SweepResult",
     "TopologyPrice",
     "Unrolled",
     "UnrolledForest",
     "Verdict",
     "analysis",
+    "analyze",
     "any_support_bound",
     "architecture",
     "boruvka_bound",
@@ -109,6 +123,7 @@ __all__ = [
     "chain",
     "chance",
     "checkpoint",
+    "compare",
     "compression_report",
     "concentration_band",
     "connection_probability",
@@ -150,6 +165,7 @@ __all__ = [
     "persistence_diagram",
     "persistence_null",
     "plotting",
+    "preview",
     "prune_checkpoint",
     "pruning",
     "random_mask",
@@ -157,6 +173,7 @@ __all__ = [
     "recurrent_forests",
     "recurrent_matrices",
     "replay",
+    "report",
     "runs",
     "scale_null",
     "simulate_overlap",
@@ -164,6 +181,9 @@ __all__ = [
     "stopping_epoch",
     "support_bound",
     "supports",
+    "sweep",
+    "sweep_status",
+    "sweeps",
     "table1",
     "theorem_3_3",
     "theory",
@@ -179,5 +199,6 @@ __all__ = [
     "verify_file",
     "wasserstein_distance",
     "weights",
+    "write_html",
     "write_witnesses",
 ]

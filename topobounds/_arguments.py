@@ -4,6 +4,7 @@ Every face checks its own arguments with these functions, so that one mistake re
 Python or on the command line: ``Argument 'm' must be a positive integer, not 0.``
 """
 
+import difflib
 import math
 import operator
 import os
@@ -197,6 +198,20 @@ def choice(name: str, value: object, allowed: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in allowed:
         raise argument_error(name, "one of " + ", ".join(repr(a) for a in allowed), value)
     return value
+
+
+def nearest(given: str, allowed: Iterable[str], count: int = 3) -> str:
+    """Return the names most like what was given, in quotation marks; of few names, or where none is alike, all or some.
+
+    Examples
+    --------
+    >>> nearest("overlp", ["name", "overlap", "density", "alpha"]), nearest("x", ["name", "density"])
+    ("'overlap'", "'name' or 'density'")
+    """
+    names = list(allowed)
+    alike = difflib.get_close_matches(given, names, count, 0.6) or [name for name in names if given and given in name]
+    shown = [repr(name) for name in (alike or names)[:count]]
+    return " or ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 import os
 import platform
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -110,6 +112,61 @@ def each(work: Callable[[Piece, Report], Any], pieces: Sequence[Piece], jobs: in
         return
     for piece in pieces:
         work(piece, partial(heard, piece))
+
+
+@contextmanager
+def process_pool(jobs: int) -> Iterator[Executor]:
+    """Yield so many processes that wait for work, and end with the caller's process, however it ends.
+
+    They are spawned, so a script that asks for them needs ``if __name__ == "__main__":``. Where one is killed, what all
+    of them were doing is lost, and those that come next are new ones. Ctrl-C is the caller's to answer.
+    """
+    pool = _Processes(jobs)
+    try:
+        yield pool
+    except BaseException:
+        pool.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _Processes(Executor):
+    """A pool of processes that is made anew when it is broken."""
+
+    def __init__(self, jobs: int) -> None:
+        import multiprocessing
+
+        self._max_workers = jobs
+        self._before = set(multiprocessing.active_children())
+        self._pool = self._new_pool()
+
+    def _new_pool(self) -> Executor:
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(self._max_workers, mp_context=context, initializer=_begin, initargs=(None,))
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        from concurrent.futures.process import BrokenProcessPool
+
+        try:
+            return self._pool.submit(fn, *args, **kwargs)
+        except BrokenProcessPool:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = self._new_pool()
+            return self._pool.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._pool.shutdown(wait, cancel_futures=cancel_futures)
+
+    def terminate(self) -> None:
+        """Break off what the processes are doing."""
+        import multiprocessing
+
+        for child in set(multiprocessing.active_children()) - self._before:
+            child.terminate()
 
 
 def _in_processes(

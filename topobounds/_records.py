@@ -1,11 +1,33 @@
-"""What every result record can do: turn itself into plain Python, ready for JSON, or into a table for notebooks."""
+"""What every result record can do: turn itself into plain Python, ready for JSON, or into a table or a frame."""
 
+import csv
 import dataclasses
 import html
+import io
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any, ClassVar
+from importlib.util import find_spec
+from typing import Any, ClassVar, NamedTuple
+
+BACKENDS = ("pandas", "polars", "pyarrow")
+"""What a frame may be of, in the order in which they are looked for."""
+WITH_FRAMES = "in a clone of topobounds, pip install -e '.[frames]'"
+
+
+class Column(NamedTuple):
+    """A column of a frame.
+
+    Attributes
+    ----------
+    kind : type
+        int, float, bool or str.
+    values : sequence
+        Of this type, or None.
+    """
+
+    kind: type
+    values: Sequence[Any]
 
 
 class Record:
@@ -61,6 +83,82 @@ def html_table(columns: Mapping[str, Sequence[object]]) -> str:
     rows = ("".join(f"<td>{_cell(value)}</td>" for value in row) for row in zip(*columns.values(), strict=True))
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def frame(columns: Mapping[str, Column], backend: str | None = None) -> Any:
+    """Return columns of equal length as a data frame.
+
+    Parameters
+    ----------
+    columns : mapping of str to Column
+        By their names.
+    backend : {"pandas", "polars", "pyarrow"}, optional
+        What makes it; the first of these that is installed if left out.
+
+    Returns
+    -------
+    pandas.DataFrame, polars.DataFrame or pyarrow.Table
+        A column has its type even where every value is missing; pandas makes integers with missing ones floats.
+
+    Raises
+    ------
+    ValueError
+        If there is no such backend.
+    ImportError
+        If the backend, or any, or narwhals is not installed; it says what to install.
+    """
+    if backend is not None and backend not in BACKENDS:
+        raise ValueError(f"Argument 'backend' must be one of {', '.join(map(repr, BACKENDS))}, not {backend!r}.")
+    found = [name for name in ([backend] if backend else BACKENDS) if find_spec(name) is not None]
+    if not found or find_spec("narwhals") is None:
+        missing = "narwhals" if found else backend or "one of pandas, polars and pyarrow"
+        raise ImportError(f"A frame needs {missing}, which is not installed: {WITH_FRAMES}.")
+    import narwhals as nw  # noqa: PLC0415 (of the extra frames)
+
+    types = {int: nw.Int64(), float: nw.Float64(), bool: nw.Boolean(), str: nw.String()}
+    schema = {name: types[column.kind] for name, column in columns.items()}
+    if found[0] == "pandas":  # whose integers and booleans cannot be missing
+        schema |= {
+            name: nw.Float64()
+            for name, column in columns.items()
+            if column.kind in (int, bool) and any(value is None for value in column.values)
+        }
+    values = {name: list(column.values) for name, column in columns.items()}
+    return nw.from_dict(values, schema, backend=found[0]).to_native()
+
+
+def parquet_bytes(columns: Mapping[str, Column]) -> bytes:
+    """Return columns of equal length as a Parquet file.
+
+    Raises
+    ------
+    ImportError
+        If pyarrow or narwhals is not installed; it says what to install.
+    """
+    table = frame(columns, "pyarrow")
+    from pyarrow import parquet  # noqa: PLC0415 (of the extra frames)
+
+    stream = io.BytesIO()
+    parquet.write_table(table, stream)
+    return stream.getvalue()
+
+
+def csv_text(columns: Mapping[str, Column]) -> str:
+    """Return columns of equal length as CSV with a line of their names; what is missing is empty.
+
+    Examples
+    --------
+    >>> print(csv_text({"layer": Column(str, ["a,b", "c"]), "density": Column(float, [0.1, None])}))
+    layer,density
+    "a,b",0.1
+    c,
+    <BLANKLINE>
+    """
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*(column.values for column in columns.values()), strict=True))
+    return stream.getvalue()
 
 
 def _cell(value: object) -> str:

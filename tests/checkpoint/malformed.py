@@ -64,6 +64,7 @@ def problems(path: Path) -> tuple[list[str], list[str]]:
     with checkpoint:
         for name in checkpoint.names:
             try:
+                (checkpoint.shape(name), checkpoint.dtype(name))
                 checkpoint.tensor(name)
                 readable.append(name)
             except CheckpointError as error:
@@ -198,6 +199,7 @@ def safetensors_cases() -> list[Case]:
         Case("safetensors: a header of 2**64 - 1 bytes", packed(good, length=2**64 - 1)),
         Case("safetensors: a header one byte too long", packed(good, b"", length=len(good) + 1)),
         Case("safetensors: no header", packed(b"", length=0)),
+        Case("safetensors: millions of empty lists", packed(b'{"a":[' + b"[]," * 10**7 + b"0]}")),
     ]
 
 
@@ -319,6 +321,32 @@ def npz_cases() -> list[Case]:
             good,
         ),
         Case("npz: a bomb of zeros", bomb, "bad", good),
+        Case(
+            "npz: a header of 100 MB of spaces",
+            written(
+                "x.npz",
+                archived(
+                    ("bad.npy", b"\x93NUMPY\2\0" + (10**8).to_bytes(4, "little") + b" " * 10**8),
+                    members[1],
+                    method=zipfile.ZIP_DEFLATED,
+                ),
+            ),
+            "bad",
+            good,
+        ),
+        Case(
+            "npz: a damaged lzma stream",
+            written("x.npz", patched(archived(*members, method=zipfile.ZIP_LZMA), 52, b"\xff" * 8)),
+            "bad",
+            good,
+        ),
+        Case("npz: two members of one name", written("x.npz", archived(("bad", npy()), ("bad.npy", npy())))),
+        Case(
+            "npz: a mask without a header",
+            written("x.npz", archived(("w_orig.npy", npy()), ("w_mask.npy", npy()[:40]), members[1])),
+            "w_mask",
+            good,
+        ),
         Case("npz: an archive in an archive", written("x.npz", archived(("inner.npz", npz()))), "inner.npz"),
     ]
 
@@ -499,6 +527,11 @@ def index_cases() -> list[Case]:
         Case("index: a very long shard name", sharded({**right, "first": "a" * 5000 + ".safetensors"})),
         Case("index: a cut shard", sharded(right, shard=save({"first": FIRST})[:-1]), "first"),
         Case("index: an empty shard", sharded(right, shard=b"")),
+        Case(
+            "index: a pointer of Git LFS as shard",
+            sharded(right, shard=b"version https://git-lfs.github.com/spec/v1\n"),
+        ),
+        Case("index: millions of empty lists", sharded(right, text=b'{"a":[' + b"[]," * 10**7 + b"0]}")),
         Case("index: a shard that is a pipe", sharded(right, prepare=fifo)),
         Case("index: a shard that is a folder", sharded(right, prepare=directory)),
         Case("index: a pipe", sharded(right, prepare=fifo_index)),

@@ -140,6 +140,30 @@ def test_nothing_is_unpickled(tmp_path):
         list(read_arrays(tmp_path / "x.npz"))
 
 
+def test_an_array_of_python_2(tmp_path):
+    content = _npy(np.arange(12.0)).replace(b"(12,), }  ", b"(12L,), } ")
+    assert b"12L" in content
+    (tmp_path / "x.npy").write_bytes(content)
+    (tmp_path / "x.npz").write_bytes(_zipped(("x.npy", content)))
+    for suffix in ("npy", "npz"):
+        ((_, array),) = read_arrays(tmp_path / f"x.{suffix}")
+        assert np.array_equal(array, np.arange(12.0))
+
+
+def test_an_array_that_stands_twice_is_damage(tmp_path):
+    assert "holds an array 'a' twice" in refused(
+        tmp_path / "x.npz", _zipped(("a", _npy(np.ones(2))), ("a.npy", _npy(np.ones(3))))
+    )
+
+
+def _zipped(*members):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
 def test_a_dtype_without_a_name_in_numpy(tmp_path):
     assert "tensor 'x', is of type F8_E8M0" in refused(tmp_path / "x.safetensors", packed("x", "F8_E8M0"))
 
@@ -218,7 +242,8 @@ class Lines:
 
     @staticmethod
     def open(path):
-        return NpyCheckpoint(path, np.loadtxt(path))
+        np.save(path.with_suffix(".npy"), np.loadtxt(path))
+        return NpyCheckpoint.open(path.with_suffix(".npy"))
 
 
 def test_another_package_brings_a_format(tmp_path, monkeypatch):

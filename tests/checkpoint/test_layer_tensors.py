@@ -58,6 +58,14 @@ def kinds(layers):
 # -- recurrent layers -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("inputs", "hidden"), [(1, 3), (5, 1), (1, 1)])
+def test_gates_of_one_input_or_one_hidden_unit_are_gates(inputs, hidden):
+    layers, left_out = read({"r.weight_ih_l0": (4 * hidden, inputs), "r.weight_hh_l0": (4 * hidden, hidden)})
+    assert not left_out
+    for tensor in layers.values():
+        assert tensor.parts == GATES["LSTM"]
+
+
 def test_gates_are_told_from_their_neighbours():
     shapes = {
         "a.weight_ih_l0": (12, 5),

@@ -84,14 +84,56 @@ def test_other_parametrisations_are_left_out_with_the_reason(written):
 @pytest.mark.parametrize(
     "arrays",
     [
-        {"w_orig": MATRIX, "w_mask": MATRIX[:2]},
         {"w_orig": MATRIX},
+        {"w_orig": MATRIX, "w_u": MATRIX[0], "w_v": MATRIX[0]},
         {"w_g": MATRIX, "w_v": MATRIX[:2]},
         {"w_g": MATRIX[0], "w_v": MATRIX[1]},
     ],
 )
 def test_what_only_looks_like_parts_is_left_as_it_is(written, arrays):
     assert sorted(written(**arrays).names) == sorted(arrays)
+
+
+def test_a_pruned_weight_whose_mask_is_of_another_shape_is_left_out(written):
+    checkpoint = written(w_orig=MATRIX, w_mask=MATRIX[:1], b=MATRIX)
+    assert checkpoint.names == ("b",)
+    assert checkpoint.left_out == dict.fromkeys(("w_orig", "w_mask"), "part of 'w', whose mask is of another shape")
+
+
+def test_a_mask_that_is_not_only_0_and_1_scales(written):
+    checkpoint = written(w_orig=[[2.0, 4.0, np.inf]], w_mask=[[0.5, 1.0, 0.0]])
+    assert checkpoint.tensor("w").tolist() == [[1, 4, 0]]
+
+
+def test_a_pruned_weight_with_a_damaged_part_is_refused_by_itself(tmp_path):
+    np.savez(tmp_path / "x.npz", w_orig=MATRIX, w_mask=np.ones((4, 3)), b=MATRIX)
+    content = (tmp_path / "x.npz").read_bytes()
+    (tmp_path / "x.npz").write_bytes(
+        content.replace(b"'<f8', 'fortran_order': False", b"'<q8', 'fortran_order': False", 2)
+    )
+    with open_checkpoint(tmp_path / "x.npz") as checkpoint:
+        assert np.array_equal(checkpoint.tensor("b"), MATRIX)
+        with pytest.raises(CheckpointError, match="tensor 'w_mask', is damaged"):
+            checkpoint.tensor("w")
+
+
+@pytest.mark.parametrize(
+    "names", [("w_orig", "w_u", "w_v"), tuple(f"parametrizations.w.{part}" for part in ("original", "0._u", "0._v"))]
+)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_weight_over_its_spectral_norm(written, names, axis):
+    kernel = RNG.standard_normal((3, 3, 2))
+    matrix = np.moveaxis(kernel, axis, 0).reshape(3, 6)
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    checkpoint = written(**dict(zip(names, (kernel, left[:, 0], right[0]), strict=True)))
+    assert checkpoint.names == ("w",)
+    assert np.allclose(checkpoint.tensor("w"), kernel / values[0], rtol=1e-12)
+    assert checkpoint.stored_as == {"w": f"{names[0]} / ({names[1]} · {names[0]} {names[2]})"}
+
+
+def test_weights_that_overflow_in_their_norm_raise_no_warning(written):
+    checkpoint = written(w_g=np.ones((4, 1)), w_v=np.full((4, 3), 1e200))
+    assert checkpoint.tensor("w").shape == (4, 3)
 
 
 def test_rewriting_keeps_the_stored_names(written, tmp_path):

@@ -5,6 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from topobounds.checkpoint import CheckpointError, open_checkpoint
 
@@ -29,6 +30,16 @@ pytestmark = pytest.mark.usefixtures("registered")
         ("manifest.ocdbt", "Orbax", "flatten_dict"),
         ("_METADATA", "Orbax", "flatten_dict"),
         ("saved_model.pb", "TensorFlow", "tf.train.load_checkpoint"),
+        ("model.ckpt-100.index", "TensorFlow", "tf.train.load_checkpoint"),
+        ("frozen.pb", "graph of TensorFlow", "tf.make_ndarray"),
+        ("model.tflite", "TensorFlow Lite", "tf.lite.Interpreter"),
+        ("model.mlmodel", "Core ML", "coremltools"),
+        ("model.ot", "tch", "torch.jit.load"),
+        ("model.onnx", "an ONNX model", "numpy_helper"),
+        ("model.gguf", "llama.cpp", "gguf.dequantize"),
+        ("model.pdparams", "Paddle", "paddle.load"),
+        ("model.mat", "MATLAB", "loadmat"),
+        ("model.npz.gz", "compressed file", "unpack it"),
     ],
 )
 def test_by_name_as_a_file_and_in_a_folder(tmp_path, name, kind, way_on):
@@ -50,6 +61,8 @@ def test_by_name_as_a_file_and_in_a_folder(tmp_path, name, kind, way_on):
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
         (b"<!doctype html>", "web page"),
         (b"\x80\x04\x95", "pickled object"),
+        (b"\x1f\x8b\x08", "compressed file"),
+        (b"GGUF\3\0\0\0", "llama.cpp"),
     ],
 )
 @pytest.mark.parametrize("name", ["model.bin", "model.safetensors", "model"])
@@ -57,6 +70,41 @@ def test_by_content_whatever_the_name(tmp_path, content, kind, name):
     (tmp_path / name).write_bytes(content + b"\0" * 64)
     with pytest.raises(CheckpointError, match=kind):
         open_checkpoint(tmp_path / name)
+
+
+def test_a_checkpoint_of_tensorflow_by_its_end_or_by_its_index(tmp_path):
+    (tmp_path / "old.ckpt").write_bytes(bytes(100) + bytes.fromhex("57fb808b247547db"))
+    (tmp_path / "model.ckpt.index").write_bytes(bytes(100))
+    for name in ("old.ckpt", "model.ckpt"):
+        with pytest.raises(CheckpointError, match=rf"{name} is a checkpoint of TensorFlow"):
+            open_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "beside", ["consolidated.00.pth", "mp_rank_00_model_states.pt", "tf_model.h5", "x.msgpack", "x.distcp"]
+)
+@pytest.mark.parametrize("name", ["model.safetensors", "weights.safetensors"])
+def test_a_folder_that_holds_weights_beside_is_read(tmp_path, name, beside):
+    save_file({"a": np.ones(2)}, tmp_path / name)
+    (tmp_path / beside).write_bytes(b"")
+    assert open_checkpoint(tmp_path).names == ("a",)
+
+
+def test_a_folder_of_which_nothing_is_read_names_what_may_be(tmp_path):
+    for name in ("first/a.safetensors", "first/b.txt", "second/b.txt", "third.npz", "fourth.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"or another known file\. Name one in it: first, third\.npz\.$"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("pointer", ["model-1", "model"])
+def test_a_pointer_in_the_place_of_weights_in_a_folder(tmp_path, pointer):
+    (tmp_path / f"{pointer}.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    if pointer == "model-1":
+        (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1.safetensors"}}')
+    with pytest.raises(CheckpointError, match=rf"{pointer}\.safetensors is a pointer of Git LFS, .*: fetch the file"):
+        open_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize(

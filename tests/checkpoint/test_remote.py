@@ -30,6 +30,7 @@ class Server(ThreadingHTTPServer):
         self.folder = folder
         self.ranges = ranges
         self.sent = 0
+        self.requests = 0
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request, client_address):
@@ -46,6 +47,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(with_body=False)
 
     def do_GET(self):
+        self.server.requests += 1
         self.answer(with_body=True)
 
     def answer(self, with_body):
@@ -103,6 +105,7 @@ def test_only_what_is_read_is_asked_for(tmp_path, serve, name):
         assert server.sent < 2**21
         assert np.array_equal(checkpoint.tensor("large"), LARGE)
         assert server.sent < LARGE.nbytes + 2**21
+        assert server.requests <= 8
 
 
 def test_views_and_tied_tensors_of_a_torch_file(tmp_path, serve):
@@ -167,6 +170,37 @@ def test_every_scheme_reads_the_same(tmp_path, serve, scheme, name):
     assert found == "x"
     assert array.dtype == np.float32
     assert np.array_equal(array, SMALL)
+
+
+def test_a_lone_array_is_read_when_it_is_asked_for_and_must_fit_in_memory(tmp_path, serve, monkeypatch):
+    np.save(tmp_path / "x.npy", LARGE)
+    server = serve()
+    with open_checkpoint(f"{server.url}/x.npy") as checkpoint:
+        assert checkpoint.shape("x") == (1000, 1000)
+        assert server.sent < 2**21
+        assert np.array_equal(checkpoint.tensor("x"), LARGE)
+        monkeypatch.setattr("topobounds._memory.memory", lambda: 500.0)
+        with pytest.raises(CheckpointError, match=r"x\.npy, tensor 'x', takes at least .* of memory"):
+            checkpoint.tensor("x")
+
+
+def test_urls_that_are_none(tmp_path):
+    for url, problem in {
+        "http://[::1/x.npz": "is no URL: Invalid IPv6 URL",
+        "s3://": "names no file",
+        "file://": "names no file",
+    }.items():
+        with pytest.raises(CheckpointError) as caught:
+            open_checkpoint(url)
+        assert str(caught.value).startswith(f"{url} {problem}")
+    np.save(tmp_path / "x.npy", SMALL)
+    assert open_checkpoint(f"FILE://{tmp_path}/x.npy").names == ("x",)
+
+
+def test_a_scheme_whose_package_is_missing_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(CheckpointError, match=r"^s3://bucket/x\.npz could not be read: Install s3fs to access S3\.$"):
+        open_checkpoint("s3://bucket/x.npz")
 
 
 def test_a_folder_whose_name_has_a_dot_ends_in_a_slash(tmp_path, serve):

@@ -106,6 +106,28 @@ def test_a_cache_folder_of_symbolic_links_is_followed(folder, tmp_path):
     assert [name for name, _ in read_arrays(snapshot)] == list(TENSORS)
 
 
+@pytest.mark.parametrize("main", ["0a1b", None])
+def test_the_folder_of_a_model_in_the_cache_leads_to_its_snapshot(folder, tmp_path, main):
+    cache = tmp_path / "models--someone--model"
+    (cache / "snapshots").mkdir(parents=True)
+    (cache / "refs").mkdir()
+    folder.rename(cache / "snapshots" / "0a1b")
+    if main is not None:
+        (cache / "snapshots" / "ffff").mkdir()
+        (cache / "refs" / "main").write_text(main)
+    with open_checkpoint(cache) as checkpoint:
+        assert checkpoint.path.name == "0a1b"
+        assert checkpoint.names == tuple(TENSORS)
+
+
+def test_several_snapshots_and_none_of_them_main(folder, tmp_path):
+    cache = tmp_path / "models--someone--model"
+    (cache / "snapshots" / "ffff").mkdir(parents=True)
+    folder.rename(cache / "snapshots" / "0a1b")
+    with pytest.raises(CheckpointError, match=r"is a folder without model\.safetensors\.index\.json"):
+        open_checkpoint(cache)
+
+
 def test_a_folder_with_one_file(tmp_path):
     save_file(dict(TENSORS), tmp_path / "model.safetensors")
     save_file({"a": np.ones(2)}, tmp_path / "other.safetensors")

@@ -76,6 +76,9 @@ def test_a_state_dict_whatever_it_is_called(save, suffix):
         lambda state: {"model": state, "ema": {name: tensor.clone() for name, tensor in state.items()}},
         lambda state: {"params_ema": {"a": torch.ones(2)}, "params": state},
         lambda state: OrderedDict((f"module.{name}", tensor) for name, tensor in state.items()),
+        lambda state: {"state": {"model": state, "optimizer": {"state": {}, "param_groups": []}}},
+        lambda state: {"checkpoint": {"model": {"state_dict": state}, "epoch": 3}},
+        lambda state: {"state_dict": state, "best": np.float64(0.9), "random": ("MT19937", np.arange(9), 3)},
         lambda state: {"net": {f"_orig_mod.{name}": tensor for name, tensor in state.items()}},
         lambda state: {"model": state, "state": {}, "optimizer": torch.optim.SGD([torch.ones(2)]).state_dict()},
     ],
@@ -104,6 +107,34 @@ def test_what_stands_beside_the_weights_is_left_out_and_counted(save):
         "mean": "a tensor beside the weights, which are in 'model'",
         "optimizer": "optimiser state, with 6 tensors",
     }
+
+
+def test_of_nested_entries_none_is_lost(save):
+    content = {"model": {"net": {"a": torch.ones(2)}, "head": {"b": torch.ones(2)}}, "best": np.ones(2)}
+    checkpoint = open_checkpoint(save(content))
+    assert checkpoint.names == ("net.a", "head.b")
+    assert checkpoint.left_out == {"best": "no tensor, but a value of numpy"}
+
+
+def test_arrays_of_numpy_are_no_weights_of_a_file_of_torch(save):
+    with pytest.raises(CheckpointError, match="holds no weights: 'a' is no tensor, but a value of numpy"):
+        open_checkpoint(save({"a": np.ones((2, 2))}))
+
+
+def test_a_tensor_without_values_is_refused_by_itself(save):
+    checkpoint = open_checkpoint(save({"a": torch.ones(2, device="meta"), "b": torch.ones(2)}))
+    assert checkpoint.tensor("b").tolist() == [1, 1]
+    with pytest.raises(CheckpointError, match="tensor 'a', has no values: it was saved on the device 'meta'"):
+        checkpoint.tensor("a")
+
+
+def test_a_file_that_is_read_whole_must_fit_in_memory(tmp_path, monkeypatch):
+    torch.save(STATE, tmp_path / "new.pt")
+    torch.save({"a": torch.ones(100)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    monkeypatch.setattr("topobounds._memory.memory", lambda: 500.0)
+    assert len(open_checkpoint(tmp_path / "new.pt").names) == len(STATE)
+    with pytest.raises(CheckpointError, match=r"old\.pt, which is read whole, takes at least .* of memory"):
+        open_checkpoint(tmp_path / "old.pt")
 
 
 def test_several_models_in_one_file_are_told_apart_by_their_keys(save):
@@ -136,9 +167,14 @@ def test_pruned_and_normalised_weights_are_those_of_the_module(save):
     prune.l1_unstructured(net[0], "weight", amount=0.5)
     parametrizations.weight_norm(net[1])
     parametrizations.orthogonal(net[2])
+    net.append(parametrizations.spectral_norm(nn.Linear(2, 2)))
+    net.append(parametrizations.spectral_norm(nn.ConvTranspose2d(2, 3, 3)))
+    net.eval()
     checkpoint = open_checkpoint(save(net.state_dict()))
     assert np.array_equal(checkpoint.tensor("0.weight"), net[0].weight.detach())
     assert np.allclose(checkpoint.tensor("1.weight"), net[1].weight.detach(), atol=1e-6)
+    for spectral in ("3", "4"):
+        assert np.allclose(checkpoint.tensor(f"{spectral}.weight"), net[int(spectral)].weight.detach(), atol=1e-6)
     assert "2.weight" not in checkpoint.names
     assert all("'2.weight', which is parametrised" in reason for reason in checkpoint.left_out.values())
     assert checkpoint.left_out

@@ -12,14 +12,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.theory.enumeration import connected_graphs, mean_overlap, small_layers
+from topobounds.layers.shape import Shape
 from topobounds.theory import enclosure as enclosure_module
-from topobounds.theory._components import _components, components_by_size, middle_components
+from topobounds.theory._components import (
+    Effort,
+    _binomial_model,
+    _components,
+    _facts,
+    components_by_size,
+    middle_components,
+)
 from topobounds.theory._logarithms import Ball, ball_sum, log_binomial, log_ratio
 from topobounds.theory.bounds import boruvka_bound, star_bound
 from topobounds.theory.counting import exact_expected_overlap
-from topobounds.theory.enclosure import Enclosure, expected_overlap, expected_overlap_of, expected_retention
+from topobounds.theory.enclosure import (
+    Enclosure,
+    expected_overlap,
+    expected_overlap_of,
+    expected_retention,
+    expected_retention_of,
+)
 from topobounds.theory.overlap import overlap_limit
 from topobounds.theory.paper import theorem_3_3
+from topobounds.theory.ranks import QUICK
 
 # Monte Carlo mean and standard error of 784x300 at k = alpha.
 SAMPLED_784_300 = 0.799607, 0.000014
@@ -28,7 +43,7 @@ SAMPLED_784_300 = 0.799607, 0.000014
 @pytest.fixture
 def no_exact_counting(monkeypatch):
     """Make the enclosure show its bounds where it would count."""
-    monkeypatch.setattr(enclosure_module, "CHEAP_STEPS", -1)
+    monkeypatch.setattr(enclosure_module, "SHARP", enclosure_module.SHARP._replace(steps=-1))
     expected_overlap_of.cache_clear()  # what is kept was counted, and what is enclosed here is for no other test
     yield
     expected_overlap_of.cache_clear()
@@ -229,7 +244,7 @@ def exact_components(m, n, k, a, b, *, cycles=None):
 def test_components_of_every_shape(m, n, k):
     shapes = [(a, b) for a in range(1, m + 1) for b in range(1, n + 1)]
     rows, columns = np.array(shapes, dtype=float).T
-    bounds = _components(m, n, k, rows, columns)
+    bounds = _components(m, n, k, _facts(m, n, rows, columns))
     for (a, b), low, high, one_cycle, every in zip(shapes, *bounds, strict=True):
         tree_possible = 0 <= k - (a + b - 1) <= (m - a) * (n - b)
         unicyclic = exact_components(m, n, k, a, b, cycles=1) if tree_possible else 0
@@ -246,6 +261,32 @@ def test_components_in_the_middle(m, n, k):
         shapes = [(a, b) for a in range(1, m + 1) for b in range(1, n + 1) if largest < a + b <= half]
         assert sum(exact_components(m, n, k, a, b) for a, b in shapes) <= middle_components(m, n, k, largest)
     assert middle_components(m, n, k, half) == 0
+
+
+@pytest.mark.parametrize(("m", "n"), [(784, 300), (60, 2000)])
+@pytest.mark.parametrize("times", [1.2, 1.9, 3.0, 8.0])
+def test_halved_blocks_hold_every_shape_of_the_middle(m, n, times):
+    """Against one block for each shape: the bound by blocks is never below it, and not far above where it counts."""
+    k = int(times * math.sqrt(m * n))
+    a, b = (side.ravel().astype(float) for side in np.indices((min(m, 100), min(n, 100))) + 1)
+    inside = (a + b > 40) & (a + b <= (m + n) // 2)
+    a, b = a[inside], b[inside]
+    shapes = float(np.sum(_binomial_model(m, n, k, (a, a), (b, b)).exp_below()))
+    assert shapes <= middle_components(m, n, k, 40)
+    effort = Effort(enough=1e-3, blocks=2**10)
+    assert middle_components(m, n, k, 40, effort) >= middle_components(m, n, k, 40) * (1 - 1e-9)
+
+
+@pytest.mark.parametrize(("m", "n"), [(30, 20), (300, 100), (784, 300), (40, 900)])
+def test_many_ranks_at_once_are_enclosed_as_one_by_one(m, n):
+    """The quick bounds, for all ranks together, hold the sharp ones, and are near them where the layer is connected."""
+    ks = sorted({int(k) for k in np.geomspace(4, 0.9 * m * n, 30)})
+    quick = expected_retention_of(Shape(m, n, m + n - 1), ks, QUICK)
+    sharp = expected_retention_of(Shape(m, n, m + n - 1), ks)
+    for k, low, high, least, most in zip(ks, quick.lower, quick.upper, sharp.lower, sharp.upper, strict=True):
+        assert low <= most
+        assert least <= high
+        assert high - low <= most - least + (2e-3 if k > 2 * math.sqrt(m * n) else 2e-2)
 
 
 def test_components_are_counted_until_the_rest_is_negligible():

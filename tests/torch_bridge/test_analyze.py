@@ -283,9 +283,13 @@ def test_the_report_becomes_json_and_html():
     assert second["safe_density"] == report.layers[1].safe_density
     assert first["eta_tau"] == 16 / 31
     assert "Below 1" in first["reason"]
-    assert record["density"] == 1.0
+    assert record["summary"]["density"] == 1.0
     total = sum(layer.neural_persistence for layer in report.layers)
-    assert record["total_neural_persistence"] == report.total_neural_persistence == pytest.approx(total, rel=1e-12)
+    assert (
+        record["summary"]["total_neural_persistence"]
+        == report.total_neural_persistence
+        == pytest.approx(total, rel=1e-12)
+    )
     assert "<td>64</td>" in report._repr_html_()
 
 
@@ -365,7 +369,7 @@ def test_a_chain_of_dense_layers_is_one_network(between):
     report = analyze(model, example)
     assert [layer.neurons for layer in report.layers] == [((0, 1),), ((1, 2),)]
     assert report.sources == {"1.weight": (), "3.weight": ("1.weight",)}
-    assert report.to_dict()["sources"] == {"1.weight": [], "3.weight": ["1.weight"]}
+    assert report.to_dict()["fed_by"] == {"1.weight": [], "3.weight": ["1.weight"]}
     assert report.to_dict()["layers"][1]["neurons"] == [[1, 2]]
     assert "<td>1 → 2</td>" in report._repr_html_()
     assert eta(model, example) == Fraction(784 * 300 + 300 * 10, 784 + 300 + 10 - 1)

@@ -44,9 +44,9 @@ def forests(monkeypatch):
 
 @pytest.mark.parametrize("name", MATRICES)
 def test_verifying_a_matrix_of_a_file_makes_at_most_three_forests(tmp_path, forests, name):
-    np.save(tmp_path / "layer.npy", MATRICES[name])
-    verdicts = verify_file(tmp_path / "layer.npy", seed=1, trials=64)
-    assert {verdict.tensor for verdict in verdicts} == {"layer"}
+    np.save(tmp_path / "weight.npy", MATRICES[name])  # a row of another name would be taken for a bias
+    verdicts = verify_file(tmp_path / "weight.npy", seed=1, trials=64)
+    assert {verdict.tensor for verdict in verdicts} == {"weight"}
     has_zeros = (MATRICES[name] == 0).any()
     assert [verdict.claim for verdict in verdicts] == [
         claim for claim in GIVEN_IDS if claim != "persistence_null" or not has_zeros

@@ -1,3 +1,31 @@
-from . import compression, model, overlap
+from . import (
+    beside,
+    checkpoint,
+    comparison,
+    compression,
+    curves,
+    findings,
+    fixed,
+    model,
+    network,
+    overlap,
+    preview,
+    scales,
+    table,
+)
 
-__all__ = ["compression", "model", "overlap"]
+__all__ = [
+    "beside",
+    "checkpoint",
+    "comparison",
+    "compression",
+    "curves",
+    "findings",
+    "fixed",
+    "model",
+    "network",
+    "overlap",
+    "preview",
+    "scales",
+    "table",
+]

@@ -1,20 +1,84 @@
 """What the weights of the layers of a model say, beside what their shapes imply and what chance gives."""
 
+import dataclasses
+import json
 import math
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import ArrayLike
 
-from topobounds._arguments import argument_error
-from topobounds._records import Record, html_table
+from topobounds._arguments import argument_error, file_name
+from topobounds._files import read_regular, write_whole
+from topobounds._records import Record, frame, html_table, plain
+from topobounds.analysis.curves import LayerCurves
 from topobounds.analysis.expected import NO_GRAPH, NOT_ASKED, checked_seed, checked_trials, expected_columns
-from topobounds.layers import TensorLayer
+from topobounds.analysis.fixed import looks_fixed
+from topobounds.layers import Conv, TensorLayer
 from topobounds.theory.compression import compression
 from topobounds.topology.moments import weight_moments
 from topobounds.topology.tensors import Topology, graph_topology
 from topobounds.weights import as_array, check_finite
+
+RATIOS = ("eta_tau", "eta_tau_toeplitz")
+"""The fields of a `LayerReport` that are exact ratios."""
+FIRST_KEYS = (
+    *("name", "kind", "read_as", "assumed", "shape", "m", "n", "dtype", "file", "tied_to"),
+    *("weights", "nonzero", "density", "w_max", "rms", "alpha", "components", "critical", "critical_ratio"),
+    *("eta_tau", "eta_tau_toeplitz", "critical_rank"),
+    *("safe_density", "safe_density_expected", "safe_density_range"),
+    *("overlap", "overlap_expected", "overlap_deviation", "overlap_z", "overlap_status"),
+    *("neural_persistence", "neural_persistence_expected", "neural_persistence_deviation", "neural_persistence_z"),
+    *("neural_persistence_share", "neural_persistence_range", "neural_persistence_status"),
+    *("silent_inputs", "silent_outputs", "fragments", "calls", "reason"),
+)
+"""The keys of a `LayerReport` as plain Python, in the order in which they are read; the others follow."""
+SIMPLE_DENOMINATORS = 10**6
+"""Up to which the ratio that a number was rounded from is told: dense layers of a million neurons."""
+NOTABLE = 3.0
+"""Standard deviations from what chance gives at which a layer is counted."""
+LONGEST_FILE = 2**30
+"""Bytes of a saved report: a million layers take less."""
+
+
+@dataclass(frozen=True)
+class ScaleShares(Record):
+    """What of a layer's numbers its values give, what the scales of its neurons add, and the rest.
+
+    Attributes
+    ----------
+    overlap : tuple of three floats, or None
+        Shares of the measured overlap, with the sum 1: what a random order gives, what the scales of the neurons add to
+        that (or take from it, if below 0), and what is left.
+    overlap_z : float or None
+        By how many standard deviations the measured overlap lies above what the scales give.
+    neural_persistence : tuple of three floats, or None
+        Likewise of NP^2, not normalised.
+    neural_persistence_z : float or None
+        As `overlap_z`.
+    trials, seed : int or None
+        Of `topobounds.scale_null`, which gives these numbers; the fit of the scales is corrected for.
+    reason : str or None
+        Why there are none.
+    """
+
+    overlap: tuple[float, float, float] | None = None
+    overlap_z: float | None = None
+    neural_persistence: tuple[float, float, float] | None = None
+    neural_persistence_z: float | None = None
+    trials: int | None = None
+    seed: int | None = None
+    reason: str | None = None
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "ScaleShares":
+        """Return the shares that `to_dict` gave."""
+        return cls(**{f.name: _tuples(record[f.name]) for f in dataclasses.fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -101,6 +165,20 @@ class LayerReport(Record):
         The file that holds them, within its folder.
     tied_to : str or None
         Other names of the same stored weights, separated by commas.
+    tensor : str
+        The stored tensor that it is a part of, or is.
+    w_second : float or None
+        The second largest |w|; None where there is none.
+    dead_inputs, dead_outputs : int or None
+        Inputs and outputs all of whose weights are zero; of a kernel, channels.
+    components_unpruned : int or None
+        Components of the graph of the shape, none of its weights zero: more than one for some convolutions.
+    looks_fixed : str or None
+        Why the weights look as if they were not trained: their name, or rows that are sampled sinusoids.
+    scales : ScaleShares or None
+        How much of the numbers the scales of the neurons explain, where that was asked for.
+    curves : LayerCurves or None
+        The layer's pictures as numbers, where they were asked for.
     neurons : tuple of (int, int)
         Of each call that was traced, the group of neurons read and the group fed, numbered from 0 through the model in
         the order of its calls. Layers that name one group share its neurons, as in `topobounds.layers.Network`:
@@ -153,6 +231,14 @@ class LayerReport(Record):
     dtype: str | None = None
     file: str | None = None
     tied_to: str | None = None
+    tensor: str = ""
+    w_second: float | None = None
+    dead_inputs: int | None = None
+    dead_outputs: int | None = None
+    components_unpruned: int | None = None
+    looks_fixed: str | None = None
+    scales: ScaleShares | None = None
+    curves: LayerCurves | None = None
 
     @property
     def critical_ratio(self) -> float | None:
@@ -170,20 +256,25 @@ class LayerReport(Record):
         return None if self.critical_rank is None else self.critical_rank / self.weights
 
     def to_dict(self) -> dict[str, object]:
-        """Return the fields as plain Python, with `density` and `safe_density`; ratios as numbers."""
-        ratios = {name: _number(getattr(self, name)) for name in ("eta_tau", "eta_tau_toeplitz")}
-        return {
-            **super().to_dict(),
-            **ratios,
-            "density": self.density,
-            "safe_density": self.safe_density,
-            "critical_ratio": self.critical_ratio,
-        }
+        """Return the fields as plain Python, with `density`, `safe_density` and `critical_ratio`; ratios as numbers."""
+        ratios = {name: _number(getattr(self, name)) for name in RATIOS}
+        computed = {name: getattr(self, name) for name in ("density", "safe_density", "critical_ratio")}
+        record = {**super().to_dict(), **ratios, **computed}
+        return {name: record[name] for name in dict.fromkeys(("schema_version", *FIRST_KEYS, *record))}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "LayerReport":
+        """Return the report that `to_dict` gave; ratios as the simplest fractions that round to the numbers."""
+        values = {f.name: _tuples(record[f.name]) for f in dataclasses.fields(cls)}
+        ratios = {name: _fraction(values[name]) for name in RATIOS}
+        scales = None if record["scales"] is None else ScaleShares.from_dict(record["scales"])
+        curves = None if record["curves"] is None else LayerCurves.from_dict(record["curves"])
+        return cls(**values | ratios | {"scales": scales, "curves": curves})
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the weights of a report come from.
+    """Where the weights of a report come from, and what they were ranked by.
 
     Attributes
     ----------
@@ -195,12 +286,18 @@ class Source:
         The files read, within the folder.
     bytes : int
         Bytes of the stored tensors that were read.
+    mask : str or None
+        The file of masks beside them; "arrays" for a mapping.
+    scores : str or None
+        Likewise, of the scores that took the place of |w| in every rank.
     """
 
     path: str
     format: str
     files: tuple[str, ...]
     bytes: int
+    mask: str | None = None
+    scores: str | None = None
 
 
 @dataclass(frozen=True)
@@ -226,6 +323,94 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class NetworkReport(Record):
+    """Dense layers that share their neurons as one graph.
+
+    Attributes
+    ----------
+    layers : tuple of str
+        Their names, each as often as it is called.
+    neurons, weights, nonzero : int
+        Neurons, each counted once; stored weights, and those that are not zero.
+    alpha, components : int
+        Edges of the spanning forest of the non-zero weights, and components of their graph.
+    critical_ratio : float or None
+        ``weights / alpha``: how far the network can be pruned as one with its topology intact; None where alpha is 0.
+    critical_rank : int
+        Rank of the lightest edge of the forest among all weights, which are compared across layers.
+    safe_density : float
+        ``critical_rank / weights``: where global magnitude pruning stops preserving the tree.
+    overlap : float
+        Share of the forest among the alpha largest weights of the network.
+    silent_inputs, silent_outputs, fragments : int
+        Of the graph of these weights, as of a layer; a neuron that any layer feeds is an output.
+    assumed : str or None
+        What was guessed: that layers in a file feed one another.
+    reason : str
+        Why nothing stands beside the measured numbers.
+    """
+
+    layers: tuple[str, ...]
+    neurons: int
+    weights: int
+    nonzero: int
+    alpha: int
+    components: int
+    critical_ratio: float | None
+    critical_rank: int
+    safe_density: float
+    overlap: float
+    silent_inputs: int
+    silent_outputs: int
+    fragments: int
+    assumed: str | None
+    reason: str
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "NetworkReport":
+        """Return the report that `to_dict` gave."""
+        return cls(**{f.name: _tuples(record[f.name]) for f in dataclasses.fields(cls)})
+
+
+@dataclass(frozen=True)
+class Summary(Record):
+    """A model in a few numbers: sums over its layers.
+
+    Attributes
+    ----------
+    layers : int
+        Layer graphs; a tensor may hold several.
+    unknown : int
+        Those of them whose graph is not known; they count among the weights only.
+    weights, nonzero : int
+        Stored weights, and those that are not zero.
+    density : float
+        ``nonzero / weights``; 1 where there is none.
+    alpha, components, critical : int
+        Sums over the layers with a known graph: edges of the spanning forests, components, weights that carry them.
+    critical_ratio : float or None
+        Stored weights of these layers over `critical`: how far T-IMP can prune them.
+    below_chance, above_chance : int
+        Layers whose overlap lies 3 standard deviations or more below, or above, what chance gives.
+    total_neural_persistence : float
+        Sum of the normalised neural persistence.
+    """
+
+    layers: int
+    unknown: int
+    weights: int
+    nonzero: int
+    density: float
+    alpha: int
+    components: int
+    critical: int
+    critical_ratio: float | None
+    below_chance: int
+    above_chance: int
+    total_neural_persistence: float
+
+
+@dataclass(frozen=True)
 class ModelReport(Record):
     """The layers of a model.
 
@@ -243,7 +428,13 @@ class ModelReport(Record):
         Names that stand for the tensor of another name.
     findings : tuple of Finding
         What is pointed out, the worst first.
+    networks : tuple of NetworkReport
+        Dense layers that share their neurons, as one graph each.
+    faults : dict of str to str
+        Of the tensors left out for what they hold: ``"damaged"`` or ``"not-finite"``.
     """
+
+    schema_version: ClassVar[int] = 2
 
     layers: tuple[LayerReport, ...]
     left_out: dict[str, str]
@@ -251,6 +442,8 @@ class ModelReport(Record):
     forms: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
     tied: dict[str, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    networks: tuple[NetworkReport, ...] = ()
+    faults: dict[str, str] = field(default_factory=dict)
 
     @property
     def unread(self) -> dict[str, str]:
@@ -274,7 +467,12 @@ class ModelReport(Record):
         return math.fsum(layer.neural_persistence or 0.0 for layer in self.layers)
 
     @property
-    def sources(self) -> dict[str, tuple[str, ...]]:
+    def tensors_read(self) -> int:
+        """Stored tensors that are read; each is one layer or several."""
+        return len({layer.tensor for layer in self.layers})
+
+    @property
+    def fed_by(self) -> dict[str, tuple[str, ...]]:
         """For each layer the layers that feed the neurons it reads, in the model's order; itself where it adds to them.
 
         Of what was traced: see `LayerReport.neurons`.
@@ -283,13 +481,152 @@ class ModelReport(Record):
         read = [(layer.name, {source for source, _ in layer.neurons}) for layer in self.layers]
         return {reader: tuple(name for name, groups in fed if groups & sources) for reader, sources in read}
 
-    def to_dict(self) -> dict[str, object]:
-        """Return the fields as plain Python, with `density`, `total_neural_persistence`, `sources` and ``unread``."""
-        record = super().to_dict()
-        layers = [layer.to_dict() for layer in self.layers]
-        totals = {"density": self.density, "total_neural_persistence": self.total_neural_persistence}
-        sources = {name: list(feeding) for name, feeding in self.sources.items()}
-        return {**record, "unread": record["left_out"], "layers": layers, **totals, "sources": sources}
+    @property
+    def sources(self) -> dict[str, tuple[str, ...]]:
+        """`fed_by` by its earlier name. Deprecated."""
+        return self.fed_by
+
+    @property
+    def summary(self) -> Summary:
+        """The model in a few numbers."""
+        known = [layer for layer in self.layers if layer.alpha is not None]
+        critical = sum(layer.critical or 0 for layer in known)
+        deviations = [layer.overlap_z for layer in known if layer.overlap_z is not None]
+        return Summary(
+            layers=len(self.layers),
+            unknown=len(self.layers) - len(known),
+            weights=sum(layer.weights for layer in self.layers),
+            nonzero=sum(layer.nonzero for layer in self.layers),
+            density=self.density,
+            alpha=sum(layer.alpha or 0 for layer in known),
+            components=sum(layer.components or 0 for layer in known),
+            critical=critical,
+            critical_ratio=sum(layer.weights for layer in known) / critical if critical else None,
+            below_chance=sum(z <= -NOTABLE for z in deviations),
+            above_chance=sum(z >= NOTABLE for z in deviations),
+            total_neural_persistence=self.total_neural_persistence,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain Python, ready for ``json.dumps``: what ``topobounds analyze --json`` prints."""
+        layers = [_without_version(layer.to_dict()) for layer in self.layers]
+        return {
+            "schema_version": self.schema_version,
+            "source": plain(self.source),
+            "tensors": {"read": self.tensors_read, "left_out": len(self.left_out), "tied": len(self.tied)},
+            "layers": layers,
+            "networks": plain(self.networks),
+            "left_out": [self._left_out_record(name, reason) for name, reason in self.left_out.items()],
+            "tied": dict(self.tied),
+            "fed_by": plain(self.fed_by),
+            "summary": plain(self.summary),
+            "findings": plain(self.findings),
+        }
+
+    def to_frame(self, backend: str | None = None) -> Any:
+        """Return the layers as a data frame: a row each, under the keys of ``topobounds analyze --json``.
+
+        Parameters
+        ----------
+        backend : {"pandas", "polars", "pyarrow"}, optional
+            What makes it; the first of these that is installed if left out.
+
+        Returns
+        -------
+        pandas.DataFrame, polars.DataFrame or pyarrow.Table
+            As `topobounds.analysis.table.layer_columns` says.
+
+        Raises
+        ------
+        ValueError
+            If there is no such backend.
+        ImportError
+            If it is not installed, or narwhals is not; it names the extra.
+        """
+        from topobounds.analysis.table import layer_columns  # stands on this file
+
+        return frame(layer_columns(self.layers), backend)
+
+    def _left_out_record(self, name: str, reason: str) -> dict[str, Any]:
+        shape, dtype = self.forms.get(name, (None, None))
+        form = {"name": name, "shape": plain(shape), "dtype": dtype}
+        return {**form, "reason": reason, "fault": self.faults.get(name)}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "ModelReport":
+        """Return the report that `to_dict` gave.
+
+        Raises
+        ------
+        ValueError
+            If it is no such record, or one of another version.
+        """
+        version = record.get("schema_version")
+        if version != cls.schema_version:
+            raise ValueError(f"It is no report of this version: its schema_version is {version}, not 2.")
+        left_out = record["left_out"]
+        source = record["source"]
+        return cls(
+            layers=tuple(map(LayerReport.from_dict, record["layers"])),
+            left_out={each["name"]: each["reason"] for each in left_out},
+            source=None if source is None else Source(**source | {"files": tuple(source["files"])}),
+            forms={
+                each["name"]: (tuple(each["shape"]), each["dtype"]) for each in left_out if each["shape"] is not None
+            },
+            tied=dict(record["tied"]),
+            findings=tuple(Finding(**finding) for finding in record["findings"]),
+            networks=tuple(map(NetworkReport.from_dict, record["networks"])),
+            faults={each["name"]: each["fault"] for each in left_out if each["fault"]},
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the report to a file: the JSON that ``topobounds analyze --json`` prints.
+
+        Parameters
+        ----------
+        path : path
+            The file, which appears whole or not at all.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        ValueError
+            If `path` is empty.
+        """
+        write_whole(Path(file_name("path", path)), json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "ModelReport":
+        """Read a report that `save` or ``topobounds analyze --json`` wrote.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+
+        Returns
+        -------
+        ModelReport
+            With the same numbers; exact ratios are the simplest that round to those in the file.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If it is no such file; the message names it.
+        """
+        place = file_name("path", path)
+        try:
+            record = json.loads(read_regular(place, LONGEST_FILE))
+            if not isinstance(record, dict):
+                raise TypeError
+            return cls.from_dict(record)
+        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{place} is no saved report of a model: {_lacks(error)}.") from None
+        except ValueError as error:
+            raise ValueError(f"{place} is no saved report of a model. {error}") from None
 
     def _repr_html_(self) -> str:
         shown = {title: [getattr(layer, field) for layer in self.layers] for title, field in COLUMNS.items()}
@@ -393,6 +730,8 @@ def layer_report(
         raise argument_error("weights", f"the {layer.n_weights} weights of {layer}", array.shape)
     implied = [compression(layer, convention) for convention in ("paper", "toeplitz")] if layer else []
     eta_tau, eta_tau_toeplitz = (c.ratio for c in implied) if implied else (None, None)
+    if inputs_first is None:
+        inputs_first = _inputs_first(array.shape, layer)
     topology = None if layer is None else graph_topology(layer, array)
     moments = weight_moments(array)
     columns: dict[str, Any] = {"chance_reason": NO_GRAPH if layer is None else NOT_ASKED}
@@ -400,8 +739,10 @@ def layer_report(
         columns = expected_columns(array, layer, topology, moments.nonzero, trials, seed)
     return LayerReport(
         name=name,
+        tensor=name,
         kind=kind,
         shape=array.shape,
+        dtype=array.dtype.name,
         m=None if layer is None else layer.n_inputs,
         n=None if layer is None else layer.n_outputs,
         weights=array.size,
@@ -412,7 +753,9 @@ def layer_report(
         calls=calls,
         reason=" ".join(r for r in (reason, *(c.reason for c in implied)) if r) or None,
         neurons=neurons,
-        **_measured(topology, inputs_first=_inputs_first(array.shape, layer) if inputs_first is None else inputs_first),
+        looks_fixed=looks_fixed(name, array),
+        **_measured(topology, inputs_first=inputs_first),
+        **_dead(layer, topology, inputs_first=inputs_first),
         **columns,
     )
 
@@ -435,10 +778,53 @@ def _measured(topology: Topology | None, *, inputs_first: bool) -> dict[str, Any
         "overlap": topology.overlap,
         "neural_persistence": topology.neural_persistence,
         "w_max": float(forest.weights[0]) if topology.alpha else 0.0,
+        # The two largest weights never close a circle, so the second is in the forest, too.
+        "w_second": float(forest.weights[1]) if topology.n_critical > 1 else None,
         "silent_inputs": deficit.silent_inputs,
         "silent_outputs": deficit.silent_outputs,
         "fragments": deficit.fragments,
     }
+
+
+def _dead(layer: TensorLayer | None, topology: Topology | None, *, inputs_first: bool) -> dict[str, Any]:
+    """Return how many inputs and outputs have no weight but zeros, and the components of a layer without zeros."""
+    if layer is None or topology is None:
+        return {}
+    (forest,) = topology.forests
+    if isinstance(layer, Conv):
+        # A channel that has a weight has a critical one: the largest of it joins neurons that nothing joined before.
+        kernel = topology.critical.reshape(layer.groups, -1, topology.critical.shape[1], math.prod(layer.kernel_size))
+        dead_first, dead_second = (int(np.count_nonzero(~kernel.any(axis=axes))) for axes in ((2, 3), (1, 3)))
+        inputs_first = layer.transposed
+    else:
+        deficit = forest.deficit(layer.n_weights)
+        dead_first, dead_second = deficit.silent_inputs, deficit.silent_outputs
+    inputs, outputs = (dead_first, dead_second) if inputs_first else (dead_second, dead_first)
+    return {"dead_inputs": inputs, "dead_outputs": outputs, "components_unpruned": layer.n_components}
+
+
+def _without_version(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name != "schema_version"}
+
+
+def _tuples(value: Any) -> Any:
+    """Return lists, within one another, as tuples."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _fraction(value: float | None) -> Fraction | None:
+    """Return the ratio that was rounded to a number: the simplest that does, or the number itself."""
+    if value is None:
+        return None
+    simple = Fraction(value).limit_denominator(SIMPLE_DENOMINATORS)
+    return simple if float(simple) == value else Fraction(value)
+
+
+def _lacks(error: Exception) -> str:
+    """Return what is wrong with a file of JSON, in a few words."""
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return "it is no JSON" if isinstance(error, ValueError | RecursionError) else "it has other keys"
 
 
 def _number(ratio: Fraction | None) -> float | None:

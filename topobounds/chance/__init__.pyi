@@ -1,3 +1,23 @@
-from . import convolution, layer, magnitudes, orders, overlap, persistence, price, scales
+from . import (
+    convolution,
+    layer,
+    magnitudes,
+    orders,
+    overlap,
+    persistence,
+    price,
+    retention,
+    scales,
+)
 
-__all__ = ["convolution", "layer", "magnitudes", "orders", "overlap", "persistence", "price", "scales"]
+__all__ = [
+    "convolution",
+    "layer",
+    "magnitudes",
+    "orders",
+    "overlap",
+    "persistence",
+    "price",
+    "retention",
+    "scales",
+]

@@ -144,7 +144,7 @@ def persistence_null(
     Notes
     -----
     Proofs: docs/theory/persistence_null.md, "The null of the values". What is bounded at the first layer of a shape
-    takes up to some seconds and is kept for the next ones.
+    takes some tenths of a second and is kept for the next ones.
 
     Examples
     --------

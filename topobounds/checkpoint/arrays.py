@@ -1,14 +1,19 @@
 """numpy's own files: one array in a .npy file, several in a .npz archive. Nothing is unpickled."""
 
+import io
+import lzma
 import math
 import os
 import shutil
 import tokenize
+import warnings
 import zipfile
 import zlib
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self, cast
+from typing import IO, Any, Self
 
 import numpy as np
 
@@ -22,6 +27,7 @@ from topobounds.checkpoint.signatures import format_of
 DAMAGES = (
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
     tokenize.TokenError,
     SyntaxError,
     OverflowError,
@@ -29,8 +35,65 @@ DAMAGES = (
     RuntimeError,
 )
 """What zipfile and numpy's reader of headers raise on files that are damaged, besides ValueError and EOFError."""
-LONGEST_HEADER = 2**16
+LONGEST_HEADER = 2**14
 """Bytes of the header of a .npy file; numpy refuses those of more than 10,000."""
+CHUNK = 2**20
+"""Bytes that are unpacked at a time."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of a .npy file.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    columns_first : bool
+        Whether the first index is the one that changes fastest.
+    dtype : numpy.dtype
+    start : int
+        The byte at which the values begin.
+    """
+
+    shape: tuple[int, ...]
+    columns_first: bool
+    dtype: np.dtype[Any]
+    start: int
+
+    @classmethod
+    def read(cls, content: bytes) -> Self:
+        """Read the header that a file of this content begins with.
+
+        Raises
+        ------
+        ValueError
+            If it makes no sense.
+        """
+        stream = io.BytesIO(content)
+        version = np.lib.format.read_magic(stream)
+        if version not in ((1, 0), (2, 0), (3, 0)):
+            raise ValueError(f"its version of the format, {version[0]}.{version[1]}, is unknown")
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that Python 2 wrote it
+                shape, columns_first, dtype = read(stream)
+        except (SyntaxError, tokenize.TokenError, TypeError, RecursionError, MemoryError):  # of what Python makes of it
+            raise ValueError("its header is not numpy's") from None
+        if any(length < 0 for length in shape):
+            raise ValueError(f"its header announces the shape {shape}")
+        return cls(shape, columns_first, dtype, stream.tell())
+
+    @property
+    def n_bytes(self) -> int:
+        """The length of the values."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def array(self, values: Array) -> Array:
+        """Return the array of so many bytes of values."""
+        order = "F" if self.columns_first else "C"
+        array: Array = values.view(self.dtype).reshape(self.shape, order=order)  # type: ignore[call-overload]
+        return array
 
 
 class NpyCheckpoint(Checkpoint):
@@ -39,9 +102,9 @@ class NpyCheckpoint(Checkpoint):
     format = "npy"
     can_be_written = True
 
-    def __init__(self, path: Location, array: Array) -> None:
+    def __init__(self, path: Location, header: Header) -> None:
         super().__init__(path)
-        self._array = array
+        self._header = header
 
     @staticmethod
     def can_open(path: Location) -> bool:
@@ -50,7 +113,7 @@ class NpyCheckpoint(Checkpoint):
 
     @classmethod
     def open(cls, path: Location) -> Self:
-        """Open a file; its values are mapped into memory, and read when they are looked at. A URL is read at once.
+        """Open a file; its header is read, and checked against the length of the file.
 
         Raises
         ------
@@ -61,15 +124,13 @@ class NpyCheckpoint(Checkpoint):
             raise CheckpointError(f"{path} is of another kind: it is an archive of arrays, as .npz files are.")
         size = size_of(path)
         with explained(path, None, *DAMAGES), path.open("rb") as stream:
-            shape, columns_first, dtype = _read_header(stream)
-            start = stream.tell()
-            length = math.prod(shape) * dtype.itemsize
-            if dtype.hasobject:
+            header = Header.read(stream.read(LONGEST_HEADER))
+            if header.dtype.hasobject:
                 raise ValueError("it holds no plain array of numbers")
-            if length > size - start:
-                raise ValueError(f"its header announces {length} bytes of values, {size - start} follow it")
-            values = read_range(path, start, length)
-            return cls(path, values.view(dtype).reshape(shape, order="F" if columns_first else "C"))
+            if header.n_bytes > size - header.start:
+                announced = f"its header announces {header.n_bytes} bytes of values"
+                raise ValueError(f"{announced}, {size - header.start} follow it")
+            return cls(path, header)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -79,17 +140,18 @@ class NpyCheckpoint(Checkpoint):
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of the array."""
         self._checked(name)
-        return self._array.shape
+        return self._header.shape
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the dtype of the array."""
         self._checked(name)
-        return self._array.dtype
+        return self._header.dtype
 
     def tensor(self, name: str) -> Array:
-        """Return the array, a read-only view of the file."""
-        self._check_memory(self._checked(name), self._array.nbytes)
-        return self._array
+        """Return the array, a read-only view of the file where it lies on this machine."""
+        self._check_memory(self._checked(name), self._header.n_bytes)
+        with explained(self.path, name, *DAMAGES):
+            return self._header.array(read_range(self.path, self._header.start, self._header.n_bytes))
 
     def rewrite(
         self,
@@ -115,11 +177,12 @@ class NpzCheckpoint(Checkpoint):
     format = "npz"
     can_be_written = True
 
-    def __init__(self, path: Location, archive: "np.lib.npyio.NpzFile", held: ExitStack) -> None:
+    def __init__(self, path: Location, archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo]) -> None:
         super().__init__(path)
-        self._archive = archive
-        self._zip = cast(zipfile.ZipFile, archive.zip)
-        self._held = held
+        self._zip = archive
+        self._entries = entries
+        self._headers: dict[str, Header] = {}
+        self._held = ExitStack()
 
     @staticmethod
     def can_open(path: Location) -> bool:
@@ -133,39 +196,51 @@ class NpzCheckpoint(Checkpoint):
         Raises
         ------
         CheckpointError
-            If it cannot be read, is damaged or of another kind.
+            If it cannot be read, is damaged or of another kind, or holds an array twice.
         """
+        if format_of(path) == "npy":
+            raise CheckpointError(f"{path} is of another kind: it is no archive of arrays, but one array.")
         with ExitStack() as held:
             with explained(path, None, *DAMAGES):
-                # numpy, given a name, leaves the file open when the archive is damaged.
                 stream = held.enter_context(path.open("rb"))
-                archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise CheckpointError(f"{path} is damaged: it is no archive of arrays.")
-            held.enter_context(archive)
-            return cls(path, archive, held.pop_all())
+                archive = held.enter_context(zipfile.ZipFile(stream))
+            entries: dict[str, zipfile.ZipInfo] = {}
+            for entry in archive.infolist():
+                name = entry.filename.removesuffix(".npy")
+                if name in entries:
+                    raise CheckpointError(f"{path} is damaged: it holds an array '{name}' twice.")
+                entries[name] = entry
+            opened = cls(path, archive, entries)
+            opened._held = held.pop_all()
+            return opened
 
     @property
     def names(self) -> tuple[str, ...]:
         """The arrays, in the archive's order."""
-        return tuple(self._archive.files)
+        return tuple(self._entries)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of an array, from its header."""
-        return self._header(name)[0]
+        return self._header(name).shape
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the dtype of an array, from its header."""
-        return self._header(name)[1]
+        return self._header(name).dtype
 
     def tensor(self, name: str) -> Array:
         """Read one array."""
-        with explained(self.path, self._checked(name), *DAMAGES):
-            self._check_size(name)
-            array = self._archive[name]
-        if not isinstance(array, np.ndarray):
-            raise CheckpointError(f"{self.path} is damaged: its entry '{name}' is no array.")
-        return array
+        header = self._header(name)
+        entry = self._entries[name]
+        with explained(self.path, name, *DAMAGES):
+            if header.dtype.hasobject:
+                raise ValueError("it holds no plain array of numbers")
+            if entry.file_size != header.start + header.n_bytes:
+                announced = f"its header announces {header.n_bytes} bytes of values"
+                raise ValueError(f"{announced}, its entry holds {entry.file_size - header.start}")
+            self._check_memory(name, header.n_bytes)
+            with self._zip.open(entry) as member:
+                member.read(header.start)
+                return header.array(_read_whole(member, header.n_bytes))
 
     def rewrite(
         self,
@@ -184,7 +259,7 @@ class NpzCheckpoint(Checkpoint):
     def _write(self, file: Path, change: Change) -> None:
         with writing_whole(file) as stream, zipfile.ZipFile(stream, "w") as archive:
             for name in self.names:
-                stored = self._entry(name)
+                stored = self._entries[name]
                 entry = zipfile.ZipInfo(stored.filename)
                 entry.compress_type = stored.compress_type
                 with archive.open(entry, "w", force_zip64=True) as member:
@@ -203,7 +278,7 @@ class NpzCheckpoint(Checkpoint):
 
     def _is_plain(self, name: str) -> bool:
         """Whether a member of the archive is an array of numbers."""
-        with self._zip.open(self._entry(name)) as member:
+        with self._zip.open(self._entries[name]) as member:
             if member.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
                 return False
         return not self.dtype(name).hasobject
@@ -212,52 +287,29 @@ class NpzCheckpoint(Checkpoint):
         """Close the archive."""
         self._held.close()
 
-    def _entry(self, name: str) -> zipfile.ZipInfo:
-        try:
-            return self._zip.getinfo(f"{name}.npy")
-        except KeyError:
-            return self._zip.getinfo(name)
-
-    def _header(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        with (
-            explained(self.path, self._checked(name), *DAMAGES),
-            self._zip.open(self._entry(name)) as member,
-        ):
-            shape, _, dtype = _read_header(member)
-            return shape, dtype
-
-    def _check_size(self, name: str) -> None:
-        """Refuse an array that is not as long as its header says, or that a few bytes would expand to."""
-        entry = self._entry(name)
-        if entry.file_size > most_expanded(entry.compress_size):
-            sizes = f"its {entry.compress_size} bytes would expand to {entry.file_size}"
-            raise ValueError(f"{sizes}, as those of real weights do not; np.load reads it where that is meant")
-        with self._zip.open(entry) as member:
-            if member.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
-                return  # `tensor` says that it is no array
-        shape, dtype = self._header(name)
-        declared = math.prod(shape) * dtype.itemsize
-        if not dtype.hasobject and not declared < entry.file_size < declared + LONGEST_HEADER:
-            raise ValueError(f"its header announces {declared} bytes of values, its entry holds {entry.file_size}")
-        self._check_memory(name, declared)
+    def _header(self, name: str) -> Header:
+        """Return the header of an array, if its entry is one that real arrays have."""
+        if name not in self._headers:
+            entry = self._entries[self._checked(name)]
+            with explained(self.path, name, *DAMAGES):
+                if entry.file_size > most_expanded(entry.compress_size):
+                    sizes = f"its {entry.compress_size} bytes would expand to {entry.file_size}"
+                    raise ValueError(f"{sizes}, as those of real weights do not; np.load reads it where that is meant")
+                with self._zip.open(entry) as member:
+                    content = member.read(LONGEST_HEADER)
+                if not content.startswith(np.lib.format.MAGIC_PREFIX):
+                    raise CheckpointError(f"{self.path} is damaged: its entry '{name}' is no array.")
+                self._headers[name] = Header.read(content)
+        return self._headers[name]
 
 
-def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Read the header of a .npy file: shape, whether columns come first, dtype.
-
-    Raises
-    ------
-    ValueError
-        If it makes no sense.
-    """
-    version = np.lib.format.read_magic(stream)
-    if version not in ((1, 0), (2, 0), (3, 0)):
-        raise ValueError(f"its version of the format, {version[0]}.{version[1]}, is unknown")
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    try:
-        shape, columns_first, dtype = read(stream)
-    except (SyntaxError, tokenize.TokenError, TypeError, RecursionError, MemoryError):  # of what Python makes of it
-        raise ValueError("its header is not numpy's") from None
-    if any(length < 0 for length in shape):
-        raise ValueError(f"its header announces the shape {shape}")
-    return shape, columns_first, dtype
+def _read_whole(member: IO[bytes], length: int) -> Array:
+    """Read so many bytes of a member of an archive; at its end its checksum is compared."""
+    values = np.empty(length, np.uint8)
+    left = memoryview(values.data)
+    while left and (count := member.readinto(left[:CHUNK])):  # type: ignore[attr-defined]
+        left = left[count:]
+    if left:
+        raise ValueError(f"it ends {len(left)} bytes too early")
+    member.read(1)
+    return values

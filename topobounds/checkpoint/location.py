@@ -13,11 +13,14 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from topobounds._arguments import shortened
 from topobounds._files import check_regular
 from topobounds.checkpoint.base import CheckpointError, explained
 
 BUFFER = 2**18
-"""Bytes in a request for a header of unknown length."""
+"""Bytes in a request for a header of unknown length; so many of both ends of a file are kept."""
+MOST_AHEAD = 2**23
+"""Bytes in a request when a file is read on and on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +131,17 @@ class RemotePath:
         return content
 
     @cached_property
+    def head(self) -> bytes:
+        """The first 256 KiB of the file: what every reader looks at."""
+        return self.read_range(0, BUFFER)
+
+    @cached_property
+    def tail(self) -> bytes:
+        """The last 256 KiB of the file: an archive has its table of contents there."""
+        start = max(0, self.size - BUFFER)
+        return self.head if start == 0 else self.read_range(start, BUFFER)
+
+    @cached_property
     def _size_of_parted(self) -> int:
         """The length of a file that can be read in parts; a web server is asked for its last byte to see that."""
         if self._is_on_the_web and self.size > 1:
@@ -172,6 +186,11 @@ Location = Path | RemotePath
 def location(path: str | os.PathLike[str] | RemotePath) -> Location:
     """Return where a path or a URL points; ``file://`` is a path.
 
+    Raises
+    ------
+    CheckpointError
+        If it is neither: a URL of nothing, or one with half an address.
+
     Examples
     --------
     >>> location("weights.npz"), location("file:///data/weights.npz"), location("s3://bucket/weights.npz")
@@ -182,7 +201,15 @@ def location(path: str | os.PathLike[str] | RemotePath) -> Location:
     text = os.fspath(path)
     if not isinstance(path, str) or "://" not in text:
         return Path(text)
-    return Path(unquote(urlsplit(text).path)) if text.startswith("file://") else RemotePath(text)
+    scheme, separator, rest = text.partition("://")
+    url = scheme.lower() + separator + rest
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise CheckpointError(f"{text} is no URL: {error}.") from None
+    if not (parts.netloc or parts.path):
+        raise CheckpointError(f"{text} names no file or folder.")
+    return Path(unquote(parts.path)) if parts.scheme == "file" else RemotePath(url)
 
 
 def size_of(file: Location) -> int:
@@ -236,11 +263,13 @@ _WAY_ON = "Download it and give its path."
 
 
 class _Ranges(io.RawIOBase):
-    """The bytes of a remote file as a stream."""
+    """The bytes of a remote file as a stream; a request that goes on where the last one ended is twice as long."""
 
     def __init__(self, path: RemotePath) -> None:
         self._path = path
         self._position = 0
+        self._start = 0
+        self._content = b""
 
     def readable(self) -> bool:
         return True
@@ -259,10 +288,26 @@ class _Ranges(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any, /) -> int:
-        content = self._path.read_range(self._position, len(buffer))
+        if not self._start <= self._position < self._start + len(self._content):
+            self._ask(len(buffer))
+        first = self._position - self._start
+        content = self._content[first : first + len(buffer)]
         buffer[: len(content)] = content
         self._position += len(content)
         return len(content)
+
+    def _ask(self, length: int) -> None:
+        """Have the bytes at the current position at hand."""
+        tail = max(0, self._path.size - BUFFER)
+        if self._position < BUFFER:
+            self._start, self._content = 0, self._path.head
+        elif self._position >= tail:
+            self._start, self._content = tail, self._path.tail
+        else:
+            goes_on = self._position == self._start + len(self._content)
+            length = max(length, min(2 * len(self._content), MOST_AHEAD) if goes_on else 0)
+            self._content = self._path.read_range(self._position, length)
+            self._start = self._position
 
 
 @contextmanager
@@ -275,5 +320,6 @@ def _explained(path: RemotePath) -> Iterator[None]:
             raise
         raise CheckpointError(f"{path} could not be read: it is not there.") from error
     except Exception as error:
-        reason = (str(error) or type(error).__name__).rstrip(".")
-        raise CheckpointError(f"{path} could not be read: {reason}.") from error
+        told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = shortened(" ".join(told.split())) or type(error).__name__
+        raise CheckpointError(f"{path} could not be read: {reason.rstrip('.')}.") from error

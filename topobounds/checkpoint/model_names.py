@@ -1,5 +1,6 @@
 """State dicts under the names of the model: prefixes of wrappers stripped, pruned and normalised weights joined."""
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +25,7 @@ class Joined:
     Attributes
     ----------
     parts : tuple of str
-        The stored names.
+        The stored names; the last is of the weight's shape and type.
     written : str
         The formula, for people.
     join : callable
@@ -33,10 +34,10 @@ class Joined:
         ``split(weight, *parts)``: the parts of another weight; None where it cannot be stored so.
     """
 
-    parts: tuple[str, str]
+    parts: tuple[str, ...]
     written: str
-    join: Callable[[Array, Array], Array]
-    split: Callable[[Array, Array, Array], tuple[Array, Array]] | None = None
+    join: Callable[..., Array]
+    split: Callable[..., tuple[Array, ...]] | None = None
 
 
 class ModelNames(Checkpoint):
@@ -82,9 +83,9 @@ class ModelNames(Checkpoint):
         source = self._sources[self._checked(name)]
         if isinstance(source, str):
             return self._stored.tensor(source)
-        first, second = (self._stored.tensor(part) for part in source.parts)
+        parts = [self._stored.tensor(part) for part in source.parts]
         with explained(self.path, name):
-            return source.join(first, second)
+            return source.join(*parts)
 
     def file_of(self, name: str) -> str:
         """Return the file that holds a tensor, or the last of its parts."""
@@ -123,18 +124,17 @@ class ModelNames(Checkpoint):
         """Let go of the files."""
         self._stored.close()
 
-    def _changed_parts(self, name: str, source: Joined, change: Change) -> tuple[Array, Array]:
+    def _changed_parts(self, name: str, source: Joined, change: Change) -> tuple[Array, ...]:
         """Return the parts of what takes a weight's place."""
-        first, second = (self._stored.tensor(part) for part in source.parts)
-        weight = source.join(first, second)
+        parts = tuple(self._stored.tensor(part) for part in source.parts)
         new = self.changed(name, change)
-        if np.array_equal(new, weight):
-            return first, second
+        if np.array_equal(new, source.join(*parts)):
+            return parts
         if source.split is None:
             raise CheckpointError(
                 f"{self.path}, tensor '{name}', cannot be rewritten: it is stored as {source.written}."
             )
-        return source.split(new, first, second)
+        return source.split(new, *parts)
 
     def _main_part(self, name: str) -> str:
         """Return the stored tensor that has the shape and type of a tensor: the last of its parts."""
@@ -147,9 +147,11 @@ def with_model_names(checkpoint: Checkpoint) -> Checkpoint:
 
     ``module.``, which DataParallel puts before every name, goes, and so does ``_orig_mod.`` of torch.compile wherever
     it stands. ``X_orig`` and ``X_mask`` of torch.nn.utils.prune become ``X``, their product; ``X_g`` and ``X_v`` of
-    weight_norm, and its ``parametrizations.X.original0`` and ``original1``, become ``X = g v / |v|``; and
-    ``parametrizations.X.original`` and ``0.mask`` of torch_bridge are masked like those of pruning. Of other
-    parametrisations the file does not hold the function: they are left out, with that reason.
+    weight_norm, and its ``parametrizations.X.original0`` and ``original1``, become ``X = g v / |v|``; ``X_orig``,
+    ``X_u`` and ``X_v`` of spectral_norm, and its ``parametrizations.X.original``, ``0._u`` and ``0._v``, become the
+    weight in evaluation, ``X = w / (u · w v)``; ``parametrizations.X.original`` and ``0.mask`` of torch_bridge are
+    masked like those of pruning. Of other parametrisations the file does not hold the function: they are left out, with
+    that reason.
     `Checkpoint.stored_as` tells all of it.
 
     Parameters
@@ -216,37 +218,58 @@ def _joined(checkpoint: Checkpoint, stored: Mapping[str, str]) -> tuple[dict[str
     reasons: dict[str, str] = {}
     for name in stored:
         if name.endswith("_orig"):
-            _join_pruned(name.removesuffix("_orig"), checkpoint, stored, joined)
+            bare = name.removesuffix("_orig")
+            _join_pruned(bare, checkpoint, stored, joined, reasons)
+            _join_spectral(bare, (f"{bare}_u", f"{bare}_v", name), checkpoint, stored, joined)
         elif name.endswith("_g"):
             bare = name.removesuffix("_g")
-            _join_normed(bare, (f"{bare}_g", f"{bare}_v"), checkpoint, stored, joined)
+            _join_normed(bare, (name, f"{bare}_v"), checkpoint, stored, joined)
         elif match := re.fullmatch(r"(.*\.|)parametrizations\.([^.]+)\.(.+)", name):
             _join_parametrised(match, checkpoint, stored, joined, reasons)
     return joined, reasons
 
 
-def _join_pruned(name: str, checkpoint: Checkpoint, stored: Mapping[str, str], joined: dict[str, Joined]) -> None:
-    _join_masked(name, (f"{name}_mask", f"{name}_orig"), checkpoint, stored, joined)
+def _join_pruned(
+    name: str, checkpoint: Checkpoint, stored: Mapping[str, str], joined: dict[str, Joined], reasons: dict[str, str]
+) -> None:
+    _join_masked(name, (f"{name}_mask", f"{name}_orig"), checkpoint, stored, joined, reasons)
 
 
 def _join_masked(
-    name: str, parts: tuple[str, str], checkpoint: Checkpoint, stored: Mapping[str, str], joined: dict[str, Joined]
+    name: str,
+    parts: tuple[str, str],
+    checkpoint: Checkpoint,
+    stored: Mapping[str, str],
+    joined: dict[str, Joined],
+    reasons: dict[str, str],
 ) -> None:
     if name in stored or not set(parts) <= set(stored):
         return
     mask, weight = (stored[part] for part in parts)
-    if checkpoint.shape(mask) == checkpoint.shape(weight):
+    if _differ(_shape(checkpoint, mask), _shape(checkpoint, weight)):
+        reasons |= dict.fromkeys(parts, f"part of '{name}', whose mask is of another shape")
+    else:
         joined[name] = Joined((mask, weight), f"{weight} * {mask}", _masked, _unmasked)
 
 
 def _join_normed(
     name: str, parts: tuple[str, str], checkpoint: Checkpoint, stored: Mapping[str, str], joined: dict[str, Joined]
 ) -> None:
-    if name in stored or not set(parts) <= set(stored):
+    if name in stored or any(part not in stored for part in parts):
         return
     norm, direction = (stored[part] for part in parts)
-    if _is_norm_of(checkpoint.shape(norm), checkpoint.shape(direction)):
+    if _is_norm_of(_shape(checkpoint, norm), _shape(checkpoint, direction)):
         joined[name] = Joined((norm, direction), f"{norm} * {direction} / |{direction}|", _normed)
+
+
+def _join_spectral(
+    name: str, parts: tuple[str, str, str], checkpoint: Checkpoint, stored: Mapping[str, str], joined: dict[str, Joined]
+) -> None:
+    if name in stored or f"{name}_mask" in stored or any(part not in stored for part in parts):
+        return
+    left, right, weight = (stored[part] for part in parts)
+    if _are_vectors_of(_shape(checkpoint, weight), _shape(checkpoint, left), _shape(checkpoint, right)):
+        joined[name] = Joined((left, right, weight), f"{weight} / ({left} · {weight} {right})", _over_spectral_norm)
 
 
 def _join_parametrised(
@@ -259,23 +282,51 @@ def _join_parametrised(
     module, weight, part = match.groups()
     name, before = f"{module}{weight}", f"{module}parametrizations.{weight}."
     if part in ("original", "0.mask"):
-        _join_masked(name, (f"{before}0.mask", f"{before}original"), checkpoint, stored, joined)
+        _join_masked(name, (f"{before}0.mask", f"{before}original"), checkpoint, stored, joined, reasons)
     if part == "original0":
         _join_normed(name, (f"{before}original0", f"{before}original1"), checkpoint, stored, joined)
+    elif part == "original" and f"{before}1." not in {each[: len(before) + 2] for each in stored}:
+        _join_spectral(name, (f"{before}0._u", f"{before}0._v", match[0]), checkpoint, stored, joined)
     if name not in joined:
         reasons[match[0]] = f"part of '{name}', which is parametrised by a function that the file does not hold"
 
 
-def _is_norm_of(norm: tuple[int, ...], direction: tuple[int, ...]) -> bool:
-    """Whether a tensor has the shape of norms over some axes of another."""
+def _shape(checkpoint: Checkpoint, name: str) -> tuple[int, ...] | None:
+    """Return the shape of a stored tensor; None where it is damaged, which is said when it is read."""
+    try:
+        return checkpoint.shape(name)
+    except CheckpointError:
+        return None
+
+
+def _differ(one: tuple[int, ...] | None, other: tuple[int, ...] | None) -> bool:
+    return one is not None and other is not None and one != other
+
+
+def _is_norm_of(norm: tuple[int, ...] | None, direction: tuple[int, ...] | None) -> bool:
+    """Whether a tensor has the shape of norms over some axes of another, or is damaged."""
+    if norm is None or direction is None:
+        return True
     if len(direction) < 2:
         return False
     one_by_one = len(norm) == len(direction) and all(n in (1, size) for n, size in zip(norm, direction, strict=True))
     return one_by_one or norm == ()
 
 
+def _are_vectors_of(
+    weight: tuple[int, ...] | None, left: tuple[int, ...] | None, right: tuple[int, ...] | None
+) -> bool:
+    """Whether two vectors are as long as the sides of a weight that is laid out as a matrix, or one is damaged."""
+    if weight is None or left is None or right is None:
+        return True
+    sides = [(size, math.prod(weight) // size) for size in weight if size]
+    return len(weight) > 1 and len(left) == len(right) == 1 and (*left, *right) in sides
+
+
 def _masked(mask: Array, weight: Array) -> Array:
-    product: Array = np.where(mask != 0, weight, np.zeros((), weight.dtype))
+    """Return the product, which is 0 where the mask is, whatever is under it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        product: Array = np.where(mask != 0, weight * mask.astype(weight.dtype), np.zeros((), weight.dtype))
     return product
 
 
@@ -290,6 +341,21 @@ def _normed(norm: Array, direction: Array) -> Array:
     """Return ``g v / |v|``, where |v| is taken over the axes that g lacks."""
     axes = tuple(axis for axis in range(direction.ndim) if norm.ndim == 0 or norm.shape[axis] == 1)
     exact = direction.astype(np.float64)
-    length = np.sqrt(np.sum(exact**2, axis=axes, keepdims=True))
-    weight: Array = (norm.astype(np.float64) * exact / np.where(length, length, 1.0)).astype(direction.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is said of the weight
+        length = np.sqrt(np.sum(exact**2, axis=axes, keepdims=True))
+        weight: Array = (norm.astype(np.float64) * exact / np.where(length, length, 1.0)).astype(direction.dtype)
     return weight
+
+
+def _over_spectral_norm(left: Array, right: Array, weight: Array) -> Array:
+    """Return ``w / (u · w v)``, of the axis that lies in the rows of the matrix where u fits to several.
+
+    u and v are the singular vectors of the largest singular value, so that of another axis gives less.
+    """
+    exact = weight.astype(np.float64)
+    fitting = [axis for axis, size in enumerate(weight.shape) if size == len(left)]
+    matrices = [np.moveaxis(exact, axis, 0).reshape(len(left), -1) for axis in fitting]
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is said of the weight
+        norms = [float(left.astype(np.float64) @ matrix @ right.astype(np.float64)) for matrix in matrices]
+        divided: Array = (exact / max(norms, key=abs)).astype(weight.dtype)
+    return divided

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from topobounds._arguments import file_name
 from topobounds.checkpoint.arrays import NpyCheckpoint, NpzCheckpoint
@@ -10,13 +11,15 @@ from topobounds.checkpoint.base import Array, Checkpoint, CheckpointError, Reade
 from topobounds.checkpoint.location import Location, RemotePath, location, size_of
 from topobounds.checkpoint.masks import with_masks
 from topobounds.checkpoint.model_names import with_model_names
-from topobounds.checkpoint.refusals import refusal
+from topobounds.checkpoint.refusals import check_content, refusal_of_unread
 from topobounds.checkpoint.safetensors import SafetensorsCheckpoint
-from topobounds.checkpoint.sharded import LoneFileReader, ShardedCheckpoint
-from topobounds.checkpoint.signatures import format_of
+from topobounds.checkpoint.sharded import LoneFileReader, ShardedCheckpoint, snapshot_of
+from topobounds.checkpoint.signatures import format_of, looked_at_once
 
 READERS: tuple[Reader, ...] = (ShardedCheckpoint, NpyCheckpoint, NpzCheckpoint, SafetensorsCheckpoint)
 GROUP = "topobounds.readers"
+SUFFIXES = (".safetensors", ".npz", ".npy", ".pt", ".pth", ".th", ".bin", ".ckpt")
+"""Of files that may be weights: a folder of which none is the one to be read is refused, and they are named."""
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -54,14 +57,24 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     ...     print(checkpoint.format, checkpoint.names, checkpoint.shape("first"), checkpoint.tensor("second"))
     npz ('first', 'second') (3, 3) [1. 1. 1. 1.]
     """
-    place = location(file_name("path", path))
-    _check_kind(place)
-    if (known := refusal(place)) is not None:
-        raise CheckpointError(f"{place} is a {known.kind}: {known.way_on}.")
-    for reader in _readers():
-        if reader.can_open(place):
-            return with_model_names(with_masks(reader.open(place)))
-    raise CheckpointError(_unknown(place))
+    place = snapshot_of(location(file_name("path", path)))
+    with looked_at_once():
+        if not place.is_dir():  # a folder may hold both what is read and what is not
+            _check_kind(place)
+            check_content(place)
+        for reader in _readers():
+            if reader.can_open(place):
+                return _with_model_names(reader.open(place))
+        check_content(place)
+        raise CheckpointError(_unknown(place))
+
+
+def _with_model_names(stored: Checkpoint) -> Checkpoint:
+    try:
+        return with_model_names(with_masks(stored))
+    except BaseException:
+        stored.close()
+        raise
 
 
 def _readers() -> Iterator[Reader]:
@@ -73,23 +86,42 @@ def _readers() -> Iterator[Reader]:
 
 
 def _check_kind(place: Location) -> None:
-    """Refuse pipes and devices, and servers that send whole files only."""
-    if place.is_dir():
-        return
-    size_of(place)
+    """Refuse pipes and devices, and servers that send whole files only; say of what is missing what it may be."""
     if isinstance(place, RemotePath):
-        place.read_range(0, 1)
+        _ = place.head
+        return
+    try:
+        size_of(place)
+    except CheckpointError:
+        check_content(place)
+        raise
 
 
 def _unknown(place: Location) -> str:
     """Return the message on what no reader opens."""
+    known = refusal_of_unread(place)
+    if known is not None:
+        return known.told_of(place)
     if place.is_dir():
-        return f"{place} is a folder without model.safetensors.index.json, model.safetensors or another known file."
+        within = _weights_in(place) if isinstance(place, Path) else []
+        way_on = f" Name one in it: {', '.join(within[:5])}." if within else ""
+        known_files = "model.safetensors.index.json, model.safetensors or another known file"
+        return f"{place} is a folder without {known_files}.{way_on}"
     if format_of(place) in ("torch", "torch, legacy"):
         return (
             f"{place} is a file of torch, whose reader is missing: in a clone of topobounds, pip install -e '.[torch]'."
         )
     return f"{place} is no .npy, .npz or .safetensors file."
+
+
+def _weights_in(folder: Path) -> list[str]:
+    """Return the files in a folder that look like weights, and the folders in it that hold such files."""
+    names = []
+    for each in sorted(folder.iterdir()):
+        files = each.iterdir() if each.is_dir() else (each,)
+        if any(file.suffix in SUFFIXES and file.is_file() for file in files):
+            names.append(each.name)
+    return names
 
 
 def read_arrays(path: str | os.PathLike[str], tensor: str | None = None) -> Iterator[tuple[str, Array]]:

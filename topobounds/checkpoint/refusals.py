@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from topobounds.checkpoint.base import CheckpointError
 from topobounds.checkpoint.location import Location
 from topobounds.checkpoint.signatures import format_of
 
@@ -27,11 +28,38 @@ class Refusal:
     kind: str
     way_on: str
 
+    def told_of(self, path: Location) -> str:
+        """Return the message on a file or folder of this format."""
+        article = "an" if self.kind[0] in "AEIOUaeio" else "a"
+        return f"{path} is {article} {self.kind}: {self.way_on}."
+
 
 def refusal(path: Location) -> Refusal | None:
     """Return why a file or folder is of a format that is not read, if it is."""
+    return _first_of(REFUSALS, path)
+
+
+def refusal_of_unread(path: Location) -> Refusal | None:
+    """Return the format of a file or folder that no reader opens, if it is known."""
+    return _first_of(UNREAD, path)
+
+
+def check_content(path: Location) -> None:
+    """Refuse a file that is not what its name says: a pointer of Git LFS, a web page, an archive that holds code.
+
+    Raises
+    ------
+    CheckpointError
+        It names the format and a way on.
+    """
+    known = refusal(path)
+    if known is not None:
+        raise CheckpointError(known.told_of(path))
+
+
+def _first_of(refusals: "tuple[Refusal, ...]", path: Location) -> Refusal | None:
     content = format_of(path)
-    return next((each for each in REFUSALS if each.is_one(path, content)), None)
+    return next((each for each in refusals if each.is_one(path, content)), None)
 
 
 def _named(*patterns: str) -> Callable[[Location, str | None], bool]:
@@ -46,6 +74,16 @@ def _holds(*patterns: str) -> Callable[[Location, str | None], bool]:
     """Whether a folder, on this machine, holds a file or folder of such a name."""
     return lambda path, content: (
         isinstance(path, Path) and path.is_dir() and any(next(path.glob(pattern), None) for pattern in patterns)
+    )
+
+
+def _is_prefix_of(*suffixes: str) -> Callable[[Location, str | None], bool]:
+    """Whether there is no such file, but one, on this machine, whose name goes on."""
+    return lambda path, content: (
+        isinstance(path, Path)
+        and bool(path.name)
+        and not path.exists()
+        and any(path.with_name(path.name + suffix).is_file() for suffix in suffixes)
     )
 
 
@@ -89,24 +127,36 @@ REFUSALS = (
         "save its weights where you trust it: torch.save(torch.export.load(FILE).state_dict, 'weights.pt')",
     ),
     Refusal(
-        _either(_shows("hdf5", "keras"), _named("*.h5", "*.hdf5", "*.keras")),
+        _either(_shows("hdf5", "keras"), _named("*.h5", "*.hdf5", "*.keras"), _holds("*.h5", "*.hdf5", "*.keras")),
         "file of Keras (HDF5)",
         "save its weights from Keras: np.savez('weights.npz', **{w.path: w.numpy() for w in model.weights})",
     ),
     Refusal(
-        _named("*.msgpack"),
+        _either(_named("*.msgpack"), _holds("*.msgpack")),
         "file of Flax (msgpack)",
         "save its parameters from Flax: np.savez('weights.npz', **flax.traverse_util.flatten_dict(params, sep='.'))",
     ),
     Refusal(
-        _holds("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt", "*/manifest.ocdbt"),
+        _either(
+            _named("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt"),
+            _holds("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt", "*/manifest.ocdbt", "*/*/manifest.ocdbt"),
+            _holds("*/_METADATA", "*/*/_METADATA", "*/_CHECKPOINT_METADATA"),
+        ),
         "checkpoint of Orbax",
         "restore it with Orbax, and np.savez('weights.npz', **flax.traverse_util.flatten_dict(params, sep='.'))",
     ),
     Refusal(
+        _either(_named("*.tflite"), _holds("*.tflite")),
+        "model of TensorFlow Lite",
+        "read it with tf.lite.Interpreter(FILE), and np.savez('weights.npz', ...) of its get_tensor(number)",
+    ),
+    Refusal(
         _either(
-            _named("*.ckpt.index", "*.ckpt.meta", "*.data-?????-of-?????", "saved_model.pb", "*.tflite"),
+            _shows("tensorflow"),
+            _named("*.ckpt.index", "*.ckpt-*.index", "*.ckpt.meta", "*.ckpt-*.meta", "variables.index"),
+            _named("*.data-?????-of-?????", "saved_model.pb"),
             _holds("saved_model.pb", "*.data-?????-of-?????"),
+            _is_prefix_of(".index", ".meta"),
         ),
         "checkpoint of TensorFlow",
         "read it with tf.train.load_checkpoint(PATH), and np.savez('weights.npz', ...) of its get_tensor(name)",
@@ -118,3 +168,54 @@ REFUSALS = (
         + _SAVE_THE_STATE,
     ),
 )
+"""Formats that are refused before any reader sees the file: by what they hold, or because they are parts of a whole."""
+
+UNREAD = (
+    Refusal(
+        _either(_shows("gguf"), _named("*.gguf", "*.ggml")),
+        "file of llama.cpp (GGUF)",
+        "take the .safetensors files that it was made from, or np.savez('weights.npz', ...) of "
+        "gguf.dequantize(tensor.data, tensor.tensor_type) for the tensors of gguf.GGUFReader(FILE)",
+    ),
+    Refusal(
+        _named("*.onnx"),
+        "ONNX model",
+        "np.savez('weights.npz', **{t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(FILE).graph.initializer})",
+    ),
+    Refusal(
+        _named("*.mlmodel", "*.mlpackage"),
+        "model of Core ML",
+        "read it with coremltools.models.MLModel(FILE), or save the weights of the model that it was made from",
+    ),
+    Refusal(
+        _named("*.ot"),
+        "file of tch (.ot)",
+        "save its weights where you trust it: torch.save(torch.jit.load(FILE).state_dict(), 'weights.pt')",
+    ),
+    Refusal(
+        _named("*.pte", "*.engine", "*.plan", "*.trt"),
+        "compiled model",
+        "save the weights of the model that it was compiled from",
+    ),
+    Refusal(
+        _named("*.pdparams", "*.pdiparams"),
+        "file of Paddle",
+        "np.savez('weights.npz', **{name: w.numpy() for name, w in paddle.load(FILE).items()})",
+    ),
+    Refusal(
+        _either(_shows("matlab"), _named("*.mat")),
+        "file of MATLAB",
+        "np.savez('weights.npz', **{name: w for name, w in scipy.io.loadmat(FILE).items() if name[0] != '_'})",
+    ),
+    Refusal(
+        _named("*.pb"),
+        "graph of TensorFlow",
+        "np.savez('weights.npz', ...) of tf.make_ndarray(node.attr['value'].tensor) of its nodes of the kind Const",
+    ),
+    Refusal(
+        _either(_shows("compressed"), _named("*.gz", "*.xz", "*.bz2", "*.zst", "*.7z", "*.nemo", "*.mar")),
+        "compressed file",
+        "unpack it, and give the file of weights in it",
+    ),
+)
+"""Formats that are named when no reader, of this package or another, opens the file."""

@@ -14,7 +14,7 @@ import safetensors
 
 from topobounds._files import writing_whole
 from topobounds.checkpoint.base import Array, Beside, Change, Checkpoint, CheckpointError, explained
-from topobounds.checkpoint.config import read_config, tied_by_config, without_duplicates
+from topobounds.checkpoint.config import LONGEST_JSON, parsed_json, read_config, tied_by_config
 from topobounds.checkpoint.location import Location, read_range, size_of
 from topobounds.checkpoint.rewriting import WeightFile, flushing, write_anew
 from topobounds.checkpoint.signatures import format_of
@@ -48,8 +48,6 @@ BITS: dict[str, int] = {name: 8 * np.dtype(dtype).itemsize for name, dtype in DT
 """Of one value, of types that numpy has no name for as well."""
 MOST_AXES = 64
 """Of an array of numpy."""
-LONGEST_HEADER = 10**8
-"""Bytes; the safetensors library refuses longer ones too."""
 
 
 @dataclass(frozen=True)
@@ -211,10 +209,11 @@ def read_header(file: Location) -> Header:
     size = size_of(file)
     with explained(file), file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or length > min(size - 8, LONGEST_HEADER):
+        if size < 8 or length > min(size - 8, LONGEST_JSON):
             raise ValueError(f"it has {size} bytes, which cannot hold a header of {length}")
-        content = stream.read(length)
-        parsed = _parsed(content)
+        parsed = parsed_json(stream.read(length))
+        if not isinstance(parsed, dict):
+            raise ValueError("its header is no mapping of names to tensors")
         metadata = parsed.pop("__metadata__", None) or {}
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
             raise ValueError("its metadata are no texts")
@@ -222,16 +221,6 @@ def read_header(file: Location) -> Header:
     ordered = dict(sorted(entries.items(), key=lambda item: (item[1].first, item[1].last)))
     _check_places(file, ordered, size - 8 - length)
     return Header(ordered, metadata, 8 + length)
-
-
-def _parsed(content: bytes) -> dict[str, Any]:
-    try:
-        parsed = json.loads(content.decode("utf-8"), object_pairs_hook=without_duplicates)
-    except RecursionError:
-        raise ValueError("its header is nested too deeply") from None
-    if not isinstance(parsed, dict):
-        raise ValueError("its header is no mapping of names to tensors")
-    return parsed
 
 
 def _entry(file: Location, name: str, value: Any) -> Entry:

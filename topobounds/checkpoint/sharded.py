@@ -7,9 +7,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from topobounds._files import read_regular
 from topobounds.checkpoint.base import Array, Beside, Change, Checkpoint, CheckpointError, explained
 from topobounds.checkpoint.config import read_config, read_json, tied_by_config
 from topobounds.checkpoint.location import Location, RemotePath
+from topobounds.checkpoint.refusals import check_content
 from topobounds.checkpoint.rewriting import index_with_size, write_anew
 from topobounds.checkpoint.safetensors import (
     Header,
@@ -23,6 +25,8 @@ from topobounds.checkpoint.safetensors import (
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+LONGEST_REFERENCE = 1000
+"""Bytes of a file that names a snapshot."""
 _STRAY = "a file that the index does not name"
 
 
@@ -64,7 +68,7 @@ class ShardedCheckpoint(Checkpoint):
         if file.name == SINGLE:
             return _only_file(path, file)
         index = Index.read(file, ".safetensors")
-        headers = {shard: read_header(index.place(shard)) for shard in index.files}
+        headers = {shard: _header_of(index.place(shard)) for shard in index.files}
         for name, shard in index.shards.items():
             if name not in headers[shard].entries:
                 raise CheckpointError(f"{file} is damaged: tensor '{name}' is not in {shard}, where it should be.")
@@ -196,6 +200,15 @@ def _is_inside(shard: Any) -> bool:
     return not path.is_absolute() and ".." not in path.parts
 
 
+def _header_of(file: Location) -> Header:
+    """Return the header of a file that an index names; the error says what the file is where it is another."""
+    try:
+        return read_header(file)
+    except CheckpointError:
+        check_content(file)
+        raise
+
+
 def _entry_file(folder: Location) -> Location | None:
     """Return the index of a folder, or its model.safetensors, if it has either."""
     for name in (INDEX, SINGLE):
@@ -229,13 +242,35 @@ class LoneFileReader:
             raise CheckpointError(
                 f"{path} holds {len(files)} .safetensors files and no index: name one of them, {names}."
             )
+        check_content(files[0])
         checkpoint = SafetensorsCheckpoint.open(files[0])
         checkpoint.folder = folder
         return checkpoint
 
 
+def snapshot_of(folder: Location) -> Location:
+    """Return the snapshot of a folder of the Hugging Face cache, the one of "main" or the only one; else the folder.
+
+    Examples
+    --------
+    >>> cache = Path(tempfile.mkdtemp()) / "models--someone--model"
+    >>> (cache / "snapshots" / "0a1b2c").mkdir(parents=True)
+    >>> snapshot_of(cache).name
+    '0a1b2c'
+    """
+    if not isinstance(folder, Path) or not (folder / "snapshots").is_dir():
+        return folder
+    snapshots = [each for each in sorted((folder / "snapshots").iterdir()) if each.is_dir()]
+    main = folder / "refs" / "main"
+    with explained(main):
+        chosen = read_regular(main, LONGEST_REFERENCE).decode("utf-8", "replace").strip() if main.is_file() else ""
+    named = [each for each in snapshots if each.name == chosen or len(snapshots) == 1]
+    return named[0] if named else folder
+
+
 def _only_file(folder: Location, file: Location) -> Checkpoint:
     """Open the model.safetensors of a folder that has no index."""
+    check_content(file)
     checkpoint = SafetensorsCheckpoint.open(file)
     checkpoint.folder = folder
     others = sorted(folder.glob("*.safetensors")) if isinstance(folder, Path) else []

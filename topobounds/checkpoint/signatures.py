@@ -1,14 +1,20 @@
 """What a file is by its content: its first bytes, and the members of a zip archive."""
 
+import os
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from topobounds.checkpoint.base import CheckpointError
 from topobounds.checkpoint.location import Location, RemotePath
 
 TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """What torch.save began a file with before torch 1.6, after the two bytes that name the protocol of the pickle."""
+TENSORFLOW_END = bytes.fromhex("57fb808b247547db")
+"""What TensorFlow's tables end with: the index of a checkpoint, or one of before 1.0 whole."""
 _FIRST_BYTES = {
     b"\x93NUMPY": "npy",
     b"\x89HDF\r\n\x1a\n": "hdf5",
@@ -17,8 +23,26 @@ _FIRST_BYTES = {
     b"<!doctype html": "html",
     b"<html": "html",
     b"GGUF": "gguf",
+    b"\x1f\x8b": "compressed",
+    b"BZh": "compressed",
+    b"\xfd7zXZ": "compressed",
+    b"\x28\xb5\x2f\xfd": "compressed",
+    b"MATLAB 5.0 MAT-file": "matlab",
 }
 _PICKLES = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
+
+
+_KNOWN: ContextVar[dict[Location, str | None] | None] = ContextVar("known formats", default=None)
+
+
+@contextmanager
+def looked_at_once() -> Iterator[None]:
+    """Look at every file once in a ``with`` block, in which no file changes, however many ask what it is."""
+    token = _KNOWN.set({})
+    try:
+        yield
+    finally:
+        _KNOWN.reset(token)
 
 
 def format_of(path: Location) -> str | None:
@@ -27,10 +51,15 @@ def format_of(path: Location) -> str | None:
     Returns
     -------
     str or None
-        ``npy npz safetensors torch torchscript torch.export keras hdf5 git-lfs html gguf zip pickle``, or
-        ``torch, legacy``.
+        ``npy npz safetensors torch torchscript torch.export keras hdf5 git-lfs html gguf tensorflow matlab compressed
+        zip pickle``, or ``torch, legacy``.
     """
-    return _remembered(path) if isinstance(path, RemotePath) else _looked_at(path)
+    known = _KNOWN.get()
+    if known is None:
+        return _remembered(path) if isinstance(path, RemotePath) else _looked_at(path)
+    if path not in known:
+        known[path] = _looked_at(path)
+    return known[path]
 
 
 @lru_cache(maxsize=8)
@@ -49,7 +78,16 @@ def _looked_at(path: Location) -> str | None:
                     return _format_of_archive(archive.namelist())
     except (CheckpointError, OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
         return None
-    return _format_of_start(start)
+    return _format_of_start(start) or ("tensorflow" if _ends_as_tensorflow(path) else None)
+
+
+def _ends_as_tensorflow(path: Location) -> bool:
+    """Whether a file on this machine ends as a table of TensorFlow does."""
+    if not isinstance(path, Path) or path.stat().st_size < len(TENSORFLOW_END):
+        return False
+    with path.open("rb") as stream:
+        stream.seek(-len(TENSORFLOW_END), os.SEEK_END)
+        return stream.read() == TENSORFLOW_END
 
 
 def _format_of_start(start: bytes) -> str | None:

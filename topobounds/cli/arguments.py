@@ -91,6 +91,23 @@ class Widths(click.ParamType[Any]):
         return widths
 
 
+def output_file(option: str, path: Path, *, unlike: str | None = None) -> Path:
+    """Return the name of a file that can be written, and is not the file `unlike`, which is read.
+
+    Raises
+    ------
+    ValueError
+        If its folder is not there, or it is there and no regular file or the other one; `option` is to blame.
+    """
+    # /dev/stdout is a link to whatever stdout is; a file that appears whole would take the link's place.
+    is_of_system = any(path.parent.resolve().is_relative_to(folder) for folder in ("/dev", "/proc", "/sys"))
+    if not path.name or is_of_system or not path.parent.is_dir() or (path.exists() and not path.is_file()):
+        raise argument_error(option, "the name of a file in a folder that exists", str(path))
+    if unlike and path.exists() and Path(unlike).exists() and path.samefile(unlike):
+        raise argument_error(option, "another file than the one that is read", str(path))
+    return path
+
+
 def option_names_in(message: str, params: Sequence[click.Parameter]) -> str:
     """Return an error message with the options' names in place of those of Python's arguments."""
     names = {param.name: param.opts[0] for param in params if isinstance(param, click.Option)}

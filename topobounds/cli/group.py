@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds._arguments import printable
+from topobounds.cli.analyze import analyze
 from topobounds.cli.arguments import option_names_in
 from topobounds.cli.collapse import collapse
+from topobounds.cli.compare import compare
 from topobounds.cli.compression import compression
+from topobounds.cli.doctor import doctor
 from topobounds.cli.overlap import overlap
+from topobounds.cli.preview import preview
 from topobounds.cli.prune import prune
+from topobounds.cli.sweep import sweep
 from topobounds.cli.verify import verify
 
 if TYPE_CHECKING:
@@ -70,7 +75,7 @@ def cli() -> None:
     """Zeroth-order topology of neural network layers, and what magnitude pruning keeps of it."""
 
 
-for command in (overlap, compression, collapse, verify, prune):
+for command in (overlap, compression, collapse, verify, analyze, compare, preview, prune, doctor, sweep):
     cli.add_command(command)
 
 

@@ -4,7 +4,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TextIO
@@ -16,10 +17,12 @@ from topobounds._arguments import printable
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 UNBOUNDED = 100_000  # columns of an output that is no terminal: nothing is wrapped
 NARROWEST = 24  # columns; a terminal that says it has fewer breaks the lines itself
 TERMINAL = 80  # columns of a terminal that does not say
+MOST_REASONS = 4  # for which something is left out that are told
 SCHEMA_VERSION = 1  # of the object that a command prints; rises when one of its own keys changes its meaning or goes
 
 
@@ -56,24 +59,40 @@ def new_table(*columns: str, **options: Any) -> "Table":
 
 def print_table(console: "Console", table: "Table") -> None:
     """Print a table that cuts no word: where the console is too narrow for that, its rows are longer than a line."""
+    from rich.text import Text
+
     for column in table.columns:
-        words = printable(f"{column.header} {' '.join(map(str, column.cells))}").split()
-        column.min_width = max(map(len, words), default=0)
+        cells = [
+            cell.plain if isinstance(cell, Text) else printable(str(cell)) for cell in (column.header, *column.cells)
+        ]
+        column.min_width = max((len(word) for cell in cells for word in cell.split()), default=0)
     console.print(table, crop=False)
 
 
+def lines_of(*lines: str) -> "Text":
+    """Return what stands in a cell on several lines, control characters escaped."""
+    from rich.text import Text
+
+    return Text("\n".join(map(printable, lines)))
+
+
 @contextmanager
-def progress_bar(label: str, *, shown: bool = True) -> Iterator[Callable[..., None]]:
-    """Yield a function (done, total, label) that moves a bar on stderr; without a terminal there it does nothing."""
+def progress_bar(label: str, *, shown: bool = True, in_bytes: bool = False) -> Iterator[Callable[..., None]]:
+    """Yield a function (done, total, label) that moves a bar on stderr; without a terminal there it does nothing.
+
+    With `in_bytes` what is done is counted beside the bar, in bytes.
+    """
     if not shown or sys.stderr is None or sys.stderr.closed or not sys.stderr.isatty():
         yield lambda done, total, message=label: None
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
     from topobounds.cli.console import PlainConsole
 
     console = PlainConsole(stderr=True, width=columns_of(sys.stderr, TERMINAL))
-    columns = (BarColumn(), TimeRemainingColumn(compact=True), TextColumn("{task.description}", markup=False))
+    counts: tuple[ProgressColumn, ...] = (DownloadColumn(),) if in_bytes else ()
+    label_column = TextColumn("{task.description}", markup=False)
+    columns = (BarColumn(), *counts, TimeRemainingColumn(compact=True), label_column)
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(printable(label), total=None)
         yield lambda done, total, message=label: bar.update(
@@ -89,6 +108,26 @@ def print_json(record: dict[str, Any]) -> None:
 def print_line(text: str) -> None:
     """Print one line on stdout, control characters escaped."""
     click.echo(printable(text))
+
+
+def grouped_reasons(left_out: Mapping[str, str]) -> str:
+    """Return why things are left out, with how many there are of each reason, the commonest first.
+
+    Examples
+    --------
+    >>> grouped_reasons({"a.bias": "bias", "n.weight": "norm", "b.bias": "bias"})
+    '2 bias; 1 norm'
+    """
+    reasons = Counter(reason.rstrip(".") for reason in left_out.values()).most_common()
+    told = [f"{count} {reason}" for reason, count in reasons[:MOST_REASONS]]
+    if rest := sum(count for _, count in reasons[MOST_REASONS:]):
+        told.append(f"{rest} for {counted(len(reasons) - MOST_REASONS, 'other reason')}")
+    return "; ".join(told)
+
+
+def counted(number: int, what: str, several: str = "") -> str:
+    """Return how many there are of something, whose plural has an s unless it is given."""
+    return f"{number} {what}" if number == 1 else f"{number} {several or what + 's'}"
 
 
 def decimals(value: float | Fraction | None, digits: int = 4) -> str:

@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from topobounds._arguments import argument_error, choice
-from topobounds.cli.arguments import Count, Density, Name, spelling
-from topobounds.cli.output import console_on_stdout, decimals, new_table, print_json, print_table, progress_bar
+from topobounds._arguments import choice
+from topobounds.cli.arguments import Count, Density, Name, output_file, spelling
+from topobounds.cli.output import (
+    console_on_stdout,
+    counted,
+    decimals,
+    grouped_reasons,
+    new_table,
+    print_json,
+    print_table,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from topobounds.verification import Verdict
@@ -51,7 +60,7 @@ class CommandWithClaims(click.Command):
     help="none: supports and orders only; normal, uniform, cauchy: draw weights and run Kruskal on them; shuffled: "
     "those of FILE at random places.  [default: none; of FILE: as given]",
 )
-@click.option("--tensor", metavar="NAME", help="A matrix of FILE.  [default: all]")
+@click.option("--tensor", metavar="NAME", help="A matrix of FILE, or a tensor that holds some.  [default: all]")
 @click.option("--claim", "claims", multiple=True, metavar="ID", help="A claim; may be repeated.  [default: all]")
 @click.option("--trials", type=Count(1), help="Most samples of a claim.  [default: what takes seconds]")
 @click.option("--confidence", type=float, default=0.999, show_default=True, help="Confidence of each verdict.")
@@ -82,24 +91,25 @@ def verify(
     replay: Path | None,
     as_json: bool,
 ) -> int:
-    """Test the claims of the paper, and ours, on random layers or on the matrices in FILE (.npy, .npz, .safetensors).
+    """Test the claims of the paper, and ours, on random layers or on the matrices in FILE, which `analyze` reads too.
 
     Samples are drawn until a claim is decided or the trials are spent: it holds, is violated or stays undecided. The
     claims are tested on the matrices of FILE as if their weights were exchangeable; those that are not break some.
     """
-    if witness is not None and (not witness.name or not witness.parent.is_dir() or witness.is_dir()):
-        raise argument_error("--witness", "the name of a file in a folder that exists", str(witness))
+    if witness is not None:
+        output_file("--witness", witness)
     _check_options(click.get_current_context())
 
     from topobounds import verification
 
     for claim in claims:
         choice("--claim", claim, tuple(verification.CLAIMS))
+    left_out: dict[str, str] = {}
     with progress_bar("claims") as advance:
         if replay is not None:
             verdicts = verification.replay(replay, advance)
         elif file is not None:
-            verdicts = verification.verify_file(
+            verdicts, left_out = verification.verdicts_on_file(
                 file,
                 k,
                 tensor=tensor,
@@ -129,8 +139,14 @@ def verify(
     if witness is not None and not verification.write_witnesses(witness, verdicts):
         click.echo(f"No claim is violated, so {witness} is not written.", err=True)
     if as_json:
-        print_json({"checks": [verdict.to_dict() for verdict in verdicts]})
+        reasons = [{"name": name, "reason": reason} for name, reason in left_out.items()]
+        print_json({"checks": [verdict.to_dict() for verdict in verdicts], "left_out": reasons})
     else:
+        if left_out:
+            n_tested = len({verdict.tensor for verdict in verdicts})
+            console_on_stdout().print(
+                f"{counted(n_tested, 'matrix', 'matrices')}; left out: {grouped_reasons(left_out)}."
+            )
         _print_verdicts(verdicts)
     return int(strict and any(verdict.verdict == "violated" for verdict in verdicts))
 

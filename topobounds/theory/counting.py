@@ -5,6 +5,7 @@ import operator
 from collections import Counter, deque
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import lru_cache
 
 from topobounds.layers.shape import Shape, checked_shape
 
@@ -313,10 +314,11 @@ def _set_partitions(parts: tuple[int, ...]) -> int:
     return math.factorial(sum(parts)) // (math.prod(map(math.factorial, parts)) * same)
 
 
-def _partition_counts(n: int) -> list[int]:
+@lru_cache(maxsize=64)
+def _partition_counts(n: int) -> tuple[int, ...]:
     """Return the numbers of partitions of 0, 1, ..., n."""
     counts = [1] + [0] * n
     for part in range(1, n + 1):
         for total in range(part, n + 1):
             counts[total] += counts[total - part]
-    return counts
+    return tuple(counts)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from topobounds._arguments import argument_error, real
 from topobounds._records import Record, plain
 from topobounds.layers.shape import Shape, checked_shape
-from topobounds.theory._components import FACTOR, components_by_size
+from topobounds.theory._components import FACTOR, Effort, components_by_size
 from topobounds.theory._logarithms import UNIT, Ball, FloatArray, ball_sum, log_binomial, log_ratio
 from topobounds.theory.counting import connected_graphs, connected_steps
 from topobounds.theory.enclosure import MAX_CELLS, Enclosure, rounded_outwards
@@ -28,8 +28,7 @@ MOST_STEPS = 10**6  # of exact counting, a tenth of a second,
 MOST_COUNTED = 2**11  # and cells of a layer that is counted
 LEVELS = 48  # numbers of isolated vertices up to which inclusion and exclusion goes
 LARGEST_TERM = 600.0  # logarithm of a term up to which the terms of all levels can be added in double precision
-FIRST_SIZE = 16  # vertices of components that are counted one by one, at first
-BLOCK = 1 / 8  # relative width of the blocks of shapes among the middle components, which are next to none here
+EFFORT = Effort(least=16)  # components of more vertices are next to none here
 SMALLEST = math.ulp(0.0)  # an upper bound on positive numbers that a double cannot hold
 SUM_FACTOR = 1 + 2.0**-40  # more than the rounding in geometric sums
 NODES = 40  # ranks between which the distribution function is bounded by its log-concavity
@@ -425,7 +424,7 @@ def _middle(m: int, n: int, k: int) -> float:
 
     Those of 2 and of 3 vertices have 1 and 2 edges, and the rest is a random graph too, without an isolated vertex.
     """
-    by_size, larger = components_by_size(m, n, k, FIRST_SIZE, BLOCK)
+    by_size, larger = components_by_size(m, n, k, EFFORT)
     pairs, paths = (*by_size.every[2:4], 0.0, 0.0)[:2]
     pairs *= _none_isolated(m - 1, n - 1, k - 1).upper
     paths *= max(_none_isolated(m - 1, n - 2, k - 2).upper, _none_isolated(m - 2, n - 1, k - 2).upper)

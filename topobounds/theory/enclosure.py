@@ -16,14 +16,21 @@ import numpy as np
 from topobounds._arguments import argument_error, integers
 from topobounds._records import Record
 from topobounds.layers.shape import Shape, checked_shape
-from topobounds.theory._components import FACTOR, components_by_size
+from topobounds.theory._components import (
+    FACTOR,
+    NEGLIGIBLE,
+    SHARP,
+    BySize,
+    Effort,
+    components_at_ranks,
+    components_by_size,
+)
 from topobounds.theory._logarithms import UNIT, FloatArray
 from topobounds.theory.bounds import minimum_overlap_of
 from topobounds.theory.counting import counting_steps, exact_expected_overlap_of
 from topobounds.theory.overlap import spread
 
 MAX_CELLS = 2**52  # so that every count is an integer that a double holds
-CHEAP_STEPS = 400_000  # of exact counting: a fifth of a second
 
 
 @dataclass(frozen=True)
@@ -112,12 +119,39 @@ def expected_overlap(m: int, n: int, k: int | None = None) -> Enclosure:
 @lru_cache(maxsize=1024)
 def expected_overlap_of(shape: Shape) -> Enclosure:
     """Return the `expected_overlap` of a checked shape; kept, since it takes some hundredths of a second."""
+    return _overlap(shape, SHARP)
+
+
+def _overlap(shape: Shape, effort: Effort) -> Enclosure:
     m, n, k = shape
-    if m * n > MAX_CELLS:
-        raise argument_error("m", f"so small that m n is at most 2^52 (overlap_limit takes any size) at n={n}", m)
-    if k <= 3 or k == m * n or min(m, n) == 1 or counting_steps(m, n, k) <= CHEAP_STEPS:
+    _check_cells(shape)
+    if _is_exact(shape, effort):
         return rounded_outwards(_exactly(shape))
-    lower, upper = _expected_components(m, n, k)
+    by_size, middle = components_by_size(m, n, k, effort)
+    row = BySize(*(bounds[np.newaxis] for bounds in by_size))
+    lower, upper = _expected_components(m, n, np.array([float(k)]), row, np.array([middle]))
+    return _enclosed(shape, float(lower[0]), float(upper[0]))
+
+
+def _overlaps(shape: Shape, ks: list[int], effort: Effort) -> dict[int, Enclosure]:
+    """Return the intervals at many k: all at once where `effort` is enough for components to be negligible."""
+    m, n = shape.m, shape.n
+    _check_cells(shape)
+    shapes = {k: shape._replace(k=k) for k in ks}
+    points = {k: rounded_outwards(_exactly(each)) for k, each in shapes.items() if _is_exact(each, effort)}
+    others = np.array([k for k in ks if k not in points and effort.enough > NEGLIGIBLE], dtype=float)
+    if others.size:
+        by_size, middle = components_at_ranks(m, n, others, effort)
+        lower, upper = _expected_components(m, n, others, by_size, middle)
+        for place in np.flatnonzero(middle <= effort.enough).tolist():
+            k = int(others[place])
+            points[k] = _enclosed(shapes[k], float(lower[place]), float(upper[place]))
+    return {k: points[k] if k in points else _overlap(each, effort) for k, each in shapes.items()}
+
+
+def _enclosed(shape: Shape, lower: float, upper: float) -> Enclosure:
+    """Return the interval of the expected overlap from bounds on the expected components."""
+    m, n, k = shape
     alpha = shape.alpha
     least, most = minimum_overlap_of(shape) / alpha, min(k, alpha) / alpha
     slack = 4 * math.ulp(m + n) / alpha
@@ -125,6 +159,17 @@ def expected_overlap_of(shape: Shape) -> Enclosure:
         max((m + n - upper) / alpha - slack, math.nextafter(least, 0)),
         min((m + n - lower) / alpha + slack, math.nextafter(most, 1)),
     )
+
+
+def _check_cells(shape: Shape) -> None:
+    if shape.cells > MAX_CELLS:
+        rule = f"so small that m n is at most 2^52 (overlap_limit takes any size) at n={shape.n}"
+        raise argument_error("m", rule, shape.m)
+
+
+def _is_exact(shape: Shape, effort: Effort) -> bool:
+    m, n, k = shape
+    return k <= 3 or k == m * n or min(m, n) == 1 or counting_steps(m, n, k) <= effort.steps
 
 
 def expected_retention(m: int, n: int, ks: Iterable[int]) -> RetentionCurve:
@@ -160,10 +205,9 @@ def expected_retention(m: int, n: int, ks: Iterable[int]) -> RetentionCurve:
     return expected_retention_of(shape, integers("ks", "k", ks, 0, shape.cells))
 
 
-def expected_retention_of(shape: Shape, ks: Iterable[int]) -> RetentionCurve:
+def expected_retention_of(shape: Shape, ks: Iterable[int], effort: Effort = SHARP) -> RetentionCurve:
     """Return the `expected_retention` of a layer of a checked shape, whose own k is not used, at checked ks."""
-    kept = sorted(set(ks))
-    points = {k: expected_overlap_of(shape._replace(k=k)) for k in kept}
+    points = _overlaps(shape, sorted(set(ks)), effort)
     below, above = {0: 0.0}, {0: 0.0}
     before = 0
     for k, point in points.items():
@@ -194,25 +238,31 @@ def rounded_outwards(value: Fraction) -> Enclosure:
     return Enclosure(lower, upper)
 
 
-def _expected_components(m: int, n: int, k: int) -> tuple[float, float]:
-    """Return bounds on E[kappa], for 4 <= k < m n and m, n >= 2."""
-    vertices = m + n
-    by_size, middle = components_by_size(m, n, k)
-    sizes = np.arange(len(by_size.every))
-    counted = np.cumsum(by_size.counted) / FACTOR
-    left_below = np.maximum(0.0, vertices - np.cumsum(sizes * by_size.counted_above) * FACTOR)
-    rest = _chance_of_a_rest(m, n, k, counted, np.cumsum(by_size.unicyclic) * FACTOR, left_below)
+def _expected_components(
+    m: int, n: int, ks: FloatArray, by_size: BySize, middle: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return bounds on E[kappa] at several k, for 4 <= k < m n and m, n >= 2.
 
-    above = np.cumsum(by_size.every) * FACTOR
-    left_above = vertices - np.cumsum(sizes * by_size.counted) / FACTOR
-    some_beyond = np.min((above + left_above / (sizes + 1))[1:])
-    giant = min(1.0, left_above[-1] / (vertices // 2 + 1))
-    upper = min(some_beyond, above[-1] + middle + giant)
-    return float(np.max(counted + rest)) * (1 - UNIT), float(upper) * (1 + UNIT)
+    `by_size` and `middle` are bounds on the components of each number of vertices, and on those of more and up to
+    (m + n) / 2, a row for each k.
+    """
+    vertices = m + n
+    sizes = np.arange(by_size.every.shape[1])
+    counted = np.cumsum(by_size.counted, axis=1) / FACTOR
+    left_below = np.maximum(0.0, vertices - np.cumsum(sizes * by_size.counted_above, axis=1) * FACTOR)
+    unicyclic = np.cumsum(by_size.unicyclic, axis=1) * FACTOR
+    rest = _chance_of_a_rest(m, n, ks[:, None], counted, unicyclic, left_below)
+
+    above = np.cumsum(by_size.every, axis=1) * FACTOR
+    left_above = vertices - np.cumsum(sizes * by_size.counted, axis=1) / FACTOR
+    some_beyond = np.min((above + left_above / (sizes + 1))[:, 1:], axis=1)
+    giant = np.minimum(1.0, left_above[:, -1] / (vertices // 2 + 1))
+    upper = np.minimum(some_beyond, above[:, -1] + middle + giant)
+    return np.max(counted + rest, axis=1) * (1 - UNIT), upper * (1 + UNIT)
 
 
 def _chance_of_a_rest(
-    m: int, n: int, k: int, counted: FloatArray, unicyclic: FloatArray, left: FloatArray
+    m: int, n: int, ks: FloatArray, counted: FloatArray, unicyclic: FloatArray, left: FloatArray
 ) -> FloatArray:
     """Return a lower bound on the chance that some component is not among those counted, for every size L (E4).
 
@@ -221,11 +271,12 @@ def _chance_of_a_rest(
     """
     vertices = m + n
     by_vertices = left / vertices
-    cycles = k - vertices * (1 + UNIT) + float(np.max(counted + by_vertices))
-    if cycles <= 0:
-        return by_vertices
+    cycles = ks - vertices * (1 + UNIT) + np.max(counted + by_vertices, axis=1, keepdims=True)
     best = by_vertices
+    some = np.where(cycles > 0, cycles, 1.0)
+    spreads = np.array([[spread(m * n, int(k))] for k in ks.ravel()])
     for share in np.arange(0.05, 1, 0.05):
-        fewer = math.exp(-2 * (share * cycles) ** 2 / spread(m * n, k))
-        best = np.maximum(best, 1 - fewer - unicyclic / ((1 - share) * cycles))
-    return best
+        fewer = np.exp(-2 * (share * cycles) ** 2 / spreads)
+        with np.errstate(over="ignore"):
+            best = np.maximum(best, 1 - fewer - unicyclic / ((1 - share) * some))
+    return np.where(cycles > 0, best, by_vertices)

@@ -287,6 +287,29 @@ def _law(law: Any, shapes: Sequence[_Shape]) -> tuple[str, _Tails | None]:
     return law, _uniform([math.sqrt((1 if law == "torch" else 6) / fan) for fan in fans])
 
 
+def kept_by_fan_in(weights: Sequence[int], fan_ins: Sequence[int], density: float) -> list[float]:
+    """Return how many weights each layer of an untrained network is expected to keep under global magnitude pruning.
+
+    The weights are uniform in ±1/sqrt(fan_in), torch's default; the layers need not stand in a row.
+
+    Parameters
+    ----------
+    weights, fan_ins : sequence of int
+        Of each layer, positive; at least one layer.
+    density : float
+        Share of all weights that is kept, in (0, 1].
+
+    Examples
+    --------
+    >>> [round(kept) for kept in kept_by_fan_in([235200, 30000, 1000], [784, 300, 100], 0.05)]
+    [1134, 11532, 645]
+    """
+    sizes = np.array(weights, float)
+    tails = _uniform([1 / math.sqrt(fan) for fan in fan_ins])
+    shares = tails.kept(_largest(lambda t: float(sizes @ tails.kept(t)) >= density * sizes.sum(), tails.end))
+    return [float(kept) for kept in sizes * shares]
+
+
 def _normal(deviations: Sequence[float]) -> _Tails:
     largest = _LARGEST_QUANTILE * max(deviations)
     return _Tails(lambda t, scale: math.erfc(t / scale / math.sqrt(2)), tuple(deviations), largest)

@@ -22,7 +22,7 @@ from topobounds.layers.shape import checked_shape
 from topobounds.theory.counting import counting_steps, exact_expected_ranks
 from topobounds.theory.deviation import LEAST_RANK, LEAST_SIDE, retention_covariance
 from topobounds.theory.enclosure import Enclosure
-from topobounds.theory.ranks import EXACT_STEPS, missing_edges, outwards, rank_at_depth
+from topobounds.theory.ranks import EXACT_STEPS, QUICK, missing_edges, outwards, rank_at_depth
 
 FloatArray = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -112,7 +112,7 @@ def expected_persistence(
     cells = m * n if cells is None else integer("cells", cells, 1, m * n)
     order = _order(p)
     values = _falling(magnitudes, cells)
-    missing = missing_edges(m, n)
+    missing = missing_edges(m, n, QUICK)
     used = min(values.size, missing.lower.size - 1)
     steps = persistences(values, order)
     rest = (float(steps[-1]) if values.size == cells else 1.0) - float(steps[used - 1])

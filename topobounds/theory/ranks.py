@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from topobounds.layers.shape import Shape
 from topobounds.supports import check_neurons
+from topobounds.theory._components import SHARP, Effort
 from topobounds.theory._logarithms import UNIT
 from topobounds.theory.counting import counting_steps, exact_expected_ranks
 from topobounds.theory.enclosure import Enclosure, RetentionCurve, expected_retention_of
@@ -21,6 +22,9 @@ FloatArray = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 EXACT_STEPS = 5 * 10**6  # of exact counting at all ranks: about two seconds
+QUICK = Effort(
+    least=16, enough=1e-3, most=9_000, blocks=8_192, steps=20_000
+)  # of enclosing at one rank: thousandths of a second
 DEEPEST = 20  # k up to M (ln M + DEEPEST), M the longer side, leave about e^-DEEPEST forest edges
 
 
@@ -74,12 +78,12 @@ class MissingEdges:
 
 
 @lru_cache(maxsize=32)
-def missing_edges(m: int, n: int) -> MissingEdges:
+def missing_edges(m: int, n: int, effort: Effort = SHARP) -> MissingEdges:
     """Return bounds on the expected forest edges not among the k largest weights, for k up to M (ln M + 20).
 
     Exact, rounded outwards, where all ranks can be counted; else from `expected_retention` at about a hundred ranks
     and the concavity of E[R_k] in k: docs/theory/persistence_null.md, "The certified interval". Kept for the last
-    32 shapes, since the first call takes up to some seconds.
+    32 shapes, since the first call takes up to a second or two; with `QUICK` some tenths of a second.
 
     Raises
     ------
@@ -96,7 +100,7 @@ def missing_edges(m: int, n: int) -> MissingEdges:
         lower = np.array([bound.lower for bound in bounds])
         upper = np.array([bound.upper for bound in bounds])
     else:
-        curve = expected_retention_of(Shape(m, n, m + n - 1), _ranks_to_enclose(m, n, last))
+        curve = expected_retention_of(Shape(m, n, m + n - 1), _ranks_to_enclose(m, n, last), effort)
         lower, upper = _between(curve, alpha, last)
     for ends in (lower, upper):
         ends.setflags(write=False)

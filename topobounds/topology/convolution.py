@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property, reduce
+from functools import cached_property, lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from topobounds.topology.tied_graph import SharedGraph, TapEdges, critical_weigh
 from topobounds.weights import as_array, check_finite, mask_matrix, order_keys, weight_array
 
 VERTEX_BYTES = 16  # that a neuron takes at least, its parent and what tells classes of them apart
+MOST_KEPT = 2**18  # weights of a kernel, and edges from one channel to another, of which the graph is kept
 MOST_EDGES = 2**26  # from one channel to another: some 10 s and 5 GB
 
 
@@ -289,7 +290,7 @@ def check_edges(conv: Conv) -> None:
     ValueError
         If it has more than `MOST_EDGES` edges from one channel to another, those over the padding counted.
     """
-    edges = math.prod(axis.kernel * axis.positions for axis in conv.axes)
+    edges = _spatial_edges(conv)
     if edges > MOST_EDGES:
         rule = f"so small that two channels have at most {MOST_EDGES} edges between them, not {edges},"
         raise ValueError(f"Argument 'input_size' must be {rule} which {conv.input_size} makes.")
@@ -314,7 +315,8 @@ def _support(mask: ArrayLike, conv: Conv, shape: tuple[int, ...]) -> NDArray[np.
 def _critical(levels: NDArray[Any], conv: Conv) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the critical weights of all parts of the layer in order of entry, and their merges."""
     found, merged = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for copies, graph in layer_graphs(conv):
+    small = max(conv.n_weights, _spatial_edges(conv)) <= MOST_KEPT
+    for copies, graph in _kept_graphs(conv) if small else layer_graphs(conv):
         indices, merges = critical_weights(levels, graph, graph.n_vertices - conv.groups)
         found.append(indices)
         merged.append(copies * merges)
@@ -352,6 +354,17 @@ def _reach(conv: Conv) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         # A tap of several dimensions reads the product of what it reads along each.
         cells, positions = np.kron(cells, reads), np.kron(positions, used)
     return cells, positions
+
+
+def _spatial_edges(conv: Conv) -> int:
+    """Return the edges from one channel to another, those over the padding counted."""
+    return math.prod(axis.kernel * axis.positions for axis in conv.axes)
+
+
+@lru_cache(maxsize=8)
+def _kept_graphs(conv: Conv) -> tuple[tuple[int, SharedGraph], ...]:
+    """Return `layer_graphs`; kept, since a kernel is read in many orders, and the layers of a net share geometries."""
+    return tuple(layer_graphs(conv))
 
 
 def layer_graphs(conv: Conv) -> Iterator[tuple[int, SharedGraph]]:

@@ -14,6 +14,7 @@ from topobounds.weights import weight_array
 _ENGINE = NumpyBudget("topobounds._kernels.magnitudes", cells=2**22, loaded_cells=2**16)
 _CHUNK = 2**19  # stays in a cache, where it is read twice
 _TASK = 4 * _CHUNK
+_SMALLEST = 1e-290  # of a sum of squares, of which none has lost digits that count
 
 
 class WeightMoments(NamedTuple):
@@ -42,8 +43,7 @@ def weight_moments(weights: ArrayLike) -> WeightMoments:
     Returns
     -------
     WeightMoments
-        Squares are added up in double precision, in an order that does not depend on the threads; they overflow for
-        weights beyond 1e154.
+        Squares are added up in double precision, in an order that does not depend on the threads.
 
     Raises
     ------
@@ -57,9 +57,18 @@ def weight_moments(weights: ArrayLike) -> WeightMoments:
     """
     array = weight_array(weights)
     flat = array.ravel(order="K")  # no copy of what is contiguous
+    nonzero, total = _added(flat)
+    if nonzero and not _SMALLEST < total < math.inf:
+        return WeightMoments(nonzero, _scaled_rms(flat))
+    return WeightMoments(nonzero, math.sqrt(total / flat.size))
+
+
+def _added(flat: NDArray[Any]) -> tuple[int, float]:
+    """Return how many entries are not zero, and the sum of the squares, infinite where it overflows."""
     if _ENGINE.affords(flat.size):
         values = flat.astype(np.float64)
-        return WeightMoments(int(np.count_nonzero(values)), math.sqrt(values @ values / values.size))
+        with np.errstate(over="ignore", under="ignore"):
+            return int(np.count_nonzero(values)), float(values @ values)
     from topobounds._kernels.magnitudes import add_squares  # noqa: PLC0415 (loads numba)
 
     def add(first: int) -> list[tuple[float, int]]:
@@ -68,8 +77,22 @@ def weight_moments(weights: ArrayLike) -> WeightMoments:
 
     with ThreadPoolExecutor(processors()) as pool:
         sums = [pair for pairs in pool.map(add, range(0, flat.size, _TASK)) for pair in pairs]
-    total = math.fsum(total for total, _ in sums)
-    return WeightMoments(sum(int(nonzero) for _, nonzero in sums), math.sqrt(total / flat.size))
+    try:
+        total = math.fsum(total for total, _ in sums)
+    except OverflowError:
+        total = math.inf
+    return sum(int(nonzero) for _, nonzero in sums), total
+
+
+def _scaled_rms(flat: NDArray[Any]) -> float:
+    """Return the root mean square of entries whose squares are too large or too small, by the largest of them."""
+    chunks = [flat[at : at + _CHUNK] for at in range(0, flat.size, _CHUNK)]
+    largest = float(np.max([np.max(np.abs(chunk.astype(np.float64))) for chunk in chunks]))
+    if not math.isfinite(largest):
+        return largest
+    with np.errstate(under="ignore"):
+        total = math.fsum(float(np.sum((chunk.astype(np.float64) / largest) ** 2)) for chunk in chunks)
+    return largest * math.sqrt(total / flat.size)
 
 
 def _in_numpy_type(values: NDArray[Any]) -> NDArray[Any]:

@@ -3,21 +3,27 @@
 import math
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from topobounds._arguments import MOST_TRIALS, argument_error, choice, density_fraction, integer, items, real
-from topobounds.checkpoint import read_arrays
+from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from topobounds.checkpoint.layer_tensors import read_tensors
+from topobounds.layers import Conv, LayerTensor
 from topobounds.supports import SUPPORTS, check_memory, check_neurons, read_support
 from topobounds.verification.claims import CLAIMS, Claim
 from topobounds.verification.draws import DISTRIBUTIONS, Matrix, Setting
 from topobounds.verification.judging import Interval, Outcome, Progress, Terms, Verdict, not_tested
 from topobounds.verification.subject import Subject
 from topobounds.weights import check_finite, weight_matrix
+
+KERNEL = "a kernel, and the claims are about dense layers"
+"""Why a convolution is not tested."""
 
 
 def verify(
@@ -114,14 +120,18 @@ def verify_file(
     seed: int | None = None,
     progress: Progress | None = None,
 ) -> list[Verdict]:
-    """Test claims on every matrix in a file of weights.
+    """Test claims on every layer in a file of weights that is a matrix.
+
+    The tensors are read as `topobounds.analyze` reads them: each gate of a recurrent layer, each projection of
+    attention and each expert is a matrix of its own. Kernels are not tested, for the claims are about dense layers, nor
+    is what is no weight of a layer: `verdicts_on_file` says what is left out.
 
     Parameters
     ----------
     path : path
-        A ``.npy``, ``.npz`` or ``.safetensors`` file.
+        What `topobounds.open_checkpoint` takes.
     tensor : str, optional
-        The name of one matrix; all two-dimensional arrays if left out.
+        The name of one tensor, or of one of its parts; all of them if left out.
     k, distribution, claims, trials, confidence, tolerance, seed, progress
         As in `verify`.
 
@@ -134,9 +144,10 @@ def verify_file(
     Raises
     ------
     CheckpointError
-        If the file cannot be read or holds no matrix.
+        If the file cannot be read, or has no such tensor.
     ValueError
-        As `verify`; or if nothing can be tested on any of the matrices, in which case the message names the first.
+        As `verify`; or if there is no matrix, or nothing can be tested on any of them, in which case the message names
+        the first.
 
     Examples
     --------
@@ -148,24 +159,79 @@ def verify_file(
     >>> [(verdict.claim, verdict.verdict) for verdict in found]
     [('exchangeable', 'holds')]
     """
+    return verdicts_on_file(
+        path,
+        k,
+        tensor=tensor,
+        distribution=distribution,
+        claims=claims,
+        trials=trials,
+        confidence=confidence,
+        tolerance=tolerance,
+        seed=seed,
+        progress=progress,
+    ).verdicts
+
+
+class FileVerdicts(NamedTuple):
+    """What is found on a file.
+
+    Attributes
+    ----------
+    verdicts : list of Verdict
+        Of each matrix in turn.
+    left_out : dict of str to str
+        The tensors that are not tested, and why.
+    """
+
+    verdicts: list[Verdict]
+    left_out: dict[str, str]
+
+
+def verdicts_on_file(
+    path: str | os.PathLike[str],
+    k: int | None = None,
+    *,
+    tensor: str | None = None,
+    distribution: str | None = None,
+    claims: Iterable[str] | None = None,
+    trials: int | None = None,
+    confidence: float = 0.999,
+    tolerance: float = 0.005,
+    seed: int | None = None,
+    progress: Progress | None = None,
+) -> FileVerdicts:
+    """Return what `verify_file` does, with what of the file is left out."""
     seed = _seed(seed)
     terms = _terms(trials, confidence, tolerance, progress)
     chosen = _chosen(claims)
     verdicts: list[Verdict] = []
     refusals: list[ValueError] = []
     n_tested = 0
-    for name, array in matrices_of(path, tensor):
-        try:
-            of_matrix = _verdicts(_setting_of_matrix(array, k, distribution, seed), chosen, terms)
-        except ValueError as error:
-            refusals.append(ValueError(f"{path}, tensor '{name}': {error}"))
-            of_matrix = _undecided(array, k, chosen, terms, seed, str(error))
-        else:
-            n_tested += 1
-        verdicts += [replace(verdict, file=str(path), tensor=name) for verdict in of_matrix]
+    with open_checkpoint(path) as checkpoint:
+        layers, left_out = _matrices(checkpoint, tensor)
+        for layer in layers:
+            try:
+                parts = layer.split(checkpoint.tensor(layer.name))
+            except CheckpointError as error:
+                if len(layers) == 1:
+                    raise
+                left_out[layer.name] = str(error)
+                continue
+            for name, matrix in zip(layer.part_names, parts, strict=True):
+                if tensor not in (None, name, layer.name, checkpoint.tied.get(tensor)):
+                    continue
+                try:
+                    of_matrix = _verdicts(_setting_of_matrix(matrix, k, distribution, seed), chosen, terms)
+                except ValueError as error:
+                    refusals.append(ValueError(f"{path}, tensor '{name}': {error}"))
+                    of_matrix = _undecided(matrix, k, chosen, terms, seed, str(error))
+                else:
+                    n_tested += 1
+                verdicts += [replace(verdict, file=str(path), tensor=name) for verdict in of_matrix]
     if refusals and not n_tested:
         raise refusals[0]
-    return verdicts
+    return FileVerdicts(verdicts, left_out)
 
 
 def _undecided(
@@ -178,24 +244,41 @@ def _undecided(
     return [_verdict(claim, setting, not_tested(reason), terms) for claim in chosen or CLAIMS.values()]
 
 
-def matrices_of(path: str | os.PathLike[str], tensor: str | None = None) -> Iterator[tuple[str, Matrix]]:
-    """Yield the two-dimensional arrays of a file.
+def _matrices(checkpoint: Checkpoint, tensor: str | None) -> tuple[list[LayerTensor], dict[str, str]]:
+    """Return the tensors of a file whose graphs are those of matrices, and why the others are left out.
 
     Raises
     ------
+    CheckpointError
+        If there is no tensor of this name, and no part.
     ValueError
-        If there is none, or the tensor of this name is no matrix.
+        If there is no matrix, or the tensor is none.
     """
-    shapes = []
-    for name, array in read_arrays(path, tensor):
-        shapes.append(array.shape)
-        if array.ndim == 2:
-            yield name, array
-    if not any(len(shape) == 2 for shape in shapes):
-        source = f"tensor '{tensor}' of {path}" if tensor else f"{path}"
+    reading = read_tensors(checkpoint)
+    left_out = dict(reading.left_out)
+    layers = []
+    for layer in reading.layers:
+        if any(graph is None or isinstance(graph, Conv) for graph in layer.graphs):
+            left_out[layer.name] = KERNEL
+        else:
+            layers.append(layer)
+    if tensor is not None:
+        owner = checkpoint.tied.get(tensor, tensor)
+        layers = [layer for layer in layers if owner in (layer.name, *layer.part_names)]
+        if not layers and owner not in left_out:
+            raise CheckpointError(f"{checkpoint.path} has no tensor '{tensor}'.")
+        if not layers:
+            raise ValueError(f"There is no matrix in tensor '{tensor}' of {checkpoint.path}: {left_out[owner]}.")
+        return layers, {}
+    if not layers:
+        reasons = Counter(left_out.values()).most_common(1)
         raise ValueError(
-            f"There is no matrix in {source}, only arrays of shape {', '.join(map(str, shapes)) or 'none'}."
+            f"There is no matrix in {checkpoint.path}: {reasons[0][1]} of {len(left_out)} tensors are left out, "
+            f"{reasons[0][0]}."
+            if reasons
+            else f"There is no matrix in {checkpoint.path}, and no other tensor."
         )
+    return layers, left_out
 
 
 # -- arguments ---------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import shutil
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._files import writing_whole
+from topobounds._memory import check_memory
 from topobounds.checkpoint.base import Beside, Change, Checkpoint, CheckpointError
 from topobounds.checkpoint.config import read_config, tied_by_config
 from topobounds.checkpoint.location import Location, read_range, size_of
+from topobounds.checkpoint.refusals import check_content
 from topobounds.checkpoint.rewriting import BLOCK, WeightFile, index_with_size, write_anew
 from topobounds.checkpoint.sharded import Index
 from topobounds.checkpoint.signatures import format_of
 from topobounds.weights import as_array
 from torch_bridge.model.checksums import put_checksums_right
-from torch_bridge.model.state_dicts import StateDict, find_state_dict
+from torch_bridge.model.state_dicts import NumpyValue, StateDict, find_state_dict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +41,16 @@ Array = NDArray[Any]
 SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
 INDEX = "pytorch_model.bin.index.json"
 SINGLE = "pytorch_model.bin"
+_NUMPY = (
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(
+        f"numpy.{core}.{name}"
+        for core in ("core", "_core")
+        for name in ("multiarray.scalar", "multiarray._reconstruct", "numeric._frombuffer")
+    ),
+)
+"""What numbers and arrays of numpy are pickled with: best accuracies, states of random generators."""
 _BYTE_ARRAY = re.compile(rb"c(?:builtins|__builtin__)\nbytearray\n")
 _WAY_ON = (
     "Save its weights alone where you trust it: "
@@ -189,7 +201,7 @@ class TorchCheckpoint(Checkpoint):
             return
         import torch
 
-        content = _load(stored.file)
+        content = _load_old(stored.file)
         tensors = find_state_dict(content, stored.file.stem).tensors
         for name in names:
             new = self._changed_or_none(name, change)
@@ -222,8 +234,13 @@ class _StoredFile:
     def __init__(self, file: Location) -> None:
         self.file = file
         size_of(file)
-        self._record_sizes = _record_sizes(file)
-        state: StateDict = find_state_dict(_load(file), file.stem)
+        try:
+            self._record_sizes = _record_sizes(file)
+            content = _load(file)
+        except CheckpointError:
+            check_content(file)  # a pointer of Git LFS says so of itself
+            raise
+        state: StateDict = find_state_dict(content, file.stem)
         self.left_out = state.left_out
         self.tensors: dict[str, Tensor] = {}
         self.tied: dict[str, str] = {}
@@ -294,12 +311,15 @@ class _StoredFile:
         """Read a tensor, after it is checked against the memory that the file has for it."""
         dtype = self.dtype(name)
         tensor = self.tensors[name].detach()
+        if tensor.is_meta and isinstance(self.file, Path):
+            raise CheckpointError(f"{self.file}, tensor '{name}', has no values: it was saved on the device 'meta'.")
         there = tensor.untyped_storage().nbytes()
         if tensor.numel() * dtype.itemsize > there:
             declared = f"it declares {tensor.numel()} values, the file holds {there} bytes for them"
             raise CheckpointError(f"{self.file}, tensor '{name}', is damaged: {declared}.")
         if self._record_sizes is not None and there and there not in self._record_sizes:
             raise CheckpointError(f"{self.file}, tensor '{name}', is damaged: no record of it has its {there} bytes.")
+        _check_memory(f"{self.file}, tensor '{name}',", tensor.numel() * dtype.itemsize)
         return self._read_meta(name, tensor, dtype) if tensor.is_meta else as_array(name, tensor)
 
     def _read_meta(self, name: str, tensor: "Tensor", dtype: np.dtype[Any]) -> Array:
@@ -372,8 +392,10 @@ def _load(file: Location) -> Any:
             f"{file} is a file of torch, which is not installed: in a clone of topobounds, pip install -e '.[torch]'."
         ) from None
     in_zip_format = format_of(file) == "torch"
-    with _explained(file), warnings.catch_warnings():
+    with _explained(file), _numpy_as_nothing(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about its own functions for old files
+        if isinstance(file, Path) and (not in_zip_format or file.suffix == ".safetensors"):
+            _check_memory(f"{file}, which is read whole,", size_of(file))
         if isinstance(file, Path) and not in_zip_format and size_of(file):
             _check_pickle(file, read_range(file, 0, size_of(file)).data)
         if isinstance(file, Path) and file.suffix != ".safetensors":
@@ -389,8 +411,31 @@ def _load_meta(file: Location) -> Any:
     """Return what a file in the zip format holds, its tensors without values."""
     import torch
 
-    with _explained(file), file.open("rb") as stream:
+    with _explained(file), _numpy_as_nothing(), file.open("rb") as stream:
         return torch.load(stream, map_location="meta", weights_only=True)
+
+
+def _load_old(file: Location) -> Any:
+    """Return what a file of the format before torch 1.6 holds, as torch alone reads it and so can write it again."""
+    import torch
+
+    with _explained(file), file.open("rb") as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.load(stream, map_location="cpu", weights_only=True)
+
+
+def _numpy_as_nothing() -> AbstractContextManager[Any]:
+    """Return a context in which torch reads numbers of numpy as `NumpyValue`."""
+    import torch
+
+    return torch.serialization.safe_globals([(NumpyValue, name) for name in _NUMPY])
+
+
+def _check_memory(subject: str, n_bytes: int) -> None:
+    try:
+        check_memory(subject, n_bytes)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
 
 
 @contextmanager

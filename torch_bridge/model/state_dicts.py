@@ -21,11 +21,28 @@ CUSTOMARY_KEYS: tuple[str, ...] = (
     "params_ema",
     "ema_state_dict",
     "model_ema",
+    "ema_model",
+    "state_dict_ema",
     "ema",
+    "checkpoint",
 )
 """Under which a checkpoint keeps its weights, the ones to be preferred first."""
 _INNER_KEYS: tuple[str, ...] = ("state_dict", "model_state_dict")
+"""Under which they are within such an entry, whatever else is there; under another key where no other has tensors."""
 DEEPEST = 16
+
+
+class NumpyValue:
+    """What stands for a number or an array of numpy in a file of torch: nothing is made of it.
+
+    Its methods take what a pickle hands to those of numpy.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
 
 
 @dataclass
@@ -71,15 +88,16 @@ def find_state_dict(content: Any, name: str) -> StateDict:
     """
     found = StateDict()
     weights = _without_list(content)
-    for keys in (CUSTOMARY_KEYS, _INNER_KEYS):
-        key = _weights_key(weights, keys)
-        if key is not None:
-            found.left_out |= {str(each): _reason(each, weights[each], key) for each in weights if each != key}
-            weights = _without_list(weights[key])
+    for depth in range(DEEPEST):
+        key = _weights_key(weights, CUSTOMARY_KEYS if not depth or _has_one_set(weights) else _INNER_KEYS)
+        if key is None:
+            break
+        found.left_out |= {str(each): _reason(each, weights[each], key) for each in weights if each != key}
+        weights = _without_list(weights[key])
     if _is_tensor(weights):
         found.tensors[name] = weights
     elif _is_optimiser("", weights):
-        found.left_out[name] = f"optimiser state, with {_tensors_in(weights)} tensors"
+        found.left_out[name] = f"optimiser state, with {_counted(_tensors_in(weights))}"
     else:
         _flatten(weights, "", found, set(), DEEPEST)
     return found
@@ -103,13 +121,25 @@ def _reason(name: object, value: Any, chosen: str) -> str:
     """Return why an entry beside the weights is left out."""
     count = _tensors_in(value)
     if _is_optimiser(name, value):
-        return f"optimiser state, with {count} tensors"
+        return f"optimiser state, with {_counted(count)}"
     if _is_tensor(value):
         return f"a tensor beside the weights, which are in '{chosen}'"
-    return f"{count} tensors beside the weights, which are in '{chosen}'" if count else _kind(value)
+    return f"{_counted(count)} beside the weights, which are in '{chosen}'" if count else _kind(value)
+
+
+def _counted(count: int) -> str:
+    return "1 tensor" if count == 1 else f"{count} tensors"
+
+
+def _has_one_set(content: Any) -> bool:
+    """Whether one entry of a mapping has tensors, optimiser state aside."""
+    entries = content.items() if isinstance(content, Mapping) else ()
+    return sum(bool(_tensors_in(value)) and not _is_optimiser(key, value) for key, value in entries) == 1
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, NumpyValue):
+        return "no tensor, but a value of numpy"
     sized = isinstance(value, Mapping | list | tuple | set)
     return f"no tensors, but {len(value)} other entries" if sized else f"no tensor, but of type {type(value).__name__}"
 
@@ -123,7 +153,7 @@ def _flatten(value: Any, name: str, found: StateDict, visited: set[int], depth: 
         if _is_tensor(each):
             found.tensors[full] = each
         elif _is_optimiser(key, each):
-            found.left_out[full] = f"optimiser state, with {_tensors_in(each)} tensors"
+            found.left_out[full] = f"optimiser state, with {_counted(_tensors_in(each))}"
         elif _tensors_in(each) and id(each) not in visited and depth:
             _flatten(each, full, found, visited, depth - 1)
         else:

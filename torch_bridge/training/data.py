@@ -163,6 +163,23 @@ def resolve_dataset(dataset: str, data_dir: str | os.PathLike[str] | None = None
     return dataset
 
 
+def data_found() -> dict[str, Any]:
+    """Return the data folder and the data sets that are in it, whole: ``{"folder": ..., "sets": ["mnist"]}``.
+
+    Raises
+    ------
+    ValueError
+        If ``TOPOBOUNDS_DATA`` names no folder.
+    DataError
+        If only a part of a data set is there.
+    MissingExtra
+        If pooch, which knows the user's cache, is needed and not installed.
+    """
+    folder = _data_folder(None, needed=True)
+    assert folder is not None, "it is needed"
+    return {"folder": str(folder), "sets": [name for name in IDX_SOURCES if _find(name, folder)]}
+
+
 def _not_there(name: str, folder: Path | None) -> str:
     """Return the message for a data set that is not in a data folder: files looked for, and ways to get them."""
     source = IDX_SOURCES[name]

@@ -1,0 +1,124 @@
+"""Two checkpoints of one model: what of the one's topology is alive in the other."""
+
+import json
+
+import numpy as np
+import pytest
+
+from topobounds import compare, magnitude_mask, maximum_spanning_forest, topological_mask, write_html
+from topobounds.analysis.comparison import EQUAL
+from topobounds.checkpoint import CheckpointError
+from topobounds.cli import main
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    draw = np.random.default_rng(0)
+    return {
+        "fc1.weight": draw.standard_normal((30, 50)) * np.exp(draw.standard_normal((30, 1))),
+        "fc2.weight": draw.standard_normal((20, 30)),
+        "conv.weight": draw.standard_normal((6, 4, 3, 3)),
+        "fc1.bias": draw.standard_normal(30),
+    }
+
+
+def pruned(arrays, mask_of, keep):
+    return {n: np.where(mask_of(w, keep=keep), w, 0.0) if w.ndim == 2 else w for n, w in arrays.items()}
+
+
+def test_a_copy_pruned_by_t_imp_keeps_everything(arrays):
+    found = compare(arrays, pruned(arrays, topological_mask, 0.2), seed=0)
+    assert [layer.name for layer in found.layers] == ["fc1.weight", "fc2.weight", "conv.weight"]
+    for layer in found.layers:
+        assert (layer.forest_kept, layer.forest_in_common, layer.bottleneck, layer.wasserstein) == (1.0, 1.0, 0.0, 0.0)
+    assert [layer.reason for layer in found.layers] == [None, None, EQUAL]
+    assert found.summary.topology_kept == 3
+    assert found.summary.text == "Of 3 layers, b keeps all that carries a's topology in 3."
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.3])
+def test_what_a_copy_pruned_by_magnitude_lacks_is_its_deficit(arrays, keep):
+    found = compare(arrays, pruned(arrays, magnitude_mask, keep), seed=0)
+    for layer in found.layers[:2]:
+        forest = maximum_spanning_forest(arrays[layer.name].T)
+        k = round(keep * arrays[layer.name].size)
+        deficit = forest.deficit(k)
+        assert layer.forest_kept == forest.overlap(k)
+        assert (layer.silent_inputs, layer.silent_outputs, layer.fragments) == (
+            deficit.silent_inputs,
+            deficit.silent_outputs,
+            deficit.fragments,
+        )
+        assert layer.density_b == k / arrays[layer.name].size
+    assert found.layers[2].reason == EQUAL
+
+
+def test_diagrams_that_do_not_end_alike_are_infinitely_far_apart_and_it_is_said(arrays):
+    layer = compare(arrays, pruned(arrays, magnitude_mask, 0.05), seed=0).layers[0]
+    assert (layer.bottleneck, layer.wasserstein) == (None, None)
+    assert "never merge" in layer.reason
+    assert "infinite" in layer.reason
+
+
+def test_forests_in_common_by_chance(arrays):
+    draw = np.random.default_rng(5)
+    shares = []
+    for _ in range(60):
+        other = {"fc2.weight": draw.standard_normal((20, 30))}
+        layer = compare({"fc2.weight": arrays["fc2.weight"]}, other, trials=0, seed=0).layers[0]
+        shares.append(layer.forest_in_common)
+    assert layer.forest_in_common_expected == 49 / 600
+    assert abs(np.mean(shares) - 49 / 600) < 4 * np.std(shares) / 60**0.5
+
+
+def test_the_same_weights_twice_and_nothing_in_common_are_said(arrays):
+    assert compare(arrays, dict(arrays)).summary.text == "The two hold the same weights."
+    nothing = compare({"a.weight": np.eye(3)}, {"b.weight": np.eye(3)})
+    assert "no layer in common" in nothing.summary.text
+    assert list(nothing.only_in_a) == ["a.weight"]
+    other_shape = compare(arrays, {**arrays, "fc2.weight": np.ones((20, 31))})
+    assert other_shape.only_in_a == {"fc2.weight": "There it has the shape (20, 31), here (20, 30)."}
+
+
+def test_a_layer_that_cannot_be_read_is_said_and_the_others_are_compared(arrays):
+    damaged = {**arrays, "fc1.weight": np.full((30, 50), np.nan)}
+    first, second, _ = compare(arrays, damaged).layers
+    assert first.forest_kept is None
+    assert "NaN" in first.reason or "finite" in first.reason
+    assert second.reason == EQUAL
+
+
+def test_gates_are_compared_one_by_one():
+    draw = np.random.default_rng(0)
+    gates = {"rnn.weight_ih_l0": draw.standard_normal((12, 5)), "rnn.weight_hh_l0": draw.standard_normal((12, 3))}
+    names = [layer.name for layer in compare(gates, gates).layers]
+    assert names[:4] == [f"rnn.weight_ih_l0[{gate}]" for gate in ("input", "forget", "cell", "output")]
+
+
+def test_files_without_layers_are_refused():
+    with pytest.raises(CheckpointError, match="None of the tensors of arrays is read as a layer"):
+        compare({"a.bias": np.ones(3)}, {"a.bias": np.ones(3)})
+
+
+def test_the_command_prints_what_python_returns(arrays, tmp_path, capsys):
+    files = [str(tmp_path / f"{side}.npz") for side in "ab"]
+    np.savez(files[0], **arrays)
+    np.savez(files[1], **pruned(arrays, magnitude_mask, 0.1))
+    with pytest.raises(SystemExit) as left:
+        main(["compare", *files, "--seed", "0", "--json", "--html", str(tmp_path / "page.html")])
+    assert left.value.code == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == {**json.loads(json.dumps(compare(*files, seed=0).to_dict())), "schema_version": 1}
+    for layer in printed["layers"]:
+        assert all(value is not None for key, value in layer.items() if key != "reason") or layer["reason"]
+    assert "topology kept" in (tmp_path / "page.html").read_text()
+    with pytest.raises(SystemExit):
+        main(["compare", *files])
+    assert "only in" not in capsys.readouterr().out
+
+
+def test_a_comparison_is_a_page(arrays, tmp_path):
+    found = compare(arrays, {**pruned(arrays, topological_mask, 0.3), "fc2.weight": np.ones((2, 3))}, seed=0)
+    text = write_html(found, tmp_path / "page.html").read_text()
+    assert "Only in a" in text
+    assert all(layer.name in text for layer in found.layers)

@@ -1,0 +1,155 @@
+"""Arrays beside a checkpoint, one for each of its tensors: masks, or scores that rank the weights."""
+
+import difflib
+import os
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from topobounds._arguments import argument_error, file_name, shortened
+from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from topobounds.checkpoint.memory import ArraysCheckpoint
+from topobounds.weights import check_finite, mask_matrix, weight_array
+
+SUFFIX = "_mask"
+"""What torch.nn.utils.prune adds to the name of a weight for that of its mask."""
+Beside = Mapping[str, ArrayLike] | str | os.PathLike[str]
+
+
+class Unread(ValueError):
+    """Why a tensor is left out; `fault` is the rule of the finding, if its values are to blame."""
+
+    def __init__(self, reason: str, fault: str | None = None) -> None:
+        super().__init__(reason)
+        self.fault = fault
+
+
+class BesideCheckpoint:
+    """The arrays of a second file, by the names of the tensors that they belong to; a context manager.
+
+    Parameters
+    ----------
+    argument : str
+        What the user calls it: ``"mask"``.
+    given : path, or mapping of str to array_like
+        The file or the arrays.
+    shapes : mapping of str to tuple of int
+        The tensors of the checkpoint beside which it lies.
+    wanted : collection of str
+        Those that are read as layers.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be read.
+    ValueError
+        If an array has the name or the shape of no tensor, or none that of one of `wanted`.
+    """
+
+    def __init__(
+        self, argument: str, given: Beside, shapes: Mapping[str, tuple[int, ...]], wanted: Collection[str]
+    ) -> None:
+        self.argument = argument
+        self.label = "arrays" if isinstance(given, Mapping) else os.fspath(given)
+        self.checkpoint: Checkpoint
+        if isinstance(given, Mapping):
+            self.checkpoint = ArraysCheckpoint({name: np.asarray(array) for name, array in given.items()})
+        else:
+            self.checkpoint = open_checkpoint(file_name(argument, given))
+        self._names: dict[str, str] = {}
+        try:
+            self._check_all(shapes, wanted)
+        except BaseException:
+            self.checkpoint.close()
+            raise
+
+    def _check_all(self, shapes: Mapping[str, tuple[int, ...]], wanted: Collection[str]) -> None:
+        for name in (*self.checkpoint.names, *self.checkpoint.tied):
+            of = name if name in shapes else name.removesuffix(SUFFIX)
+            self._check(name, of, shapes)
+            self._names[of] = name
+        if not any(name in self._names for name in wanted):
+            rule = f"arrays for some of the layers: {_listed(wanted)}"
+            raise argument_error(self.argument, rule, list(self._names))
+
+    def _check(self, name: str, of: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        if of not in shapes:
+            near = difflib.get_close_matches(of, shapes, n=3, cutoff=0.0)
+            raise argument_error(
+                self.argument, f"arrays under the names of the tensors (the nearest are {_listed(near)})", name
+            )
+        shape = self.checkpoint.shape(name)
+        if shape != shapes[of]:
+            rule = f"arrays of the shapes of the tensors: '{name}' is to have {shapes[of]}"
+            raise argument_error(self.argument, rule, shape)
+
+    def __contains__(self, name: str) -> bool:
+        """Return whether there is an array for a tensor."""
+        return name in self._names
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Return the array of a tensor."""
+        return self.checkpoint.tensor(self._names[name])
+
+    def __enter__(self) -> "BesideCheckpoint":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.checkpoint.close()
+
+
+def masked(weights: NDArray[Any], masks: BesideCheckpoint | None, name: str) -> NDArray[Any]:
+    """Return the weights of a tensor, zero where its mask is; as they are where it has none.
+
+    Raises
+    ------
+    Unread
+        If the mask holds anything but true and false, or cannot be read.
+    """
+    if masks is None or name not in masks:
+        return weights
+    try:
+        mask = mask_matrix(masks.array(name), weights.shape)
+    except (ValueError, CheckpointError) as error:
+        raise Unread(f"Its mask in {masks.label} cannot be used. {error}", "damaged") from None
+    return np.where(mask, weights, np.zeros((), weights.dtype))
+
+
+def scored(weights: NDArray[Any], scores: BesideCheckpoint, name: str) -> NDArray[Any]:
+    """Return the scores of a tensor's weights, zero where a weight is.
+
+    Raises
+    ------
+    Unread
+        If there are none for it, or they are not finite or no real numbers.
+    """
+    if name not in scores:
+        raise Unread(f"{scores.label} holds no scores for it.")
+    try:
+        sizes = np.abs(weight_array(scores.array(name)))
+    except (ValueError, CheckpointError) as error:
+        raise Unread(f"Its scores in {scores.label} cannot be used. {error}", "damaged") from None
+    check_values(sizes, f"its scores in {scores.label}")
+    return np.where(weights != 0, sizes, np.zeros((), sizes.dtype))
+
+
+def check_values(array: NDArray[Any], whose: str) -> None:
+    """Refuse a tensor that holds NaN or infinity.
+
+    Raises
+    ------
+    Unread
+        Saying how many, and where the first is.
+    """
+    try:
+        check_finite(array.reshape(len(array), -1), shape=array.shape, name="weights")
+    except ValueError as error:
+        counted = str(error).removeprefix("Argument 'weights' must be finite, but ")
+        raise Unread(f"{whose[:1].upper()}{whose[1:]} are not finite: {counted}", "not-finite") from None
+
+
+def _listed(names: Collection[str], most: int = 5) -> str:
+    shown = ", ".join(f"'{name}'" for name in list(names)[:most])
+    return shortened(shown if len(names) <= most else f"{shown}, ...")

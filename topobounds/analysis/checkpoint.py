@@ -1,0 +1,445 @@
+"""What a checkpoint says: every layer of a file, of several files, or of arrays, read one tensor at a time."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from threading import BoundedSemaphore, Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from topobounds._arguments import argument_error, boolean, integer
+from topobounds._parallel import MOST_JOBS, processors
+from topobounds.analysis.beside import Beside, BesideCheckpoint, Unread, check_values, masked, scored
+from topobounds.analysis.curves import layer_curves
+from topobounds.analysis.expected import checked_seed, checked_trials
+from topobounds.analysis.findings import find
+from topobounds.analysis.model import LayerReport, ModelReport, NetworkReport, Source, layer_report
+from topobounds.analysis.network import ASSUMED, Connected, chains, network_reports
+from topobounds.analysis.scales import scale_shares
+from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from topobounds.checkpoint.layer_tensors import Reading, read_tensors
+from topobounds.checkpoint.memory import ArraysCheckpoint
+from topobounds.layers import Conv, LayerTensor, TensorLayer
+from topobounds.topology.moments import weight_moments
+
+Progress = Callable[[int, int, str], None]
+LARGE = 2**26
+"""Bytes of a tensor of which no more than `MOST_LARGE` are read at the same time."""
+MOST_LARGE = 2
+INTERRUPTED = "Interrupted before it was read."
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during `analyze`.
+
+    Attributes
+    ----------
+    report : ModelReport
+        What was done until then; what was not is among its `left_out`.
+    """
+
+    def __init__(self, report: ModelReport) -> None:
+        super().__init__("Interrupted.")
+        self.report = report
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is done to every tensor; it holds no weights, so that it can go to other processes.
+
+    `path`, `mask` and `scores` name what is opened there; they are not used where the checkpoint is open.
+    """
+
+    chance: bool
+    trials: int | None
+    seed: int
+    scales: bool
+    curves: bool
+    path: str = ""
+    mask: str | None = None
+    scores: str | None = None
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What became of a tensor: a report for each of its graphs, or the reason why there is none."""
+
+    reports: tuple[LayerReport, ...] = ()
+    reason: str | None = None
+    fault: str | None = None
+
+
+def analyze(
+    source: str | os.PathLike[str] | Checkpoint | Mapping[str, ArrayLike],
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    geometry: Any = None,
+    input_size: Sequence[int] | None = None,
+    mask: Beside | None = None,
+    scores: Beside | None = None,
+    scales: bool = False,
+    curves: bool = False,
+    chance: bool = True,
+    trials: int | None = None,
+    seed: int | None = None,
+    jobs: int | None = None,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> ModelReport:
+    """Return what the weights in a checkpoint say layer by layer, beside what their shapes imply and what chance gives.
+
+    Every tensor that is the weights of a layer is read, one at a time: a gate of a recurrent layer, a projection of
+    attention or an expert is a layer of its own. What is not read is listed with its reason.
+
+    Parameters
+    ----------
+    source : path, Checkpoint, or mapping of str to array_like
+        What `open_checkpoint` takes or returns, or arrays by name.
+    include, exclude : sequence of str
+        Patterns of names, as of a shell; only what one of `include` matches, if there is any, and none of `exclude`.
+    geometry, input_size
+        What files do not tell: as in `layer_tensors`.
+    mask : path, or mapping of str to array_like, optional
+        Masks under the names of the tensors, with or without ``_mask`` at the end: weights that are False there are
+        taken as zero. Tensors without one are not masked.
+    scores : likewise, optional
+        Scores of the weights, as Wanda's or SynFlow's. Their magnitudes take the place of |w| in all that depends on
+        the order of the weights; density, root mean square and the largest weight stay those of the weights.
+    scales : bool
+        Whether each layer is compared with what the scales of its neurons give, which takes a hundred forests a layer.
+    curves : bool
+        Whether each layer has its pictures as numbers, as a page needs them, which takes some forests a layer.
+    chance, trials, seed
+        As in `layer_report`; all layers are sampled with one seed.
+    jobs : int, optional
+        Tensors that are worked on at the same time; as many as there are processors if left out. Of large ones no more
+        than two.
+    executor : concurrent.futures.Executor, optional
+        What does the work in the place of threads of this process, on any machine that reads the same paths: it gets
+        names, not weights.
+    progress : callable, optional
+        Called as ``progress(done, total, name)``, in bytes of weights, at the start and after each tensor.
+
+    Returns
+    -------
+    ModelReport
+        The numbers depend on the weights and the seed alone, not on `jobs`, `executor` or what else is read.
+
+    Raises
+    ------
+    CheckpointError
+        If a file cannot be opened or its container is damaged, or nothing in it can be read as a layer. A single tensor
+        that is damaged or not finite is left out.
+    ValueError
+        If an argument is out of range, or names what is not there.
+    Interrupted
+        On Ctrl-C; with a report on what was done.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> arrays = {"fc1.weight": rng.standard_normal((30, 50)), "fc2.weight": rng.standard_normal((10, 30))}
+    >>> report = analyze(arrays | {"fc1.bias": np.zeros(30)}, seed=0)
+    >>> [(layer.name, layer.m, layer.n, layer.alpha, layer.critical_rank) for layer in report.layers]
+    [('fc1.weight', 50, 30, 79, 239), ('fc2.weight', 30, 10, 39, 94)]
+    """
+    if executor is not None and jobs is not None:
+        raise argument_error("jobs", "left out where 'executor' does the work", jobs)
+    n_threads = processors() if jobs is None else integer("jobs", jobs, 1, most=MOST_JOBS)
+    task = _Task(
+        chance=boolean("chance", chance),
+        trials=checked_trials(trials),
+        seed=checked_seed(seed),
+        scales=boolean("scales", scales),
+        curves=boolean("curves", curves),
+    )
+    with ExitStack() as held:
+        checkpoint = _opened(source, held)
+        reading = read_tensors(checkpoint, include=include, exclude=exclude, geometry=geometry, input_size=input_size)
+        if not reading.layers:
+            raise _nothing(checkpoint, reading.left_out)
+        beside = _beside(checkpoint, reading, mask, scores, held)
+        work = _Work(checkpoint, reading, beside, task, progress)
+        if executor is None:
+            work.in_threads(n_threads)
+        else:
+            work.elsewhere(executor, source, mask, scores)
+        return work.report()
+
+
+@dataclass(frozen=True)
+class _BesideFiles:
+    """Masks and scores beside a checkpoint, open."""
+
+    masks: BesideCheckpoint | None
+    scores: BesideCheckpoint | None
+
+
+class _Work:
+    """The tensors of a checkpoint, what is done of them, and who hears of it."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, reading: Reading, beside: _BesideFiles, task: _Task, progress: Progress | None
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.reading = reading
+        self.beside = beside
+        self.task = task
+        self.progress = progress
+        self.sizes = {layer.name: _n_bytes(checkpoint, layer) for layer in reading.layers}
+        self.done: dict[str, _Done] = {}
+        self._reading_lock = Lock()  # archives and streams are read by one thread at a time
+        self._large = BoundedSemaphore(MOST_LARGE)
+
+    def in_threads(self, n_threads: int) -> None:
+        """Do all tensors in threads of this process."""
+        pool = ThreadPoolExecutor(min(n_threads, len(self.reading.layers)))
+        try:
+            self._gather({pool.submit(self._here, layer): layer for layer in self.reading.layers})
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def elsewhere(self, executor: Executor, source: object, mask: Beside | None, scores: Beside | None) -> None:
+        """Do all tensors by an executor, whose workers open the files by their paths."""
+        for name, given in (("source", source), ("mask", mask), ("scores", scores)):
+            if isinstance(given, Mapping | ArraysCheckpoint):
+                raise argument_error(
+                    name, "a path where 'executor' does the work: weights are not sent", type(given).__name__
+                )
+        places = {
+            name: None if given is None else os.fspath(given) for name, given in (("mask", mask), ("scores", scores))
+        }
+        task = replace(self.task, path=str(self.checkpoint.path), **places)
+        self._gather({executor.submit(_in_worker, task, layer): layer for layer in self.reading.layers})
+
+    def _here(self, layer: LayerTensor) -> _Done:
+        with self._large if self.sizes[layer.name] >= LARGE else nullcontext():
+            return _tensor_done(self.checkpoint, self.beside, layer, self.task, self._reading_lock)
+
+    def _gather(self, futures: "dict[Future[_Done], LayerTensor]") -> None:
+        total = sum(self.sizes.values())
+        done = 0
+        try:
+            if self.progress is not None:
+                self.progress(0, total, self.reading.layers[0].name)
+            for future in as_completed(futures):
+                name = futures[future].name
+                self.done[name] = future.result()
+                done += self.sizes[name]
+                if self.progress is not None:
+                    self.progress(done, total, name)
+        except KeyboardInterrupt:
+            for future in futures:
+                future.cancel()
+            self.done |= {
+                futures[f].name: f.result() for f in futures if f.done() and not f.cancelled() and not f.exception()
+            }
+            raise Interrupted(self.report(complete=False)) from None
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+    def report(self, *, complete: bool = True) -> ModelReport:
+        """Return the report of what is done."""
+        left_out = dict(self.reading.left_out)
+        faults = {}
+        layers: list[LayerReport] = []
+        for tensor in self.reading.layers:
+            done = self.done.get(tensor.name, _Done(reason=INTERRUPTED))
+            layers += done.reports
+            if done.reason is not None:
+                left_out[tensor.name] = done.reason
+            if done.fault is not None:
+                faults[tensor.name] = done.fault
+        if complete and not layers:
+            raise _nothing(self.checkpoint, left_out)
+        read = {layer.tensor for layer in layers}
+        order = {name: place for place, name in enumerate((*self.checkpoint.names, *left_out))}
+        report = ModelReport(
+            layers=tuple(layers),
+            left_out=dict(sorted(left_out.items(), key=lambda item: order[item[0]])),
+            source=self._source(read),
+            forms=self._forms(left_out),
+            tied=dict(self.reading.tied),
+            networks=self._networks(read) if complete else (),
+            faults=faults,
+        )
+        return replace(report, findings=find(report))
+
+    def _source(self, read: set[str]) -> Source:
+        checkpoint, masks, scores = self.checkpoint, self.beside.masks, self.beside.scores
+        return Source(
+            path="" if isinstance(checkpoint, ArraysCheckpoint) else str(checkpoint.path),
+            format=checkpoint.format,
+            files=tuple(_within(checkpoint, str(file)) for file in checkpoint.files),
+            bytes=sum(self.sizes[name] for name in read),
+            mask=None if masks is None else masks.label,
+            scores=None if scores is None else scores.label,
+        )
+
+    def _forms(self, left_out: Mapping[str, str]) -> dict[str, tuple[tuple[int, ...], str]]:
+        read = {layer.name: (layer.shape, layer.dtype) for layer in self.reading.layers if layer.name in left_out}
+        return {**self.reading.forms, **read}
+
+    def _networks(self, read: set[str]) -> tuple[NetworkReport, ...]:
+        """Return the chains of dense layers, whose weights are read once more."""
+        shapes = {name: self.checkpoint.shape(name) for name in self.checkpoint.names}
+        layers = [layer for layer in self.reading.layers if layer.name in read]
+        matrices = [name for name, shape in shapes.items() if len(shape) > 1]
+        reports: list[NetworkReport] = []
+        for run in chains(self.checkpoint.names, layers, matrices):
+            connected = []
+            for place, layer in enumerate(run):
+                weights = _ranked(_weights(self.checkpoint, self.beside, layer, self._reading_lock), self.beside, layer)
+                matrix = layer.split(weights)[0]
+                connected.append(Connected(layer.name, matrix if layer.inputs_first else matrix.T, place, place + 1))
+            reports += network_reports(connected, ASSUMED)
+        return tuple(reports)
+
+
+def _opened(source: Any, held: ExitStack) -> Checkpoint:
+    if isinstance(source, Checkpoint):
+        return source
+    if isinstance(source, Mapping):
+        return ArraysCheckpoint(source)
+    return held.enter_context(open_checkpoint(source))
+
+
+def _beside(
+    checkpoint: Checkpoint, reading: Reading, mask: Beside | None, scores: Beside | None, held: ExitStack
+) -> _BesideFiles:
+    """Open the masks and the scores, and check their names and shapes."""
+    if mask is None and scores is None:
+        return _BesideFiles(None, None)
+    shapes = {name: checkpoint.shape(name) for name in checkpoint.names}
+    wanted = [layer.name for layer in reading.layers]
+    opened = [
+        None if given is None else held.enter_context(BesideCheckpoint(argument, given, shapes, wanted))
+        for argument, given in (("mask", mask), ("scores", scores))
+    ]
+    return _BesideFiles(*opened)
+
+
+def _nothing(checkpoint: Checkpoint, left_out: Mapping[str, str]) -> CheckpointError:
+    """Return the error for a file of which nothing is read, with the commonest reason."""
+    place = "of the arrays" if isinstance(checkpoint, ArraysCheckpoint) else f"of {checkpoint.path}"
+    if not left_out:
+        return CheckpointError(f"There is no tensor {place}.".replace(" of ", " in ", 1))
+    (reason, count), *_ = Counter(left_out.values()).most_common(1)
+    return CheckpointError(f"None of the {len(left_out)} tensors {place} is read as a layer; {count} of them: {reason}")
+
+
+def _within(checkpoint: Checkpoint, file: str) -> str:
+    """Return the name of a file within the folder that was opened, or its last part."""
+    folder = str(checkpoint.path).rstrip("/") + "/"
+    return file.removeprefix(folder) if file.startswith(folder) else file.rstrip("/").rpartition("/")[2]
+
+
+def _n_bytes(checkpoint: Checkpoint, layer: LayerTensor) -> int:
+    return int(layer.n_weights * checkpoint.dtype(layer.name).itemsize)
+
+
+# -- one tensor ------------------------------------------------------------------------------------------------------
+
+
+def _in_worker(task: _Task, layer: LayerTensor) -> _Done:
+    """Do one tensor in another process, which opens the files."""
+    with ExitStack() as held:
+        checkpoint = held.enter_context(open_checkpoint(task.path))
+        beside = _BesideFiles(None, None)
+        if task.mask is not None or task.scores is not None:
+            reading = Reading((layer,), {}, {}, {})
+            beside = _beside(checkpoint, reading, task.mask, task.scores, held)
+        return _tensor_done(checkpoint, beside, layer, task, Lock())
+
+
+def _tensor_done(checkpoint: Checkpoint, beside: _BesideFiles, layer: LayerTensor, task: _Task, lock: Lock) -> _Done:
+    """Return the reports of one tensor, or why it is left out."""
+    try:
+        weights = _weights(checkpoint, beside, layer, lock)
+        ranked = _ranked(weights, beside, layer)
+        names = [name for name, of in checkpoint.tied.items() if of == layer.name]
+        try:
+            return _Done(tuple(_part_reports(layer, weights, ranked, task, ", ".join(names) or None)))
+        except ValueError as error:
+            check_values(ranked, "its weights")
+            raise Unread(str(error)) from None
+    except Unread as error:
+        return _Done(reason=str(error), fault=error.fault)
+
+
+def _weights(checkpoint: Checkpoint, beside: _BesideFiles, layer: LayerTensor, lock: Lock) -> NDArray[Any]:
+    """Read a tensor, and what masks it."""
+    with lock:
+        try:
+            weights = checkpoint.tensor(layer.name)
+        except CheckpointError as error:
+            raise Unread(str(error), "damaged") from None
+        return masked(weights, beside.masks, layer.name)
+
+
+def _ranked(weights: NDArray[Any], beside: _BesideFiles, layer: LayerTensor) -> NDArray[Any]:
+    """Return what the weights are ranked by: themselves, or their scores."""
+    if beside.scores is None:
+        return weights
+    check_values(weights, "its weights")
+    return scored(weights, beside.scores, layer.name)
+
+
+def _part_reports(
+    layer: LayerTensor, weights: NDArray[Any], ranked: NDArray[Any], task: _Task, tied_to: str | None
+) -> Iterator[LayerReport]:
+    """Yield the report of each graph of a tensor."""
+    parts = zip(layer.part_names, layer.read_as, layer.graphs, layer.split(ranked), strict=True)
+    own_parts = layer.split(weights) if ranked is not weights else [None] * len(layer.parts)
+    for (name, read_as, graph, part), own in zip(parts, own_parts, strict=True):
+        report = _part_report(layer, name, part, graph, task)
+        if own is not None:
+            report = _of_weights(report, own)
+        yield replace(
+            report,
+            tensor=layer.name,
+            read_as=read_as,
+            assumed=layer.assumed,
+            dtype=layer.dtype or report.dtype,
+            file=layer.source or None,
+            tied_to=tied_to,
+            scales=scale_shares(report, part, graph, task.trials, task.seed) if task.scales else None,
+            curves=layer_curves(part, graph, task.trials, task.seed) if task.curves else None,
+        )
+
+
+def _part_report(
+    layer: LayerTensor, name: str, part: NDArray[Any], graph: TensorLayer | None, task: _Task
+) -> LayerReport:
+    """Return the report of one graph; without the graph where the map of a convolution is too large."""
+    asked = {"kind": layer.kind, "inputs_first": layer.inputs_first}
+    try:
+        return layer_report(name, part, graph, chance=task.chance, trials=task.trials, seed=task.seed, **asked)
+    except ValueError as error:
+        if not isinstance(graph, Conv) or not np.isfinite(part).all():
+            raise
+        return layer_report(name, part, None, reason=str(error), seed=task.seed, **asked)
+
+
+def _of_weights(report: LayerReport, weights: NDArray[Any]) -> LayerReport:
+    """Return a report on scores with what it says of the weights themselves."""
+    moments = weight_moments(weights)
+    sizes = np.abs(weights.astype(np.float64)).ravel()
+    largest = np.partition(sizes, -2)[:-3:-1] if sizes.size > 1 else sizes
+    note = "Ranked by scores in the place of the weights."
+    return replace(
+        report,
+        nonzero=moments.nonzero,
+        rms=moments.rms,
+        w_max=float(largest[0]),
+        w_second=float(largest[1]) if largest.size > 1 and largest[1] else None,
+        reason=" ".join(filter(None, [note, report.reason])),
+    )

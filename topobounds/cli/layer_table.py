@@ -1,0 +1,333 @@
+"""Layers as a table on the terminal: one row each, or of many layers one row for each pattern of their names."""
+
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from topobounds.cli.output import UNBOUNDED, grouped_reasons, lines_of, new_table, print_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from topobounds.analysis.model import LayerReport, ModelReport
+
+MOST_ROWS = 60  # layers that have a row each where not all of them are asked for
+WORST = 10
+WIDE = 108  # columns that all titles take, with names of layers of some 20 letters
+MEDIUM = 80
+SHORTEST_NAME = 16  # columns into which the names of layers are folded at the least
+MOST_NAMED = 3  # layers that are named with a finding
+NUMBER = re.compile(r"(?<![A-Za-z0-9_])[0-9]+(?![A-Za-z0-9_])")
+"""A number that is a part of a name of its own: of a block of a network, or of an expert."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What of a report is shown.
+
+    Attributes
+    ----------
+    columns : list of str or None
+        The columns that were asked for, by their keys.
+    sort : str or None
+        The column by which the rows are sorted, and
+    is_descending : bool
+        whether from the largest.
+    is_whole : bool
+        Whether every layer has a row.
+    """
+
+    columns: list[str] | None = None
+    sort: str | None = None
+    is_descending: bool = False
+    is_whole: bool = False
+
+
+@dataclass(frozen=True)
+class Title:
+    """A column of the table: its title, and what stands below it."""
+
+    title: str
+    cell: "Callable[[LayerReport], str]"
+    is_text: bool = False
+
+
+def print_report(console: "Console", report: "ModelReport", shown: Shown) -> None:
+    """Print what was read, the layers and the findings."""
+    for line in _selection(report):
+        console.print(line)
+    if shown.columns is not None:
+        _print_columns(console, report, shown, shown.columns)
+    elif len(report.layers) <= MOST_ROWS or shown.is_whole:
+        _print_layers(console, _sorted(report.layers, shown), WIDE)
+    else:
+        _print_patterns(console, report.layers)
+        by = shown.sort or "overlap_z"
+        first = "last" if shown.is_descending else "first"
+        title = f"The {WORST} {first} by {shown.sort}; --all shows every layer." if shown.sort else _WORST_TITLE
+        console.print()
+        console.print(title)
+        worst = _sorted(report.layers, Shown(sort=by, is_descending=shown.is_descending))[:WORST]
+        _print_layers(console, worst, WIDE)
+    for line in _networks(report):
+        console.print(line)
+    _print_findings(console, report)
+
+
+_WORST_TITLE = f"The {WORST} whose largest weights hold least, against chance; --all shows every layer."
+
+
+def _selection(report: "ModelReport") -> list[str]:
+    """Return what was opened, how much of it was read, and why the rest was not."""
+    lines = []
+    if report.source is not None:
+        source = report.source
+        files = f"{len(source.files)} files, " if len(source.files) > 1 else ""
+        seeds = {layer.seed for layer in report.layers} - {None}
+        seed = f", seed {seeds.pop()}" if len(seeds) == 1 else ""
+        lines.append(f"{source.path}: {source.format}, {files}{_bytes(source.bytes)} read{seed}")
+        if source.mask is not None:
+            lines.append(f"Masked by {source.mask}.")
+        if source.scores is not None:
+            lines.append(f"Ranked by {source.scores}.")
+    read, left_out = report.tensors_read, len(report.left_out)
+    tied = f", {len(report.tied)} tied to another" if report.tied else ""
+    counted = f"{read} of {read + left_out} tensors{tied}"
+    lines.append(f"{counted}; left out: {grouped_reasons(report.left_out)}." if report.left_out else f"{counted}.")
+    return lines
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} bytes"
+
+
+# -- one row each ------------------------------------------------------------------------------------------------------
+
+
+def _sorted(layers: "Sequence[LayerReport]", shown: Shown) -> "Sequence[LayerReport]":
+    """Return the layers by the value of a column, those without one last."""
+    if shown.sort is None:
+        return layers
+    from topobounds.analysis.table import layer_columns
+
+    values = layer_columns(layers).get(shown.sort)
+    if values is None:  # a column of scales that were not asked for
+        return layers
+    known = [place for place, value in enumerate(values.values) if value is not None]
+    known.sort(key=lambda place: values.values[place], reverse=shown.is_descending)
+    rest = [place for place, value in enumerate(values.values) if value is None]
+    return [layers[place] for place in (*known, *rest)]
+
+
+def _print_columns(console: "Console", report: "ModelReport", shown: Shown, names: list[str]) -> None:
+    from topobounds.analysis.table import layer_columns
+
+    columns = layer_columns(_sorted(report.layers, shown))
+    table = new_table()
+    for name in names:
+        is_text = name in columns and columns[name].kind is str
+        table.add_column(name, justify="left" if is_text else "right")
+    nothing = [None] * len(report.layers)
+    for row in zip(*(columns[name].values if name in columns else nothing for name in names), strict=True):
+        table.add_row(*map(_value, row))
+    print_table(console, table)
+
+
+def _print_layers(console: "Console", layers: "Sequence[LayerReport]", wide: int) -> None:
+    """Print a row for each layer, with as many columns as the terminal has room for."""
+    titles = FULL if console.width >= wide else SOME if console.width >= MEDIUM else FEW
+    cells = [[title.cell(layer) for title in titles] for layer in layers]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)] if cells else []
+    heads = [max(map(len, title.title.split("\n"))) for title in titles]
+    taken = sum(max(pair) + 1 for pair in zip(widths[1:], heads[1:], strict=False))
+    room = max(console.width - taken, SHORTEST_NAME)
+    table = new_table(padding=(0, 1, 0, 0))
+    for title in titles:
+        lines = (
+            title.title.splitlines()
+            if console.width < UNBOUNDED
+            else [title.title.replace("-\n", "").replace("\n", " ")]
+        )
+        lines = title.title.split("\n")
+        table.add_column(_title(console, lines), justify="left" if title.is_text else "right")
+    for row in cells:
+        table.add_row(lines_of(*folded(row[0], room)), *row[1:])
+    print_table(console, table)
+
+
+def _title(console: "Console", lines: list[str]) -> "Text":
+    """Return a title of several lines; on one line where there is room for everything."""
+    return lines_of(*lines) if console.width < UNBOUNDED else lines_of(" ".join(lines).replace("- ", "").strip())
+
+
+def folded(name: str, width: int) -> list[str]:
+    """Return a name in lines of so many letters, broken before dots and brackets; a longer piece is left whole.
+
+    Examples
+    --------
+    >>> folded("encoder.weight_ih[forget]", 18)
+    ['encoder.weight_ih', '[forget]']
+    """
+    lines = [""]
+    for piece in re.split(r"(?=[.\\[/])", name):
+        if lines[-1] and len(lines[-1]) + len(piece) > width:
+            lines.append("")
+        lines[-1] += piece
+    return lines
+
+
+def _share(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if value >= 0.001 or not value else f"{value:.1e}"
+
+
+def _z(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _percent(layer: "LayerReport") -> str:
+    return "-" if layer.critical is None else f"{100 * layer.critical / layer.weights:.2f}"
+
+
+def _must_keep(layer: "LayerReport") -> str:
+    return f"{'-' if layer.critical is None else layer.critical}/{layer.weights}"
+
+
+def _value(value: Any) -> str:
+    """Return a value of a column that was asked for by its key."""
+    return "-" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+NAME = Title("layer", lambda layer: layer.name, is_text=True)
+SHAPE = Title("shape", lambda layer: "x".join(map(str, layer.shape)), is_text=True)
+DENSITY = Title("density", lambda layer: _share(layer.density))
+MUST_KEEP = Title("must keep", _must_keep)
+PERCENT = Title("%", _percent)
+SAFE = Title("safe\ndensity", lambda layer: _share(layer.safe_density))
+SAFE_BY_CHANCE = Title("by\nchance", lambda layer: _share(layer.safe_density_expected))
+OVERLAP = Title("overlap", lambda layer: _share(layer.overlap))
+OVERLAP_BY_CHANCE = Title("by\nchance", lambda layer: _share(layer.overlap_expected))
+OVERLAP_Z = Title("z", lambda layer: _z(layer.overlap_z))
+PERSISTENCE = Title("persis-\ntence", lambda layer: _share(layer.neural_persistence))
+PERSISTENCE_Z = Title("z", lambda layer: _z(layer.neural_persistence_z))
+FULL = (
+    *(NAME, SHAPE, DENSITY, MUST_KEEP, PERCENT, SAFE, SAFE_BY_CHANCE),
+    *(OVERLAP, OVERLAP_BY_CHANCE, OVERLAP_Z, PERSISTENCE, PERSISTENCE_Z),
+)
+SOME = (NAME, MUST_KEEP, PERCENT, SAFE, SAFE_BY_CHANCE, OVERLAP, OVERLAP_BY_CHANCE, OVERLAP_Z)
+FEW = (NAME, MUST_KEEP, Title("safe", SAFE.cell), Title("overlap z", OVERLAP_Z.cell))
+
+
+# -- one row for each pattern of names ---------------------------------------------------------------------------------
+
+
+def name_pattern(name: str) -> str:
+    """Return the pattern that a name shares with those of other blocks.
+
+    Examples
+    --------
+    >>> name_pattern("model.layers.17.mlp.up_proj.weight"), name_pattern("conv2d_1.weight"), name_pattern("w1[3 gate]")
+    ('model.layers.*.mlp.up_proj.weight', 'conv2d_1.weight', 'w1[* gate]')
+    """
+    return NUMBER.sub("*", name)
+
+
+def _print_patterns(console: "Console", layers: "Sequence[LayerReport]") -> None:
+    """Print a row for each pattern: how many layers it has, and the median and the worst of what is measured."""
+    groups: dict[str, list[LayerReport]] = {}
+    for layer in layers:
+        groups.setdefault(name_pattern(layer.name), []).append(layer)
+    many = PATTERN_MEASURES if console.width >= WIDE else PATTERN_MEASURES[:3]
+    measures = many if console.width >= MEDIUM else PATTERN_MEASURES[1:3]
+    table = new_table(padding=(0, 1, 0, 0))
+    table.add_column("layers")
+    table.add_column("number", justify="right")
+    if console.width >= WIDE:
+        table.add_column("shape")
+    for title, *_ in measures:
+        lines = [*title.split("\n"), "median"]
+        table.add_column(_title(console, lines), justify="right")
+        table.add_column(_title(console, [*[""] * (len(lines) - 1), "worst"]), justify="right")
+    rows = []
+    for pattern, group in groups.items():
+        shapes = {SHAPE.cell(layer) for layer in group}
+        shape = [shapes.pop() if len(shapes) == 1 else f"{len(shapes)} shapes"] if console.width >= WIDE else []
+        cells = [cell for _, value, worst, shown in measures for cell in _median_and_worst(group, value, worst, shown)]
+        rows.append([pattern, str(len(group)), *shape, *cells])
+    heads = ["number", *(["shape"] if console.width >= WIDE else []), *["density", "worst"] * len(measures)]
+    columns = list(zip(heads, *(row[1:] for row in rows), strict=True))
+    room = max(console.width - sum(max(map(len, column)) + 1 for column in columns), SHORTEST_NAME)
+    for row in rows:
+        table.add_row(lines_of(*folded(row[0], room)), *row[1:])
+    print_table(console, table)
+
+
+def _median_and_worst(
+    group: "list[LayerReport]",
+    value: "Callable[[LayerReport], float | None]",
+    worst: Callable[[list[float]], float],
+    shown: Callable[[float | None], str],
+) -> tuple[str, str]:
+    known = [number for layer in group if (number := value(layer)) is not None]
+    return (shown(statistics.median(known)), shown(worst(known))) if known else ("-", "-")
+
+
+def _percent_of(layer: "LayerReport") -> float | None:
+    return None if layer.critical is None else 100 * layer.critical / layer.weights
+
+
+PATTERN_MEASURES: "tuple[tuple[str, Callable[[LayerReport], float | None], Callable[[list[float]], float], Callable[[float | None], str]], ...]" = (  # noqa: E501
+    ("must\nkeep %", _percent_of, max, lambda value: "-" if value is None else f"{value:.2f}"),
+    ("safe\ndensity", lambda layer: layer.safe_density, max, _share),
+    ("overlap\nz", lambda layer: layer.overlap_z, min, _z),
+    ("persis-\ntence z", lambda layer: layer.neural_persistence_z, min, _z),
+)
+"""What is measured of the layers of a pattern: title, value, which of the values is the worst, how it is written."""
+
+
+# -- below the table ---------------------------------------------------------------------------------------------------
+
+
+def _networks(report: "ModelReport") -> list[str]:
+    """Return a line for each network of layers that share their neurons."""
+    lines = []
+    for network in report.networks:
+        ends = (
+            f"{network.layers[0]} to {network.layers[-1]}" if len(network.layers) > 2 else " and ".join(network.layers)
+        )
+        assumed = f" ({network.assumed})" if network.assumed else ""
+        must = f"must keep {network.alpha}/{network.weights}, safe density {_share(network.safe_density)}"
+        lines.append(f"As one network, {ends}{assumed}: {must}, overlap {_share(network.overlap)}.")
+    return lines
+
+
+def _print_findings(console: "Console", report: "ModelReport") -> None:
+    """Print a line for each rule that sees something: the first text, and which other layers it is about."""
+    by_rule: dict[tuple[str, str], list[Any]] = {}
+    for finding in report.findings:
+        by_rule.setdefault((finding.severity, finding.rule), []).append(finding)
+    if not by_rule:
+        return
+    console.print()
+    console.print("Findings")
+    for (severity, rule), findings in by_rule.items():
+        first, *others = findings
+        where = f"{first.layer}: " if first.layer else ""
+        console.print(f"{severity} {rule}: {where}{first.text}{_also(others)}")
+
+
+def _also(others: "Sequence[Any]") -> str:
+    """Return which other layers there is a finding of."""
+    if not others:
+        return ""
+    names = [finding.layer or "the whole" for finding in others]
+    if len(names) <= MOST_NAMED:
+        return f" Also {', '.join(names)}."
+    return f" Also {', '.join(names[:MOST_NAMED])} and {len(names) - MOST_NAMED} more."

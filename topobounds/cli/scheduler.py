@@ -1,0 +1,46 @@
+"""Work on a cluster that is there already: the option ``--scheduler``."""
+
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+
+import click
+
+from topobounds._arguments import argument_error
+
+CONNECT_SECONDS = 10
+
+
+@contextmanager
+def executor_at(address: str | None) -> Iterator[tuple[Executor | None, int | None]]:
+    """Yield the executor of a Dask scheduler and how many units its workers work on at a time; None without an address.
+
+    Raises
+    ------
+    click.UsageError
+        If distributed is not installed.
+    ValueError
+        If there is no scheduler at that address, or it has no worker.
+    """
+    if address is None:
+        yield None, None
+        return
+    try:
+        from distributed import Client
+    except ModuleNotFoundError:
+        raise click.UsageError(
+            "--scheduler needs distributed, which is not installed: in a clone of topobounds, "
+            "pip install '.[scheduler]'."
+        ) from None
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        rule = "the address of a Dask scheduler that answers, such as tcp://127.0.0.1:8786"
+        raise argument_error("--scheduler", rule, address) from error
+    try:
+        threads = sum(client.ncores().values())
+        if not threads:
+            raise argument_error("--scheduler", "the address of a scheduler with workers", address)
+        yield client.get_executor(pure=False), threads
+    finally:
+        client.close(timeout=CONNECT_SECONDS)

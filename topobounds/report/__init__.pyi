@@ -1,0 +1,3 @@
+from .page import write_html
+
+__all__ = ["write_html"]
