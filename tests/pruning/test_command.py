@@ -1,6 +1,7 @@
 """``topobounds prune``: what it prints and writes, its exit codes, and files of sparsities for other tools."""
 
 import json
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -60,6 +61,28 @@ def test_the_object_has_the_keys_and_is_that_of_python(run, net, tmp_path):
     assert record["left_out"] == [{"name": "fc1.bias", "shape": [30], "dtype": "float32", "reason": "bias"}]
     assert [layer["kept"] for layer in record["layers"]] == [layer.kept for layer in report.layers]
     assert (tmp_path / "new.safetensors").read_bytes() == (tmp_path / "other.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--density", 0.3],
+        ["--density", 0.3, "--dry-run"],
+        ["--density", 0.3, "--masks-only"],
+        ["--density", 0.3, "--scope", "global", "--method", "magnitude"],
+        ["--density", 0.3, "--method", "random"],
+    ],
+)
+def test_the_object_is_that_of_the_schema_and_every_null_has_a_reason(run, net, tmp_path, options):
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(files("topobounds").joinpath("schemas", "prune.json").read_text())
+    record = json.loads(run(net, tmp_path / "new.safetensors", *options, "--json"))
+    jsonschema.Draft202012Validator(schema).validate(record)
+    for layer in record["layers"]:
+        assert layer["reason"] or all(
+            value is not None for key, value in layer.items() if key not in ("reason", "convention")
+        )
+    assert record["reason"] or record["target"]
 
 
 def test_the_last_line_says_that_the_file_is_as_large_as_before(run, net, tmp_path):
