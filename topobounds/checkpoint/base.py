@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +66,8 @@ class Checkpoint(ABC):
         The folder that was opened, all of which is written when this is written anew; None where it was a file.
     can_be_written : bool
         Whether `rewrite` can write this format.
+    quantised : collection of str
+        Tensors that are stored as codes and read as the weights that these stand for; they cannot be changed.
     """
 
     format: str
@@ -75,6 +77,7 @@ class Checkpoint(ABC):
     config: Mapping[str, Any] = NOTHING
     folder: "Location | None" = None
     can_be_written: bool = False
+    quantised: Collection[str] = ()
 
     def __init__(self, path: "Location") -> None:
         self.path = path

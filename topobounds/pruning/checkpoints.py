@@ -173,7 +173,7 @@ def prune_checkpoint(
         if not dry_run:
             check_new(Path(target)) if masks_only else checkpoint.check_target(target)
         reading = read_tensors(checkpoint, include=include, exclude=exclude, geometry=geometry, input_size=input_size)
-        layers, left_out = chosen_layers(reading, checkpoint.config, include)
+        layers, left_out = chosen_layers(reading, checkpoint, include)
         pruning = _Pruning(checkpoint, scored, chosen, drawn, progress or _silent)
         with ThreadPoolExecutor(1) as helper:
             base = None if dry_run else helper.submit(_hashes, checkpoint)

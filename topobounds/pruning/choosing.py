@@ -1,10 +1,11 @@
 """Which layers of a file are pruned: all but those on which others look things up or are chosen, unless named."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.layer_tensors import Reading
 from topobounds.layers import LayerTensor
 
@@ -18,7 +19,7 @@ _EXPERTS = re.compile(r"(^|\.)(experts?|local_experts)(\.|$)")
 
 
 def chosen_layers(
-    reading: Reading, config: Mapping[str, Any], include: Iterable[str]
+    reading: Reading, checkpoint: Checkpoint, include: Iterable[str]
 ) -> tuple[list[LayerTensor], dict[str, str]]:
     """Return the layers that are pruned, and what is left out with the reason.
 
@@ -26,8 +27,8 @@ def chosen_layers(
     ----------
     reading : Reading
         What the tensors of a file are.
-    config : mapping
-        Its config.json.
+    checkpoint : Checkpoint
+        The file.
     include : iterable of str
         Patterns. One that matches nothing but what would be left alone has it pruned.
 
@@ -36,9 +37,9 @@ def chosen_layers(
     ValueError
         If tensors are quantised; they are named.
     """
-    _refuse_quantised(reading)
+    _refuse_quantised(reading, checkpoint.quantised)
     names = [layer.name for layer in reading.layers]
-    reasons = {layer.name: _why_not(layer, reading, config, names) for layer in reading.layers}
+    reasons = {layer.name: _why_not(layer, reading, checkpoint.config, names) for layer in reading.layers}
     patterns = [include] if isinstance(include, str) else list(include)
     asked = {
         name for pattern in patterns if _names_alone(pattern, reasons) for name in names if fnmatchcase(name, pattern)
@@ -70,8 +71,12 @@ def _why_not(layer: LayerTensor, reading: Reading, config: Mapping[str, Any], na
     return None
 
 
-def _refuse_quantised(reading: Reading) -> None:
-    found = {layer.name: layer.dtype for layer in reading.layers if _QUANTISED_TYPE.fullmatch(layer.dtype)}
+def _refuse_quantised(reading: Reading, coded: Collection[str]) -> None:
+    found = {
+        layer.name: "codes" if layer.name in coded else layer.dtype
+        for layer in reading.layers
+        if layer.name in coded or _QUANTISED_TYPE.fullmatch(layer.dtype)
+    }
     for name, reason in reading.left_out.items():
         shape, dtype = reading.forms.get(name, ((), ""))
         if len(shape) > 1 and _QUANTISED_REASON.search(reason):
