@@ -2,6 +2,9 @@
 
 import dataclasses
 import re
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,6 +42,26 @@ def test_the_training_function_of_ones_own(tmp_path, monkeypatch):
 def test_the_sparsifier(capsys):
     exec(blocks("python")[1], {})
     assert capsys.readouterr().out == "360 of 1200 left\n"
+
+
+def test_a_file_pruned(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (text,) = [each for each in blocks("python") if "prune_checkpoint" in each]
+    exec(text, {})
+    assert text.count("\n") <= 12
+    assert capsys.readouterr().out == "450 of 1500 left, diagrams kept: True\n"
+
+
+def test_hugging_faces_trainer(tmp_path):
+    """In a process of its own: what it imports warns."""
+    for package in ("transformers", "accelerate"):
+        if find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    (text,) = [each for each in blocks("python") if "TrainingArguments" in each]
+    assert len([line for line in text.splitlines() if line]) <= 12
+    run = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == "[119, 78, 62, 60]"
 
 
 def test_sinks_of_three_loggers():
