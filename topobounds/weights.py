@@ -49,6 +49,19 @@ def non_zero(weights: NDArray[Any]) -> NDArray[np.bool_]:
     return found.reshape(weights.shape)
 
 
+def count_non_zero(weights: NDArray[Any]) -> int:
+    """Return how many weights are not zero; -0 is zero.
+
+    Examples
+    --------
+    >>> count_non_zero(np.array([[0.5, -0.0, 0.0]]))
+    1
+    """
+    flat = np.ascontiguousarray(weights).reshape(-1)
+    starts = range(0, flat.size, _CELLS_CHECKED)
+    return sum(int(np.count_nonzero(non_zero(flat[start : start + _CELLS_CHECKED]))) for start in starts)
+
+
 def weight_matrix(weights: ArrayLike) -> NDArray[Any]:
     """Return `weights` as a matrix of float16, bfloat16, float32 or float64.
 

@@ -43,7 +43,7 @@ from topobounds.pruning.selection import counts_of_largest
 from topobounds.pruning.sparsities import read_sparsities
 from topobounds.topology.persistence import PersistenceDiagram
 from topobounds.topology.tensors import Topology, layer_topology
-from topobounds.weights import non_zero, weight_array
+from topobounds.weights import count_non_zero, non_zero, weight_array
 
 Array = NDArray[Any]
 Progress = Callable[[int, int, str], None]
@@ -303,7 +303,7 @@ def _are_equal(before: Sequence[tuple[Any, ...]], after: Sequence[PersistenceDia
 def _surveyed(layer: LayerTensor, array: Array, scores: Array | None) -> "_Tensor | str":
     """Return what is known of a tensor, or why it cannot be pruned."""
     weights = weight_array(array if scores is None else scores)
-    survivors = int(np.count_nonzero(non_zero(array)))
+    survivors = count_non_zero(array)
     if not survivors:
         return "all its weights are zero"
     try:

@@ -15,6 +15,7 @@ from topobounds.pruning.selection import RANKINGS
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
+_CHUNK = 2**20  # weights
 Infeasible = Literal["raise", "clamp"]
 
 
@@ -184,10 +185,17 @@ def exchange(tensor: Prunable, count: int, topological: Mask | None = None) -> E
         (topological,) = kept_masks([tensor], Request("count", count, count), METHODS["t-imp"])
     largest = np.zeros(tensor.weights.shape, np.bool_)
     RANKINGS["magnitude"]([tensor.weights.ravel()], [tensor.survivors.ravel()], count, [largest.ravel()], None)
-    given_up = tensor.weights[np.greater(largest, topological)].astype(np.float64)
-    instead = tensor.weights[np.greater(topological, largest)].astype(np.float64)
+    given_up, instead = _only_in(largest, topological, tensor.weights), _only_in(topological, largest, tensor.weights)
     lost = math.fsum(np.square(given_up)) - math.fsum(np.square(instead))
     return Exchange(given_up.size, max(0.0, lost))
+
+
+def _only_in(mask: Mask, other: Mask, weights: Array) -> NDArray[np.float64]:
+    """Return the weights that one mask keeps and another does not."""
+    flat, one, two = weights.ravel(), mask.ravel(), other.ravel()
+    parts = (slice(start, start + _CHUNK) for start in range(0, flat.size, _CHUNK))  # in the cache
+    found = [flat[part][np.greater(one[part], two[part])].astype(np.float64) for part in parts]
+    return np.concatenate(found)
 
 
 def _too_few(group: Sequence[Prunable], n_protected: int, request: Request) -> ValueError:
