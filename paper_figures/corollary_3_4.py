@@ -24,7 +24,8 @@ from topobounds.figures.record import FigureRecord, point_seed, provenance
 from topobounds.plotting import CATEGORIES
 from topobounds.supports import cells_at_density
 from topobounds.theory.critical_rank import connection_limit, critical_rank_limit
-from topobounds.theory.enclosure import Enclosure, expected_overlap
+from topobounds.theory.enclosure import Enclosure
+from topobounds.theory.overlap import expected_overlap
 from topobounds.theory.paper import corollary_3_4
 from topobounds.theory.support_bounds import any_support_bound
 from topobounds.verification import verify

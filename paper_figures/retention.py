@@ -17,7 +17,7 @@ from topobounds.figures.publish import new_figure, publish
 from topobounds.figures.record import FigureRecord
 from topobounds.plotting import CATEGORIES, draw_band, draw_interval, layer_colors
 from topobounds.theory.critical_rank import connection_limit, critical_rank_limit
-from topobounds.theory.enclosure import expected_retention
+from topobounds.theory.overlap import expected_retention
 from topobounds.topology.spanning import maximum_spanning_forest
 
 TRAINS = True

@@ -11,22 +11,27 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-(WIDTH,) = re.findall(r"a terminal of (\d+) columns", README)
+ANALYZE = (ROOT / "docs" / "analyze.md").read_text()
+(WIDTH,) = set(re.findall(r"a terminal of (\d+) columns", README + ANALYZE))
+FILES = re.compile(r"\w+\.(pth|th|npz|safetensors)\b")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
 
 
-SHOWN = [block.removeprefix("$ ").partition("\n") for block in blocks("console")]
+SHOWN = [block.removeprefix("$ ").partition("\n") for block in (*blocks("console"), *blocks("console", ANALYZE))]
 COMMANDS = [(command, output) for command, _, output in SHOWN if command.startswith("topobounds")]
 
 
 @pytest.mark.parametrize(("command", "output"), COMMANDS, ids=[command for command, _ in COMMANDS])
-def test_a_command_prints_what_the_readme_shows(command, output, tmp_path, monkeypatch):
+def test_a_command_prints_what_a_page_shows(command, output, tmp_path, monkeypatch, request):
     monkeypatch.setenv("COLUMNS", WIDTH)
+    folder = tmp_path
+    if FILES.search(command):  # of a published network, in the folder that TOPOBOUNDS_DATA names
+        folder = request.getfixturevalue("data_dir") / "checkpoints"
     arguments = [sys.executable, "-m", *shlex.split(command)]
-    run = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+    run = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert [line.rstrip() for line in run.stdout.splitlines()] == output.splitlines()
 
@@ -45,11 +50,11 @@ def test_the_python_example_runs():
     assert doctest.DocTestRunner().run(test).failed == 0
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/analyze.md"])
 def test_links_and_paths_lead_somewhere(page):
     text = (ROOT / page).read_text()
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
-    assert all((ROOT / link.partition("#")[0]).exists() for link in links)
+    assert all(((ROOT / page).parent / link.partition("#")[0]).exists() for link in links)
     table = [re.findall(r"`([^`]+)`", row.split("|")[1]) for row in text.splitlines() if row.startswith("| `to")]
     folder = ROOT
     for names in table:

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"_arguments", "_engine", "_memory"},
+    {"_arguments", "_engine", "_memory", "_types"},
     {"_parallel"},
     {"_kernels", "_records", "_files"},
     {"layers", "weights", "supports"},
@@ -32,6 +32,8 @@ HOMES = {  # the only places that may import a library
     "matplotlib": {"topobounds/plotting", "topobounds/figures", "paper_figures"},
     "torch": {"torch_bridge"},
     "fsspec": {"topobounds/checkpoint"},
+    "gguf": {"topobounds/checkpoint"},
+    "onnx": {"topobounds/checkpoint"},
     "distributed": {"topobounds/cli"},
     "jinja2": {"topobounds/report"},
     "narwhals": {"topobounds/_records.py"},

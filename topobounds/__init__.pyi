@@ -51,9 +51,9 @@ from .theory.counting import exact_expected_overlap
 from .theory.critical_rank import CriticalRankLaw, connection_probability, critical_rank_law
 from .theory.critical_weights import critical_weights_bound
 from .theory.deviation import overlap_deviation
-from .theory.enclosure import Enclosure, expected_overlap, expected_retention
+from .theory.enclosure import Enclosure
 from .theory.global_pruning import GlobalPruning, global_pruning
-from .theory.overlap import concentration_band, overlap_limit
+from .theory.overlap import concentration_band, expected_overlap, expected_retention, overlap_limit
 from .theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
 from .theory.persistence import untrained_persistence, untrained_persistence_limit
 from .theory.support_bounds import any_support_bound, support_bound
@@ -74,6 +74,7 @@ from .topology.recurrent import (
 from .topology.spanning import SpanningForest, magnitude_overlap, maximum_spanning_forest
 from .topology.stopping import stopping_epoch
 from .verification import Verdict, replay, verify, verify_file, write_witnesses
+from .weights import ScaledWeights
 
 __version__: str
 
@@ -107,6 +108,7 @@ __all__ = [
     "RunError",
     "RunFolder",
     "ScaleNull",
+    "ScaledWeights",
     "SpanningForest",
     "SweepPlan",
     "SweepResult",

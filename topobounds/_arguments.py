@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Any, SupportsFloat, SupportsIndex, TypeGuard
 
 MOST_TRIALS = 10**9  # of a simulation: hours, where one trial is short
+LARGEST_SEED = 2**64 - 1
 LONGEST_SHOWN = 200  # characters of what was given
 
 

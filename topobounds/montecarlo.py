@@ -26,10 +26,8 @@ from topobounds._arguments import MOST_TRIALS, argument_error, choice, integer
 from topobounds._engine import NumpyBudget, kernels_disabled
 from topobounds._parallel import processors
 from topobounds._records import Record
-from topobounds.supports import Integers, Support, check_neurons, read_support
-
-Words = NDArray[np.uint64]
-Progress = Callable[[int, int], object]
+from topobounds._types import Integers, Progress, Words
+from topobounds.supports import Support, check_neurons, read_support
 
 NUMPY_CELLS = 5_000_000  # expected draws that numpy makes in the time it takes to load the compiled kernels,
 LOADED_CELLS = 30_000  # and those that it makes about as fast as they do

@@ -10,8 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds import _memory
 from topobounds._arguments import argument_error, as_written, choice, density_fraction
-
-Integers = NDArray[np.int64]
+from topobounds._types import Integers
 
 SUPPORTS = ("uniform", "star", "block")
 MOST_NEURONS = 2**24  # of a layer that is summed up or sampled: some ten seconds each

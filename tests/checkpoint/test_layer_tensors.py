@@ -1,5 +1,7 @@
 """What the tensors of checkpoints are read as: kinds, parts and graphs, and nothing that is in no list."""
 
+import zipfile
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -297,6 +299,9 @@ def test_groups_and_transposition_are_told_by_neighbours_and_names():
         "block.downsample.0.weight": (64, 4, 1, 1),
         "skip.weight": (32, 2, 1),
         "beside.weight": (32, 2, 5),
+        "pos.projection.weight": (32, 20),
+        "pos.0.conv.weight": (32, 2, 9),
+        "pos.1.conv.weight": (32, 2, 9),
         "wave.weight": (8, 2, 3),
         "volume.weight": (8, 2, 3, 3, 3),
     }
@@ -313,6 +318,9 @@ def test_groups_and_transposition_are_told_by_neighbours_and_names():
         "block.downsample.0.weight": (1, False),
         "skip.weight": (1, False),
         "beside.weight": (1, False),
+        "pos.projection.weight": (1, False),
+        "pos.0.conv.weight": (16, False),
+        "pos.1.conv.weight": (16, False),
         "wave.weight": (1, False),
         "volume.weight": (1, False),
     }
@@ -443,6 +451,21 @@ def test_what_is_no_layer_says_why():
     }
     forms = read_tensors(fixtures.random_arrays({"bn.weight": (4,)})).forms
     assert forms == {"bn.weight": ((4,), "float32")}
+
+
+def test_what_is_no_array_of_weights_is_left_out_with_its_reason(tmp_path):
+    file = tmp_path / "odd.npz"
+    odd = {"words": np.array(["a"]), "complex": np.ones((2, 2), complex), "long": np.ones((2, 2), np.longdouble)}
+    np.savez(file, weight=np.ones((3, 2), ">f4"), **odd)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("cut.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran")
+    with open_checkpoint(file) as checkpoint:
+        reading = read_tensors(checkpoint)
+    assert [(tensor.name, tensor.dtype) for tensor in reading.layers] == [("weight", "float32")]
+    assert set(reading.left_out) == {"cut", *odd}
+    assert all(reading.left_out[name].startswith("no real numbers") for name in odd)
+    assert reading.left_out["cut"].startswith("is damaged")
+    assert reading.forms["cut"] == ((), "")
 
 
 CODED = {
@@ -584,5 +607,7 @@ def test_patterns_choose_and_those_that_match_nothing_are_refused():
     tied = ArraysCheckpoint({"embed.weight": (table := np.ones((4, 2))), "head.weight": table, "fc.weight": np.eye(2)})
     assert [tensor.name for tensor in read_tensors(tied, include=["head.*"]).layers] == ["embed.weight"]
     assert list(read({"odd[1]": (2, 3)}, include=["odd[1]"])[0]) == ["odd[1]"]
+    with pytest.raises(ValueError, match=r"which 'none' does not"):
+        layer_tensors(tied, include=["none"])  # before the first is asked for
     with pytest.raises(ValueError, match=r"'exclude' must be a sequence of patterns of names, not 3"):
         read(shapes, exclude=[3])

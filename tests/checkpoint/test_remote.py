@@ -55,7 +55,15 @@ class Handler(BaseHTTPRequestHandler):
         content = file.read_bytes() if file.is_file() else b""
         match = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         first, last = (int(match[1]), int(match[2]) + 1) if match and self.server.ranges else (0, len(content))
-        self.send_response(404 if not file.is_file() else 206 if match and self.server.ranges else 200)
+        self.send_response(
+            403
+            if "secret" in self.path
+            else 404
+            if not file.is_file()
+            else 206
+            if match and self.server.ranges
+            else 200
+        )
         if match and self.server.ranges:
             self.send_header("Content-Range", f"bytes {first}-{last - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(content[first:last])))
@@ -113,6 +121,36 @@ def test_views_and_tied_tensors_of_a_torch_file(tmp_path, serve):
     checkpoint = open_checkpoint(f"{serve().url}/x.pt?download=true")
     assert np.array_equal(checkpoint.tensor("turned"), SMALL.T)
     assert checkpoint.tied == {"tied": "large"}
+
+
+def test_of_a_gguf_file_only_what_is_read_is_asked_for(tmp_path, serve):
+    gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "llama")
+    writer.add_array("tokens", ["a", "bc"])
+    writer.add_tensor("large", LARGE)
+    writer.add_tensor("small", SMALL)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    server = serve()
+    with open_checkpoint(f"{server.url}/x.gguf") as checkpoint:
+        assert np.array_equal(checkpoint.tensor("small"), SMALL)
+        assert server.sent < 1e6
+        assert np.array_equal(checkpoint.tensor("large"), LARGE)
+
+
+def test_the_values_beside_an_onnx_file_are_asked_for_one_by_one(tmp_path, serve):
+    onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in (("large", LARGE), ("small", SMALL))]
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], tensors))
+    beside = {"save_as_external_data": True, "location": "x.data", "size_threshold": 0}
+    onnx.save_model(model, tmp_path / "x.onnx", **beside)
+    server = serve()
+    with open_checkpoint(f"{server.url}/x.onnx") as checkpoint:
+        assert np.array_equal(checkpoint.tensor("small"), SMALL)
+        assert server.sent < 1e6
+        assert np.array_equal(checkpoint.tensor("large"), LARGE)
 
 
 def test_a_torch_file_before_the_zip_format_is_refused(tmp_path, serve):
@@ -214,8 +252,10 @@ def test_a_missing_file_and_a_dead_server(tmp_path, serve):
     for url in (f"{server.url}/x.npz", f"{server.url}/x.safetensors", f"{server.url}/x.pt", "memory://absent/x.npz"):
         with pytest.raises(CheckpointError, match="could not be read: it is not there"):
             open_checkpoint(url)
-    with pytest.raises(CheckpointError, match=r"http://127\.0\.0\.1:9/x\.npz could not be read: "):
+    with pytest.raises(CheckpointError, match=r"http://127\.0\.0\.1:9/x\.npz could not be read: .*[Cc]onnect"):
         open_checkpoint("http://127.0.0.1:9/x.npz")
+    with pytest.raises(CheckpointError, match=r"secret\.npz could not be read: its server answered 403, Forbidden\."):
+        open_checkpoint(f"{server.url}/secret.npz")
     with pytest.raises(CheckpointError, match="could not be read: Protocol not known: nosuch"):
         open_checkpoint("nosuch://x.npz")
 

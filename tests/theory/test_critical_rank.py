@@ -11,7 +11,8 @@ from tests.theory.enumeration import connected_graphs, n_components
 from topobounds import connection_probability, critical_rank_law, maximum_spanning_forest, simulate_overlap
 from topobounds.theory import critical_rank
 from topobounds.theory.critical_rank import connection_limit, critical_rank_limit
-from topobounds.theory.enclosure import Enclosure, expected_overlap
+from topobounds.theory.enclosure import Enclosure
+from topobounds.theory.overlap import expected_overlap
 
 SMALL = [(1, 1), (1, 4), (2, 2), (2, 3), (3, 2), (3, 3), (3, 4), (2, 6)]
 

@@ -3,15 +3,14 @@
 import itertools
 import math
 from fractions import Fraction
-from functools import partial
 
 import numpy as np
 import pytest
 
 from tests.theory.enumeration import n_components, small_layers
 from topobounds import concentration_band, maximum_spanning_forest, overlap_deviation, simulate_overlap
-from topobounds.theory.counting import _component_moments, exact_expected_overlap, exact_overlap_variance
-from topobounds.theory.deviation import Deviation, known_deviation, retention_covariance, sampled_deviation
+from topobounds.theory.counting import component_moments, exact_expected_overlap
+from topobounds.theory.deviation import Deviation, exact_overlap_variance, known_deviation, retention_covariance
 
 
 def ranks_of_subsets(m, n, cells, k):
@@ -53,7 +52,7 @@ def test_the_exact_variance_is_that_over_every_subset():
 @pytest.mark.parametrize(("m", "n"), [(2, 2), (9, 7), (40, 6), (100, 5), (14, 14)])
 def test_the_count_for_the_variance_is_another_road_to_the_expected_overlap(m, n):
     for k in (0, 1, 4, m + n - 1, m * n // 2, m * n - 1, m * n):
-        components, _ = _component_moments(m, n, k)
+        components, _ = component_moments(m, n, k)
         overlap = (m + n - Fraction(components, math.comb(m * n, k))) / (m + n - 1)
         assert overlap == exact_expected_overlap(m, n, k), k
 
@@ -168,20 +167,9 @@ def test_small_layers_are_counted():
         assert known_deviation(m, n, k) == Deviation(math.sqrt(exact_overlap_variance(m, n, k)), "proved")
 
 
-def test_what_cannot_be_said_is_sampled_and_only_that():
-    calls = []
-
-    def simulate(m, n, k):
-        calls.append((m, n, k))
-        return simulate_overlap(m, n, k, trials=50, seed=0)
-
-    assert sampled_deviation(300, 100, None, simulate) == Deviation(overlap_deviation(300, 100), "limit")
-    assert sampled_deviation(3, 3, None, simulate).status == "proved"
-    assert calls == []
-    sampled = sampled_deviation(30, 30, None, simulate)
-    assert calls == [(30, 30, 59)]
-    assert sampled == Deviation(simulate_overlap(30, 30, trials=50, seed=0).standard_deviation, "sampled")
-    assert sampled_deviation(30, 30, 59, partial(simulate_overlap, trials=50, seed=0)) == sampled
+def test_where_neither_way_is_good_nothing_is_said():
+    assert known_deviation(300, 100) == Deviation(overlap_deviation(300, 100), "limit")
+    assert known_deviation(30, 30) is None
 
 
 def test_the_deviation_is_about_half_of_what_the_rigorous_band_allows():
@@ -204,7 +192,6 @@ def test_a_layer_without_an_answer_names_the_domain_and_the_way_on():
         (lambda: overlap_deviation(0, 3), "'m'"),
         (lambda: overlap_deviation(3, 3, 10), "'k'"),
         (lambda: known_deviation(3, -1), "'n'"),
-        (lambda: sampled_deviation(3, 3, 10, None), "'k'"),
         (lambda: retention_covariance(3, 3, 10, 1), "'k'"),
         (lambda: retention_covariance(3, 3, 1, [2, 2.5]), "'k2'"),
         (lambda: exact_overlap_variance(3, 3, -1), "'k'"),

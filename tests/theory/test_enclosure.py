@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.theory.enumeration import connected_graphs, mean_overlap, small_layers
 from topobounds.layers.shape import Shape
-from topobounds.theory import enclosure as enclosure_module
+from topobounds.theory import overlap as overlap_module
 from topobounds.theory._components import (
     Effort,
     _binomial_model,
@@ -25,14 +25,14 @@ from topobounds.theory._components import (
 from topobounds.theory._logarithms import Ball, ball_sum, log_binomial, log_ratio
 from topobounds.theory.bounds import boruvka_bound, star_bound
 from topobounds.theory.counting import exact_expected_overlap
-from topobounds.theory.enclosure import (
-    Enclosure,
+from topobounds.theory.enclosure import Enclosure
+from topobounds.theory.overlap import (
     expected_overlap,
     expected_overlap_of,
     expected_retention,
     expected_retention_of,
+    overlap_limit,
 )
-from topobounds.theory.overlap import overlap_limit
 from topobounds.theory.paper import theorem_3_3
 from topobounds.theory.ranks import QUICK
 
@@ -43,7 +43,7 @@ SAMPLED_784_300 = 0.799607, 0.000014
 @pytest.fixture
 def no_exact_counting(monkeypatch):
     """Make the enclosure show its bounds where it would count."""
-    monkeypatch.setattr(enclosure_module, "SHARP", enclosure_module.SHARP._replace(steps=-1))
+    monkeypatch.setattr(overlap_module, "SHARP", overlap_module.SHARP._replace(steps=-1))
     expected_overlap_of.cache_clear()  # what is kept was counted, and what is enclosed here is for no other test
     yield
     expected_overlap_of.cache_clear()

@@ -15,7 +15,8 @@ from topobounds import maximum_spanning_forest
 from topobounds.montecarlo import retained_counts
 from topobounds.theory import bounds
 from topobounds.theory.bounds import boruvka_bound, corollary_3_4_repaired, minimum_overlap, star_bound
-from topobounds.theory.overlap import concentration_band, overlap_limit, spread
+from topobounds.theory.enclosure import spread
+from topobounds.theory.overlap import concentration_band, overlap_limit
 from topobounds.theory.paper import theorem_3_3
 
 ONE = 1 + 2**-44  # two bounds that are equal may be rounded down by different amounts

@@ -14,7 +14,7 @@ from topobounds.theory import persistence
 from topobounds.theory import ranks as expected_ranks
 from topobounds.theory.bounds import minimum_overlap
 from topobounds.theory.counting import exact_expected_overlap, exact_expected_ranks
-from topobounds.theory.enclosure import expected_overlap
+from topobounds.theory.overlap import expected_overlap
 from topobounds.theory.persistence import (
     expected_persistence,
     extreme_ranks,

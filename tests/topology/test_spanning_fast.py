@@ -320,6 +320,6 @@ def test_the_diagram_and_its_norm_come_from_the_same_forest():
 
 def test_kernels_call_nothing_of_other_files():
     text = Path(machine.kernels.__file__).read_text()
-    assert re.findall(r"^.*import.*topobounds.*$|^from topobounds.*$", text, re.MULTILINE) == [
-        "from topobounds._kernels import compiled, inlined"
-    ]
+    own = re.findall(r"^.*import.*topobounds.*$|^from topobounds.*$", text, re.MULTILINE)
+    callable_names = [line for line in own if not line.startswith("from topobounds._types import ")]
+    assert callable_names == ["from topobounds._kernels import compiled, inlined"]

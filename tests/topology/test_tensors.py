@@ -5,6 +5,7 @@ import pytest
 
 from topobounds import critical_kernel_weights, maximum_spanning_forest
 from topobounds.layers import Conv, Dense, LayerTensor, Recurrent
+from topobounds.layers.layout import Layout
 from topobounds.layers.tensors import GATES, numbered_parts
 from topobounds.pruning import magnitude_mask
 from topobounds.topology.tensors import FORESTS, graph_topology, layer_topology
@@ -18,6 +19,15 @@ TENSORS = [
     LayerTensor("kernel", (6, 4, 3, 3), "conv", geometry=CONV),
     LayerTensor("flat", (6, 2, 3), "conv", groups=3).with_geometry(None),
 ]
+LAID_OUT = [
+    LayerTensor("heads", (12, 5), parts=("q", "k", "v"), layout=Layout(sizes=(6, 3, 3), interleaved=3)),
+    LayerTensor("columns", (5, 12), parts=("q", "k"), inputs_first=True, layout=Layout(axis=1, sizes=(8, 4))),
+    LayerTensor("experts", (2, 4, 6), parts=("0 a", "0 b", "1 a", "1 b"), layout=Layout(stacked=1, axis=1)),
+    LayerTensor("alternating", (2, 4, 6), parts=("0 a", "0 b", "1 a", "1 b"), inputs_first=True,
+                layout=Layout(stacked=1, axis=1, sizes=(3, 3), interleaved=3)),
+    LayerTensor("projection", (4, 3, 5), inputs_first=True, layout=Layout(row_axes=2)),
+    LayerTensor("channels last", (3, 3, 4, 6), "conv", geometry=CONV, layout=Layout(order=(3, 2, 0, 1))),
+]  # fmt: skip
 
 
 def random_layer(tensor, seed):
@@ -66,7 +76,7 @@ def test_a_geometry_is_for_kernels_only():
     assert (kernel.parts, kernel.geometry) == (("",), CONV)
 
 
-@pytest.mark.parametrize("tensor", TENSORS, ids=lambda tensor: tensor.name)
+@pytest.mark.parametrize("tensor", TENSORS + LAID_OUT, ids=lambda tensor: tensor.name)
 def test_joining_undoes_splitting(tensor):
     weights, _ = random_layer(tensor, 0)
     parts = tensor.split(weights)
@@ -74,7 +84,7 @@ def test_joining_undoes_splitting(tensor):
     np.testing.assert_array_equal(tensor.join(parts), weights)
 
 
-@pytest.mark.parametrize("tensor", TENSORS, ids=lambda tensor: tensor.name)
+@pytest.mark.parametrize("tensor", TENSORS + LAID_OUT, ids=lambda tensor: tensor.name)
 @pytest.mark.parametrize("seed", range(4))
 def test_a_topology_is_that_of_the_forests_of_its_parts(tensor, seed):
     weights, mask = random_layer(tensor, seed)
@@ -91,6 +101,41 @@ def test_a_topology_is_that_of_the_forests_of_its_parts(tensor, seed):
     np.testing.assert_array_equal(topology.critical, tensor.join(critical))
     assert (topology.n_critical, topology.alpha, topology.n_components) == (n_critical, alpha, n_components)
     assert topology.overlap == held / n_critical
+
+
+def test_parts_lie_where_their_layout_says():
+    tensors = {tensor.name: tensor for tensor in LAID_OUT}
+    grid = np.arange(60).reshape(12, 5)
+    heads = tensors["heads"].split(grid)
+    rows = [[0, 1, 4, 5, 8, 9], [2, 6, 10], [3, 7, 11]]
+    assert [part.tolist() for part in heads] == [grid[places].tolist() for places in rows]
+    assert tensors["heads"].graphs == (Dense(5, 6), Dense(5, 3), Dense(5, 3))
+    assert tensors["heads"].n_critical == 10 + 7 + 7
+    stack = np.arange(48).reshape(2, 4, 6)
+    assert tensors["experts"].split(stack)[3].tolist() == stack[1, :, 3:].tolist()
+    assert tensors["alternating"].split(stack)[2].tolist() == stack[1, :, ::2].tolist()
+    assert np.shares_memory(tensors["alternating"].split(stack)[2], stack)
+    assert tensors["alternating"].graphs == (Dense(4, 3),) * 4
+    assert tensors["projection"].graph == Dense(12, 5)
+    kernel = np.arange(216).reshape(3, 3, 4, 6)
+    assert tensors["channels last"].split(kernel)[0][5, 3, 0, 2] == kernel[0, 2, 3, 5]
+    assert tensors["experts"].read_as == ("dense layer, 3 inputs x 4 outputs",) * 4
+
+
+@pytest.mark.parametrize(
+    ("parts", "layout"),
+    [
+        (2, Layout(sizes=(3, 3))),
+        (2, Layout(sizes=(4, 8), interleaved=3)),
+        (2, Layout(sizes=(6, 6, 0))),
+        (5, Layout()),
+        (7, Layout(stacked=1)),
+        (2, Layout(axis=4)),
+    ],
+)
+def test_a_tensor_that_cannot_be_cut_so_says_it(parts, layout):
+    with pytest.raises(ValueError, match=r"cannot be cut from (12 rows or columns|a tensor of shape \(12, 5\))\."):
+        _ = LayerTensor("a", (12, 5), parts=numbered_parts(parts), layout=layout).graphs
 
 
 def test_a_topology_is_kept_by_the_mask_of_its_critical_weights():

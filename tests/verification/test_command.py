@@ -7,12 +7,16 @@ import os
 import shlex
 import subprocess
 import sys
+import zipfile
+from importlib.resources import files
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 
 from tests.verification.cases import at_density, blocked, exchangeable
+from topobounds import analyze
 from topobounds.cli import main
 from topobounds.verification import CLAIMS
 
@@ -120,6 +124,62 @@ def test_the_command_on_files(tmp_path):
     printed = " ".join(topobounds("verify", tmp_path / "layers.npz", "--tensor", "unfair", "--seed", 2).stdout.split())
     assert "unfair: 200 x 100, distribution given, seed 2" in printed
     assert "--tensor unfair" in printed
+
+
+def test_a_file_is_read_as_analyze_reads_it(tmp_path):
+    """Gates are matrices of their own; kernels, integers, masks and what is no weight are left out, and said to be."""
+    rng = np.random.default_rng(0)
+    tensors = {
+        "conv.weight": rng.standard_normal((4, 3, 3, 3)),
+        "rnn.weight_ih_l0": rng.standard_normal((32, 5)),
+        "rnn.weight_hh_l0": rng.standard_normal((32, 8)),
+        "attn.in_proj_weight": rng.standard_normal((18, 6)),
+        "fc.weight": rng.standard_normal((7, 8)),
+        "fc.bias": rng.standard_normal(7),
+        "ids": np.arange(12).reshape(3, 4),
+        "mask": np.eye(4, dtype=bool),
+    }
+    np.savez(tmp_path / "w.npz", **tensors)
+    run = topobounds("verify", tmp_path / "w.npz", "--claim", "component_identity", "--json", "--seed", 1)
+    record = json.loads(run.stdout)
+    jsonschema.validate(record, json.loads(files("topobounds").joinpath("schemas", "verify.json").read_text()))
+    layers = [layer for layer in analyze(tensors, seed=1).layers if layer.kind != "conv"]
+    assert [check["tensor"] for check in record["checks"]] == [layer.name for layer in layers]
+    assert "rnn.weight_hh_l0[forget]" in {layer.name for layer in layers}
+    assert all(
+        {check["m"], check["n"]} == {layer.m, layer.n} for check, layer in zip(record["checks"], layers, strict=True)
+    )
+    reasons = {each["name"]: each["reason"] for each in record["left_out"]}
+    assert set(reasons) == {"conv.weight", "fc.bias", "ids", "mask"}
+    assert reasons["conv.weight"] == "kernel of a convolution, of which the claims say nothing"
+    printed = topobounds("verify", tmp_path / "w.npz", "--claim", "component_identity", "--seed", 1).stdout
+    assert printed.startswith("12 matrices; left out: ")
+    for name, tested in (("rnn.weight_hh_l0", 4), ("rnn.weight_hh_l0[cell]", 1), ("fc.weight", 1)):
+        assert len(json_checks(tmp_path / "w.npz", "--claim", "component_identity", "--tensor", name)) == tested
+    for name, words in (
+        ("conv.weight", "kernel of a convolution"),
+        ("ids", "buffer (int64)"),
+        ("fc", "no tensor 'fc'"),
+    ):
+        run = topobounds("verify", tmp_path / "w.npz", "--tensor", name)
+        assert (run.returncode, run.stdout, len(run.stderr.splitlines())) == (2, "", 1)
+        assert words in run.stderr
+
+
+def test_a_damaged_tensor_does_not_hide_the_others(tmp_path):
+    np.savez(tmp_path / "w.npz", a=np.ones((3, 4)), b=exchangeable())
+    with zipfile.ZipFile(tmp_path / "w.npz") as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "w.npz", "w") as archive:
+        archive.writestr("a.npy", contents["a.npy"][:-8])
+        archive.writestr("b.npy", contents["b.npy"])
+    run = topobounds("verify", tmp_path / "w.npz", "--claim", "exchangeable", "--json", "--seed", 1)
+    record = json.loads(run.stdout)
+    assert [check["tensor"] for check in record["checks"]] == ["b"]
+    assert "is damaged" in record["left_out"][0]["reason"]
+    run = topobounds("verify", tmp_path / "w.npz", "--tensor", "a")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "tensor 'a', is damaged" in run.stderr
 
 
 @pytest.fixture

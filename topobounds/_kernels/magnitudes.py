@@ -7,15 +7,18 @@ does. A bin holds the keys that agree but for their lowest `shift` bits.
 from typing import Any
 
 import numpy as np
+from numba import types
 from numpy.typing import NDArray
 
 from topobounds._kernels import compiled
-
-Keys = NDArray[Any]
+from topobounds._kernels.spanning import _any_at_least, _at_least, _intrinsic, _lowest, ir
+from topobounds._types import Keys
 
 _DIGIT_BITS, _DIGITS = 11, 2048
 _SUMS = 64
-_BLOCK, _LANES, _U0 = np.uint64(32), np.uint64(4), np.uint64(0)
+_NO_SIGN = np.uint16(0x7FFF)
+_LANES, _U0, _U1 = np.uint64(4), np.uint64(0), np.uint64(1)
+_STEP, _BITS = np.uint64(128), np.uint64(64)
 
 
 @compiled
@@ -34,31 +37,31 @@ def count_bins(bits: Keys, magnitude: Any, shift: Any, counts: NDArray[np.int64]
 
 
 @compiled
-def collect_above(bits: Keys, magnitude: Any, bound: Any, keys: Keys) -> tuple[Any, Any, Any]:
+def collect_above(bits: Keys, magnitude: Any, bound: Any, keys: Keys) -> tuple[Any, Any]:
     """Write to `keys`, modified in place, all keys above `bound`.
 
-    `keys` needs room for one more than there are bits. Returns how many are above, how many equal `bound`, and how
-    many of all keys are 0.
+    `keys` needs room for as many as there are bits. Returns how many are above, and how many equal `bound`.
     """
     count, equal, size = _U0, _U0, np.uint64(bits.size)
-    zeros = _U0
-    for block in range(_U0, size, _BLOCK):
-        end = min(block + _BLOCK, size)
-        largest = bits[block] & magnitude
-        smallest = largest
-        for index in range(block, end):  # no branches: the compiler does many at once
-            largest = max(largest, bits[index] & magnitude)
-            smallest = min(smallest, bits[index] & magnitude)
-        if not smallest:
-            for index in range(block, end):
-                zeros += np.uint64((bits[index] & magnitude) == 0)
-        if largest >= bound:
-            for index in range(block, end):  # writes each key, and over it unless it counts: no branch to foresee
-                key = bits[index] & magnitude
+    whole = size // _STEP * _STEP
+    for block in range(_U0, whole, _STEP):
+        if not _any_at_least(bits, block, magnitude, bound):
+            continue
+        for start in range(block, block + _STEP, _BITS):
+            heavy = _at_least(bits, start, magnitude, bound)
+            while heavy:
+                key = bits[start + _lowest(heavy)] & magnitude
+                heavy &= heavy - _U1
                 keys[count] = key
                 count += np.uint64(key > bound)
                 equal += np.uint64(key == bound)
-    return count, equal, zeros
+    for index in range(whole, size):
+        key = bits[index] & magnitude
+        if key > bound:
+            keys[count] = key
+            count += _U1
+        equal += np.uint64(key == bound)
+    return count, equal
 
 
 @compiled
@@ -104,3 +107,37 @@ def add_squares(weights: NDArray[Any]) -> tuple[Any, Any]:
         wide = np.float64(weights[index])
         sums[0] += wide * wide
     return sums.sum(), nonzero
+
+
+@_intrinsic
+def _float_of_upper_half(_typing: Any, bits: Any) -> Any:
+    """Return the float32 whose upper 16 bits these are: bfloat16."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        wide = builder.zext(args[0], ir.IntType(32))
+        return builder.bitcast(builder.shl(wide, ir.Constant(ir.IntType(32), 16)), ir.FloatType())
+
+    return types.float32(types.uint16), generate
+
+
+@compiled
+def add_squares_of_bfloat16(bits: Keys) -> tuple[Any, Any]:
+    """Return what `add_squares` does, of the bits of numbers in bfloat16."""
+    sums, zeros, size = np.zeros(_SUMS), _U0, np.uint64(bits.size)
+    whole = size // np.uint64(_SUMS) * np.uint64(_SUMS)
+    for first in range(_U0, whole, np.uint64(_SUMS)):
+        row = bits[first : first + np.uint64(_SUMS)]
+        smallest = _NO_SIGN
+        for lane in range(_SUMS):
+            smallest = min(smallest, row[lane] & _NO_SIGN)
+        if not smallest:
+            for lane in range(_SUMS):
+                zeros += np.uint64((row[lane] & _NO_SIGN) == 0)
+        for lane in range(_SUMS):
+            wide = np.float64(_float_of_upper_half(row[lane]))
+            sums[lane] += wide * wide
+    for index in range(whole, size):
+        wide = np.float64(_float_of_upper_half(bits[index]))
+        sums[0] += wide * wide
+        zeros += np.uint64((bits[index] & _NO_SIGN) == 0)
+    return sums.sum(), size - zeros

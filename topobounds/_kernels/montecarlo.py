@@ -6,13 +6,9 @@ and what is made of them are those of `topobounds.montecarlo`, bit for bit.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topobounds._kernels import compiled
-
-Integers = NDArray[np.int64]
-Vertices = NDArray[np.uint32]
-Words = NDArray[np.uint64]
+from topobounds._types import Integers, Vertices, Words
 
 _U = np.uint64
 _HALF = np.uint64(0xFFFFFFFF)

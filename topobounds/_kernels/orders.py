@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._kernels import compiled
+from topobounds._types import Vertices
 
-Cells = NDArray[np.uint32]
+FlatCells = NDArray[np.uint32]
 Members = NDArray[np.uint64]
 Ranks = NDArray[np.int64]
-Vertices = NDArray[np.uint32]
 
 _U = np.uint64
 _STEP = _U(0x9E3779B97F4A7C15)
@@ -29,7 +29,7 @@ _SIX, _MASK_SIX = _U(6), _U(63)
 @compiled
 def forest_ranks(
     present: NDArray[np.bool_],
-    cells: Cells,
+    cells: FlatCells,
     n_cells: int,
     drawn: int,
     starts: Members,
@@ -48,7 +48,7 @@ def forest_ranks(
     cells : uint32 (n_cells,) or (0,)
         Its cells; may be left out, where they are not few of all m n, at most 2^32 - 1.
     n_cells, drawn : int
-        Cells of the support, and how many of them to draw one by one.
+        FlatCells of the support, and how many of them to draw one by one.
     starts : uint64 (trials,)
         Where the stream of each trial starts.
     seen, taken : uint64 (m n // 64 + 1,), uint64 (n_cells // 64 + 1,)
@@ -90,7 +90,7 @@ def forest_ranks(
 
 
 @compiled
-def _new_cell(word: Members, present: NDArray[np.bool_], cells: Cells, seen: Members) -> int:
+def _new_cell(word: Members, present: NDArray[np.bool_], cells: FlatCells, seen: Members) -> int:
     """Draw a cell of the support that is not in the set yet; put it in."""
     n = _U(present.shape[1])
     if cells.size == 0:
@@ -106,7 +106,7 @@ def _new_cell(word: Members, present: NDArray[np.bool_], cells: Cells, seen: Mem
 
 @compiled
 def _live_cells(
-    present: NDArray[np.bool_], cells: Cells, most: int, seen: Members, parents: Vertices, sizes: Vertices
+    present: NDArray[np.bool_], cells: FlatCells, most: int, seen: Members, parents: Vertices, sizes: Vertices
 ) -> Members:
     """Return the cells of the support that are not drawn and join two components."""
     m, n = present.shape

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._kernels import compiled
+from topobounds._types import Keys
 
-Keys = NDArray[Any]
-Mask = NDArray[np.uint8]
+Marks = NDArray[np.uint8]
 """A boolean array, seen as bytes."""
 
 _BLOCK, _U0 = np.uint64(1024), np.uint64(0)
@@ -20,7 +20,7 @@ _BLOCK, _U0 = np.uint64(1024), np.uint64(0)
 
 @compiled
 def count_digits(
-    bits: Keys, open_: Mask, magnitude: Any, above: Any, prefix: Any, shift: Any, counts: NDArray[np.int64]
+    bits: Keys, open_: Marks, magnitude: Any, above: Any, prefix: Any, shift: Any, counts: NDArray[np.int64]
 ) -> None:
     """Add to `counts`, modified in place, the open keys by digit: those whose bits from `above` up are `prefix`.
 
@@ -34,7 +34,7 @@ def count_digits(
 
 
 @compiled
-def mark_largest(bits: Keys, open_: Mask, magnitude: Any, threshold: Any, ties: int, kept: Mask) -> int:
+def mark_largest(bits: Keys, open_: Marks, magnitude: Any, threshold: Any, ties: int, kept: Marks) -> int:
     """Mark in `kept`, modified in place, the open keys above `threshold` and the first `ties` of those equal to it.
 
     Returns how many ties are left.

@@ -7,18 +7,15 @@ the start each vertex's own number. A block is whole once its vertices lie in on
 a cached kernel calls only kernels of its own file.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._kernels import compiled
-
-Integers = NDArray[Any]
+from topobounds._types import Array
 
 
 @compiled
-def _root(parent: Integers, vertex: int) -> int:
+def _root(parent: Array, vertex: int) -> int:
     while parent[vertex] != vertex:
         parent[vertex] = parent[parent[vertex]]
         vertex = parent[vertex]
@@ -26,7 +23,7 @@ def _root(parent: Integers, vertex: int) -> int:
 
 
 @compiled
-def _joined(parent: Integers, start: int, stop: int, known: int) -> int:
+def _joined(parent: Array, start: int, stop: int, known: int) -> int:
     """Return how many of the first vertices of a block lie in one component, of which `known` are known to."""
     root = _root(parent, start)
     while start + known < stop and _root(parent, start + known) == root:
@@ -36,17 +33,17 @@ def _joined(parent: Integers, start: int, stop: int, known: int) -> int:
 
 @compiled
 def join(
-    first_blocks: Integers,
-    second_blocks: Integers,
-    taps: Integers,
-    starts: Integers,
-    tap_starts: Integers,
-    firsts: Integers,
-    seconds: Integers,
-    parent: Integers,
-    joined: Integers,
+    first_blocks: Array,
+    second_blocks: Array,
+    taps: Array,
+    starts: Array,
+    tap_starts: Array,
+    firsts: Array,
+    seconds: Array,
+    parent: Array,
+    joined: Array,
     limit: int,
-    merges: Integers,
+    merges: Array,
 ) -> int:
     """Add all edges of each weight in turn; write to `merges` how many components each merges, and return the sum.
 
@@ -77,7 +74,7 @@ def join(
 
 
 @compiled
-def compress(parent: Integers) -> None:
+def compress(parent: Array) -> None:
     """Make every entry of `parent` the root of its component."""
     for vertex in range(parent.size):
         parent[vertex] = _root(parent, vertex)
@@ -85,17 +82,17 @@ def compress(parent: Integers) -> None:
 
 @compiled
 def gather_candidates(
-    levels: Integers,
+    levels: Array,
     below: int,
-    first_blocks: Integers,
-    second_blocks: Integers,
-    first_taps: Integers,
+    first_blocks: Array,
+    second_blocks: Array,
+    first_taps: Array,
     taps_per_pair: int,
     whole: NDArray[np.bool_],
-    classes: Integers,
+    classes: Array,
     giants: tuple[int, int],
-    best: Integers,
-    others: Integers,
+    best: Array,
+    others: Array,
 ) -> int:
     """Find the weights of levels 1 .. below - 1 that may still merge something, and return how many are in `others`.
 
@@ -127,7 +124,7 @@ def gather_candidates(
 
 
 @compiled
-def label_vertices(firsts: Integers, seconds: Integers, parent: Integers, labels: Integers) -> None:
+def label_vertices(firsts: Array, seconds: Array, parent: Array, labels: Array) -> None:
     """Write to `labels` the component of each vertex of the graph with edges (first, second).
 
     `parent` and `labels` are modified in place.

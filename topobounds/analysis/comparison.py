@@ -220,7 +220,8 @@ def compare(
     >>> round(found.density_b, 3), round(found.forest_kept, 3), found.silent_inputs, found.silent_outputs
     (0.33, 1.0, 0, 0)
     """
-    task = {"trials": checked_trials(trials), "seed": checked_seed(seed)}
+    drawn = checked_seed(seed)
+    task = {"trials": checked_trials(trials), "seed": drawn}
     with ExitStack() as held:
         first, second = (_opened(source, held) for source in (a, b))
         of_a, of_b = (
@@ -240,7 +241,7 @@ def compare(
                 progress(done, total, layer.name)
             compared += _compared(layer, first, second, task)
             done += layer.n_weights
-        return Comparison(_name(first), _name(second), tuple(compared), only_in_a, only_in_b, task["seed"])
+        return Comparison(_name(first), _name(second), tuple(compared), only_in_a, only_in_b, drawn)
 
 
 def _opened(source: Source, held: ExitStack) -> Checkpoint:
@@ -290,7 +291,7 @@ def _compared_part(
     other: NDArray[Any],
     task: Mapping[str, int | None],
 ) -> LayerComparison:
-    densities = [np.count_nonzero(each) / each.size for each in (one, other)]
+    sides = {"a": one, "b": other}
     known: dict[str, Any] = {"reason": NO_GRAPH}
     if graph is not None:
         same = one.dtype == other.dtype and np.array_equal(one, other)
@@ -305,7 +306,10 @@ def _compared_part(
             for side, report in (("a", reports[0]), ("b", reports[-1]))
         }
         known["reason"] = EQUAL if same else _reason(topologies[0], topologies[-1])
-    return LayerComparison(name, layer.kind, one.shape, *densities, **known)
+    densities: dict[str, Any] = {
+        f"density_{side}": float(np.count_nonzero(each) / each.size) for side, each in sides.items()
+    }
+    return LayerComparison(name, layer.kind, one.shape, **densities, **known)
 
 
 def _both(column: str, reports: list[LayerReport]) -> dict[str, Any]:

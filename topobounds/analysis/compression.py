@@ -4,7 +4,7 @@ import math
 import secrets
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import cast
@@ -14,12 +14,12 @@ import numpy as np
 from topobounds._arguments import MOST_TRIALS, integer, items
 from topobounds._memory import check_memory
 from topobounds._records import Record, html_table
+from topobounds._types import Progress
 from topobounds.layers import Conv, Layer, TensorLayer
 from topobounds.theory.compression import Compression, as_layers, compression
 from topobounds.theory.critical_weights import critical_weights_bound
 from topobounds.theory.table1 import Architecture
 
-Progress = Callable[[int, int], None]
 KERNEL_BYTES = 40  # that a random weight takes at least, its order included
 UNCOUNTED = "The closed form presumes a connected graph; components are not counted."
 

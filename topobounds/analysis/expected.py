@@ -5,9 +5,9 @@ from typing import Any, cast
 
 from numpy.typing import NDArray
 
-from topobounds._arguments import MOST_TRIALS, argument_error, integer
+from topobounds._arguments import LARGEST_SEED, MOST_TRIALS, argument_error, integer
 from topobounds.chance.layer import MeasuredKernel, MeasuredLayer
-from topobounds.chance.orders import LARGEST_SEED, TRIALS, Sampling
+from topobounds.chance.orders import TRIALS, Sampling
 from topobounds.chance.overlap import OverlapNull, kernel_overlap_null, layer_overlap_null
 from topobounds.chance.persistence import PersistenceNull, kernel_persistence_null, layer_persistence_null
 from topobounds.layers import Conv, TensorLayer
@@ -115,7 +115,7 @@ def _nulls(
         matrix = MeasuredLayer.of(weights, forest=forest, n_nonzero=n_nonzero)
         return (
             layer_overlap_null(matrix, forest.alpha, sampling),
-            layer_persistence_null(matrix, ORDER, sampling, on_uniform_supports=False),
+            layer_persistence_null(matrix, ORDER, sampling, in_report=True),
         )
     kernel = MeasuredKernel.of(weights, cast(Conv, layer), critical=forest)
     return kernel_overlap_null(kernel, None, sampling), kernel_persistence_null(kernel, ORDER, sampling)

@@ -13,7 +13,7 @@ SEVERITIES = ("error", "warning", "info")
 FAR_BELOW = -3.0  # standard deviations
 MANY_SILENT = 0.1  # of the inputs, or of the outputs
 FAR_ABOVE = 2.0  # times the second largest weight
-WISHED = ("not included", "excluded")
+WISHED = ("not included", "excluded", "left out by the geometry file")
 """Reasons for which nothing is found: somebody asked for it."""
 LORA = re.compile(r"\blora_(A|B|down|up|embedding_A|embedding_B)\b")
 OTHER_FACTOR = {"A": "B", "down": "up", "embedding_A": "embedding_B"}

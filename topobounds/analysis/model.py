@@ -148,7 +148,7 @@ class LayerReport(Record):
         has less than chance gives.
     neural_persistence_range : tuple of two floats, or None
         The least and the largest NP^2 of all arrangements of the values on the support, not normalised; see
-        `topobounds.persistence_null`.
+        `topobounds.persistence_null`. Of layers of up to 2^20 weights.
     neural_persistence_status, neural_persistence_deviation_status : str or None
         As of the overlap.
     trials, seed : int or None

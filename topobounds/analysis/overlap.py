@@ -1,24 +1,23 @@
 """What is known of the overlap of a dense layer's largest weights with its maximum spanning tree, side by side."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import cast
 
 from topobounds._arguments import MOST_TRIALS, argument_error, density_fraction, integer
 from topobounds._records import Record, html_table
+from topobounds._types import Progress
 from topobounds.layers.shape import Shape
 from topobounds.montecarlo import Estimate, checked_seed, simulate_overlap_of
 from topobounds.supports import Support, cells_at_density, check_neurons, uniform_support
 from topobounds.theory.bounds import BOUNDS, Bound
 from topobounds.theory.counting import exact_expected_overlap_of
 from topobounds.theory.deviation import Deviation, known_deviation_of
-from topobounds.theory.enclosure import Enclosure, expected_overlap_of
-from topobounds.theory.overlap import overlap_limit_of
+from topobounds.theory.enclosure import Enclosure
+from topobounds.theory.overlap import expected_overlap_of, overlap_limit_of
 from topobounds.theory.paper import MOST_TERMS, PrintedClaim
 
-Progress = Callable[[int, int], None]
 NOT_ASKED = {
     "exact": "Not asked for: it takes up to half a minute.",
     "monte_carlo": "Not asked for: 0 trials.",

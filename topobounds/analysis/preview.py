@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from numpy.typing import ArrayLike
 
@@ -15,12 +15,12 @@ from topobounds._records import Record, html_table
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.layer_tensors import read_tensors
 from topobounds.checkpoint.memory import ArraysCheckpoint
-from topobounds.layers import Conv, LayerTensor, TensorLayer
+from topobounds.layers import Conv, LayerTensor
 from topobounds.theory.compression import compression
 from topobounds.theory.critical_rank import critical_rank_law
 from topobounds.theory.critical_weights import critical_weights_bound
-from topobounds.theory.enclosure import expected_overlap
 from topobounds.theory.global_pruning import kept_by_fan_in
+from topobounds.theory.overlap import expected_overlap
 
 NO_GRAPH = "The layer has no known graph."
 OF_KERNELS = "What chance gives is not known for kernels without sampling; must_keep is a lower bound."
@@ -233,13 +233,13 @@ def _previews(tensor: LayerTensor, density: float | None) -> list[LayerPreview]:
         weights = math.prod(shape)
         keep = None if density is None else round(as_written(density) * weights)
         about = LayerPreview(name, tensor.kind, words, tensor.assumed, tuple(shape), tensor.dtype, weights, keep=keep)
-        implied = {"reason": NO_GRAPH} if graph is None else _implied(graph, keep)
+        implied = {"reason": NO_GRAPH} if graph is None else _implied(cast(Any, graph), keep)
         found.append(replace(about, **implied))
     return found
 
 
 @cache
-def _implied(graph: TensorLayer, keep: int | None) -> dict[str, Any]:
+def _implied(graph: Any, keep: int | None) -> dict[str, Any]:
     """Return what a graph implies; once for each shape, since a model has few."""
     ratio = compression(graph).ratio
     alpha = graph.n_vertices - graph.n_components

@@ -3,7 +3,6 @@
 import math
 import secrets
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -11,14 +10,13 @@ import numpy as np
 
 from topobounds._arguments import MOST_TRIALS, integer
 from topobounds._records import Record
+from topobounds._types import Progress
 from topobounds.layers import Conv
 from topobounds.theory.critical_weights import checked_conv, critical_weights_range
 from topobounds.theory.random_kernels import exact_expected_critical_weights
 from topobounds.topology.convolution import critical_kernel_weights
 
 MOST_EXACT_WEIGHTS = 16  # of a group; with more, the sum over their subsets may take minutes
-
-Progress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds.chance.magnitudes import Largest, largest_magnitudes
+from topobounds._types import FloatArray
+from topobounds.chance.magnitudes import largest_magnitudes
 from topobounds.chance.orders import live_taps
 from topobounds.layers import Conv
 from topobounds.theory.persistence import sufficient_rank
+from topobounds.topology.moments import weight_moments
 from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
 from topobounds.weights import mask_matrix, weight_array, weight_matrix
 
 if TYPE_CHECKING:
     from topobounds.topology.convolution import CriticalWeights
-
-FloatArray = NDArray[np.float64]
 
 
 NEARLY_FULL = 0.25  # forest edges by which absent cells may shift an expected number of them
@@ -77,23 +77,19 @@ class MeasuredLayer:
         return cls(matrix, support, forest, n_nonzero)
 
     @cached_property
-    def _sorted(self) -> Largest:
-        """The largest magnitudes: all, or as many as are wanted or more."""
+    def largest(self) -> FloatArray:
+        """The largest |w|, falling, without zeros: all, or as many as are wanted or more."""
         if self.support is None:
             return largest_magnitudes(self.matrix, sufficient_rank(*self.forest.shape))
         values = np.abs(self.matrix[self.support].astype(np.float64))
-        values = np.sort(values[values > 0])[::-1]
-        return Largest(values, self.matrix.size - values.size)
+        return np.asarray(np.sort(values[values > 0])[::-1])
 
-    @property
-    def largest(self) -> FloatArray:
-        """The largest |w|, falling: all, or as many as are wanted or more."""
-        return self._sorted.values
-
-    @property
+    @cached_property
     def n_weights(self) -> int:
         """Weights of the mask that are not zero."""
-        return self.matrix.size - self._sorted.zeros if self.n_nonzero is None else self.n_nonzero
+        if self.n_nonzero is not None:
+            return self.n_nonzero
+        return weight_moments(self.matrix).nonzero if self.support is None else self.largest.size
 
     @property
     def shape(self) -> tuple[int, int]:

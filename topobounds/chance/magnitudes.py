@@ -3,16 +3,14 @@
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._parallel import processors
+from topobounds._types import FloatArray, Integers, Keys
 
-FloatArray = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Keys = NDArray[Any]
 Result = TypeVar("Result")
 
 SORTED_CELLS = 2**18  # a layer of so many is sorted as a whole, which takes less than loading the kernels
@@ -23,15 +21,10 @@ _BIN_BITS = 7  # of a float's fraction that tell bins apart: a bin is at most 1 
 _EXPONENT_BITS = {"float16": 5, "bfloat16": 8, "float32": 8, "float64": 11}
 
 
-class Largest(NamedTuple):
-    """The largest magnitudes of a matrix, falling, without those that are 0, and how many of these it has."""
+def largest_magnitudes(matrix: NDArray[Any], wanted: int) -> FloatArray:
+    """Return the largest |w| of a matrix, falling, without those that are 0.
 
-    values: FloatArray
-    zeros: int
-
-
-def largest_magnitudes(matrix: NDArray[Any], wanted: int) -> Largest:
-    """Return the largest |w| of a matrix, falling: all of a small one, else about `wanted`, in general a few more.
+    All of a small one, else about `wanted`, in general a few more.
 
     Parameters
     ----------
@@ -42,13 +35,12 @@ def largest_magnitudes(matrix: NDArray[Any], wanted: int) -> Largest:
     """
     if matrix.size <= SORTED_CELLS or 4 * wanted >= matrix.size:
         values = np.sort(np.abs(matrix.astype(np.float64)).ravel())[::-1]
-        nonzero = int(np.count_nonzero(values))
-        return Largest(values[:nonzero], values.size - nonzero)
+        return np.asarray(values[: np.count_nonzero(values)])
     bits = _bits(matrix)
     bound = _sampled_bound(bits, wanted)
-    keys, ties, zeros = _above(bits, bound)
+    keys, ties = _above(bits, bound)
     keys = np.append(keys[::-1], np.full(min(ties, wanted) if bound else 0, bound, bits.dtype))
-    return Largest(keys.view(matrix.dtype).astype(np.float64), zeros)
+    return np.asarray(keys.view(matrix.dtype).astype(np.float64))
 
 
 class BinnedMagnitudes:
@@ -110,18 +102,18 @@ def _sampled_bound(bits: Keys, wanted: int) -> Any:
     return np.partition(sample, place)[place]
 
 
-def _above(bits: Keys, bound: Any) -> tuple[Keys, int, int]:
-    """Return the keys above `bound`, rising, how many are equal to it, and how many of all keys are 0."""
+def _above(bits: Keys, bound: Any) -> tuple[Keys, int]:
+    """Return the keys above `bound`, rising, and how many are equal to it."""
     from topobounds._kernels.magnitudes import collect_above, sort_keys  # noqa: PLC0415 (loads numba)
 
-    def collect(chunk: Keys) -> tuple[Keys, int, int]:
+    def collect(chunk: Keys) -> tuple[Keys, int]:
         keys = np.empty(chunk.size + 1, chunk.dtype)
-        count, equal, none = collect_above(chunk, _magnitude(bits), bound, keys)
-        return keys[:count].copy(), int(equal), int(none)
+        count, equal = collect_above(chunk, _magnitude(bits), bound, keys)
+        return keys[:count].copy(), int(equal)
 
-    parts, ties, zeros = zip(*_each(collect, bits), strict=True)
+    parts, ties = zip(*_each(collect, bits), strict=True)
     above = np.concatenate(parts)
-    return sort_keys(above, np.empty_like(above)), sum(ties), sum(zeros)
+    return sort_keys(above, np.empty_like(above)), sum(ties)
 
 
 def _each(function: Callable[[Keys], Result], bits: Keys) -> list[Result]:

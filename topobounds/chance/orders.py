@@ -9,23 +9,19 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topobounds._arguments import MOST_TRIALS, argument_error, integer
+from topobounds._arguments import LARGEST_SEED, MOST_TRIALS, argument_error, integer
 from topobounds._parallel import processors
+from topobounds._types import FloatArray, Integers
 from topobounds.layers import Conv
-
-FloatArray = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Vertices = NDArray[np.uint32]
 
 TRIALS = 200
 CONFIDENCE = 3  # standard errors on either side of a sampled mean
 NOT_SAMPLED = "It would have to be sampled, and no trials were asked for."
-LARGEST_SEED = 2**64 - 1
 MOST_SAMPLED_CELLS = 2**32 - 1
 _RANKS_AT_A_TIME = 2**20
 _DRAWN_PER_VERTEX = 6  # edges that leave few vertices outside of the largest component
@@ -98,7 +94,7 @@ def sample_supports(
     alpha : int
         Edges of its spanning forest.
     statistic : callable
-        Makes of ranks from 1, int64 (b, alpha), rising along each row, b values.
+        Makes of ranks from 1, int64 (b, alpha), rising along each row, b values, or rows of values.
     trials, seed : int
         Checked.
 
@@ -139,7 +135,7 @@ def _forest_ranks(
 def sample_kernels(
     conv: Conv,
     present: NDArray[np.bool_],
-    statistic: Callable[[Integers, Integers], float],
+    statistic: Callable[[Integers, Integers], Any],
     trials: int,
     seed: int,
 ) -> Sample:
@@ -152,7 +148,7 @@ def sample_kernels(
     present : ndarray of bool of shape ``conv.weight_shape``
         The kernel weights that are not 0.
     statistic : callable
-        Makes of the ranks from 1 of the critical weights, rising, and their merges a value.
+        Makes of the ranks from 1 of the critical weights, rising, and their merges a value, or several.
     trials, seed : int
         Checked.
     """

@@ -23,7 +23,8 @@ from topobounds.layers import Conv
 from topobounds.montecarlo import simulate_overlap
 from topobounds.theory._logarithms import UNIT
 from topobounds.theory.deviation import Deviation, known_deviation
-from topobounds.theory.enclosure import Enclosure, expected_overlap
+from topobounds.theory.enclosure import Enclosure
+from topobounds.theory.overlap import expected_overlap
 from topobounds.theory.ties import tie_counts
 from topobounds.topology.moments import weight_moments
 from topobounds.weights import order_keys

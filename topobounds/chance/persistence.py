@@ -30,6 +30,8 @@ from topobounds.theory.persistence import (
     persistences,
 )
 
+RANGE_IN_REPORT = 2**20  # weights of a layer up to which a report reads the range off them
+
 
 @dataclass(frozen=True)
 class PersistenceNull(Record):
@@ -163,11 +165,12 @@ def persistence_null(
 
 
 def layer_persistence_null(
-    layer: MeasuredLayer, p: float, sampling: Sampling | None, *, on_uniform_supports: bool = True
+    layer: MeasuredLayer, p: float, sampling: Sampling | None, *, in_report: bool = False
 ) -> PersistenceNull:
     """Return the `persistence_null` of a layer that has been read; without sampling, what is known without it.
 
-    `uniform_support` is left out where it is not asked for: it takes a while for every new shape.
+    A report has no place for `uniform_support`, which takes a while for every new shape, and has the range of smaller
+    layers only, for it is read off the weights once more.
     """
     if not layer.forest.alpha:
         return _without_null(layer.shape, p, "The layer has no weight other than zero, so nothing can be permuted.")
@@ -178,14 +181,14 @@ def layer_persistence_null(
     if layer.nearly_full:
         expected = expected_persistence(m, n, layer.largest, p=p, cells=layer.n_weights, every_support=True)
         deviation = persistence_deviation(m, n, layer.largest, p=p)
-    elif on_uniform_supports:
+    elif not in_report:
         uniform_support = expected_persistence(m, n, layer.largest, p=p, cells=layer.n_weights)
     return _null(
         expected=expected,
         sample=_sampled(layer, p, sampling) if deviation is None and sampling is not None else None,
         deviation=deviation,
         measured=_measured(layer, p),
-        extremes=_range(layer, p),
+        extremes=_range(layer, p, RANGE_IN_REPORT if in_report else BINNED_CELLS),
         uniform_support=uniform_support,
         p=p,
         shape=layer.shape,
@@ -246,7 +249,7 @@ def _null(
     elif not deviation:
         reasons.append("Every order gives the same neural persistence, so there is no z.")
     if extremes is None:
-        reasons.append("The range is not known for kernels, nor read off layers of more than 2^24 weights.")
+        reasons.append("The range is not known for kernels, nor read off large layers.")
     return PersistenceNull(
         expected=expected,
         norm=None if middle is None else (middle / (alpha - 1)) ** (1 / p) if alpha > 1 else 0.0,
@@ -307,11 +310,11 @@ def _sampled(layer: MeasuredLayer, p: float, sampling: Sampling) -> Sample:
     return sample_supports(layer.present, layer.forest.alpha, statistic, *sampling)
 
 
-def _range(layer: MeasuredLayer, p: float) -> Enclosure | None:
+def _range(layer: MeasuredLayer, p: float, most_cells: int) -> Enclosure | None:
     """Return the range over all arrangements; its upper end is rounded up from bins where a layer is not sorted."""
     values = layer.largest
     earliest, latest = extreme_ranks(*layer.shape, layer.n_weights, layer.forest.alpha)
-    if values.size < layer.n_weights and layer.matrix.size > BINNED_CELLS:
+    if values.size < layer.n_weights and layer.matrix.size > most_cells:
         return None
     late = values[np.minimum(latest, values.size) - 1]
     beyond = latest > values.size

@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, as_written, integer, is_integer, real
 from topobounds._records import Record
-from topobounds.theory.enclosure import MAX_CELLS, Enclosure, expected_overlap
+from topobounds._types import FloatArray
+from topobounds.theory.enclosure import MAX_CELLS, Enclosure
+from topobounds.theory.overlap import expected_overlap
 from topobounds.theory.ranks import missing_edges
 from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
 from topobounds.weights import mask_matrix, weight_matrix
-
-FloatArray = NDArray[np.float64]
 
 _CHUNK = 2**20  # ranks at a time
 _ROUNDING = 2.0**-40  # of a sum of products of non-negative numbers: more than its roundings, up to 2^52 terms

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from topobounds.chance.layer import MeasuredKernel, MeasuredLayer
 from topobounds.chance.orders import Sampling, sample_kernels, sample_supports
 from topobounds.theory.deviation import known_deviation
-from topobounds.theory.enclosure import expected_retention
+from topobounds.theory.overlap import expected_retention
 
 FloatArray = NDArray[np.float64]
 

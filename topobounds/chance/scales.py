@@ -14,10 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import MOST_TRIALS, argument_error, integer, real
 from topobounds._records import Record
+from topobounds._types import FloatArray
 from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
 from topobounds.weights import check_finite, weight_matrix
-
-FloatArray = NDArray[np.float64]
 
 EXPLAINED = 3.0
 """|refitted_z| below which the scales explain a number; see `ScaleNull.warning`."""

@@ -17,9 +17,11 @@ from typing import IO, Any, Self
 
 import numpy as np
 
+from topobounds._arguments import shortened
 from topobounds._files import writing_whole
 from topobounds._memory import most_expanded
-from topobounds.checkpoint.base import Array, Beside, Change, Checkpoint, CheckpointError, explained
+from topobounds._types import Array
+from topobounds.checkpoint.base import Beside, Change, Checkpoint, CheckpointError, explained
 from topobounds.checkpoint.location import Location, read_range, size_of
 from topobounds.checkpoint.rewriting import BLOCK, WeightFile, write_anew
 from topobounds.checkpoint.signatures import format_of
@@ -37,6 +39,7 @@ DAMAGES = (
 """What zipfile and numpy's reader of headers raise on files that are damaged, besides ValueError and EOFError."""
 LONGEST_HEADER = 2**14
 """Bytes of the header of a .npy file; numpy refuses those of more than 10,000."""
+LONGEST_REASON = 100  # characters
 CHUNK = 2**20
 """Bytes that are unpacked at a time."""
 
@@ -80,6 +83,8 @@ class Header:
                 shape, columns_first, dtype = read(stream)
         except (SyntaxError, tokenize.TokenError, TypeError, RecursionError, MemoryError):  # of what Python makes of it
             raise ValueError("its header is not numpy's") from None
+        except ValueError as error:  # numpy shows all of a header that it does not like
+            raise ValueError(shortened(str(error), LONGEST_REASON)) from None
         if any(length < 0 for length in shape):
             raise ValueError(f"its header announces the shape {shape}")
         return cls(shape, columns_first, dtype, stream.tell())
@@ -224,16 +229,20 @@ class NpzCheckpoint(Checkpoint):
         return self._header(name).shape
 
     def dtype(self, name: str) -> np.dtype[Any]:
-        """Return the dtype of an array, from its header."""
-        return self._header(name).dtype
+        """Return the dtype of an array, from its header; an array of objects has none."""
+        header = self._header(name)
+        if header.dtype.hasobject:
+            raise CheckpointError(
+                f"{self.path}, tensor '{name}', is no plain array of numbers: it holds objects, never unpickled."
+            )
+        return header.dtype
 
     def tensor(self, name: str) -> Array:
         """Read one array."""
+        self.dtype(name)
         header = self._header(name)
         entry = self._entries[name]
         with explained(self.path, name, *DAMAGES):
-            if header.dtype.hasobject:
-                raise ValueError("it holds no plain array of numbers")
             if entry.file_size != header.start + header.n_bytes:
                 announced = f"its header announces {header.n_bytes} bytes of values"
                 raise ValueError(f"{announced}, its entry holds {entry.file_size - header.start}")

@@ -163,6 +163,8 @@ def _groups(stored: Stored, *, transposed: bool) -> int:
         return 1  # a first layer reads colours
     for name, rows in before.items():
         number = rows // second
+        if stored.names.shapes[name] == stored.shape and number >= _FEWEST_GROUPS:
+            return _groups(Stored(name, stored.names), transposed=False)
         beside = stored.names.shapes[name][1] == second  # it reads what the one before reads, as a shortcut does
         if not beside and rows % second == 0 and first % max(number, 1) == 0:
             alike = rows == first and number >= _FEWEST_GROUPS

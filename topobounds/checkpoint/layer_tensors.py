@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from topobounds._arguments import argument_error, integer, items
 from topobounds.checkpoint.base import Checkpoint
+from topobounds.checkpoint.described import Described
 from topobounds.checkpoint.geometry import Geometry
 from topobounds.checkpoint.kernels import assumed_geometry, kernel_words
 from topobounds.checkpoint.memory import ArraysCheckpoint
@@ -47,7 +48,7 @@ def layer_tensors(
     exclude: Iterable[str] = (),
     geometry: Told | None = None,
 ) -> Iterator[LayerTensor]:
-    """Yield the layers of a checkpoint: each weight tensor with the graphs that it is read as. No weight is read.
+    """Return the layers of a checkpoint: each weight tensor with the graphs that it is read as. No weight is read.
 
     What a tensor is follows from its name, its shape, its neighbours and the config.json; `LayerTensor.assumed` says
     what was guessed.
@@ -65,9 +66,9 @@ def layer_tensors(
         ``padding_mode``, ``dilation``, ``output_padding``, ``input``, ``groups``, ``transposed``,
         ``channels_last``. Where several patterns match a name, the later count, key by key.
 
-    Yields
-    ------
-    LayerTensor
+    Returns
+    -------
+    iterator of LayerTensor
         In the order in which the tensors are stored.
 
     Raises
@@ -76,11 +77,6 @@ def layer_tensors(
         If a pattern matches nothing, or `geometry` says what is unknown or impossible.
     CheckpointError
         If `geometry` cannot be read.
-
-    Returns
-    -------
-    Iterator of LayerTensor
-        See above.
 
     Examples
     --------
@@ -91,7 +87,7 @@ def layer_tensors(
     rnn.weight_ih_l0[forget] dense gate 2 of 4 (forget), 5 inputs x 3 outputs
     rnn.weight_hh_l0[forget] recurrent gate 2 of 4 (forget), 3 inputs x 3 outputs
     """
-    yield from read_tensors(checkpoint, include=include, exclude=exclude, geometry=geometry).layers
+    return iter(read_tensors(checkpoint, include=include, exclude=exclude, geometry=geometry).layers)
 
 
 def read_tensors(
@@ -126,7 +122,7 @@ def read_tensors(
     told = None if geometry is None else Geometry(geometry, names.dtypes)
     for name in names.dtypes:
         each = Stored(name, names)
-        answer = excluded.get(name) or kind_of(each)
+        answer = excluded.get(name) or _described(stored, name, sizes) or kind_of(each)
         if told is not None and name not in excluded:
             answer = told.applied(each, answer, sizes)
         if isinstance(answer, str):
@@ -136,7 +132,23 @@ def read_tensors(
     if told is not None:
         told.check_used()
     forms = {name: (names.shapes.get(name, ()), Stored(name, names).dtype) for name in left_out}
+    forms |= stored.left_out_forms
     return Reading(tuple(layers), left_out | dict(stored.left_out), forms, dict(stored.tied))
+
+
+def _described(checkpoint: Checkpoint, name: str, input_size: Sequence[int]) -> LayerTensor | str | None:
+    """Return what the file itself says a tensor is; None where it says nothing."""
+    found = checkpoint.described.get(name)
+    if not isinstance(found, Described):
+        return found
+    tensor = replace(found.tensor, dtype=checkpoint.dtype(name).name)
+    if tensor.kind != "conv":
+        return tensor
+    try:
+        conv, assumed = assumed_geometry(tensor, input_size, found.conv)
+    except ValueError as error:
+        return f"a kernel whose geometry is impossible: {str(error).rstrip('.')}"
+    return replace(tensor, geometry=conv, assumed=assumed)
 
 
 def _completed(tensor: LayerTensor, input_size: Sequence[int]) -> LayerTensor:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -227,6 +228,20 @@ def size_of(file: Location) -> int:
         return file.stat().st_size
 
 
+def is_inside(name: Any) -> bool:
+    """Return whether a name that a file holds leads to another file in its folder, or below.
+
+    Examples
+    --------
+    >>> is_inside("weights/part.bin"), is_inside("../part.bin"), is_inside("/part.bin")
+    (True, False, False)
+    """
+    if not isinstance(name, str) or not name or "\0" in name or "\\" in name or "://" in name:
+        return False
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
 def read_range(file: Location, first: int, length: int) -> NDArray[np.uint8]:
     """Return bytes of a file: mapped into memory where it lies on this machine, one request where it does not.
 
@@ -318,8 +333,21 @@ def _explained(path: RemotePath) -> Iterator[None]:
     except (CheckpointError, FileNotFoundError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{path} could not be read: it is not there.") from error
+        raise CheckpointError(f"{path} could not be read: {_reason_of_absence(error)}.") from error
     except Exception as error:
-        told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        reason = shortened(" ".join(told.split())) or type(error).__name__
-        raise CheckpointError(f"{path} could not be read: {reason.rstrip('.')}.") from error
+        raise CheckpointError(f"{path} could not be read: {_told(error)}.") from error
+
+
+def _reason_of_absence(error: BaseException) -> str:
+    """Return why a file is not found: fsspec says so too of a server that is not reached, or refuses."""
+    cause = error.__cause__
+    status = getattr(cause, "status", None)
+    if cause is None or status == HTTPStatus.NOT_FOUND:
+        return "it is not there"
+    return f"its server answered {status}, {getattr(cause, 'message', '')}" if status else _told(cause)
+
+
+def _told(error: BaseException) -> str:
+    """Return what an error says, on one line and without its full stop."""
+    told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (shortened(" ".join(told.split())) or type(error).__name__).rstrip(".")

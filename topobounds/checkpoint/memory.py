@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from topobounds._arguments import argument_error
-from topobounds.checkpoint.base import NOTHING, Array, Checkpoint, CheckpointError
+from topobounds._types import Array
+from topobounds.checkpoint.base import NOTHING, Checkpoint, CheckpointError
 from topobounds.weights import as_array
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from topobounds.checkpoint.base import Array, Beside, Change, Checkpoint, CheckpointError, explained
+from topobounds._types import Array
+from topobounds.checkpoint.base import Beside, Change, Checkpoint, CheckpointError, explained
 from topobounds.checkpoint.location import Location
 
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")

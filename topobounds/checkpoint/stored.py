@@ -51,7 +51,7 @@ class Names:
                 self.shapes[name] = checkpoint.shape(name)
                 self.dtypes[name] = checkpoint.dtype(name)
             except CheckpointError as error:
-                self.dtypes[name] = str(error)
+                self.dtypes[name] = str(error).removeprefix(f"{checkpoint.path}, tensor '{name}', ").rstrip(".")
         self.config: Mapping[str, Any] = checkpoint.config or NOTHING
 
     @cached_property
@@ -149,8 +149,8 @@ class Stored:
 
     @property
     def is_real(self) -> bool:
-        """Whether its values are floating-point numbers."""
-        return self.dtype.startswith(("float", "bfloat"))
+        """Whether its values are floating-point numbers of at most 64 bits."""
+        return self.dtype.startswith(("float", "bfloat")) and self.dtype not in ("float96", "float128")
 
     @cached_property
     def pieces(self) -> list[str]:

@@ -42,7 +42,7 @@ def kind_of(stored: Stored) -> LayerTensor | str:
 
 def _unreadable(stored: Stored) -> Answer:
     dtype = stored.names.dtypes[stored.name]
-    return f"of a type that is not read: {dtype}" if isinstance(dtype, str) else None
+    return dtype if isinstance(dtype, str) else None
 
 
 def _no_numbers(stored: Stored) -> Answer:
@@ -55,6 +55,8 @@ def _no_numbers(stored: Stored) -> Answer:
         return None
     if len(stored.shape) > 1 and stored.dtype in ("int8", "uint8"):
         return f"codes of unknown scale ({stored.dtype})"
+    if not re.match("u?int", stored.dtype):
+        return f"no real numbers of at most 64 bits ({stored.dtype})"
     return f"buffer ({stored.dtype})"
 
 
@@ -192,24 +194,13 @@ def _named(stored: Stored) -> str:
     if not _WEIGHT.fullmatch(stored.leaf):
         return stored.leaf
     around = stored.pieces[-3] if len(stored.pieces) > 2 and stored.module.isdigit() else ""
-    return around if re.search(r"embed(ding)?s", around) else stored.module
+    return around if re.search(r"embed(ding)?s?(_|$)", around) else stored.module
 
 
 _TABLES = {"emb", "embs", "embed", "embeds", "embedding", "embeddings", "lut", "codebook"}
 _NO_TABLES = {
-    "out",
-    "proj",
-    "projection",
-    "projector",
-    "head",
-    "mapping",
-    "linear",
-    "fc",
-    "patch",
-    "norm",
-    "avg",
-    "sum",
-}
+    "out", "proj", "projection", "projector", "head", "mapping", "linear", "dense", "fc", "patch", "norm", "avg", "sum",
+}  # fmt: skip
 _EMBEDDINGS = r"w[tp]e|relative_attention_bias|rel_embeddings|(queries|row|column)_embedder|query_feat|.*_tokens?"
 
 

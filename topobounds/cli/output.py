@@ -116,12 +116,12 @@ def grouped_reasons(left_out: Mapping[str, str]) -> str:
     Examples
     --------
     >>> grouped_reasons({"a.bias": "bias", "n.weight": "norm", "b.bias": "bias"})
-    '2 bias; 1 norm'
+    'bias (2); norm (1)'
     """
     reasons = Counter(reason.rstrip(".") for reason in left_out.values()).most_common()
-    told = [f"{count} {reason}" for reason, count in reasons[:MOST_REASONS]]
+    told = [f"{reason} ({count})" for reason, count in reasons[:MOST_REASONS]]
     if rest := sum(count for _, count in reasons[MOST_REASONS:]):
-        told.append(f"{rest} for {counted(len(reasons) - MOST_REASONS, 'other reason')}")
+        told.append(f"{counted(len(reasons) - MOST_REASONS, 'other reason')} ({rest})")
     return "; ".join(told)
 
 

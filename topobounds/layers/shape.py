@@ -10,7 +10,7 @@ LARGEST_SIDE = 2**63 - 1  # beyond, nothing is a layer, and powers of its size o
 class Shape(NamedTuple):
     """A layer of m rows and n columns, and how many of its largest weights are kept.
 
-    Functions that are called by users check their arguments with `checked_shape` and hand this record on, so that
+    Functions that are called by users check their arguments with `Shape.checked` and hand this record on, so that
     what they call need not check again.
 
     Attributes
@@ -25,6 +25,21 @@ class Shape(NamedTuple):
     n: int
     k: int
 
+    @classmethod
+    def checked(cls, m: int, n: int, k: int | None) -> "Shape":
+        """Return m, n and k as integers, with k = m + n - 1 for None.
+
+        Raises
+        ------
+        ValueError
+            If m or n is no positive integer or beyond 2^63 - 1, or k is no integer from 0 to m n.
+        """
+        m, n = integer("m", m, 1), integer("n", n, 1)
+        for name, side in (("m", m), ("n", n)):
+            if side > LARGEST_SIDE:
+                raise argument_error(name, "at most 2^63 - 1", side)
+        return cls(m, n, m + n - 1 if k is None else integer("k", k, 0, m * n))
+
     @property
     def cells(self) -> int:
         """Weights of the complete layer, m n."""
@@ -34,18 +49,3 @@ class Shape(NamedTuple):
     def alpha(self) -> int:
         """Edges of a spanning tree of the complete layer, m + n - 1."""
         return self.m + self.n - 1
-
-
-def checked_shape(m: int, n: int, k: int | None) -> Shape:
-    """Return m, n and k as integers, with k = m + n - 1 for None.
-
-    Raises
-    ------
-    ValueError
-        If m or n is no positive integer or beyond 2^63 - 1, or k is no integer from 0 to m n.
-    """
-    m, n = integer("m", m, 1), integer("n", n, 1)
-    for name, side in (("m", m), ("n", n)):
-        if side > LARGEST_SIDE:
-            raise argument_error(name, "at most 2^63 - 1", side)
-    return Shape(m, n, m + n - 1 if k is None else integer("k", k, 0, m * n))

@@ -2,7 +2,7 @@ from .checkpoints import prune_checkpoint
 from .effective import chain_of, dead_connections
 from .masks import Keep, Scope, magnitude_mask, network_masks, random_mask, topological_mask
 from .methods import METHODS, Method, pruning_method
-from .pipeline import Exchange, Infeasible, Mask, Prunable, Request, exchange, kept_masks, redrawn_mask
+from .pipeline import Exchange, Infeasible, Prunable, Request, exchange, kept_masks, redrawn_mask
 from .report import PrunedLayer, PruningReport
 from .schedules import cubic_schedule, geometric_schedule, linear_schedule
 
@@ -11,7 +11,6 @@ __all__ = [
     "Exchange",
     "Infeasible",
     "Keep",
-    "Mask",
     "Method",
     "Prunable",
     "PrunedLayer",

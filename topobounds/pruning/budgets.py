@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topobounds._types import FloatArray
 from topobounds.topology.tensors import Topology
 
-FloatArray = NDArray[np.float64]
 LEVELS = 1000
 """Steps in which the share of the forest that magnitude pruning keeps is raised, by ``retention``."""
 _HALVINGS = 200

@@ -27,6 +27,7 @@ from topobounds._arguments import (
     is_integer,
     real,
 )
+from topobounds._types import Array, Mask, NamedProgress
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.base import check_new
 from topobounds.checkpoint.layer_tensors import Reading, read_tensors
@@ -37,7 +38,7 @@ from topobounds.layers import LayerTensor
 from topobounds.pruning.budgets import ALLOCATIONS, FROM_FILE, Profile, allocated
 from topobounds.pruning.choosing import chosen_layers
 from topobounds.pruning.methods import METHODS, Method, pruning_method
-from topobounds.pruning.pipeline import Exchange, Mask, Prunable, Request, exchange, kept_masks, redrawn_mask
+from topobounds.pruning.pipeline import Exchange, Prunable, Request, exchange, kept_masks, redrawn_mask
 from topobounds.pruning.report import PrunedLayer, PruningReport
 from topobounds.pruning.selection import counts_of_largest
 from topobounds.pruning.sparsities import read_sparsities
@@ -45,9 +46,6 @@ from topobounds.topology.persistence import PersistenceDiagram
 from topobounds.topology.tensors import Topology, layer_topology
 from topobounds.weights import count_non_zero, non_zero, weight_array
 
-Array = NDArray[Any]
-Progress = Callable[[int, int, str], None]
-"""``progress(done, total, tensor)``: bytes that are done, of all that are to be read, and what is being read."""
 ON_INFEASIBLE = ("share", "raise", "clamp")
 MASKS = "pruning/masks.safetensors"
 """Where the masks are in a folder."""
@@ -76,7 +74,7 @@ def prune_checkpoint(
     dry_run: bool = False,
     seed: int | None = None,
     executor: Executor | None = None,
-    progress: Progress | None = None,
+    progress: NamedProgress | None = None,
 ) -> PruningReport:
     """Prune the weights of a file or a folder, and write it anew with the pruned ones zero.
 
@@ -348,7 +346,12 @@ class _Pruning:
     """One pruning of a checkpoint: a pass over its tensors to find their forests, and one to write them pruned."""
 
     def __init__(
-        self, checkpoint: Checkpoint, scored: Checkpoint | None, method: Method, seed: int | None, progress: Progress
+        self,
+        checkpoint: Checkpoint,
+        scored: Checkpoint | None,
+        method: Method,
+        seed: int | None,
+        progress: NamedProgress,
     ) -> None:
         self.checkpoint = checkpoint
         self.scored = scored

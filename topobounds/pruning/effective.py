@@ -2,19 +2,16 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topobounds._arguments import about, argument_error
+from topobounds._types import Array, Mask
 from topobounds.layers import Conv, LayerTensor
 
 if TYPE_CHECKING:
     from topobounds.pruning.pipeline import Prunable
-
-Array = NDArray[Any]
-Mask = NDArray[np.bool_]
 
 
 def path_scores(group: "Sequence[Prunable]") -> list[Array]:

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from topobounds._arguments import about, argument_error, as_written, choice, integer, is_integer, real
+from topobounds._types import Mask
 from topobounds.layers import Conv, LayerTensor
 from topobounds.pruning.methods import METHODS, Method, pruning_method
-from topobounds.pruning.pipeline import Infeasible, Mask, Prunable, Request, kept_masks, redrawn_mask
+from topobounds.pruning.pipeline import Infeasible, Prunable, Request, kept_masks, redrawn_mask
 from topobounds.topology.tensors import layer_topology
 from topobounds.weights import check_finite, mask_matrix, weight_array
 

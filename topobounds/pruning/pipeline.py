@@ -3,18 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from topobounds._types import Array, FloatArray, Mask
 from topobounds.layers import LayerTensor
 from topobounds.pruning.effective import path_scores
 from topobounds.pruning.methods import METHODS, Method
 from topobounds.pruning.selection import RANKINGS
 
-Array = NDArray[Any]
-Mask = NDArray[np.bool_]
 _CHUNK = 2**20  # weights
 Infeasible = Literal["raise", "clamp"]
 
@@ -190,7 +188,7 @@ def exchange(tensor: Prunable, count: int, topological: Mask | None = None) -> E
     return Exchange(given_up.size, max(0.0, lost))
 
 
-def _only_in(mask: Mask, other: Mask, weights: Array) -> NDArray[np.float64]:
+def _only_in(mask: Mask, other: Mask, weights: Array) -> FloatArray:
     """Return the weights that one mask keeps and another does not."""
     flat, one, two = weights.ravel(), mask.ravel(), other.ravel()
     parts = (slice(start, start + _CHUNK) for start in range(0, flat.size, _CHUNK))  # in the cache

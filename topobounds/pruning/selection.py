@@ -2,16 +2,14 @@
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._engine import kernels_disabled
+from topobounds._types import Array, Mask
 from topobounds.weights import MAGNITUDE_BITS, order_keys
 
-Array = NDArray[Any]
-Mask = NDArray[np.bool_]
 Weights = list[Array]
 Masks = list[Mask]
 Entropy = tuple[int, int] | None

@@ -4,15 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from topobounds._types import Array
 from topobounds.checkpoint.base import Checkpoint, CheckpointError
 from topobounds.checkpoint.location import Location
 from topobounds.runs.files import PLAN, RunError, parse, read
 from topobounds.runs.folder import RunFolder
 from topobounds.runs.level import Level, natural_order
 
-Array = NDArray[Any]
 WEIGHTS = "end"
 MASKS = "masks"
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from topobounds.theory._logarithms import UNIT, Ball, FloatArray, Real, ball_sum, log_binomial, log_ratio
+from topobounds._types import FloatArray
+from topobounds.theory._logarithms import UNIT, Ball, Real, ball_sum, log_binomial, log_ratio
 
 MAX_PAIRS = 100_000  # shapes (rows, columns) of components counted one by one
 MAX_SIZE = 2**17  # vertices of components counted one by one
@@ -145,7 +146,7 @@ def _middle_at_ranks(m: int, n: int, ks: FloatArray, largest: int) -> FloatArray
     k = np.repeat(ks, a0.size // ks.size)
     with np.errstate(over="ignore"):
         bounds = (a1 - a0 + 1) * (b1 - b0 + 1) * _binomial_model(m, n, k, (a0, a1), (b0, b1)).exp_above()
-        return np.sum(bounds.reshape(ks.size, -1), axis=1) * FACTOR
+        return np.asarray(np.sum(bounds.reshape(ks.size, -1), axis=1) * FACTOR)
 
 
 def _middle_blocks(m: int, n: int, half: int) -> Blocks:

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from topobounds._types import FloatArray
+
 Real = float | FloatArray
 
 UNIT = 2.0**-48

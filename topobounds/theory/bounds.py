@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from topobounds._arguments import argument_error, density_fraction
-from topobounds.layers.shape import Shape, checked_shape
+from topobounds.layers.shape import Shape
 from topobounds.supports import cells_at_density
 from topobounds.theory.paper import PrintedClaim, corollary_3_4_of, theorem_3_3_of
 
@@ -70,7 +70,7 @@ def star_bound(m: int, n: int, k: int | None = None) -> float:
     >>> round(star_bound(784, 300), 4)
     0.5428
     """
-    return star_bound_of(checked_shape(m, n, k))
+    return star_bound_of(Shape.checked(m, n, k))
 
 
 def star_bound_of(shape: Shape) -> float:
@@ -117,7 +117,7 @@ def boruvka_bound(m: int, n: int, k: int | None = None) -> float:
     >>> round(boruvka_bound(784, 300), 4)
     0.6132
     """
-    return boruvka_bound_of(checked_shape(m, n, k))
+    return boruvka_bound_of(Shape.checked(m, n, k))
 
 
 def boruvka_bound_of(shape: Shape) -> float:
@@ -167,7 +167,7 @@ def corollary_3_4_repaired(m: int, n: int, density: float) -> float:
     >>> round(corollary_3_4_repaired(784, 300, 0.1), 4)
     0.6132
     """
-    shape = checked_shape(m, n, None)
+    shape = Shape.checked(m, n, None)
     density_fraction("density", density)
     return corollary_3_4_repaired_of(shape, density)
 
@@ -211,7 +211,7 @@ def minimum_overlap(m: int, n: int, k: int | None = None) -> int:
     >>> minimum_overlap(784, 300)
     65
     """
-    return minimum_overlap_of(checked_shape(m, n, k))
+    return minimum_overlap_of(Shape.checked(m, n, k))
 
 
 def minimum_overlap_of(shape: Shape) -> int:

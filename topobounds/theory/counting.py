@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 
-from topobounds.layers.shape import Shape, checked_shape
+from topobounds.layers.shape import Shape
 
 MAX_STEPS = 3 * 10**8  # multiplications of a number of up to log2 C(N, k) bits by a short one; about half a minute
 
@@ -53,7 +53,7 @@ def exact_expected_overlap(m: int, n: int, k: int | None = None) -> Fraction:
     >>> exact_expected_overlap(4, 4)
     Fraction(346, 385)
     """
-    return exact_expected_overlap_of(checked_shape(m, n, k))
+    return exact_expected_overlap_of(Shape.checked(m, n, k))
 
 
 def exact_expected_overlap_of(shape: Shape) -> Fraction:
@@ -100,7 +100,7 @@ def exact_expected_ranks(m: int, n: int, most: int | None = None) -> list[Fracti
     >>> [str(rank) for rank in exact_expected_ranks(3, 3, 6)]
     ['0', '1', '2', '3', '55/14', '65/14', '69/14']
     """
-    m, n, most = checked_shape(m, n, m * n if most is None else most)
+    m, n, most = Shape.checked(m, n, m * n if most is None else most)
     m, n = max(m, n), min(m, n)
     if n == 1:
         return [Fraction(k) for k in range(most + 1)]
@@ -116,67 +116,6 @@ def exact_expected_ranks(m: int, n: int, most: int | None = None) -> list[Fracti
             factor = math.comb(n, b) * weight
             components = [total + factor * c for total, c in zip(components, coefficients, strict=True)]
     return [m + n - Fraction(total, math.comb(m * n, k)) for k, total in enumerate(components)]
-
-
-def exact_overlap_variance(m: int, n: int, k: int | None = None) -> Fraction:
-    r"""Return Var X_k, the variance of the overlap of the k largest weights with the maximum spanning forest, exactly.
-
-    The graphs A on m rows and n columns, by their edges and components, are counted by ::
-
-        sum_A q^kappa(A) x^|A| = sum_{L |- n} N_L q (q-1) ... (q-r+1) (sum_i (1 + x)^{L_i} + q - r)^m
-
-    over the partitions L of n into r parts, N_L being the number of set partitions of type L. The first two derivatives
-    at q = 1 give E[kappa] and E[kappa (kappa - 1)], and ``Var X_k = Var kappa / (m + n - 1)^2``.
-
-    Parameters
-    ----------
-    m, n : int
-        Rows and columns, at least 1; the value is symmetric in them.
-    k : int, optional
-        Largest weights kept, 0 to m n; alpha = m + n - 1 if left out.
-
-    Returns
-    -------
-    Fraction
-        For exchangeable |w| with almost surely distinct magnitudes; 0 where R_k is not random (k <= 3, k = m n, 1 x n).
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range, or the layer is too large to count.
-
-    See Also
-    --------
-    topobounds.theory.deviation.overlap_deviation : Its square root, from the limit formula where layers are large.
-
-    Notes
-    -----
-    docs/theory/deviation.md, "Exact value".
-
-    Examples
-    --------
-    >>> exact_overlap_variance(3, 3), exact_overlap_variance(2, 2)
-    (Fraction(9, 980), Fraction(0, 1))
-    """
-    return exact_overlap_variance_of(checked_shape(m, n, k))
-
-
-def exact_overlap_variance_of(shape: Shape) -> Fraction:
-    """Return the `exact_overlap_variance` of a checked shape."""
-    m, n, k = shape
-    m, n = max(m, n), min(m, n)
-    if n == 1:
-        return Fraction(0)
-    steps = variance_steps(m, n, k)
-    if steps > MAX_STEPS:
-        raise ValueError(
-            f"Arguments m={m}, n={n}, k={k} are too large to count exactly: about {steps:.0e} steps, more than "
-            f"{MAX_STEPS:.0e}. overlap_deviation has the limit for large layers, simulate_overlap estimates it."
-        )
-    first, second = _component_moments(m, n, k)
-    graphs = math.comb(m * n, k)
-    mean = Fraction(first, graphs)
-    return (Fraction(second, graphs) + mean - mean**2) / (m + n - 1) ** 2
 
 
 def variance_steps(m: int, n: int, k: int) -> int:
@@ -236,7 +175,7 @@ def _words(cells: int, k: int) -> float:
     return 1 + min(k, cells // 2) * math.log2(4 * cells / (k + 1)) // 2000
 
 
-def _component_moments(m: int, n: int, k: int) -> tuple[int, int]:
+def component_moments(m: int, n: int, k: int) -> tuple[int, int]:
     """Return the sums of kappa and of kappa (kappa - 1) over all graphs with k edges, for m >= n >= 2."""
     # The partition into one part is apart: its terms do not vanish at q = 1.
     first = math.comb(m * n, k) + m * math.comb(m * n - n, k)
@@ -250,7 +189,7 @@ def _component_moments(m: int, n: int, k: int) -> tuple[int, int]:
 
 
 def _moments_of_partition(parts: tuple[int, ...], m: int, k: int) -> tuple[int, int]:
-    """Return the terms of a partition into r >= 2 parts in the sums of `_component_moments`.
+    """Return the terms of a partition into r >= 2 parts in the sums of `component_moments`.
 
     ``h(q) = q (q - 1) ... (q - r + 1)`` has h(1) = 0, h'(1) = (-1)^r (r-2)! and h''(1) = 2 h'(1) (1 - H_{r-2}), with
     the harmonic number H; the power S^m of the partition has the derivative m S^(m-1).

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from topobounds._arguments import argument_error, real
 from topobounds._records import Record, plain
-from topobounds.layers.shape import Shape, checked_shape
+from topobounds._types import FloatArray
+from topobounds.layers.shape import Shape
 from topobounds.theory._components import FACTOR, Effort, components_by_size
-from topobounds.theory._logarithms import UNIT, Ball, FloatArray, ball_sum, log_binomial, log_ratio
+from topobounds.theory._logarithms import UNIT, Ball, ball_sum, log_binomial, log_ratio
 from topobounds.theory.counting import connected_graphs, connected_steps
 from topobounds.theory.enclosure import MAX_CELLS, Enclosure, rounded_outwards
 
@@ -137,7 +138,7 @@ def connection_probability(m: int, n: int, k: int) -> Enclosure:
     >>> f"{chance.lower:.6f} {chance.upper:.6f}"
     '0.500258 0.500258'
     """
-    m, n, k = checked_shape(m, n, k)
+    m, n, k = Shape.checked(m, n, k)
     m, n = max(m, n), min(m, n)
     _check_cells(m, n)
     if k < m + n - 1:
@@ -181,7 +182,7 @@ def connection_limit(m: int, n: int, k: int) -> float:
     >>> round(connection_limit(784, 300, 5448), 3)
     0.501
     """
-    m, n, k = checked_shape(m, n, k)
+    m, n, k = Shape.checked(m, n, k)
     if k < m + n - 1:
         return 0.0
     if k > m * n - min(m, n):
@@ -218,7 +219,7 @@ def critical_rank_limit(m: int, n: int, probability: float = 0.5) -> int:
     >>> critical_rank_limit(784, 300), critical_rank_law(784, 300).median
     (5445, Enclosure(lower=5448, upper=5448))
     """
-    m, n, alpha = checked_shape(m, n, None)
+    m, n, alpha = Shape.checked(m, n, None)
     probability = real("probability", probability, "a number in [0, 1]", 0.0, 1.0)
     return _first_rank(lambda k: connection_limit(m, n, k) >= probability, alpha, m * n - min(m, n) + 1)
 
@@ -256,7 +257,7 @@ def critical_rank_law(m: int, n: int) -> CriticalRankLaw:
     >>> critical_rank_law(3, 4).mean
     Fraction(15839, 2310)
     """
-    return critical_rank_law_of(checked_shape(m, n, None))
+    return critical_rank_law_of(Shape.checked(m, n, None))
 
 
 def critical_rank_law_of(shape: Shape) -> CriticalRankLaw:
@@ -588,7 +589,7 @@ def critical_rank(m: int, n: int) -> CriticalRank:
     >>> round(rank.density, 4), round(rank.eta_magnitude), round(rank.eta_tau)
     (0.0232, 43, 217)
     """
-    shape = checked_shape(m, n, None)
+    shape = Shape.checked(m, n, None)
     law = critical_rank_law_of(shape)
     m, n, alpha = shape
     low, median, high = (int(interval.upper) for interval in (law.low, law.median, law.high))

@@ -5,18 +5,18 @@ derivation and what it lacks to be a proof are in docs/theory/deviation.md.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import integers
 from topobounds._records import Record
-from topobounds.layers.shape import Shape, checked_shape
-from topobounds.theory.counting import exact_overlap_variance_of, variance_steps
+from topobounds.layers.shape import Shape
+from topobounds.theory.counting import MAX_STEPS, component_moments, variance_steps
 from topobounds.theory.overlap import giant_share
 
 LEAST_SIDE = 50  # of a layer for which the limit formula is within about a tenth,
@@ -39,14 +39,6 @@ class Deviation(Record):
 
     value: float
     status: Literal["proved", "limit", "sampled"]
-
-
-class SampledOverlap(Protocol):
-    """What a simulation of the overlap returns: at least its standard deviation."""
-
-    @property
-    def standard_deviation(self) -> float:
-        """Standard deviation of X_k over the trials."""
 
 
 def overlap_deviation(m: int, n: int, k: int | None = None) -> float:
@@ -80,7 +72,7 @@ def overlap_deviation(m: int, n: int, k: int | None = None) -> float:
 
     See Also
     --------
-    sampled_deviation : The same with a simulation to fall back on.
+    known_deviation : The same with its status, or None where it must be sampled.
     concentration_band : A rigorous band, about twice as wide as the deviation suggests.
 
     Notes
@@ -96,7 +88,7 @@ def overlap_deviation(m: int, n: int, k: int | None = None) -> float:
     ValueError: Arguments m=30, n=30, k=59 are too large to count exactly and outside min(m, n) >= 50, \
 1.2 sqrt(m n) <= k <= 2 (m + n - 1), where the limit is good. simulate_overlap estimates the deviation.
     """
-    m, n, k = checked_shape(m, n, k)
+    m, n, k = Shape.checked(m, n, k)
     known = known_deviation(m, n, k)
     if known is None:
         raise ValueError(
@@ -105,6 +97,67 @@ def overlap_deviation(m: int, n: int, k: int | None = None) -> float:
             "estimates the deviation."
         )
     return known.value
+
+
+def exact_overlap_variance(m: int, n: int, k: int | None = None) -> Fraction:
+    r"""Return Var X_k, the variance of the overlap of the k largest weights with the maximum spanning forest, exactly.
+
+    The graphs A on m rows and n columns, by their edges and components, are counted by ::
+
+        sum_A q^kappa(A) x^|A| = sum_{L |- n} N_L q (q-1) ... (q-r+1) (sum_i (1 + x)^{L_i} + q - r)^m
+
+    over the partitions L of n into r parts, N_L being the number of set partitions of type L. The first two derivatives
+    at q = 1 give E[kappa] and E[kappa (kappa - 1)], and ``Var X_k = Var kappa / (m + n - 1)^2``.
+
+    Parameters
+    ----------
+    m, n : int
+        Rows and columns, at least 1; the value is symmetric in them.
+    k : int, optional
+        Largest weights kept, 0 to m n; alpha = m + n - 1 if left out.
+
+    Returns
+    -------
+    Fraction
+        For exchangeable |w| with almost surely distinct magnitudes; 0 where R_k is not random (k <= 3, k = m n, 1 x n).
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or the layer is too large to count.
+
+    See Also
+    --------
+    overlap_deviation : Its square root, from the limit formula where layers are large.
+
+    Notes
+    -----
+    docs/theory/deviation.md, "Exact value".
+
+    Examples
+    --------
+    >>> exact_overlap_variance(3, 3), exact_overlap_variance(2, 2)
+    (Fraction(9, 980), Fraction(0, 1))
+    """
+    return exact_overlap_variance_of(Shape.checked(m, n, k))
+
+
+def exact_overlap_variance_of(shape: Shape) -> Fraction:
+    """Return the `exact_overlap_variance` of a checked shape."""
+    m, n, k = shape
+    m, n = max(m, n), min(m, n)
+    if n == 1:
+        return Fraction(0)
+    steps = variance_steps(m, n, k)
+    if steps > MAX_STEPS:
+        raise ValueError(
+            f"Arguments m={m}, n={n}, k={k} are too large to count exactly: about {steps:.0e} steps, more than "
+            f"{MAX_STEPS:.0e}. overlap_deviation has the limit for large layers, simulate_overlap estimates it."
+        )
+    first, second = component_moments(m, n, k)
+    graphs = math.comb(m * n, k)
+    mean = Fraction(first, graphs)
+    return (Fraction(second, graphs) + mean - mean**2) / (m + n - 1) ** 2
 
 
 def known_deviation(m: int, n: int, k: int | None = None) -> Deviation | None:
@@ -132,7 +185,7 @@ def known_deviation(m: int, n: int, k: int | None = None) -> Deviation | None:
     >>> known_deviation(1000, 1000).status, known_deviation(784, 10).status, known_deviation(30, 30)
     ('limit', 'proved', None)
     """
-    return known_deviation_of(checked_shape(m, n, k))
+    return known_deviation_of(Shape.checked(m, n, k))
 
 
 @lru_cache(maxsize=1024)
@@ -146,42 +199,6 @@ def known_deviation_of(shape: Shape) -> Deviation | None:
     if min(m, n) >= LEAST_SIDE and LEAST_RANK**2 * m * n <= k**2 and k <= LARGEST_RANK * (m + n - 1):
         return Deviation(math.sqrt(retention_covariance(m, n, k, k)), "limit")
     return None
-
-
-def sampled_deviation(m: int, n: int, k: int | None, simulate: Callable[[int, int, int], SampledOverlap]) -> Deviation:
-    """Return the standard deviation of X_k: exactly or by the limit where they are good, by a simulation elsewhere.
-
-    Parameters
-    ----------
-    m, n : int
-        Rows and columns, at least 1.
-    k : int or None
-        Largest weights kept, 0 to m n; alpha = m + n - 1 if None.
-    simulate : callable
-        Called as ``simulate(m, n, k)`` where the deviation must be sampled, and only there; for example
-        ``functools.partial(simulate_overlap, trials=1000, seed=0)``.
-
-    Returns
-    -------
-    Deviation
-        With the status that says which of the three it is.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-
-    Examples
-    --------
-    >>> from functools import partial
-    >>> from topobounds import simulate_overlap
-    >>> simulate = partial(simulate_overlap, trials=1000, seed=0)
-    >>> sampled_deviation(30, 30, None, simulate).status, sampled_deviation(300, 100, None, simulate).status
-    ('sampled', 'limit')
-    """
-    m, n, k = checked_shape(m, n, k)
-    known = known_deviation(m, n, k)
-    return known if known is not None else Deviation(simulate(m, n, k).standard_deviation, "sampled")
 
 
 def retention_covariance(m: int, n: int, k: ArrayLike, k2: ArrayLike) -> NDArray[np.float64] | float:
@@ -225,7 +242,7 @@ def retention_covariance(m: int, n: int, k: ArrayLike, k2: ArrayLike) -> NDArray
     >>> retention_covariance(300, 100, [[300], [399]], [300, 399]).shape
     (2, 2)
     """
-    m, n, alpha = checked_shape(m, n, None)
+    m, n, alpha = Shape.checked(m, n, None)
     earlier, later = np.sort(np.broadcast_arrays(_ranks("k", k, m * n), _ranks("k2", k2, m * n)), axis=0)
     u, v = _extinction(m, n, earlier)
     u2, v2 = _extinction(m, n, later)

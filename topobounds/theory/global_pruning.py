@@ -12,16 +12,15 @@ from itertools import groupby, pairwise
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topobounds._arguments import argument_error, as_written, choice, density_fraction, integer, is_integer, items, real
 from topobounds._records import Record, html_table, plain
+from topobounds._types import FloatArray
 from topobounds.layers import Conv, Dense
 from topobounds.theory._logarithms import log_ratio
 from topobounds.theory.table1 import Architecture
 
 Law = Literal["torch", "he", "he_uniform", "glorot", "glorot_normal", "exchangeable"]
-FloatArray = NDArray[np.float64]
 Tail = Callable[[float, float], float]
 
 _BISECTIONS = 200  # of a threshold: more than the bits of a double

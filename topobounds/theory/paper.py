@@ -11,7 +11,7 @@ from fractions import Fraction
 from topobounds._arguments import argument_error, density_fraction
 from topobounds._records import Record
 from topobounds.layers import Layer
-from topobounds.layers.shape import Shape, checked_shape
+from topobounds.layers.shape import Shape
 from topobounds.supports import cells_at_density
 
 MOST_TERMS = 2**24  # of a printed sum: some five seconds
@@ -68,7 +68,7 @@ def theorem_3_3(m: int, n: int) -> PrintedClaim:
     >>> round(theorem_3_3(784, 300).value, 4)
     0.1213
     """
-    return theorem_3_3_of(checked_shape(m, n, None))
+    return theorem_3_3_of(Shape.checked(m, n, None))
 
 
 def theorem_3_3_of(shape: Shape) -> PrintedClaim:
@@ -111,7 +111,7 @@ def corollary_3_4(m: int, n: int, density: float | Fraction) -> PrintedClaim:
     >>> round(claim.value, 4), claim.status
     (0.9616, 'false')
     """
-    shape = checked_shape(m, n, None)
+    shape = Shape.checked(m, n, None)
     _check_summable(shape)
     density_fraction("density", density)
     return corollary_3_4_of(shape, density)

@@ -15,17 +15,15 @@ from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from topobounds._arguments import argument_error, integer, real
-from topobounds.layers.shape import checked_shape
+from topobounds._types import FloatArray, Integers
+from topobounds.layers.shape import Shape
 from topobounds.theory.counting import counting_steps, exact_expected_ranks
 from topobounds.theory.deviation import LEAST_RANK, LEAST_SIDE, retention_covariance
 from topobounds.theory.enclosure import Enclosure
 from topobounds.theory.ranks import EXACT_STEPS, QUICK, missing_edges, outwards, rank_at_depth
-
-FloatArray = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 DEPTH = 10  # ranks up to M (ln M + DEPTH), M the longer side, leave about e^-DEPTH forest edges
 LARGEST_ORDER = 1000
@@ -108,7 +106,7 @@ def expected_persistence(
     >>> Fraction(2146, 2527) in interval, interval.width < 1e-12
     (True, True)
     """
-    m, n, _ = checked_shape(m, n, None)
+    m, n, _ = Shape.checked(m, n, None)
     cells = m * n if cells is None else integer("cells", cells, 1, m * n)
     order = _order(p)
     values = _falling(magnitudes, cells)
@@ -165,7 +163,7 @@ def untrained_persistence(m: int, n: int, *, p: int = 2) -> Enclosure:
     >>> round(interval.lower, 4), round(interval.upper, 4)
     (0.0196, 0.0196)
     """
-    m, n, _ = checked_shape(m, n, None)
+    m, n, _ = Shape.checked(m, n, None)
     p = integer("p", p, 1, LARGEST_ORDER)
     cells = m * n
     if counting_steps(m, n, cells) <= EXACT_STEPS and min(m, n) > 1:
@@ -255,7 +253,7 @@ def persistence_deviation(m: int, n: int, magnitudes: ArrayLike, *, p: float = 2
     >>> persistence_deviation(784, 10, values[:7840]) is None
     True
     """
-    m, n, _ = checked_shape(m, n, None)
+    m, n, _ = Shape.checked(m, n, None)
     order = _order(p)
     values = _falling(magnitudes, m * n)
     if min(m, n) < LEAST_SIDE:
@@ -303,7 +301,7 @@ def persistence_range(m: int, n: int, magnitudes: ArrayLike, *, p: float = 2) ->
     >>> round(ends.lower, 3), round(ends.upper, 3)
     (0.759, 1.191)
     """
-    m, n, _ = checked_shape(m, n, None)
+    m, n, _ = Shape.checked(m, n, None)
     order = _order(p)
     values = _falling(magnitudes, m * n)
     if values.size < m * n:

@@ -17,6 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from topobounds._arguments import argument_error, choice, integer
+from topobounds._types import Integers
 from topobounds.layers import Axis, Conv
 from topobounds.layers.shape import Shape
 from topobounds.theory.counting import exact_expected_overlap_of
@@ -29,7 +30,6 @@ MOST_LABELS = 2**25  # and times closed sets; 256 megabytes
 FEW_EDGES = 16  # that are added one by one
 
 State = TypeVar("State")
-Integers = NDArray[np.int64]
 
 
 def exact_expected_critical_weights(conv: Conv) -> Fraction:

@@ -9,17 +9,15 @@ from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from topobounds._types import FloatArray, Integers
 from topobounds.layers.shape import Shape
 from topobounds.supports import check_neurons
 from topobounds.theory._components import SHARP, Effort
 from topobounds.theory._logarithms import UNIT
 from topobounds.theory.counting import counting_steps, exact_expected_ranks
-from topobounds.theory.enclosure import Enclosure, RetentionCurve, expected_retention_of
-
-FloatArray = NDArray[np.float64]
-Integers = NDArray[np.int64]
+from topobounds.theory.enclosure import Enclosure
+from topobounds.theory.overlap import RetentionCurve, expected_retention_of
 
 EXACT_STEPS = 5 * 10**6  # of exact counting at all ranks: about two seconds
 QUICK = Effort(
@@ -69,11 +67,11 @@ class MissingEdges:
 
     def on_every_support(self, cells: int, size: int, used: int) -> tuple[FloatArray, FloatArray]:
         """Return bounds for k = 1, ..., `used` that hold for each connected support of `cells` of `size` cells."""
+        if cells == size:
+            return self.lower[1 : used + 1], self.upper[1 : used + 1]
         ks = np.arange(1, used + 1)
         shift = ks * ((size - cells) / (cells + 1)) * (1 + UNIT)
-        upper = self.upper[1 : used + 1] + shift
-        if cells < size:
-            upper = np.minimum.accumulate(upper)
+        upper = np.minimum.accumulate(self.upper[1 : used + 1] + shift)
         return np.maximum(0.0, self.lower[1 : used + 1] - shift), upper
 
 

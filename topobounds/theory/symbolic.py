@@ -19,7 +19,7 @@ from sympy import Expr, Min, Rational, Sum, Symbol, digamma, harmonic
 
 from topobounds._arguments import argument_error, as_written, choice, density_fraction, integer, real
 from topobounds._records import Record
-from topobounds.layers.shape import Shape, checked_shape
+from topobounds.layers.shape import Shape
 from topobounds.theory.paper import corollary_3_4_of, printed_sum
 
 FORMS = ("sum", "closed")
@@ -251,7 +251,7 @@ def exact_corollary_3_4(inputs: int, outputs: int, density: Fraction) -> Fractio
     >>> exact_corollary_3_4(8, 8, Fraction(1, 4))
     Fraction(129944, 135135)
     """
-    shape = checked_shape(inputs, outputs, None)
+    shape = Shape.checked(inputs, outputs, None)
     density_fraction("density", density)
     return _exact_corollary_3_4_of(shape, density)
 
@@ -333,7 +333,7 @@ def overlap_latex(inputs: int, outputs: int, density: float | None = None, k: in
     \mathbb{E}[X] &\ge \frac{1}{m + n - 1} \sum_{i=0}^{\min(m, n)} \frac{(m - i)(n - i)}{m n - i} = \frac{16}{55}
     \end{align*}
     """
-    shape = checked_shape(inputs, outputs, k)
+    shape = Shape.checked(inputs, outputs, k)
     if density is not None:
         density_fraction("density", density)
     return overlap_latex_of(shape, density)

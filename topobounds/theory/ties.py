@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._arguments import argument_error, integer
-from topobounds.layers.shape import checked_shape
-from topobounds.theory.enclosure import Enclosure, expected_overlap_of
+from topobounds.layers.shape import Shape
+from topobounds.theory.enclosure import Enclosure
+from topobounds.theory.overlap import expected_overlap_of
 
 
 def tied_expected_overlap(m: int, n: int, above: int, at_least: int) -> Enclosure:
@@ -55,7 +56,7 @@ def tied_expected_overlap(m: int, n: int, above: int, at_least: int) -> Enclosur
     >>> f"{overlap.lower:.4f} {overlap.upper:.4f}"
     '0.7987 0.8323'
     """
-    shape = checked_shape(m, n, None)
+    shape = Shape.checked(m, n, None)
     above = integer("above", above, 0, shape.cells)
     at_least = integer("at_least", at_least, above, shape.cells)
     below = expected_overlap_of(shape._replace(k=above))

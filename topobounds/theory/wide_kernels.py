@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topobounds._arguments import argument_error
 from topobounds._records import Record
+from topobounds._types import FloatArray, Integers
 from topobounds.layers import Conv
 from topobounds.theory.critical_weights import checked_conv
 from topobounds.theory.random_kernels import axis_edges, spatial_edges
@@ -21,9 +21,6 @@ MOST_REACHED = 12  # neurons of a channel that one tap reaches: all their subset
 STEP = 0.02  # of the weights per channel
 ITERATIONS = 3000  # at most; near the point where a large component begins, convergence is slow
 TOLERANCE = 1e-9
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -51,14 +48,14 @@ class _Sets(NamedTuple):
 
     across: Integers
     subsets: list[Integers]
-    signs: list[Floats]
+    signs: list[FloatArray]
 
 
 class _Voids(NamedTuple):
     """The probability, for every set of neurons of a channel, that none is in the large component."""
 
-    positions: Floats
-    cells: Floats
+    positions: FloatArray
+    cells: FloatArray
 
 
 def critical_weights_limit(conv: Conv) -> CriticalWeightsLimit:
@@ -112,7 +109,7 @@ def critical_weights_limit(conv: Conv) -> CriticalWeightsLimit:
     return _integrated(np.array([*times, 0.0])[::-1], np.array([*chances, process.share_reading])[::-1])
 
 
-def _integrated(times: Floats, chances: Floats) -> CriticalWeightsLimit:
+def _integrated(times: FloatArray, chances: FloatArray) -> CriticalWeightsLimit:
     """Return the integral of the chance that a weight is critical, and the share of it up to that time."""
     pieces = (chances[1:] + chances[:-1]) / 2 * np.diff(times)
     critical = np.concatenate([[0.0], np.cumsum(pieces)])
@@ -152,7 +149,7 @@ class _Process:
                 break
         return voids
 
-    def _void(self, weights: float, voids_across: Floats) -> Floats:
+    def _void(self, weights: float, voids_across: FloatArray) -> FloatArray:
         """Return the chance that none of a Poisson number of weights joins a set with the large component."""
         return np.asarray(np.exp(-weights * (1 - voids_across).sum(axis=0) / self.n_taps))
 

@@ -69,11 +69,16 @@ def _added(flat: NDArray[Any]) -> tuple[int, float]:
         values = flat.astype(np.float64)
         with np.errstate(over="ignore", under="ignore"):
             return int(np.count_nonzero(values)), float(values @ values)
-    from topobounds._kernels.magnitudes import add_squares  # noqa: PLC0415 (loads numba)
+    from topobounds._kernels.magnitudes import add_squares, add_squares_of_bfloat16  # noqa: PLC0415 (loads numba)
+
+    sums_of = add_squares
+    if flat.dtype.name == "bfloat16":
+        flat = flat.view(np.uint16)
+        sums_of = add_squares_of_bfloat16
 
     def add(first: int) -> list[tuple[float, int]]:
         last = min(first + _TASK, flat.size)
-        return [add_squares(_in_numpy_type(flat[at : at + _CHUNK])) for at in range(first, last, _CHUNK)]
+        return [sums_of(_in_numpy_type(flat[at : at + _CHUNK])) for at in range(first, last, _CHUNK)]
 
     with ThreadPoolExecutor(processors()) as pool:
         sums = [pair for pairs in pool.map(add, range(0, flat.size, _TASK)) for pair in pairs]
@@ -96,9 +101,5 @@ def _scaled_rms(flat: NDArray[Any]) -> float:
 
 
 def _in_numpy_type(values: NDArray[Any]) -> NDArray[Any]:
-    """Return values in a type that kernels can read; bfloat16 is the upper half of float32."""
-    if values.dtype.name == "bfloat16":
-        wide = values.view(np.uint16).astype(np.uint32)
-        wide <<= np.uint32(16)
-        return wide.view(np.float32)
+    """Return values in a type that kernels can read."""
     return values.astype(np.float32) if values.dtype == np.float16 else values

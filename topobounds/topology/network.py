@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, choice, items
 from topobounds._kernels.tied_graph import join
+from topobounds._types import Cells
 from topobounds.layers import Dense, Network
-from topobounds.topology.key_matrix import Cells, KeyMatrix
+from topobounds.topology.key_matrix import KeyMatrix
 from topobounds.topology.persistence import PersistenceDiagram
 from topobounds.topology.protocol import Deficit, RankedForest
 from topobounds.topology.spanning import Zeros, layer_edges
@@ -174,10 +175,7 @@ def network_forest(connections: Sequence[Connection], *, zeros: Zeros = "absent"
     layers = np.repeat(np.arange(len(matrices)), [edges.cells.size for edges in layer_forests])
     cells = np.concatenate([edges.cells for edges in layer_forests])
     weights = np.concatenate(
-        [
-            keys.magnitudes(edges.keys, matrix.dtype).astype(np.float64)
-            for keys, edges, matrix in zip(layer_keys, layer_forests, matrices, strict=True)
-        ]
+        [keys.magnitudes(edges.keys).astype(np.float64) for keys, edges in zip(layer_keys, layer_forests, strict=True)]
     )
     order = np.lexsort((layers, -weights))  # stable, and a layer's forest is in order already
     rows, cols = (cells >> np.uint64(32)).astype(np.int64), (cells & np.uint64(2**32 - 1)).astype(np.int64)

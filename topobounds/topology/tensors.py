@@ -1,14 +1,15 @@
 """The topology of a stored weight tensor: the spanning forests of the layer graphs that it is read as."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topobounds._arguments import argument_error
+from topobounds._types import Array, Mask
 from topobounds.layers import Conv, Dense, LayerTensor, Recurrent, TensorLayer
 from topobounds.topology.persistence import PersistenceDiagram, total_neural_persistence
 from topobounds.topology.protocol import Deficit
@@ -20,32 +21,32 @@ if TYPE_CHECKING:
 
     Forest = SpanningForest | CriticalWeights
 
-Array = NDArray[Any]
-Mask = NDArray[np.bool_]
+
+def _forest_of_matrix(weights: Array, graph: TensorLayer, support: Mask | None) -> SpanningForest:
+    return maximum_spanning_forest(weights, support)
 
 
-def _forest_of_matrix(weights: Array, graph: TensorLayer, support: Mask | None) -> tuple[SpanningForest, Mask]:
-    """Return the maximum spanning forest of a matrix, and the mask of its edges."""
-    forest = maximum_spanning_forest(weights, support)
-    critical = np.zeros(weights.shape, np.bool_)
-    critical[forest.rows, forest.cols] = True
-    return forest, critical
-
-
-def _forest_of_kernel(weights: Array, graph: TensorLayer, support: Mask | None) -> "tuple[CriticalWeights, Mask]":
-    """Return the critical weights of a convolution's kernel, and their mask."""
+def _forest_of_kernel(weights: Array, graph: TensorLayer, support: Mask | None) -> "CriticalWeights":
     from topobounds.topology.convolution import critical_kernel_weights  # noqa: PLC0415 (loads numba)
 
-    forest = critical_kernel_weights(weights, cast(Conv, graph), support)
-    return forest, forest.mask
+    return critical_kernel_weights(weights, cast(Conv, graph), support)
 
 
-FORESTS: "dict[type[Any], Callable[[Array, TensorLayer, Mask | None], tuple[Forest, Mask]]]" = {
+FORESTS: "dict[type[Any], Callable[[Array, TensorLayer, Mask | None], Forest]]" = {
     Dense: _forest_of_matrix,
     Recurrent: _forest_of_matrix,
     Conv: _forest_of_kernel,
 }
-"""For each shape of a layer graph the forest it has, and the mask of the stored weights that carry it."""
+"""For each shape of a layer graph the forest it has."""
+
+
+def _carriers(forest: "Forest") -> Mask:
+    """Return the mask of the stored weights that carry a forest."""
+    if not isinstance(forest, SpanningForest):
+        return forest.mask
+    mask = np.zeros(forest.shape, np.bool_)
+    mask[forest.rows, forest.cols] = True
+    return mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,17 +55,23 @@ class Topology:
 
     Attributes
     ----------
-    critical : ndarray of bool of the tensor's shape
-        The weights that carry it: edges of the spanning forests, or critical kernel weights.
     forests : tuple of SpanningForest or CriticalWeights
         One for each graph of the tensor.
     sizes : tuple of int
         How many weights carry each of these forests.
     """
 
-    critical: Mask
     forests: "tuple[Forest, ...]"
     sizes: tuple[int, ...]
+    _join: Callable[[Sequence[Mask]], Mask]
+
+    @cached_property
+    def critical(self) -> Mask:
+        """The weights that carry it, of the tensor's shape: edges of the spanning forests, or critical kernel weights.
+
+        Made when it is asked for, since it takes a byte for every weight.
+        """
+        return self._join([_carriers(forest) for forest in self.forests])
 
     @cached_property
     def diagrams(self) -> list[PersistenceDiagram]:
@@ -155,9 +162,9 @@ def graph_topology(graph: TensorLayer, weights: Array, mask: Mask | None = None)
     >>> graph_topology(Dense(2, 2), np.array([[3.0, 2.0], [2.5, 1.0]])).critical.tolist()
     [[True, True], [True, False]]
     """
-    forest, critical = FORESTS[type(graph)](weights, graph, mask)
+    forest = FORESTS[type(graph)](weights, graph, mask)
     size = forest.alpha if isinstance(forest, SpanningForest) else forest.n_critical
-    return Topology(critical, (forest,), (size,))
+    return Topology((forest,), (size,), itemgetter(0))
 
 
 def layer_topology(layer: LayerTensor, weights: Array, mask: Mask | None = None) -> Topology:
@@ -200,9 +207,9 @@ def layer_topology(layer: LayerTensor, weights: Array, mask: Mask | None = None)
         whole = support is None or bool(support.all())  # without a support the weights are read faster
         parts.append(_part_topology(layer, graph, part, None if whole else support))
     return Topology(
-        critical=layer.join([part.critical for part in parts]),
         forests=tuple(forest for part in parts for forest in part.forests),
         sizes=tuple(size for part in parts for size in part.sizes),
+        _join=layer.join,
     )
 
 

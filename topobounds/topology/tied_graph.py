@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._kernels.tied_graph import compress, gather_candidates, join
+from topobounds._types import Integers
 from topobounds.topology.key_matrix import KeyMatrix
 from topobounds.topology.spanning_engine import ranks_of
-
-Integers = NDArray[np.int64]
 
 _SAMPLE = 8192
 _PIECE = 32_768

@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
+from topobounds._types import Integers
 from topobounds.pruning import magnitude_mask
 from topobounds.topology.effective import effective_density
 from topobounds.topology.persistence import persistence_diagram
 from topobounds.topology.protocol import Deficit
 from topobounds.topology.spanning import maximum_spanning_forest
-from topobounds.verification.subject import Cells, Subject, count_components
+from topobounds.verification.subject import Subject, count_components
 
 SMALL_SUPPORT = 12  # weights of which all sets are tried
 
@@ -126,12 +127,12 @@ def _counted_deficit(subject: Subject, k: int) -> Deficit:
     return Deficit(inputs, outputs, count_components(cells, (m, n)) - inputs - outputs)
 
 
-def _sizes(subject: Subject, cells: Cells) -> NDArray[np.float64]:
+def _sizes(subject: Subject, cells: Integers) -> NDArray[np.float64]:
     """Return the |w| of some cells, falling."""
     return np.sort(np.abs(subject.weights.flat[cells]).astype(np.float64))[::-1]
 
 
-def _most_of_the_largest(subject: Subject, keep: int) -> Cells:
+def _most_of_the_largest(subject: Subject, keep: int) -> Integers:
     """Return, for every j, how many of the j largest weights a mask of `keep` that keeps the components can hold.
 
     A mask holds at most R_j edges of a spanning forest among them, and keep - alpha weights beyond a spanning forest.
@@ -141,7 +142,7 @@ def _most_of_the_largest(subject: Subject, keep: int) -> Cells:
     return np.minimum(j, keep - subject.forest.alpha + in_forest)
 
 
-def _spanning_sets(subject: Subject, keep: int, trees: list[Cells], rng: np.random.Generator) -> Iterator[Cells]:
+def _spanning_sets(subject: Subject, keep: int, trees: list[Integers], rng: np.random.Generator) -> Iterator[Integers]:
     """Yield sets of `keep` weights with the components of all weights; of a small support every one there is."""
     support = subject.order
     if support.size <= SMALL_SUPPORT:
@@ -157,7 +158,7 @@ def _spanning_sets(subject: Subject, keep: int, trees: list[Cells], rng: np.rand
         yield np.append(tree, rng.choice(others, keep - tree.size, replace=False))
 
 
-def _random_trees(subject: Subject, rng: np.random.Generator) -> Iterator[Cells]:
+def _random_trees(subject: Subject, rng: np.random.Generator) -> Iterator[Integers]:
     """Yield spanning forests of random orders of the weights, two close to the true order and one that is any."""
     ranks = np.arange(1, subject.n_weights + 1)
     for noise in (0.05, 0.5, 20.0):
@@ -165,7 +166,7 @@ def _random_trees(subject: Subject, rng: np.random.Generator) -> Iterator[Cells]
         yield _spanning_forest_in_order(subject.order[order], subject.weights.shape)
 
 
-def _spanning_forest_in_order(cells: Cells, shape: tuple[int, ...]) -> Cells:
+def _spanning_forest_in_order(cells: Integers, shape: tuple[int, ...]) -> Integers:
     """Return the cells that join two components when they enter one after another; by scipy."""
     m, n = shape
     rows, cols = np.divmod(cells, n)
@@ -182,7 +183,7 @@ def _t_imp_mask(subject: Subject, keep: int) -> NDArray[np.bool_]:
     return critical | magnitude_mask(subject.weights, keep - subject.forest.alpha, ~critical)
 
 
-def _keeps_diagram(subject: Subject, cells: Cells) -> bool:
+def _keeps_diagram(subject: Subject, cells: Integers) -> bool:
     """Whether the weights in these cells have the diagram, and the largest weight, of all, zeros read either way.
 
     Diagrams are the same, bit for bit, with their largest weight, exactly if the weights of the forest edges are. Where

@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from topobounds._types import Interval
 from topobounds.theory.bounds import BOUNDS, Bound, boruvka_bound_of, corollary_3_4_repaired_of
 from topobounds.theory.global_pruning import global_pruning
 from topobounds.theory.overlap import overlap_limit_of
@@ -17,7 +18,6 @@ from topobounds.theory.paper import PrintedClaim
 from topobounds.theory.support_bounds import support_bound
 from topobounds.verification import checks, kinds
 from topobounds.verification.draws import Setting
-from topobounds.verification.judging import Interval
 from topobounds.verification.kinds import TAIL, Kind
 from topobounds.verification.subject import Subject
 

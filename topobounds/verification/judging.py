@@ -1,17 +1,15 @@
 """From samples to verdicts: what was tested, what came out, and what that says of a claim."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from topobounds._arguments import as_written
 from topobounds._records import Record
+from topobounds._types import Interval, NamedProgress
 from topobounds.verification.permutation import PermutationTest
 from topobounds.verification.sequential import MeanInterval, share_interval
 
-Interval = tuple[float, float]
-Progress = Callable[[int, int, str], object]
 TOO_LARGE = "One matrix of this size is more than the default budget; ask for --trials."
 
 
@@ -93,7 +91,7 @@ class Terms:
     trials: int | None
     confidence: float
     tolerance: float
-    progress: Progress | None
+    progress: NamedProgress | None
 
     @property
     def error(self) -> float:

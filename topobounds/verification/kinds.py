@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from topobounds._types import Interval
 from topobounds.chance.orders import sample_supports
 from topobounds.montecarlo import retained_counts
-from topobounds.theory.enclosure import expected_overlap_of
-from topobounds.theory.overlap import spread
+from topobounds.theory.enclosure import spread
+from topobounds.theory.overlap import expected_overlap_of
 from topobounds.theory.persistence import expected_persistence, persistence_range, persistences, sufficient_rank
 from topobounds.verification import draws
 from topobounds.verification.draws import Matrix, Setting
 from topobounds.verification.judging import (
     TOO_LARGE,
-    Interval,
     Outcome,
     Terms,
     decide,

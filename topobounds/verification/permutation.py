@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 
-Interval = tuple[float, float]
+from topobounds._types import Interval
 
 
 @dataclass

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from topobounds._types import Integers
 from topobounds.theory.ties import tie_counts
 from topobounds.topology.persistence import PersistenceDiagram, diagram_of_forest
 from topobounds.topology.spanning import SpanningForest, Zeros, maximum_spanning_forest
 from topobounds.verification.draws import Matrix
-
-Cells = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +60,7 @@ class Subject:
         return diagram_of_forest(self.forest if zeros == "absent" else self.forest_with_zeros)
 
     @cached_property
-    def order(self) -> Cells:
+    def order(self) -> Integers:
         """Flat indices of the weights other than zero, |w| descending, ties by index; sorted by numpy."""
         return np.argsort(-np.abs(self.weights).ravel(), kind="stable")[: self.n_weights]
 
@@ -83,7 +82,7 @@ class Subject:
         return magnitudes
 
 
-def count_components(cells: Cells, shape: tuple[int, ...]) -> int:
+def count_components(cells: Integers, shape: tuple[int, ...]) -> int:
     """Return the components of the layer graph whose edges are these cells, isolated neurons counted; by scipy.
 
     Examples

@@ -12,17 +12,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from topobounds._arguments import MOST_TRIALS, argument_error, choice, density_fraction, integer, items, real
+from topobounds._types import Interval, NamedProgress
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.layer_tensors import read_tensors
 from topobounds.layers import Conv, LayerTensor
 from topobounds.supports import SUPPORTS, check_memory, check_neurons, read_support
 from topobounds.verification.claims import CLAIMS, Claim
 from topobounds.verification.draws import DISTRIBUTIONS, Matrix, Setting
-from topobounds.verification.judging import Interval, Outcome, Progress, Terms, Verdict, not_tested
+from topobounds.verification.judging import Outcome, Terms, Verdict, not_tested
 from topobounds.verification.subject import Subject
 from topobounds.weights import check_finite, weight_matrix
 
-KERNEL = "a kernel, and the claims are about dense layers"
+KERNEL = "kernel of a convolution, of which the claims say nothing"
 """Why a convolution is not tested."""
 
 
@@ -40,7 +41,7 @@ def verify(
     confidence: float = 0.999,
     tolerance: float = 0.005,
     seed: int | None = None,
-    progress: Progress | None = None,
+    progress: NamedProgress | None = None,
 ) -> list[Verdict]:
     """Test claims about the overlap and the diagram on samples, or on a given layer, and say which hold.
 
@@ -118,7 +119,7 @@ def verify_file(
     confidence: float = 0.999,
     tolerance: float = 0.005,
     seed: int | None = None,
-    progress: Progress | None = None,
+    progress: NamedProgress | None = None,
 ) -> list[Verdict]:
     """Test claims on every layer in a file of weights that is a matrix.
 
@@ -199,7 +200,7 @@ def verdicts_on_file(
     confidence: float = 0.999,
     tolerance: float = 0.005,
     seed: int | None = None,
-    progress: Progress | None = None,
+    progress: NamedProgress | None = None,
 ) -> FileVerdicts:
     """Return what `verify_file` does, with what of the file is left out."""
     seed = _seed(seed)
@@ -219,7 +220,7 @@ def verdicts_on_file(
                 left_out[layer.name] = str(error)
                 continue
             for name, matrix in zip(layer.part_names, parts, strict=True):
-                if tensor not in (None, name, layer.name, checkpoint.tied.get(tensor)):
+                if tensor not in (None, name, layer.name, checkpoint.tied.get(tensor or "")):
                     continue
                 try:
                     of_matrix = _verdicts(_setting_of_matrix(matrix, k, distribution, seed), chosen, terms)
@@ -288,7 +289,7 @@ def _seed(seed: int | None) -> int:
     return secrets.randbits(32) if seed is None else integer("seed", seed, 0)
 
 
-def _terms(trials: int | None, confidence: float, tolerance: float, progress: Progress | None) -> Terms:
+def _terms(trials: int | None, confidence: float, tolerance: float, progress: NamedProgress | None) -> Terms:
     return Terms(
         None if trials is None else integer("trials", trials, 1, most=MOST_TRIALS),
         real("confidence", confidence, "a number in (0, 1)", math.ulp(0.0), math.nextafter(1.0, 0.0)),

@@ -21,10 +21,11 @@ from numpy.typing import ArrayLike
 
 from topobounds._arguments import argument_error, density_fraction, integer, real
 from topobounds._files import check_regular, read_regular, write_whole
+from topobounds._types import NamedProgress
 from topobounds.supports import check_memory
 from topobounds.verification.claims import CLAIMS, Claim
 from topobounds.verification.draws import Matrix, Setting
-from topobounds.verification.judging import Progress, Verdict
+from topobounds.verification.judging import Verdict
 from topobounds.verification.verify import verify, verify_file
 from topobounds.weights import weight_matrix
 
@@ -82,7 +83,7 @@ def _write(target: Path, text: str) -> None:
         raise OSError(f"{target} could not be written: {error.strerror}.") from None
 
 
-def replay(path: str | os.PathLike[str], progress: Progress | None = None) -> list[Verdict]:
+def replay(path: str | os.PathLike[str], progress: NamedProgress | None = None) -> list[Verdict]:
     """Show the violations of a witness file again.
 
     Parameters
@@ -177,7 +178,7 @@ def _setting(verdict: Verdict, witness: dict[str, Any] | None) -> Setting:
     return Setting(verdict.m, verdict.n, k, verdict.density, verdict.support, verdict.distribution, verdict.seed)
 
 
-def _replayed(witness: dict[str, Any], progress: Progress | None) -> Verdict:
+def _replayed(witness: dict[str, Any], progress: NamedProgress | None) -> Verdict:
     """Return what the call of a witness finds now, if that is what the witness says."""
     claims = witness["claims"]
     if not isinstance(claims, list) or not claims:
@@ -194,7 +195,7 @@ def _replayed(witness: dict[str, Any], progress: Progress | None) -> Verdict:
     return verdict
 
 
-def _called(witness: dict[str, Any], progress: Progress | None) -> list[Verdict]:
+def _called(witness: dict[str, Any], progress: NamedProgress | None) -> list[Verdict]:
     """Return the verdicts of the call that a witness describes, on its matrix or its file where it has one."""
     call = {name: witness[name] for name in CALL if name in witness} | {"progress": progress}
     if "sha256" in witness:

@@ -21,25 +21,18 @@ from typing import Any
 
 import numpy as np
 
-from torch_bridge import MissingExtra
-
-try:
-    import torch
-    from torch import Tensor, nn
-except ModuleNotFoundError as error:
-    raise MissingExtra("torch") from error
-
 from topobounds._arguments import argument_error, real
 from topobounds._parallel import PATIENCE, Report, each, how_many
 from topobounds._records import plain
+from topobounds._types import Array, NamedProgress
 from topobounds.layers import LayerTensor
 from topobounds.pruning import dead_connections, pruning_method
 from topobounds.runs import PLAN, RunError, RunFolder
 from topobounds.topology.tensors import Topology
+from torch_bridge._torch import Tensor, nn, torch
 from torch_bridge.experiment.history import level_name, missing_levels, stops_after
 from torch_bridge.experiment.plan import ImpPlan
 from torch_bridge.experiment.state import (
-    Array,
     State,
     aliases,
     as_numpy,
@@ -81,7 +74,6 @@ from torch_bridge.training.loop import (
 from torch_bridge.training.models import build_model
 
 TrainFunction = Callable[[nn.Module, dict[str, Tensor], int], Mapping[str, Any] | None]
-Progress = Callable[[int, int, str], None]
 
 CHECKPOINT_SECONDS = 10.0
 PERSISTENCES = ("neural_persistence", "neural_persistence_before_pruning", "neural_persistence_after_pruning")
@@ -99,7 +91,7 @@ def run_imp(
     device: str = "auto",
     jobs: int | None = 1,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    progress: Progress | None = None,
+    progress: NamedProgress | None = None,
 ) -> RunFolder:
     """Make the levels of a plan that are missing in a run folder.
 

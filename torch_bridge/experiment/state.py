@@ -9,27 +9,17 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from numpy.typing import NDArray
-
-from torch_bridge import MissingExtra
-
-try:
-    import torch
-    from torch import Tensor, nn
-    from torch.nn.parameter import is_lazy
-    from torch.optim.optimizer import register_optimizer_step_post_hook
-except ModuleNotFoundError as error:
-    raise MissingExtra("torch") from error
 
 from topobounds._arguments import argument_error
+from topobounds._types import Array
 from topobounds.checkpoint import DTYPES
 from topobounds.layers import LayerTensor
 from topobounds.pruning import chain_of
+from torch_bridge._torch import Tensor, is_lazy, nn, register_optimizer_step_post_hook, torch
 from torch_bridge.model.modules import stored_weight
 from torch_bridge.model.stored import computes_its_own_way
 from torch_bridge.model.tracing import model_tensors, moved_to, trace, unread_weights, why_not_pruned
 
-Array = NDArray[Any]
 State = dict[str, Array]
 
 

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topobounds._arguments import about
+from topobounds._types import Array, Mask
 from topobounds.chance.layer import MeasuredKernel, MeasuredLayer
 from topobounds.chance.orders import Sampling
 from topobounds.chance.overlap import OverlapNull, kernel_overlap_null, layer_overlap_null
 from topobounds.layers import Conv, LayerTensor
-from topobounds.pruning import Mask, Prunable, Request, exchange, kept_masks, pruning_method, redrawn_mask
+from topobounds.pruning import Prunable, Request, exchange, kept_masks, pruning_method, redrawn_mask
 from topobounds.topology.spanning import SpanningForest
 from topobounds.topology.tensors import Topology, layer_topology
 from topobounds.weights import check_finite, weight_array
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     Forest = SpanningForest | CriticalWeights
 
-Array = NDArray[Any]
 TRIALS = 20  # random orders of a layer: a level of an experiment is to take little longer for them
 
 

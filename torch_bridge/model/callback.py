@@ -6,15 +6,9 @@ Lightning is not imported: its ``LambdaCallback`` takes the callback's method.
 from collections.abc import Callable
 from typing import Any
 
-from torch_bridge import MissingExtra
-
-try:
-    from torch import nn
-except ModuleNotFoundError as error:
-    raise MissingExtra("torch") from error
-
 from topobounds._arguments import argument_error, integer
 from topobounds.analysis.expected import checked_seed, checked_trials
+from torch_bridge._torch import nn
 from torch_bridge.model.analyze import analyze
 from torch_bridge.model.tracing import moved_to
 

@@ -4,14 +4,7 @@ import copy
 from collections.abc import Callable
 from typing import Any, cast
 
-from torch_bridge import MissingExtra
-
-try:
-    import torch
-    from torch import Tensor, nn
-    from torch.nn.utils import parametrize
-except ModuleNotFoundError as error:
-    raise MissingExtra("torch") from error
+from torch_bridge._torch import Tensor, nn, parametrize, torch
 
 
 class Masked(nn.Module):

@@ -3,15 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from torch_bridge import MissingExtra
-
-try:
-    from torch import Tensor, nn
-    from torch.overrides import TorchFunctionMode
-    from torch.utils.weak import WeakTensorKeyDictionary
-except ModuleNotFoundError as error:
-    raise MissingExtra("torch") from error
-
+from torch_bridge._torch import Tensor, TorchFunctionMode, WeakTensorKeyDictionary, nn
 from torch_bridge.model.modules import call_ends
 
 ADDITIONS = {"add", "iadd", "radd", "sub", "isub", "rsub"}

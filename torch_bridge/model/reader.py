@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topobounds._files import writing_whole
 from topobounds._memory import check_memory
+from topobounds._types import Array
 from topobounds.checkpoint.base import Beside, Change, Checkpoint, CheckpointError
 from topobounds.checkpoint.config import read_config, tied_by_config
 from topobounds.checkpoint.location import Location, read_range, size_of
@@ -37,7 +37,6 @@ from torch_bridge.model.state_dicts import NumpyValue, StateDict, find_state_dic
 if TYPE_CHECKING:
     from torch import Tensor
 
-Array = NDArray[Any]
 SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
 INDEX = "pytorch_model.bin.index.json"
 SINGLE = "pytorch_model.bin"

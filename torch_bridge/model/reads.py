@@ -4,15 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from torch_bridge import MissingExtra
-
-try:
-    import torch
-    from torch import Tensor, nn
-    from torch.overrides import TorchFunctionMode
-except ModuleNotFoundError as error:
-    raise MissingExtra("torch") from error
-
+from torch_bridge._torch import Tensor, TorchFunctionMode, nn, torch
 from torch_bridge.model.modules import stored_weight
 
 Weight = tuple[nn.Module, str]

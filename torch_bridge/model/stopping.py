@@ -4,15 +4,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, SupportsFloat
 
-from torch_bridge import MissingExtra
-
-try:
-    from torch import Tensor, nn
-except ModuleNotFoundError as error:
-    raise MissingExtra("torch") from error
-
 from topobounds._arguments import argument_error, boolean
 from topobounds.topology.stopping import stopping_epoch
+from torch_bridge._torch import Tensor, nn
 from torch_bridge.model.analyze import analyze
 from torch_bridge.model.tracing import current_weight, model_tensors, moved_to
 

@@ -3,13 +3,6 @@
 from collections.abc import Callable, Collection
 from typing import Any
 
-from torch_bridge import MissingExtra
-
-try:
-    from torch import nn
-except ModuleNotFoundError as error:
-    raise MissingExtra("torch") from error
-
 from topobounds._arguments import argument_error, choice, density_fraction, integer
 from topobounds.pruning import (
     Infeasible,
@@ -19,6 +12,7 @@ from topobounds.pruning import (
     geometric_schedule,
     linear_schedule,
 )
+from torch_bridge._torch import nn
 from torch_bridge.model.tracing import moved_to
 from torch_bridge.pruning.method import FRONTS, Front, topological_
 from torch_bridge.pruning.targets import Convention

@@ -12,23 +12,13 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from torch_bridge import MissingExtra
-
-try:
-    import torch
-    from torch import Tensor, nn
-    from torch.nn.parameter import is_lazy
-    from torch.nn.utils import parametrize, prune
-except ModuleNotFoundError as error:
-    raise MissingExtra("torch") from error
-
 from topobounds._arguments import about, argument_error, boolean, choice, integer, real
+from topobounds._types import Mask
 from topobounds.layers import Conv, LayerTensor
 from topobounds.layers.tensors import numbered_parts
 from topobounds.pruning import (
     METHODS,
     Infeasible,
-    Mask,
     Prunable,
     PrunedLayer,
     PruningReport,
@@ -38,6 +28,7 @@ from topobounds.pruning import (
 )
 from topobounds.topology.tensors import Topology, layer_topology
 from topobounds.weights import as_array, check_finite, weight_array
+from torch_bridge._torch import Tensor, is_lazy, nn, parametrize, prune, torch
 from torch_bridge.model.masked import Masked, let_be_copied, parametrised_mask
 from torch_bridge.model.modules import stored_weight, weight_tensors
 from torch_bridge.model.tracing import (

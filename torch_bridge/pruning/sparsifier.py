@@ -5,19 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from torch_bridge import MissingExtra
-
-try:
-    import torch
-    from torch import nn
-    from torch.ao.pruning.sparsifier.base_sparsifier import BaseSparsifier
-except ModuleNotFoundError as error:
-    raise MissingExtra("torch") from error
-
 from topobounds._arguments import about, argument_error, as_written, choice, real
 from topobounds.layers import Conv
 from topobounds.pruning import METHODS, Request, kept_masks
 from topobounds.weights import as_array
+from torch_bridge._torch import BaseSparsifier, nn, torch
 from torch_bridge.model.masked import Masked
 from torch_bridge.model.modules import weight_tensors
 from torch_bridge.model.tracing import current_weight, model_tensors, why_not_pruned

@@ -6,20 +6,13 @@ from fractions import Fraction
 from typing import Any, Literal, cast
 
 import numpy as np
-from numpy.typing import NDArray
-
-from torch_bridge import MissingExtra
-
-try:
-    from torch import Tensor, nn
-except ModuleNotFoundError as error:
-    raise MissingExtra("torch") from error
 
 from topobounds._arguments import about, argument_error, choice
+from topobounds._types import Array, Mask
 from topobounds.layers import Conv, LayerTensor
-from topobounds.pruning import Mask
 from topobounds.topology.tensors import Topology, layer_topology
 from topobounds.weights import as_array
+from torch_bridge._torch import Tensor, nn
 from torch_bridge.model.masked import current_mask
 from torch_bridge.model.modules import stored_weight
 from torch_bridge.model.tracing import Trace, current_weight, model_tensors, trace, unread_weights, why_not_pruned
@@ -27,7 +20,6 @@ from torch_bridge.model.tracing import Trace, current_weight, model_tensors, tra
 Amount = int | float | Fraction
 Amounts = Amount | Mapping[str, Amount]
 Convention = Literal["flattened", "shared"]
-Array = NDArray[Any]
 
 CONVENTIONS = ("flattened", "shared")
 NAMES_SHOWN = 20

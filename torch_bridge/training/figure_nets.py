@@ -1,6 +1,6 @@
 """Training the nets of Figures 1 and 3: a frozen plan in, a run folder of trials out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -10,23 +10,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from torch_bridge import MissingExtra
-
-try:
-    import torch
-    from torch import Tensor, nn
-    from torch.nn import functional
-except ModuleNotFoundError as error:
-    raise MissingExtra("torch") from error
-
 from topobounds._arguments import argument_error, choice, integer, real
 from topobounds._parallel import PATIENCE, Report, each, how_many, processor_name
 from topobounds._records import Record
+from topobounds._types import NamedProgress
 from topobounds.runs import MOST_LEVELS, LevelWriter, RunError, RunFolder, digest
+from torch_bridge._torch import Tensor, functional, nn, torch
 from torch_bridge.training.data import DATASETS, Dataset, load_dataset
 from torch_bridge.training.models import mlp
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +100,7 @@ def train(
     download: bool = False,
     device: str = "auto",
     jobs: int | None = 1,
-    progress: Progress | None = None,
+    progress: NamedProgress | None = None,
 ) -> RunFolder:
     """Train the trials that are missing in a run folder.
 

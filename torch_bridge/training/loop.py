@@ -11,16 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from torch_bridge import MissingExtra
-
-try:
-    import torch
-    from torch import Tensor, nn
-    from torch.nn import functional
-except ModuleNotFoundError as error:
-    raise MissingExtra("torch") from error
-
 from topobounds._memory import check_memory
+from torch_bridge._torch import Tensor, functional, nn, torch
 from torch_bridge.training.data import Dataset
 from torch_bridge.training.plan import DataPlan, Recipe, Seeds
 

@@ -4,17 +4,9 @@ import itertools
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch_bridge import MissingExtra
-
-try:
-    import torch
-    from torch import Tensor, nn
-    from torch.nn import functional
-except ModuleNotFoundError as error:
-    raise MissingExtra("torch") from error
-
 from topobounds._arguments import argument_error, integer
 from topobounds._memory import check_memory
+from torch_bridge._torch import Tensor, functional, nn, torch
 from torch_bridge.training.plan import WIDTHS, ModelPlan
 
 STAGES_OF_VGG11 = ((1,), (2,), (4, 4), (8, 8), (8, 8))
