@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._files import writing_whole
-from topobounds.checkpoint.base import Array, Checkpoint, CheckpointError
+from topobounds._types import Array
+from topobounds.checkpoint.base import Checkpoint, CheckpointError
 from topobounds.checkpoint.safetensors import SafetensorsCheckpoint
 
 VERSION = "topobounds.masks"

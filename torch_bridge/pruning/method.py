@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from topobounds._arguments import about, argument_error, boolean, choice, integer, real
-from topobounds._types import Mask
+from topobounds._types import Array, Mask
 from topobounds.layers import Conv, LayerTensor
 from topobounds.layers.tensors import numbered_parts
 from topobounds.pruning import (
@@ -43,7 +43,6 @@ from torch_bridge.pruning.targets import (
     CONVENTIONS,
     Amount,
     Amounts,
-    Array,
     Convention,
     Place,
     Target,
