@@ -50,13 +50,14 @@ def kept(maxsize: int) -> Callable[[Callable[Arguments, Result]], Callable[Argum
     """
 
     def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-        cached = lru_cache(maxsize)(function)
+        cached: Any = lru_cache(maxsize)(function)  # that the arguments are hashable is the caller's to know
         locks: defaultdict[Hashable, Lock] = defaultdict(Lock)
 
         @wraps(function)
         def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
             with locks[args, tuple(kwargs.items())]:
-                return cached(*args, **kwargs)
+                found: Result = cached(*args, **kwargs)
+                return found
 
         call.cache_clear = cached.cache_clear  # type: ignore[attr-defined]
         return call
