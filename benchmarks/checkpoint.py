@@ -4,14 +4,13 @@ Run with: `python benchmarks/checkpoint.py` (`--quick` for 1 GB in the place of 
 
 A bfloat16 file of a language model is made in a temporary folder: one block of normal weights, linked under as many
 names as it takes. The rate at which one thread adds the same bytes as 64-bit words, from a file in the cache of the
-system that is mapped anew, is the measure; start-up, the file of one block, is apart. Anonymous memory is sampled every hundredth of a second.
+system that is mapped anew, is the measure; start-up, the file of one block, is apart. Anonymous memory is sampled
+every hundredth of a second.
 """
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -127,7 +126,7 @@ def of_large_model(folder, n_bytes):
         print(f"Only {n_bytes / 1e9:.1f} GB, for the disk or the memory is too small.", file=sys.stderr)
     first, path = Path(folder) / "block.safetensors", Path(folder) / "model.safetensors"
     make_model(first, 1)
-    n_blocks, size = make_model(path, n_bytes)
+    _, size = make_model(path, n_bytes)
     analyze({"a.weight": np.ones((8, 9))})
     with AnonymousMemory() as memory_used:
         start = time.perf_counter()

@@ -111,7 +111,7 @@ def add_squares(weights: NDArray[Any]) -> tuple[Any, Any]:
 
 @_intrinsic
 def _float_of_upper_half(_typing: Any, bits: Any) -> Any:
-    """The float32 whose upper 16 bits these are: bfloat16."""
+    """Return the float32 whose upper 16 bits these are: bfloat16."""
 
     def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         wide = builder.zext(args[0], ir.IntType(32))

@@ -38,7 +38,7 @@ class BesideCheckpoint:
     shapes : mapping of str to tuple of int
         The tensors of the checkpoint beside which it lies.
     wanted : collection of str
-        Those that are read as layers.
+        Those that are read as layers; nothing where it does not matter whether one of them has an array.
 
     Raises
     ------
@@ -70,7 +70,7 @@ class BesideCheckpoint:
             of = name if name in shapes else name.removesuffix(SUFFIX)
             self._check(name, of, shapes)
             self._names[of] = name
-        if not any(name in self._names for name in wanted):
+        if wanted and not any(name in self._names for name in wanted):
             rule = f"arrays for some of the layers: {_listed(wanted)}"
             raise argument_error(self.argument, rule, list(self._names))
 

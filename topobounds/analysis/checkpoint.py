@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from threading import BoundedSemaphore, Lock
 from typing import Any
 
@@ -63,6 +64,7 @@ class _Task:
     path: str = ""
     mask: str | None = None
     scores: str | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,8 @@ def analyze(
         reading = read_tensors(checkpoint, include=include, exclude=exclude, geometry=geometry, input_size=input_size)
         if not reading.layers:
             raise _nothing(checkpoint, reading.left_out)
-        beside = _beside(checkpoint, reading, mask, scores, held)
+        wanted = [layer.name for layer in reading.layers]
+        beside = _beside(_shapes(reading), wanted, mask, scores, held)
         work = _Work(checkpoint, reading, beside, task, progress)
         if executor is None:
             work.in_threads(n_threads)
@@ -192,7 +195,7 @@ class _Work:
         self.beside = beside
         self.task = task
         self.progress = progress
-        self.sizes = {layer.name: _n_bytes(checkpoint, layer) for layer in reading.layers}
+        self.sizes = {layer.name: _n_bytes(layer) for layer in reading.layers}
         self.done: dict[str, _Done] = {}
         self._reading_lock = Lock()  # archives and streams are read by one thread at a time
         self._large = BoundedSemaphore(MOST_LARGE)
@@ -207,15 +210,18 @@ class _Work:
 
     def elsewhere(self, executor: Executor, source: object, mask: Beside | None, scores: Beside | None) -> None:
         """Do all tensors by an executor, whose workers open the files by their paths."""
-        for name, given in (("source", source), ("mask", mask), ("scores", scores)):
-            if isinstance(given, Mapping | ArraysCheckpoint):
-                raise argument_error(
-                    name, "a path where 'executor' does the work: weights are not sent", type(given).__name__
-                )
-        places = {
-            name: None if given is None else os.fspath(given) for name, given in (("mask", mask), ("scores", scores))
-        }
-        task = replace(self.task, path=str(self.checkpoint.path), **places)
+        rule = "a path where 'executor' does the work, for weights are not sent"
+        if isinstance(source, Mapping | ArraysCheckpoint):
+            raise argument_error("source", rule, type(source).__name__)
+        if isinstance(mask, Mapping) or isinstance(scores, Mapping):
+            raise argument_error("mask" if isinstance(mask, Mapping) else "scores", rule, "a mapping")
+        task = replace(
+            self.task,
+            path=str(self.checkpoint.path),
+            mask=None if mask is None else os.fspath(mask),
+            scores=None if scores is None else os.fspath(scores),
+            shapes=_shapes(self.reading) if self.beside != _BesideFiles(None, None) else {},
+        )
         self._gather({executor.submit(_in_worker, task, layer): layer for layer in self.reading.layers})
 
     def _here(self, layer: LayerTensor) -> _Done:
@@ -249,7 +255,7 @@ class _Work:
     def report(self, *, complete: bool = True) -> ModelReport:
         """Return the report of what is done."""
         left_out = dict(self.reading.left_out)
-        faults = {}
+        faults = {name: "damaged" for name, (shape, _) in self.reading.forms.items() if not shape and self._fails(name)}
         layers: list[LayerReport] = []
         for tensor in self.reading.layers:
             done = self.done.get(tensor.name, _Done(reason=INTERRUPTED))
@@ -273,6 +279,14 @@ class _Work:
         )
         return replace(report, findings=find(report))
 
+    def _fails(self, name: str) -> bool:
+        """Return whether the header of a tensor cannot be read."""
+        try:
+            self.checkpoint.shape(name)
+        except CheckpointError:
+            return True
+        return False
+
     def _source(self, read: set[str]) -> Source:
         checkpoint, masks, scores = self.checkpoint, self.beside.masks, self.beside.scores
         return Source(
@@ -290,9 +304,8 @@ class _Work:
 
     def _networks(self, read: set[str]) -> tuple[NetworkReport, ...]:
         """Return the chains of dense layers, whose weights are read once more."""
-        shapes = {name: self.checkpoint.shape(name) for name in self.checkpoint.names}
         layers = [layer for layer in self.reading.layers if layer.name in read]
-        matrices = [name for name, shape in shapes.items() if len(shape) > 1]
+        matrices = [name for name, shape in _shapes(self.reading).items() if len(shape) > 1]
         reports: list[NetworkReport] = []
         for run in chains(self.checkpoint.names, layers, matrices):
             connected = []
@@ -313,13 +326,13 @@ def _opened(source: Any, held: ExitStack) -> Checkpoint:
 
 
 def _beside(
-    checkpoint: Checkpoint, reading: Reading, mask: Beside | None, scores: Beside | None, held: ExitStack
+    shapes: Mapping[str, tuple[int, ...]],
+    wanted: Sequence[str],
+    mask: Beside | None,
+    scores: Beside | None,
+    held: ExitStack,
 ) -> _BesideFiles:
     """Open the masks and the scores, and check their names and shapes."""
-    if mask is None and scores is None:
-        return _BesideFiles(None, None)
-    shapes = {name: checkpoint.shape(name) for name in checkpoint.names}
-    wanted = [layer.name for layer in reading.layers]
     opened = [
         None if given is None else held.enter_context(BesideCheckpoint(argument, given, shapes, wanted))
         for argument, given in (("mask", mask), ("scores", scores))
@@ -342,8 +355,14 @@ def _within(checkpoint: Checkpoint, file: str) -> str:
     return file.removeprefix(folder) if file.startswith(folder) else file.rstrip("/").rpartition("/")[2]
 
 
-def _n_bytes(checkpoint: Checkpoint, layer: LayerTensor) -> int:
-    return int(layer.n_weights * checkpoint.dtype(layer.name).itemsize)
+def _shapes(reading: Reading) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors; an array that is damaged may not tell its own again."""
+    left_out = {name: shape for name, (shape, _) in reading.forms.items()}
+    return left_out | {layer.name: layer.shape for layer in reading.layers}
+
+
+def _n_bytes(layer: LayerTensor) -> int:
+    return int(layer.n_weights * np.dtype(layer.dtype).itemsize)
 
 
 # -- one tensor ------------------------------------------------------------------------------------------------------
@@ -353,10 +372,7 @@ def _in_worker(task: _Task, layer: LayerTensor) -> _Done:
     """Do one tensor in another process, which opens the files."""
     with ExitStack() as held:
         checkpoint = held.enter_context(open_checkpoint(task.path))
-        beside = _BesideFiles(None, None)
-        if task.mask is not None or task.scores is not None:
-            reading = Reading((layer,), {}, {}, {})
-            beside = _beside(checkpoint, reading, task.mask, task.scores, held)
+        beside = _beside(task.shapes, (), task.mask, task.scores, held)
         return _tensor_done(checkpoint, beside, layer, task, Lock())
 
 
@@ -420,13 +436,15 @@ def _part_report(
     layer: LayerTensor, name: str, part: NDArray[Any], graph: TensorLayer | None, task: _Task
 ) -> LayerReport:
     """Return the report of one graph; without the graph where the map of a convolution is too large."""
-    asked = {"kind": layer.kind, "inputs_first": layer.inputs_first}
+    report = partial(
+        layer_report, name, part, kind=layer.kind, inputs_first=layer.inputs_first, trials=task.trials, seed=task.seed
+    )
     try:
-        return layer_report(name, part, graph, chance=task.chance, trials=task.trials, seed=task.seed, **asked)
+        return report(graph, chance=task.chance)
     except ValueError as error:
         if not isinstance(graph, Conv) or not np.isfinite(part).all():
             raise
-        return layer_report(name, part, None, reason=str(error), seed=task.seed, **asked)
+        return report(None, reason=str(error))
 
 
 def _of_weights(report: LayerReport, weights: NDArray[Any]) -> LayerReport:

@@ -146,7 +146,7 @@ def _middle_at_ranks(m: int, n: int, ks: FloatArray, largest: int) -> FloatArray
     k = np.repeat(ks, a0.size // ks.size)
     with np.errstate(over="ignore"):
         bounds = (a1 - a0 + 1) * (b1 - b0 + 1) * _binomial_model(m, n, k, (a0, a1), (b0, b1)).exp_above()
-        return np.sum(bounds.reshape(ks.size, -1), axis=1) * FACTOR
+        return np.asarray(np.sum(bounds.reshape(ks.size, -1), axis=1) * FACTOR)
 
 
 def _middle_blocks(m: int, n: int, half: int) -> Blocks:

@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from topobounds._arguments import about
 from topobounds.analysis.expected import checked_seed, checked_trials
-from topobounds.analysis.model import LayerReport, ModelReport, layer_report
+from topobounds.analysis.findings import find
+from topobounds.analysis.model import LayerReport, ModelReport, NetworkReport, Source, layer_report
+from topobounds.analysis.network import Connected, network_reports
 from topobounds.layers import Conv, LayerTensor
 from topobounds.weights import as_array
 from torch_bridge._torch import nn
@@ -24,6 +26,9 @@ from torch_bridge.model.tracing import (
     undisturbed,
     unread_weights,
 )
+
+MOST_CONNECTED = 2**28
+"""Weights of the layers that share neurons, up to which they are read once more, as one graph."""
 
 
 def analyze(
@@ -72,7 +77,7 @@ def analyze(
     Notes
     -----
     Weights that are stored in another form are read as what they stand for where that is told: torch's own quantized
-    layers but for the recurrent ones, sparse layouts, bitsandbytes' ``Linear4bit`` and ``Linear8bitLt``, and subclasses
+    layers, sparse layouts, bitsandbytes' ``Linear4bit`` and ``Linear8bitLt``, and subclasses
     of Tensor that have a method ``dequantize``, as torchao's have. Whatever is not read is in `ModelReport.unread` with
     the reason: codes without a known scale, weights that are lazy, fake, on ``meta`` or distributed, a shape other than
     the sizes of the module ask for, scripted and traced
@@ -113,6 +118,8 @@ def analyze(
     tensors = model_tensors(model, traced.tensors if traced else None)
     seen: dict[nn.Parameter, str] = {}
     layers: list[LayerReport] = []
+    connected = _Connections()
+    n_bytes = 0
     unread: dict[str, str] = {}
     paths = {module: path for path, module in model.named_modules()}
     with undisturbed(model):  # computed weights are read in evaluation mode, in which reading changes nothing
@@ -129,10 +136,39 @@ def analyze(
                     except UnreadWeight as error:
                         unread[tensor.name] = str(error)
                     else:
-                        layers += _layer_reports(tensor, weights, module, traced, reason, place, read_by, asked)
+                        found = list(_layer_reports(tensor, weights, module, traced, reason, place, read_by, asked))
+                        connected.add(tensor, weights, found)
+                        layers += found
+                        n_bytes += weights.nbytes
                 place += len(tensor.parts)
         unread |= dict(unread_weights(model, tensors))
-    return ModelReport(tuple(layers), unread)
+    source = Source("", type(model).__name__, (), n_bytes)
+    report = ModelReport(tuple(layers), unread, source, networks=connected.reports())
+    return replace(report, findings=find(report))
+
+
+class _Connections:
+    """The dense layers of a traced model with the groups of neurons that they join."""
+
+    def __init__(self) -> None:
+        self._layers: list[Connected] = []
+        self._n_weights = 0
+
+    def add(self, tensor: LayerTensor, weights: NDArray[Any], reports: list[LayerReport]) -> None:
+        """Take in the layers of one tensor that are matrices between known groups of neurons."""
+        if tensor.kind == "conv" or not any(report.neurons for report in reports):
+            return
+        self._n_weights += weights.size
+        if self._n_weights > MOST_CONNECTED:
+            self._layers.clear()
+            return
+        for report, part in zip(reports, replace(tensor, shape=weights.shape).split(weights), strict=True):
+            matrix = part if tensor.inputs_first else part.T
+            self._layers += [Connected(report.name, matrix, *ends) for ends in report.neurons]
+
+    def reports(self) -> tuple[NetworkReport, ...]:
+        """Return a report on each set of layers that share neurons; none of models that are too large."""
+        return network_reports(self._layers) if self._n_weights <= MOST_CONNECTED else ()
 
 
 def _readers(traced: Trace | None, module: nn.Module, tensor: LayerTensor) -> tuple[nn.Module, ...]:
@@ -166,12 +202,13 @@ def _layer_reports(
         convs = traced.convs(module) if traced and tensor.kind == "conv" else []
     tensor = replace(tensor, shape=weights.shape, geometry=convs[0] if convs else tensor.geometry)
     calls = len(traced.calls.get(module, [])) if traced else None
+    words = replace(tensor, words=_words(tensor, module)).read_as
     notes = " ".join(note for note in (reason, _note(tensor, calls, convs, read_by)) if note)
     for place, (name, part) in enumerate(zip(tensor.part_names, tensor.split(weights), strict=True), first):
         with about(name):
             graph = None if tensor.kind == "conv" and not convs else tensor.graph
             neurons = tuple(traced.neurons.get((module, place), ())) if traced else ()
-            yield layer_report(
+            report = layer_report(
                 name,
                 part,
                 graph,
@@ -182,6 +219,16 @@ def _layer_reports(
                 inputs_first=tensor.inputs_first,
                 **asked,
             )
+            yield replace(report, tensor=tensor.name, read_as=words[place - first])
+
+
+def _words(tensor: LayerTensor, module: nn.Module) -> tuple[str, ...]:
+    """Return what the parts of a tensor are, for people; nothing where it is one graph."""
+    n_parts = len(tensor.parts)
+    if n_parts == 1:
+        return tensor.words
+    part = "gate" if isinstance(module, nn.RNNBase | nn.RNNCellBase) else "part"
+    return tuple(f"{part} {number} of {n_parts} ({name})" for number, name in enumerate(tensor.parts, 1))
 
 
 def _note(tensor: LayerTensor, calls: int | None, convs: list[Conv], read_by: list[str]) -> str:
