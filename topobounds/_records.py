@@ -124,12 +124,8 @@ def frame(columns: Mapping[str, Column], backend: str | None = None) -> Any:
             if column.kind in (int, bool) and any(value is None for value in column.values)
         }
     values = {name: list(column.values) for name, column in columns.items()}
-<<<<<<< HEAD
     maker: Any = found[0]  # one of the literals that narwhals lists
     return nw.from_dict(values, schema, backend=maker).to_native()
-=======
-    return nw.from_dict(values, schema, backend=cast(Any, found[0])).to_native()
->>>>>>> command
 
 
 def parquet_bytes(columns: Mapping[str, Column]) -> bytes:
