@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from threading import BoundedSemaphore, Lock
 from typing import Any
@@ -249,7 +249,7 @@ class _Work:
     def report(self, *, complete: bool = True) -> ModelReport:
         """Return the report of what is done."""
         left_out = dict(self.reading.left_out)
-        faults = {}
+        faults = dict.fromkeys(sorted(self.reading.damaged), "damaged")
         layers: list[LayerReport] = []
         for tensor in self.reading.layers:
             done = self.done.get(tensor.name, _Done(reason=INTERRUPTED))
@@ -290,7 +290,7 @@ class _Work:
 
     def _networks(self, read: set[str]) -> tuple[NetworkReport, ...]:
         """Return the chains of dense layers, whose weights are read once more."""
-        shapes = {name: self.checkpoint.shape(name) for name in self.checkpoint.names}
+        shapes = _shapes(self.checkpoint)
         layers = [layer for layer in self.reading.layers if layer.name in read]
         matrices = [name for name, shape in shapes.items() if len(shape) > 1]
         reports: list[NetworkReport] = []
@@ -302,6 +302,15 @@ class _Work:
                 connected.append(Connected(layer.name, matrix if layer.inputs_first else matrix.T, place, place + 1))
             reports += network_reports(connected, ASSUMED)
         return tuple(reports)
+
+
+def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors whose headers are not damaged."""
+    shapes = {}
+    for name in checkpoint.names:
+        with suppress(CheckpointError):
+            shapes[name] = checkpoint.shape(name)
+    return shapes
 
 
 def _opened(source: Any, held: ExitStack) -> Checkpoint:
@@ -318,7 +327,7 @@ def _beside(
     """Open the masks and the scores, and check their names and shapes."""
     if mask is None and scores is None:
         return _BesideFiles(None, None)
-    shapes = {name: checkpoint.shape(name) for name in checkpoint.names}
+    shapes = _shapes(checkpoint)
     wanted = [layer.name for layer in reading.layers]
     opened = [
         None if given is None else held.enter_context(BesideCheckpoint(argument, given, shapes, wanted))
