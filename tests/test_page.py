@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from topobounds import analyze, write_html
+from topobounds import analyze, prune_checkpoint, write_html
 from topobounds._records import Record
 from topobounds.cli import main
 
@@ -97,6 +97,17 @@ def test_the_curves_are_short_and_within_bounds(report):
 def test_a_report_with_curves_is_saved_and_loaded(report, tmp_path):
     report.save(tmp_path / "report.json")
     assert type(report).load(tmp_path / "report.json").to_dict() == report.to_dict()
+
+
+def test_what_pruning_did_is_a_page(arrays, tmp_path):
+    np.savez(tmp_path / "layers.npz", **{name: arrays[name] for name in ("fc1.weight", "fc2.weight")})
+    done = prune_checkpoint(tmp_path / "layers.npz", tmp_path / "pruned.npz", density=0.3)
+    text = write_html(done, tmp_path / "page.html").read_text()
+    layers = record_in(text)["layers"]
+    rows = Cells(text).rows
+    assert [row[0] for row in rows] == [layer["name"] for layer in layers] == ["fc1.weight", "fc2.weight"]
+    for row, layer in zip(rows, layers, strict=True):
+        assert {str(layer[key]) for key in ("weights", "kept", "alpha")} | {"true"} <= set(row)
 
 
 def test_another_record_has_no_page(tmp_path):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds._arguments import argument_error
-from topobounds.cli.arguments import Count, Density, Name, Sizes
+from topobounds.cli.arguments import Count, Density, Name, Sizes, output_file
 from topobounds.cli.output import (
     console_on_stdout,
     new_table,
@@ -68,6 +68,7 @@ class DensityNotPattern(Density):
 @click.option("--masks-only", is_flag=True, help="Write the masks alone, packed, to TARGET.")
 @click.option("--dry-run", is_flag=True, help="Write nothing; show what each budget would leave.")
 @click.option("--export", metavar="FILE", type=Name(), help="Write the sparsity of each layer, as JSON or YAML.")
+@click.option("--html", metavar="FILE", type=Name(), help="Write a page about what pruning did.")
 @click.option("--seed", type=Count(0), help="Seed of --method random.  [default: drawn, and shown]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def prune(
@@ -86,6 +87,7 @@ def prune(
     masks_only: bool,
     dry_run: bool,
     export: Path | None,
+    html: Path | None,
     seed: int | None,
     as_json: bool,
 ) -> None:
@@ -101,6 +103,11 @@ def prune(
     if export is not None and (not export.parent.is_dir() or export.is_dir()):
         raise argument_error("--export", "the name of a file in a folder that exists", str(export))
 
+    if html is not None:
+        output_file("--html", html)
+        from topobounds.report.page import template
+
+        template()  # before anything is pruned, since jinja2 may be missing
     from topobounds.pruning import prune_checkpoint
     from topobounds.pruning.sparsities import write_sparsities
 
@@ -125,6 +132,10 @@ def prune(
         )
     if export is not None:
         write_sparsities(export, report)
+    if html is not None:
+        from topobounds.report import write_html
+
+        write_html(report, html)
     if as_json:
         print_json(_record(report, density))
     else:

@@ -15,6 +15,7 @@ from topobounds._records import Record
 from topobounds.analysis.comparison import Comparison
 from topobounds.analysis.findings import RULES
 from topobounds.analysis.model import ModelReport
+from topobounds.pruning.report import PruningReport
 
 HERE = Path(__file__).parent
 EXTRA = "A page needs jinja2, which is not installed: in a clone of topobounds, pip install '.[page]'."
@@ -98,9 +99,9 @@ def write_html(record: Record, path: str | os.PathLike[str]) -> Path:
 
     Parameters
     ----------
-    record : ModelReport or Comparison
-        What `topobounds.analyze`, `torch_bridge.analyze` or `topobounds.compare` returns. With ``curves=True`` each
-        layer of a ModelReport has its pictures.
+    record : ModelReport, Comparison or PruningReport
+        What `topobounds.analyze`, `torch_bridge.analyze`, `topobounds.compare` or `topobounds.prune_checkpoint`
+        returns. With ``curves=True`` each layer of a ModelReport has its pictures.
     path : path
         The file, replaced whole if there is one.
 
@@ -128,9 +129,23 @@ def write_html(record: Record, path: str | os.PathLike[str]) -> Path:
     ...     print(write_html(report, f"{folder}/page.html").name)
     page.html
     """
-    page = _page_of(record)
+    return write_page(_page_of(record), record.to_dict(), path)
+
+
+def write_page(page: Page, record: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
+    """Write a page that is made already.
+
+    Parameters
+    ----------
+    page : Page
+        What is shown.
+    record : mapping
+        What the page holds as JSON; under the `id` of each of its tables that has details, their rows.
+    path : path
+        The file, replaced whole if there is one.
+    """
     # No text of a JSON string may end the element that holds it.
-    text = json.dumps(record.to_dict(), allow_nan=False).replace("<", "\\u003c")
+    text = json.dumps(record, allow_nan=False).replace("<", "\\u003c")
     parts = {"style": _own("page.css"), "script": _own("page.js"), "record": text}
     return write_whole(Path(file_name("path", path)), template().render(page=page, **parts))
 
@@ -185,16 +200,16 @@ def _page_of_model(report: ModelReport) -> Page:
     layers, left_out = record["layers"], record["left_out"]
     source = record.get("source") or {}
     tables = [
-        _table("layers", "Layers", LAYERS, layers, "Open a layer to see its pictures. Titles sort.", details=True),
-        *([_table("left_out", "Left out", LEFT_OUT, left_out, "What is not read, and why.")] if left_out else []),
+        table_of("layers", "Layers", LAYERS, layers, "Open a layer to see its pictures. Titles sort.", details=True),
+        *([table_of("left_out", "Left out", LEFT_OUT, left_out, "What is not read, and why.")] if left_out else []),
     ]
     weights, critical = (sum(layer[key] or 0 for layer in layers) for key in ("weights", "critical"))
     facts = [
-        _fact("layers", f"{len(layers):,}", f"{len(left_out):,} tensors left out" if left_out else ""),
-        _fact("weights", f"{weights:,}", f"density {report.density:.4g}"),
-        _fact("must keep", f"{critical:,}", f"{_percent(critical, weights)} of the weights carry all topology"),
-        _fact("below chance", f"{_below(layers):,} layers", "overlap more than 3 standard deviations under chance"),
-        _fact("highest safe density", *_least_safe(layers)),
+        fact("layers", f"{len(layers):,}", f"{len(left_out):,} tensors left out" if left_out else ""),
+        fact("weights", f"{weights:,}", f"density {report.density:.4g}"),
+        fact("must keep", f"{critical:,}", f"{_percent(critical, weights)} of the weights carry all topology"),
+        fact("below chance", f"{_below(layers):,} layers", "overlap more than 3 standard deviations under chance"),
+        fact("highest safe density", *_least_safe(layers)),
     ]
     anchors = {layer["name"]: _anchor("layers", place) for place, layer in enumerate(layers)}
     anchors |= {each["name"]: _anchor("left_out", place) for place, each in enumerate(left_out)}
@@ -239,15 +254,15 @@ def _page_of_comparison(comparison: Comparison) -> Page:
     sides = {f"only_in_{side}": f"Only in {side}" for side in "ab"}
     only = {key: [{"name": name, "reason": why} for name, why in record[key].items()] for key in sides}
     tables = [
-        _table("layers", "Layers", COMPARED, record["layers"], "Open a layer to see all its numbers.", details=True),
-        *(_table(key, title, ONLY, only[key], "") for key, title in sides.items() if only[key]),
+        table_of("layers", "Layers", COMPARED, record["layers"], "Open a layer to see all its numbers.", details=True),
+        *(table_of(key, title, ONLY, only[key], "") for key, title in sides.items() if only[key]),
     ]
     of_all = f"of {summary.layers:,} layers"
     facts = [
-        _fact("layers in both", f"{summary.layers:,}", f"{summary.identical:,} hold the same weights"),
-        _fact("topology kept", f"{summary.topology_kept:,}", f"{of_all} have all that carries a's topology in b"),
-        _fact("diagrams equal", f"{summary.diagrams_equal:,}", of_all),
-        _fact("least kept", summary.least_kept or "-"),
+        fact("layers in both", f"{summary.layers:,}", f"{summary.identical:,} hold the same weights"),
+        fact("topology kept", f"{summary.topology_kept:,}", f"{of_all} have all that carries a's topology in b"),
+        fact("diagrams equal", f"{summary.diagrams_equal:,}", of_all),
+        fact("least kept", summary.least_kept or "-"),
     ]
     return Page(
         title=f"{_last(comparison.a)} and {_last(comparison.b)}",
@@ -262,11 +277,57 @@ def _last(path: str) -> str:
     return Path(path).name or path
 
 
-PAGES: dict[type[Record], Callable[[Any], Page]] = {ModelReport: _page_of_model, Comparison: _page_of_comparison}
+PRUNED = (
+    Column("layer", "name"),
+    Column("kind", "kind"),
+    Column("weights", "weights", 0, "Stored weights"),
+    Column("left before", "survivors", 0, "Weights that earlier rounds left"),
+    Column("asked", "asked", 0, "Weights that were to be left"),
+    Column("kept", "kept", 0, "Weights that are left"),
+    Column("must keep", "alpha", 0, WORDS["must keep"]),
+    Column("swaps", "swaps", 0, "Weights that T-IMP keeps here and magnitude pruning to the same number would not"),
+    Column("weight lost", "squared_weight_lost", 4, "Squared weight given up for them"),
+    Column("diagrams kept", "preserved", None, "Whether the persistence diagrams are those before, bit for bit"),
+    Column("persistence before", "neural_persistence_before", 4, WORDS["persistence"]),
+    Column("after", "neural_persistence_after", 4, WORDS["persistence"]),
+)
+
+
+def _page_of_pruning(report: PruningReport) -> Page:
+    layers = report.to_dict()["layers"]
+    left_out = [{"name": name, "reason": why} for name, why in report.left_out.items()]
+    tables = [
+        table_of("layers", "Layers", PRUNED, layers, "Open a layer to see all its numbers.", details=True),
+        *([table_of("left_out", "Left as they are", ONLY, left_out, "")] if left_out else []),
+    ]
+    kept = sum(layer.preserved for layer in report.layers)
+    swaps = [layer.swaps for layer in report.layers if layer.swaps is not None]
+    facts = [
+        fact("weights kept", f"{report.summary['kept']:,}", f"of {report.summary['weights']:,}"),
+        fact("density", f"{report.density:.4g}"),
+        fact("diagrams kept", f"{kept:,} of {len(report.layers):,}", "layers, bit for bit"),
+        fact("swapped", f"{sum(swaps):,}" if swaps else "-", "weights, against magnitude pruning"),
+    ]
+    how = ", ".join(each for each in (report.method, report.scope, report.allocate) if each)
+    return Page(
+        title=_last(report.target or report.source or "pruned model"),
+        subtitle=f"What pruning left of {report.source or 'a model'}{f' ({how})' if how else ''}.",
+        facts=facts,
+        tables=tables,
+        words=tuple((word, WORDS[word]) for word in ("must keep", "persistence")),
+        provenance=f"topobounds {version('topobounds')}. {report.source or 'A model in memory'}.",
+    )
+
+
+PAGES: dict[type[Record], Callable[[Any], Page]] = {
+    ModelReport: _page_of_model,
+    Comparison: _page_of_comparison,
+    PruningReport: _page_of_pruning,
+}
 """How each record becomes a page."""
 
 
-def _table(
+def table_of(
     key: str,
     title: str,
     columns: Sequence[Column],
@@ -289,6 +350,8 @@ def _cell(record: Mapping[str, Any], column: Column) -> Cell:
     value = record.get(column.key)
     if value is None:
         return Cell("-", "", column.number, str(record.get("reason") or ""))
+    if isinstance(value, bool):
+        return Cell("yes" if value else "no", str(value).lower())
     if column.digits is None:
         text = "x".join(map(str, value)) if isinstance(value, list) else str(value)
         return Cell(text, text)
@@ -298,7 +361,8 @@ def _cell(record: Mapping[str, Any], column: Column) -> Cell:
     return Cell(shown, repr(value), True, repr(value))
 
 
-def _fact(label: str, value: str, note: str = "") -> dict[str, str]:
+def fact(label: str, value: str, note: str = "") -> dict[str, str]:
+    """Return one fact of a summary: what it is, the number, and what is to be known about it."""
     return {"label": label, "value": value, "note": note}
 
 

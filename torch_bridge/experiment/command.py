@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds._arguments import argument_error, choice, printable, spelled
-from topobounds.cli.arguments import Count, Name
+from topobounds.cli.arguments import Count, Name, output_file
 from topobounds.cli.output import console_on_stdout, new_table, print_json, print_line, print_table, progress_bar
 from topobounds.pruning.methods import RECORDED_NAMES
 
@@ -105,9 +105,15 @@ def resume(folder: Path, **how: Any) -> None:
 
 @imp.command()
 @click.argument("folder", type=Run)
+@click.option("--html", metavar="FILE", type=Name(), help="Write a page about the run.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def status(folder: Path, as_json: bool) -> None:
+def status(folder: Path, html: Path | None, as_json: bool) -> None:
     """Tell how far the run in FOLDER is, and what its levels found."""
+    if html is not None:
+        output_file("--html", html)
+        from torch_bridge.experiment.page import write_run_page
+
+        write_run_page(folder, html)
     _show(folder, as_json)
 
 

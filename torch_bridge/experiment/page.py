@@ -1,0 +1,88 @@
+"""A page about a run of IMP: its levels, and what each found of each layer. No torch here."""
+
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+from topobounds.report.page import WORDS, Column, Page, fact, table_of, write_page
+from torch_bridge.experiment.history import layer_records, open_run, status
+
+LEVELS = (
+    Column("level", "name"),
+    Column("replicate", "replicate", 0),
+    Column("density", "density", 4, "Share of the weights that is not pruned"),
+    Column("test accuracy", "test_accuracy", 4),
+    Column("overlap", "overlap", 4, WORDS["overlap"]),
+    Column("persistence", "neural_persistence", 4, WORDS["persistence"]),
+    Column("dead units", "dead_units", 0, "Neurons without a weight"),
+)
+LAYERS = (
+    Column("layer", "name"),
+    Column("replicate", "replicate", 0),
+    Column("level", "level", 0),
+    Column("weights", "weights", 0),
+    Column("kept", "kept", 0),
+    Column("must keep", "alpha", 0, WORDS["must keep"]),
+    Column("overlap", "overlap", 4, WORDS["overlap"]),
+    Column("by chance", "overlap_expected", 4, WORDS["by chance"]),
+    Column("persistence", "neural_persistence", 4, WORDS["persistence"]),
+    Column("by chance", "neural_persistence_expected", 4, WORDS["by chance"]),
+)
+
+
+def write_run_page(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> Path:
+    """Write a page about the run in a folder, finished or not.
+
+    Parameters
+    ----------
+    folder : path
+        The run folder.
+    path : path
+        The file, replaced whole if there is one.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+
+    Raises
+    ------
+    RunError
+        As `open_run`, or if a level is damaged.
+    ImportError
+        If jinja2 is not installed.
+    """
+    found = status(folder)
+    run, plan = open_run(folder)
+    levels = [{"name": f"{level['replicate']}, {level['level']}", **level} for level in found["levels"]]
+    layers = layer_records(run)
+    last = [level for level in levels if level["level"] == max((each["level"] for each in levels), default=0)]
+    accuracies = [level["test_accuracy"] for level in last if level.get("test_accuracy") is not None]
+    images = found["test_images"]
+    facts = [
+        fact(
+            "levels",
+            f"{found['levels_done']:,} of {found['levels_planned']:,}",
+            "" if found["finished"] else "not finished",
+        ),
+        fact("last density", f"{last[0]['density']:.4g}" if last else "-"),
+        fact(
+            "test accuracy there",
+            f"{sum(accuracies) / len(accuracies):.4f}" if accuracies else "-",
+            f"mean of {len(accuracies)} replicates{f', {images:,} images each' if images else ''}"
+            if accuracies
+            else "",
+        ),
+    ]
+    page = Page(
+        title=run.path.name,
+        subtitle=f"Iterative pruning by {plan.pruning.method}, level by level.",
+        facts=facts,
+        tables=[
+            table_of("levels", "Levels", LEVELS, levels, "A level is named by replicate and number.", details=True),
+            table_of("layers", "Layers", LAYERS, layers, "Every layer of every level.", details=True),
+        ],
+        words=tuple((word, WORDS[word]) for word in ("must keep", "overlap", "persistence", "by chance")),
+        provenance=f"topobounds {version('topobounds')}. {run.path}, plan {run.sha256}.",
+    )
+    return write_page(page, {"levels": levels, "layers": layers, "status": found}, path)
