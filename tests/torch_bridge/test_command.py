@@ -368,3 +368,18 @@ def test_a_run_of_ones_own_has_a_status_and_a_picture_too(tmp_path, capsys):
     figure = picture.draw(picture.measure([tmp_path / "own"]))
     assert [ax.get_ylabel() for ax in figure.axes] == ["overlap", "neural persistence"]
     assert "own net, own data" in picture.caption(picture.measure([tmp_path / "own"]))
+
+
+def test_a_run_is_a_page(made, tmp_path, capsys):
+    page = tmp_path / "run.html"
+    with pytest.raises(SystemExit) as left:
+        main(["imp", "status", str(made["t-imp"]), "--html", str(page), "--json"])
+    assert left.value.code == 0
+    levels = json.loads(capsys.readouterr().out)["levels"]
+    (found,) = re.findall(r'id="record">(.*?)</script>', page.read_text(), flags=re.DOTALL)
+    record = json.loads(found)
+    assert [{k: v for k, v in level.items() if k != "name"} for level in record["levels"]] == [
+        {k: v for k, v in level.items() if k != "name"} for level in levels
+    ]
+    assert record["layers"]
+    assert all(f'data-value="{level["density"]!r}"' in page.read_text() for level in levels)
