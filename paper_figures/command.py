@@ -8,7 +8,7 @@ import click
 
 from paper_figures.registry import FIGURES, ONLY_NAMED, figure_module
 from topobounds._arguments import argument_error, choice
-from topobounds.cli.arguments import Count, Name
+from topobounds.cli.arguments import CommandWithExamples, Count, Name
 from topobounds.cli.output import console_on_stdout, print_json, print_line, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -30,7 +30,10 @@ def _folder(ctx: click.Context, param: click.Parameter, given: str) -> Path:
     return out
 
 
-@click.command()
+@click.command(
+    cls=CommandWithExamples,
+    examples=("topobounds figures table1 figure2", "topobounds figures --from-records --no-caption --out figures"),
+)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--out", default="figures", callback=_folder, show_default=True, help="Folder of the files.")
 @click.option(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from topobounds.cli.arguments import Count, Name, Sizes, output_file
+from topobounds.cli.arguments import CommandWithExamples, Count, Name, Sizes, output_file
 from topobounds.cli.output import console_on_stdout, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -14,18 +14,25 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-class CommandWithRules(click.Command):
+class CommandWithRules(CommandWithExamples):
     """A command whose help lists the rules of findings; they are loaded for that only."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the name of each rule and what it sees."""
+        super().format_epilog(ctx, formatter)
         from topobounds.analysis.findings import RULES
 
         with formatter.section("Rules"):
             formatter.write_dl([(name, f"{rule.severity}: {rule.about}") for name, rule in RULES.items()])
 
 
-@click.command(cls=CommandWithRules)
+@click.command(
+    cls=CommandWithRules,
+    examples=(
+        "topobounds analyze model.safetensors --html page.html",
+        "topobounds analyze checkpoint.pt --include '*.mlp.*' --sort -overlap_z --fail-on all-zero",
+    ),
+)
 @click.argument("path")
 @click.option("--include", multiple=True, metavar="GLOB", help="Only tensors with names like this; may be repeated.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="No tensors with names like this; may be repeated.")

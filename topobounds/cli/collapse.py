@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds._arguments import argument_error
-from topobounds.cli.arguments import Density, Widths, refuse_stray, required
+from topobounds.cli.arguments import CommandWithExamples, Density, Widths, refuse_stray, required
 from topobounds.cli.output import console_on_stdout, decimals, new_table, print_json, print_table
 
 if TYPE_CHECKING:
@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from topobounds.theory.table1 import Architecture
 
 
-@click.command()
+@click.command(
+    cls=CommandWithExamples,
+    examples=(
+        "topobounds collapse --mlp 784-300-100-10",
+        "topobounds collapse --architecture vgg16 --dataset cifar100 --density 0.01",
+    ),
+)
 @click.option("--mlp", type=Widths(), metavar="WIDTHS", help="Dense layers in a row: 784-300-100-10.")
 @click.option("--architecture", help="A network without shortcuts: vgg11 or vgg16.")
 @click.option("--dataset", help="Its data set: cifar10, cifar100 or tiny-imagenet.")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from topobounds.cli.arguments import Count, Name, Sizes, output_file
+from topobounds.cli.arguments import CommandWithExamples, Count, Name, Sizes, output_file
 from topobounds.cli.output import (
     console_on_stdout,
     decimals,
@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from topobounds.analysis.comparison import Comparison
 
 
-@click.command()
+@click.command(
+    cls=CommandWithExamples,
+    examples=(
+        "topobounds compare model.safetensors pruned.safetensors",
+        "topobounds compare run/replicate-0.level-00 run/replicate-0.level-05 --json",
+    ),
+)
 @click.argument("a")
 @click.argument("b")
 @click.option("--geometry", metavar="TOML", type=Name(), help="What the tensors are, where that is told wrong.")
@@ -39,11 +45,7 @@ def compare(
     html: Path | None,
     as_json: bool,
 ) -> None:
-    r"""Compare the checkpoints A and B layer by layer: how much of what carries A's topology is alive in B.
-
-    \b
-    topobounds compare model.safetensors pruned.safetensors
-    topobounds compare run/level-00 run/level-05 --json
+    """Compare the checkpoints A and B layer by layer: how much of what carries A's topology is alive in B.
 
     A and B are files, folders, levels of a run or URLs, as for analyze. Layers are the same if name and shape are.
     """

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from topobounds.cli.arguments import LARGEST, Count, Sizes, refuse_stray, required
+from topobounds.cli.arguments import LARGEST, CommandWithExamples, Count, Sizes, refuse_stray, required
 from topobounds.cli.output import console_on_stdout, decimals, new_table, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from topobounds.theory.table1 import Architecture
 
 
-@click.command()
+@click.command(
+    cls=CommandWithExamples,
+    examples=(
+        "topobounds compression --dense 784 300",
+        "topobounds compression --conv 64 128 --kernel 3x3 --input 16x16 --padding 1x1",
+    ),
+)
 @click.option(
     "--dense", nargs=2, type=Count(1, LARGEST), metavar="M N", help="A dense layer of M inputs and N outputs."
 )

@@ -14,6 +14,7 @@ import click
 
 from topobounds._memory import memory
 from topobounds._parallel import processor_name, processors
+from topobounds.cli.arguments import CommandWithExamples
 from topobounds.cli.output import console_on_stdout, new_table, print_json, print_table
 
 PLUGINS = "topobounds.doctor"
@@ -23,7 +24,13 @@ NOBODY = "No package that knows is installed."
 NOT_INSTALLED = "not installed"
 
 
-@click.command()
+@click.command(
+    cls=CommandWithExamples,
+    examples=(
+        "topobounds doctor",
+        "topobounds doctor --json",
+    ),
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def doctor(as_json: bool) -> None:
     """Tell what is installed and what works here: packages, extras, memory, caches, data and devices.

@@ -32,6 +32,7 @@ INTERRUPTED = 130
 BROKEN_PIPE = 1
 OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 """What the system says without a name is said of stdout: errors of files name the file."""
+LONGEST_SUMMARY = 200  # characters
 WORDS = "topobounds.words"  # of the command line, in click's context
 
 
@@ -48,6 +49,13 @@ class Commands(click.Group):
         if command is None and name in (plugins := _plugins()):
             command = plugins[name].load()
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write every command with the whole of its first sentence, which click would cut."""
+        found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        rows = [(name, command.get_short_help_str(LONGEST_SUMMARY)) for name, command in found if command is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the words that were typed, and go on."""

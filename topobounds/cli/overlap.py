@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from topobounds.cli.arguments import Count, Density
+from topobounds.cli.arguments import CommandWithExamples, Count, Density
 from topobounds.cli.output import (
     UNBOUNDED,
     console_on_stdout,
@@ -26,7 +26,13 @@ LONGEST_LINE = 101  # places of the number line: one a hundredth
 PIPED_WIDTH = 67  # columns of the number line and its legend where there is no terminal
 
 
-@click.command()
+@click.command(
+    cls=CommandWithExamples,
+    examples=(
+        "topobounds overlap --m 784 --n 300",
+        "topobounds overlap --m 784 --n 300 --density 0.1 --trials 1000 --seed 1 --json",
+    ),
+)
 @click.option("--m", type=Count(1), required=True, help="Inputs of the layer.")
 @click.option("--n", type=Count(1), required=True, help="Outputs of the layer.")
 @click.option("--k", type=Count(0), help="Weights kept, at most m n.  [default: m + n - 1]")

@@ -5,14 +5,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from topobounds.cli.arguments import Density, Name, Sizes
+from topobounds.cli.arguments import CommandWithExamples, Density, Name, Sizes
 from topobounds.cli.output import console_on_stdout, decimals, new_table, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from topobounds.analysis.preview import Preview
 
 
-@click.command()
+@click.command(
+    cls=CommandWithExamples,
+    examples=(
+        "topobounds preview model.safetensors --density 0.1",
+        "topobounds preview https://example.org/model.safetensors --json",
+    ),
+)
 @click.argument("path")
 @click.option("--density", type=Density(), help="Share of each layer's weights that pruning would keep.")
 @click.option("--include", multiple=True, metavar="GLOB", help="Only tensors with names like this; may be repeated.")
@@ -29,11 +35,7 @@ def preview(
     input_size: tuple[int, ...] | None,
     as_json: bool,
 ) -> None:
-    r"""Tell what the shapes of the layers in PATH imply for pruning; only headers are read, no weight.
-
-    \b
-    topobounds preview model.safetensors --density 0.1
-    topobounds preview https://example.org/model.safetensors --json
+    """Tell what the shapes of the layers in PATH imply for pruning; only headers are read, no weight.
 
     It is about weights in random order, as before training. Trained weights differ: measure them with analyze.
     """

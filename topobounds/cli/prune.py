@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds._arguments import argument_error
-from topobounds.cli.arguments import Count, Density, Name, Sizes, output_file
+from topobounds.cli.arguments import CommandWithExamples, Count, Density, Name, Sizes, output_file
 from topobounds.cli.output import (
     console_on_stdout,
     new_table,
@@ -37,7 +37,13 @@ class DensityNotPattern(Density):
         return super().convert(value, param, ctx)
 
 
-@click.command()
+@click.command(
+    cls=CommandWithExamples,
+    examples=(
+        "topobounds prune model.safetensors pruned.safetensors --density 0.1",
+        "topobounds prune model pruned --density 0.2 --allocate retention --dry-run",
+    ),
+)
 @click.argument("source", type=Name())
 @click.argument("target", type=Name(), required=False)
 @click.option("--density", type=DensityNotPattern(), help="Weights to be left, over all weights of the layers.")

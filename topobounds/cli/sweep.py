@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds._arguments import argument_error
-from topobounds.cli.arguments import Count, Name, refuse_stray
+from topobounds.cli.arguments import CommandWithExamples, Count, Name, refuse_stray
 from topobounds.cli.output import console_on_stdout, new_table, print_json, print_table, progress_bar
 from topobounds.cli.scheduler import executor_at
 
@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 FORMATS = (".csv", ".jsonl")
 
 
-@click.command()
+@click.command(
+    cls=CommandWithExamples,
+    examples=(
+        "topobounds sweep plan.toml --out results",
+        "topobounds sweep --out results --status",
+        "topobounds sweep --out results --export rows.csv",
+    ),
+)
 @click.argument("plan", required=False, type=Name())
 @click.option("--out", required=True, type=Name(folder=True), help="Folder of the rows; made where it is missing.")
 @click.option("--jobs", type=Count(1), help="Units of work at the same time.  [default: one a processor]")
@@ -37,12 +44,7 @@ def sweep(
     export: Path | None,
     as_json: bool,
 ) -> None:
-    r"""Ask every point of PLAN, a TOML file of grids, that has no answer yet in the folder --out.
-
-    \b
-    topobounds sweep plan.toml --out results           # killed, it goes on with the same command
-    topobounds sweep --out results --status
-    topobounds sweep --out results --export rows.csv
+    """Ask every point of PLAN, a TOML file of grids, that has no answer yet in the folder --out.
 
     Each point has a seed of its own, so the answers do not depend on the machines, their number or the order of work.
     The rows are in DIR/results.sqlite, one view for each question.

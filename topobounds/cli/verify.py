@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from topobounds._arguments import choice
-from topobounds.cli.arguments import Count, Density, Name, output_file, spelling
+from topobounds.cli.arguments import CommandWithExamples, Count, Density, Name, output_file, spelling
 from topobounds.cli.output import (
     console_on_stdout,
     counted,
@@ -37,18 +37,25 @@ SOURCES_OF_OPTION = {
 }
 
 
-class CommandWithClaims(click.Command):
+class CommandWithClaims(CommandWithExamples):
     """A command whose help lists the claims; they are loaded for that only."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the id of each claim and what it says."""
+        super().format_epilog(ctx, formatter)
         from topobounds.verification import CLAIMS
 
         with formatter.section("Claims"):
             formatter.write_dl([(claim.id, claim.statement) for claim in CLAIMS.values()])
 
 
-@click.command(cls=CommandWithClaims)
+@click.command(
+    cls=CommandWithClaims,
+    examples=(
+        "topobounds verify --m 784 --n 300 --density 0.1 --seed 1",
+        "topobounds verify model.safetensors --claim exchangeable --strict",
+    ),
+)
 @click.argument("file", required=False, type=Name())
 @click.option("--m", type=Count(1), help="Inputs of the layers to be drawn.")
 @click.option("--n", type=Count(1), help="Outputs of the layers to be drawn.")

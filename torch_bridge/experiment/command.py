@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds._arguments import argument_error, choice, printable, spelled
-from topobounds.cli.arguments import Count, Name, output_file
+from topobounds.cli.arguments import CommandWithExamples, Count, Name, output_file
 from topobounds.cli.output import console_on_stdout, new_table, print_json, print_line, print_table, progress_bar
 from topobounds.pruning.methods import RECORDED_NAMES
 
@@ -59,7 +59,14 @@ def imp() -> None:
     """
 
 
-@imp.command(epilog=PLANS)
+@imp.command(
+    epilog=PLANS,
+    cls=CommandWithExamples,
+    examples=(
+        "topobounds imp run digits --out runs/digits",
+        "topobounds imp run lenet-300-100 --out runs/lenet --method imp --replicates 2",
+    ),
+)
 @click.argument("plan")
 @click.option("--out", required=True, type=Run, help="Run folder; made where missing, resumed if it is this plan's.")
 @click.option("--seed", type=Count(0, 2**64 - 1), help="In place of all seeds of the plan.")
@@ -74,7 +81,34 @@ def run(plan: str, out: Path, seed: int | None, replicates: int | None, method: 
     _make(_changed(chosen, seed, replicates, method), out, **how)
 
 
-@imp.command("plan", epilog=PLANS)
+@imp.command(cls=CommandWithExamples, examples=("topobounds imp plans", "topobounds imp plans --json"))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def plans(as_json: bool) -> None:
+    """Print the plans that come with the package, a line each."""
+    from torch_bridge.experiment.plan import ImpPlan
+
+    found = {name: ImpPlan.read(CONFIGS / f"{name}.toml").complete() for name in _names()}
+    if as_json:
+        print_json({"plans": found})
+        return
+    table = new_table("plan", "net", "data", "method", "levels", "replicates")
+    for name, plan in found.items():
+        net, data = ((plan[key] or {}).get("name", "-") for key in ("model", "data"))
+        pruning = plan["pruning"]
+        levels = len(ImpPlan.read(CONFIGS / f"{name}.toml").levels)
+        table.add_row(name, net, data, pruning["method"], str(levels), str(plan["replicates"]))
+    print_table(console_on_stdout(), table)
+
+
+@imp.command(
+    "plan",
+    epilog=PLANS,
+    cls=CommandWithExamples,
+    examples=(
+        "topobounds imp plan digits > mine.toml",
+        "topobounds imp plan digits --json",
+    ),
+)
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout: the whole plan, defaults too.")
 def show_plan(name: str, as_json: bool) -> None:
@@ -89,7 +123,13 @@ def show_plan(name: str, as_json: bool) -> None:
         click.echo(file.read_text(encoding="utf-8"), nl=False)
 
 
-@imp.command()
+@imp.command(
+    cls=CommandWithExamples,
+    examples=(
+        "topobounds imp resume runs/digits",
+        "topobounds imp resume runs/digits --jobs 1",
+    ),
+)
 @click.argument("folder", type=Run)
 @_training_options
 def resume(folder: Path, **how: Any) -> None:
@@ -103,7 +143,13 @@ def resume(folder: Path, **how: Any) -> None:
     _make(plan, folder, **how)
 
 
-@imp.command()
+@imp.command(
+    cls=CommandWithExamples,
+    examples=(
+        "topobounds imp status runs/digits --html run.html",
+        "topobounds imp status runs/digits --json",
+    ),
+)
 @click.argument("folder", type=Run)
 @click.option("--html", metavar="FILE", type=Name(), help="Write a page about the run.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
@@ -117,7 +163,13 @@ def status(folder: Path, html: Path | None, as_json: bool) -> None:
     _show(folder, as_json)
 
 
-@imp.command()
+@imp.command(
+    cls=CommandWithExamples,
+    examples=(
+        "topobounds imp plot runs/digits-imp runs/digits-t-imp",
+        "topobounds imp plot runs/digits --out pictures --no-caption",
+    ),
+)
 @click.argument("folders", nargs=-1, required=True, type=Run, metavar="FOLDER...")
 @click.option("--out", default="figures", type=Run, show_default=True, help="Folder of the files.")
 @click.option("--no-caption", is_flag=True, help="Draw no caption into the picture; it is still written as text.")
@@ -132,7 +184,13 @@ def plot(folders: tuple[Path, ...], out: Path, no_caption: bool, as_json: bool) 
     _print_files(publish_runs(folders, out, caption_drawn=not no_caption), as_json)
 
 
-@imp.command()
+@imp.command(
+    cls=CommandWithExamples,
+    examples=(
+        "topobounds imp export runs/digits --out exported",
+        "topobounds imp export runs/digits --out exported --json",
+    ),
+)
 @click.argument("folder", type=Run)
 @click.option("--out", required=True, type=Run, help="Folder of the files.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
