@@ -11,9 +11,10 @@ import sys
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
-from topobounds import overlap_report
+from topobounds import analyze, overlap_report
 from topobounds.cli import main
 from topobounds.sweeps import SweepPlan, sweep, sweep_status
 from topobounds.sweeps import plan as plan_module
@@ -315,6 +316,22 @@ def test_every_question_takes_the_parameters_that_it_names():
         with pytest.raises((ValueError, TypeError)) as refused:
             question.answer(**dict.fromkeys(question.parameters, object()))
         assert "unexpected keyword" not in str(refused.value), name
+
+
+def test_files_are_opened_where_the_work_is_done(tmp_path):
+    draw = np.random.default_rng(0)
+    for name in "ab":
+        np.savez(tmp_path / f"{name}.npz", **{"fc.weight": draw.standard_normal((12, 9)), "fc.bias": np.zeros(12)})
+    paths = [str(tmp_path / f"{name}.npz") for name in "ab"]
+    plan = SweepPlan.of({"grid": [{"question": "analyze", "path": [*paths, "nowhere.npz"]}]})
+    result = sweep(plan, tmp_path / "out", jobs=1)
+    assert (result.done, result.failed) == (2, 1)
+    with Store.open(tmp_path / "out") as store:
+        found = {record["path"]: record for record in store.records()}
+    assert "nowhere.npz" in found["nowhere.npz"]["error"]
+    for path in paths:
+        layer = analyze(path, seed=found[path]["seed"]).layers[0]
+        assert found[path]["layers.fc.weight.overlap_z"] == layer.overlap_z
 
 
 def test_hashes_tell_points_apart():

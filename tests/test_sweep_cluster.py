@@ -1,5 +1,6 @@
 """Sweeps on a real Dask cluster of child processes: the same answers, whatever happens to it."""
 
+import json
 import os
 import re
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from topobounds.sweeps import sweep, sweep_status
@@ -159,6 +161,20 @@ def test_a_scheduler_that_is_gone_is_said_to_be_and_what_is_done_is_kept(cluster
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
     assert answers(out) == undisturbed
+
+
+@pytest.mark.slow
+def test_analyze_on_a_cluster_gives_what_it_gives_here(cluster, tmp_path):
+    cluster.start_workers(2)
+    draw = np.random.default_rng(0)
+    np.savez(tmp_path / "model.npz", **{f"{i}.weight": draw.standard_normal((20 + i, 30)) for i in range(6)})
+    words = [sys.executable, "-m", "topobounds", "analyze", str(tmp_path / "model.npz"), "--json", "--seed", "1"]
+    here, there = (
+        subprocess.run([*words, *options], capture_output=True, text=True, check=False)
+        for options in ([], ["--scheduler", cluster.address])
+    )
+    assert (there.returncode, there.stderr) == (0, "")
+    assert json.loads(there.stdout)["layers"] == json.loads(here.stdout)["layers"]
 
 
 def test_an_address_without_a_scheduler_is_refused(plan, tmp_path):

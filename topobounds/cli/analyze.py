@@ -7,6 +7,7 @@ import click
 
 from topobounds.cli.arguments import CommandWithExamples, Count, Name, Sizes, output_file
 from topobounds.cli.output import console_on_stdout, print_json, progress_bar
+from topobounds.cli.scheduler import executor_at
 
 if TYPE_CHECKING:
     from topobounds.analysis.model import ModelReport
@@ -49,6 +50,7 @@ class CommandWithRules(CommandWithExamples):
 @click.option("--html", metavar="FILE", type=Name(), help="Write a page about the model, with pictures of each layer.")
 @click.option("--fail-on", multiple=True, metavar="RULE", help="Exit 1 if there is such a finding; may be repeated.")
 @click.option("--jobs", type=Count(1, 1024), help="Tensors at the same time.  [default: one for each processor]")
+@click.option("--scheduler", metavar="ADDRESS", help="Do the work on the Dask cluster of this scheduler: tcp://...")
 @click.option("--trials", type=Count(0), help="Random orders of a layer, where they are drawn.  [default: 20 to 200]")
 @click.option("--seed", type=Count(0), help="Seed of what is drawn.  [default: drawn, and shown]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
@@ -69,6 +71,7 @@ def analyze(
     html: Path | None,
     fail_on: tuple[str, ...],
     jobs: int | None,
+    scheduler: str | None,
     trials: int | None,
     seed: int | None,
     as_json: bool,
@@ -104,7 +107,9 @@ def analyze(
 
         template()  # before anything is read, since jinja2 may be missing
     is_interrupted = False
-    with progress_bar("headers", in_bytes=True) as advance:
+    if scheduler is not None and jobs is not None:
+        raise click.UsageError("--jobs is for this machine; with --scheduler its workers decide.")
+    with executor_at(scheduler) as (executor, _), progress_bar("headers", in_bytes=True) as advance:
         try:
             report = analyze_checkpoint(
                 path,
@@ -119,6 +124,7 @@ def analyze(
                 trials=trials,
                 seed=seed,
                 jobs=jobs,
+                executor=executor,
                 progress=advance,
             )
         except Interrupted as interrupt:

@@ -78,6 +78,30 @@ def _collapse(
     return global_pruning(layers, density, cast(Any, law)).to_dict()
 
 
+def _analyze(path: str, **options: Any) -> Mapping[str, Any]:
+    from topobounds.analysis.checkpoint import analyze
+
+    patterns: dict[str, Any] = {name: [options.pop(name)] for name in ("include", "exclude") if name in options}
+    report = analyze(path, jobs=1, **patterns, **options).to_dict()
+    layers = {layer["name"]: {key: layer[key] for key in LAYER_KEYS} for layer in report["layers"]}
+    return {"summary": report["summary"], "layers": layers}
+
+
+LAYER_KEYS = (
+    "weights",
+    "density",
+    "critical",
+    "safe_density",
+    "overlap",
+    "overlap_expected",
+    "overlap_z",
+    "neural_persistence",
+    "neural_persistence_expected",
+    "neural_persistence_z",
+)
+"""What a point of `analyze` tells of each layer."""
+
+
 QUESTIONS = {
     "overlap": Question(_overlap, ("m", "n"), ("k", "density", "exact", "trials"), draws=True),
     "verify": Question(
@@ -86,6 +110,7 @@ QUESTIONS = {
         ("k", "density", "support", "distribution", "claim", "trials", "confidence", "tolerance"),
         draws=True,
     ),
+    "analyze": Question(_analyze, ("path",), ("include", "exclude", "trials"), draws=True),
     "collapse": Question(_collapse, ("density",), ("mlp", "architecture", "dataset", "law")),
 }
 """Our own questions; each parameter is that of the command of the same name."""
