@@ -4,7 +4,7 @@ QUICK := tests/test_arguments.py tests/test_records.py tests/test_floors.py test
   tests/checkpoint/test_checkpoint.py tests/test_supports.py tests/theory/test_overlap.py tests/theory/test_paper.py \
   tests/theory/test_compression.py tests/theory/test_table1.py tests/theory/test_counting.py
 
-.PHONY: figures test quick lint bench clean
+.PHONY: figures test quick attack lint bench clean
 
 figures: .venv/.installed  ## train what is missing, draw every figure and table into ./figures
 	$(BIN)/topobounds figures
@@ -14,6 +14,9 @@ test: .venv/.installed  ## the whole test suite
 
 quick: .venv/.installed  ## half a minute of tests, for while you work
 	$(BIN)/pytest -n auto $(QUICK)
+
+attack: .venv/.installed  ## what is killed, broken and flooded over and over: not a part of CI
+	$(BIN)/pytest -m attack
 
 lint: .venv/.installed  ## formatting, lint, types
 	$(BIN)/ruff format --check .

@@ -248,7 +248,7 @@ def test_a_folder_without_a_sweep_has_no_status(tmp_path):
         sweep_status(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.attack
 def test_killed_at_random_it_ends_with_the_rows_of_an_undisturbed_sweep(tmp_path):
     file = tmp_path / "plan.toml"
     file.write_text('[[grid]]\nquestion = "overlap"\nm = {from = 2, to = 81}\nn = [30, 31, 32, 33, 34]\ntrials = 200\n')

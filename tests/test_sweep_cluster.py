@@ -125,7 +125,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(cluster, plan, tmp_path, 
     assert answers(out) == undisturbed
 
 
-@pytest.mark.slow
+@pytest.mark.attack
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_client_that_is_killed_goes_on_where_it_was(cluster, plan, tmp_path, undisturbed, number):
     cluster.start_workers(2)
@@ -141,7 +141,7 @@ def test_a_client_that_is_killed_goes_on_where_it_was(cluster, plan, tmp_path, u
     assert answers(out) == undisturbed
 
 
-@pytest.mark.slow
+@pytest.mark.attack
 def test_a_scheduler_that_is_gone_is_said_to_be_and_what_is_done_is_kept(cluster, plan, tmp_path, undisturbed):
     cluster.start_workers(2)
     out = tmp_path / "out"
