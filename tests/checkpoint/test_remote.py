@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.numpy import save, save_file
 
+from topobounds import preview
 from topobounds.checkpoint import CheckpointError, open_checkpoint, read_arrays
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -281,3 +282,13 @@ def test_nothing_is_written_to_a_url(tmp_path, serve):
     checkpoint = open_checkpoint(f"{serve().url}/x.pt")
     with pytest.raises(CheckpointError, match="cannot be rewritten: it is not on this machine"):
         checkpoint.rewrite(tmp_path / "y.pt", lambda name, array: array)
+
+
+def test_a_preview_reads_the_header_and_no_more(tmp_path, serve):
+    write(tmp_path, "x.safetensors")
+    server = serve()
+    found = preview(f"{server.url}/x.safetensors", 0.1)
+    assert [layer.name for layer in found.layers] == ["large", "small"]
+    content = (tmp_path / "x.safetensors").read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    assert server.sent <= header + 64, "the first bytes may be asked for twice, to know the format"

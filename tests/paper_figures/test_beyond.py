@@ -69,7 +69,7 @@ def test_bounds_of_one_shape_are_what_is_computed():
     row = committed_record("bounds").where(m=500).rows[0]
     truth = expected_overlap(500, 500)
     assert row[2] == paper.theorem_3_3(500, 500).value
-    assert row[5:7] == (truth.lower, truth.upper)
+    assert row[5:7] == pytest.approx((truth.lower, truth.upper), abs=1e-12)  # processors differ in the last digit
     seed = point_seed(committed_record("bounds").provenance["seed"], 500, 500)
     assert row[8] == simulate_overlap(500, 500, trials=bounds.SIMULATED, seed=seed).mean
 

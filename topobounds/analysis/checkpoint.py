@@ -149,7 +149,7 @@ def analyze(
     >>> arrays = {"fc1.weight": rng.standard_normal((30, 50)), "fc2.weight": rng.standard_normal((10, 30))}
     >>> report = analyze(arrays | {"fc1.bias": np.zeros(30)}, seed=0)
     >>> [(layer.name, layer.m, layer.n, layer.alpha, layer.critical_rank) for layer in report.layers]
-    [('fc1.weight', 50, 30, 79, 239), ('fc2.weight', 30, 10, 39, 94)]
+    [('fc1.weight', 50, 30, 79, 166), ('fc2.weight', 30, 10, 39, 103)]
     """
     if executor is not None and jobs is not None:
         raise argument_error("jobs", "left out where 'executor' does the work", jobs)

@@ -181,7 +181,7 @@ def preview(
     >>> import numpy as np
     >>> found = preview({"fc.weight": np.empty((300, 784), np.float16)}, 0.02).layers[0]
     >>> found.alpha, found.keep, round(found.overlap_expected, 3), round(found.swaps_expected, 1)
-    (1083, 4704, 0.999, 1.6)
+    (1083, 4704, 0.998, 1.8)
     """
     if density is not None:
         density_fraction("density", density)

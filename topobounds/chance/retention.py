@@ -46,7 +46,7 @@ def retention_null(
     --------
     >>> layer = MeasuredLayer.of(np.random.default_rng(0).standard_normal((30, 20)))
     >>> null = retention_null(layer, np.array([49, 200, 600]), None)
-    >>> null.expected.round(2).tolist(), null.deviation[-1]
+    >>> null.expected.round(2).tolist(), float(null.deviation[-1])
     ([0.84, 1.0, 1.0], 0.0)
     """
     if isinstance(layer, MeasuredLayer) and layer.n_weights == layer.matrix.size:

@@ -132,8 +132,13 @@ class RemotePath:
         return content
 
     @cached_property
+    def start(self) -> bytes:
+        """The first 32 bytes of the file, which tell its format."""
+        return self.read_range(0, 32)
+
+    @cached_property
     def head(self) -> bytes:
-        """The first 256 KiB of the file: what every reader looks at."""
+        """The first 256 KiB of the file."""
         return self.read_range(0, BUFFER)
 
     @cached_property

@@ -102,7 +102,7 @@ def _readers() -> Iterator[Reader]:
 def _check_kind(place: Location) -> None:
     """Refuse pipes and devices, and servers that send whole files only; say of what is missing what it may be."""
     if isinstance(place, RemotePath):
-        _ = place.head
+        _ = place.start
         return
     try:
         size_of(place)

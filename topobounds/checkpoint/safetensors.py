@@ -1,12 +1,13 @@
 """safetensors files: a header of names, types, shapes and places, then the values, one tensor after the other."""
 
+import io
 import json
 import math
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeGuard
+from typing import IO, Any, Self, TypeGuard
 
 import ml_dtypes
 import numpy as np
@@ -16,7 +17,7 @@ from topobounds._files import writing_whole
 from topobounds._types import Array
 from topobounds.checkpoint.base import Beside, Change, Checkpoint, CheckpointError, explained
 from topobounds.checkpoint.config import LONGEST_JSON, parsed_json, read_config, tied_by_config
-from topobounds.checkpoint.location import Location, read_range, size_of
+from topobounds.checkpoint.location import Location, RemotePath, read_range, size_of
 from topobounds.checkpoint.rewriting import WeightFile, flushing, write_anew
 from topobounds.checkpoint.signatures import format_of
 
@@ -208,7 +209,7 @@ def read_header(file: Location) -> Header:
         the other, each as long as its type and shape say. The message names the tensor.
     """
     size = size_of(file)
-    with explained(file), file.open("rb") as stream:
+    with explained(file), _stream(file) as stream:
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > min(size - 8, LONGEST_JSON):
             raise ValueError(f"it has {size} bytes, which cannot hold a header of {length}")
@@ -222,6 +223,15 @@ def read_header(file: Location) -> Header:
     ordered = dict(sorted(entries.items(), key=lambda item: (item[1].first, item[1].last)))
     _check_places(file, ordered, size - 8 - length)
     return Header(ordered, metadata, 8 + length)
+
+
+def _stream(file: Location) -> IO[bytes]:
+    """Open a file; of one behind a URL only its header is asked for, and what is no header is not."""
+    if not isinstance(file, RemotePath):
+        return file.open("rb")
+    start = file.start[:8]
+    length = int.from_bytes(start, "little")
+    return io.BytesIO(start + file.read_range(8, length) if length <= LONGEST_JSON else start)
 
 
 def _entry(file: Location, name: str, value: Any) -> Entry:

@@ -246,6 +246,7 @@ def snapshot_of(folder: Location) -> Location:
 
     Examples
     --------
+    >>> import tempfile
     >>> cache = Path(tempfile.mkdtemp()) / "models--someone--model"
     >>> (cache / "snapshots" / "0a1b2c").mkdir(parents=True)
     >>> snapshot_of(cache).name

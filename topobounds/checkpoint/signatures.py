@@ -71,6 +71,8 @@ def _looked_at(path: Location) -> str | None:
     try:
         if not path.is_file():
             return None
+        if isinstance(path, RemotePath) and not (start := path.start).startswith(b"PK"):
+            return _format_of_start(start)  # without asking for more than the header
         with path.open("rb") as stream:
             start = stream.read(32)
             if start.startswith((b"PK\3\4", b"PK\5\6")):
