@@ -2,10 +2,10 @@
 
 Run with: `python benchmarks/checkpoint.py` (`--quick` for 1 GB in the place of 8).
 
-A bfloat16 file of a language model is made in a temporary folder: one block of normal weights, linked under as many
-names as it takes. The rate at which one thread adds the same bytes as 64-bit words, from a file in the cache of the
-system that is mapped anew, is the measure; start-up, the file of one block, is apart. Anonymous memory is sampled
-every hundredth of a second.
+A bfloat16 file of a language model is made in a temporary folder: one block of normal weights, as often as it takes.
+The measure is the rate at which one thread adds the same bytes as 64-bit words, from a file in the cache of the system
+that is mapped anew; start-up, the file of one block, is apart. Anonymous memory is sampled every hundredth of a second.
+WeightWatcher runs in the Python that `--weightwatcher` names, for it brings dependencies of its own.
 
 Then the same blocks in float8 with a scale for each 128 by 128 codes beside their twin in bfloat16, in turns, the
 least of five each.
@@ -14,6 +14,7 @@ least of five each.
 import argparse
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import torch
 from spanning import machine_line, print_table
 
 from topobounds import analyze
@@ -40,24 +42,39 @@ SIDE = 128  # of the blocks that share a scale
 ITEM = 2  # bytes of a bfloat16
 ALLOWED = 300 * 2**20  # bytes of memory beside the two largest tensors
 PEER = """
-import json, sys, time
-import torch
-import weightwatcher
+import json, sys, time, warnings
+warnings.simplefilter("ignore")
+import torch, weightwatcher
 {model}
 start = time.perf_counter()
 weightwatcher.WeightWatcher(model=model).analyze()
 print(json.dumps(time.perf_counter() - start))
 """
-FOUR_LAYERS = "torch.manual_seed(0); model = torch.nn.Sequential(*(torch.nn.Linear(1024, 1024) for _ in range(4)))"
-RESNET = """
-sys.path.insert(0, {root!r})
-from benchmarks.resnet import resnet20
-model = resnet20({path!r})
+FOUR_LAYERS = """
+torch.manual_seed(0)
+model = torch.nn.Sequential(*(torch.nn.Linear(1024, 1024) for _ in range(4)))
 """
+RESNET = """
+state = torch.load({path!r}, map_location="cpu", weights_only=True)["state_dict"]
+class Holder(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        for name, weight in state.items():
+            if name.endswith("weight") and weight.ndim in (2, 4):
+                rows, cols, *kernel = weight.shape
+                if kernel:
+                    layer = torch.nn.Conv2d(cols, rows, kernel, bias=False)
+                else:
+                    layer = torch.nn.Linear(cols, rows, bias=False)
+                layer.weight.data = weight
+                self.add_module(name.replace(".", "_"), layer)
+model = Holder()
+"""
+"""What WeightWatcher looks at: the layers of ResNet-20 with their weights."""
 
 
 def make_model(path, n_bytes, n_blocks=None, *, quantised=False):
-    """Write a file of blocks of random weights; return the blocks and the bytes of its tensors.
+    """Write a file of blocks of random weights; return the bytes of its tensors.
 
     Quantised ones are float8 codes with a scale for every block of 128 by 128, as DeepSeek-V3 has them: the largest
     code of a block is the largest number of the type. A code that would be 0 is the smallest number above it, so that
@@ -89,7 +106,7 @@ def make_model(path, n_bytes, n_blocks=None, *, quantised=False):
         for _ in range(n_blocks):
             for _, array in tensors.values():
                 stream.write(array.data)
-    return n_blocks, offset
+    return offset
 
 
 def of_float8(name, values):
@@ -147,7 +164,7 @@ def of_large_model(folder, n_bytes):
         print(f"Only {n_bytes / 1e9:.1f} GB, for the disk or the memory is too small.", file=sys.stderr)
     first, path = Path(folder) / "block.safetensors", Path(folder) / "model.safetensors"
     make_model(first, 1)
-    _, size = make_model(path, n_bytes)
+    size = make_model(path, n_bytes)
     analyze({"a.weight": np.ones((8, 9))})
     with AnonymousMemory() as memory_used:
         start = time.perf_counter()
@@ -181,7 +198,7 @@ def of_large_model(folder, n_bytes):
 def of_quantised_model(folder, n_blocks):
     """Print how long the analysis of a model in float8 takes beside that of its twin in bfloat16."""
     paths = [Path(folder) / f"twin{place}.safetensors" for place in range(2)]
-    sizes = [make_model(path, 0, n_blocks, quantised=path is paths[1])[1] for path in paths]
+    sizes = [make_model(path, 0, n_blocks, quantised=path is paths[1]) for path in paths]
     for path in paths:
         analyze(path, seed=0)
     rounds = []
@@ -202,17 +219,45 @@ def of_quantised_model(folder, n_blocks):
     )
 
 
+def of_small_models(python, resnet):
+    """Print what ResNet-20 and four layers of 1024 x 1024 take here and with WeightWatcher, imports apart."""
+    torch.manual_seed(0)
+    four = {f"{place}.weight": torch.nn.Linear(1024, 1024).weight.detach().numpy() for place in range(4)}
+    rows = []
+    for name, source, model in (
+        ("ResNet-20", resnet, RESNET.format(path=str(resnet))),
+        ("4 x 1024x1024", four, FOUR_LAYERS),
+    ):
+        if source is None:
+            continue
+        start = time.perf_counter()
+        analyze(source, seed=0)
+        ours = time.perf_counter() - start
+        rows.append([name, f"{ours:.2f} s", _peer(python, PEER.format(model=model))])
+    print_table(["model", "topobounds", "WeightWatcher"], rows)
+
+
+def _peer(python, script):
+    if python is None:
+        return "not run"
+    done = subprocess.run([python, "-c", script], capture_output=True, text=True, check=False)
+    return f"{json.loads(done.stdout.splitlines()[-1]):.2f} s" if not done.returncode else done.stderr.splitlines()[-1]
+
+
 def main():
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gigabytes", type=float, default=8.0)
     parser.add_argument("--quick", action="store_true", help="1 GB in the place of 8")
+    parser.add_argument("--weightwatcher", metavar="PYTHON", help="a Python that has weightwatcher and torch")
+    parser.add_argument("--resnet", type=Path, help="resnet20-12fca82f.th")
     options = parser.parse_args()
     print(machine_line())
     with tempfile.TemporaryDirectory() as folder:
         of_large_model(folder, int(1e9 * (1 if options.quick else options.gigabytes)))
     with tempfile.TemporaryDirectory() as folder:
         of_quantised_model(folder, 1 if options.quick else 8)
+    of_small_models(options.weightwatcher, options.resnet)
 
 
 if __name__ == "__main__":

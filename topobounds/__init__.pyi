@@ -31,7 +31,16 @@ from .checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from .checkpoint.layer_tensors import layer_tensors
 from .layers import Conv, Dense, Network, Recurrent, Unrolled
 from .montecarlo import Estimate, simulate_overlap
-from .pruning import geometric_schedule, linear_schedule, magnitude_mask, network_masks, random_mask, topological_mask
+from .pruning import (
+    cubic_schedule,
+    geometric_schedule,
+    linear_schedule,
+    magnitude_mask,
+    network_masks,
+    prune_checkpoint,
+    random_mask,
+    topological_mask,
+)
 from .report.page import write_html
 from .runs import RunError, RunFolder
 from .sweeps.plan import SweepPlan
@@ -125,6 +134,7 @@ __all__ = [
     "critical_kernel_weights",
     "critical_rank_law",
     "critical_weights_bound",
+    "cubic_schedule",
     "effective_density",
     "effective_masks",
     "effective_weights",
@@ -158,6 +168,7 @@ __all__ = [
     "persistence_null",
     "plotting",
     "preview",
+    "prune_checkpoint",
     "pruning",
     "random_mask",
     "recurrent_diagrams",

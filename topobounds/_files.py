@@ -85,7 +85,7 @@ def writing_whole(path: Path) -> Iterator[IO[bytes]]:
             check_regular(path)  # a device would be replaced by a file
         handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
         try:
-            with os.fdopen(handle, "wb") as stream:
+            with os.fdopen(handle, "w+b") as stream:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())

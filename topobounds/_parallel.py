@@ -2,18 +2,22 @@
 
 import os
 import platform
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial, wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from threading import Lock
+from typing import Any, ParamSpec, TypeVar
 
 from topobounds._arguments import integer
 
 Report = Callable[[int, str], None]
 """``report(done, message)``: how many steps of a piece are done."""
 Piece = TypeVar("Piece", bound=Hashable)
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 MOST_JOBS = 1024
 """Processes at the same time that are not a slip of the finger."""
@@ -22,6 +26,43 @@ CPUINFO = Path("/proc/cpuinfo")
 POLL_SECONDS = 0.1
 PATIENCE = 10.0
 """Seconds within which the processes of a caller that was killed have ended, too."""
+
+
+def kept(maxsize: int) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """Return a decorator that keeps the last results of a function, each computed once whatever the threads.
+
+    `functools.lru_cache` lets two threads that ask for the same at the same time compute it twice.
+
+    Parameters
+    ----------
+    maxsize : int
+        Results that are kept.
+
+    Examples
+    --------
+    >>> @kept(8)
+    ... def square(number: int) -> int:
+    ...     print("computed")
+    ...     return number * number
+    >>> square(3), square(3)
+    computed
+    (9, 9)
+    """
+
+    def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        cached: Any = lru_cache(maxsize)(function)  # that the arguments are hashable is the caller's to know
+        locks: defaultdict[Hashable, Lock] = defaultdict(Lock)
+
+        @wraps(function)
+        def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            with locks[args, tuple(kwargs.items())]:
+                found: Result = cached(*args, **kwargs)
+                return found
+
+        call.cache_clear = cached.cache_clear  # type: ignore[attr-defined]
+        return call
+
+    return decorate
 
 
 def processors() -> int:

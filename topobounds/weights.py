@@ -69,6 +69,37 @@ def order_keys(matrix: NDArray[Any]) -> NDArray[Any]:
     return keys
 
 
+def non_zero(weights: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return where weights are not zero; -0 is zero.
+
+    Examples
+    --------
+    >>> non_zero(np.array([[0.5, -0.0, 0.0]])).tolist()
+    [[True, False, False]]
+    """
+    if weights.itemsize not in MAGNITUDE_BITS or weights.dtype.name not in _NATIVE_FLOATS or not weights.dtype.isnative:
+        return np.asarray(weights != 0)
+    flat = np.ascontiguousarray(weights).reshape(-1)
+    found = np.empty(flat.size, np.bool_)
+    for start in range(0, flat.size, _CELLS_CHECKED):  # in the cache: ml_dtypes compares one by one
+        part = slice(start, start + _CELLS_CHECKED)
+        np.not_equal(order_keys(flat[part]), 0, out=found[part])
+    return found.reshape(weights.shape)
+
+
+def count_non_zero(weights: NDArray[Any]) -> int:
+    """Return how many weights are not zero; -0 is zero.
+
+    Examples
+    --------
+    >>> count_non_zero(np.array([[0.5, -0.0, 0.0]]))
+    1
+    """
+    flat = np.ascontiguousarray(weights).reshape(-1)
+    starts = range(0, flat.size, _CELLS_CHECKED)
+    return sum(int(np.count_nonzero(non_zero(flat[start : start + _CELLS_CHECKED]))) for start in starts)
+
+
 def weight_matrix(weights: ArrayLike) -> NDArray[Any]:
     """Return `weights` as a matrix of float16, bfloat16, float32 or float64.
 

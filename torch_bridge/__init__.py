@@ -14,12 +14,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "model.analyze": ["analyze"],
         "model.callback": ["TopologyLog", "topology_metrics"],
+        "model.masked": ["Masked", "unmask"],
         "model.stopping": ["NeuralPersistenceStopper"],
         "training.data": ["DataError", "Dataset", "load_dataset", "resolve_dataset"],
         "experiment.run": ["run_imp"],
         "training.models": ["mlp"],
         "experiment.plan": ["ImpPlan"],
         "pruning.method": ["PruningReport", "TopologicalUnstructured", "topological_", "topological_unstructured"],
+        "pruning.gradual": ["GradualPruning"],
+        "pruning.sparsifier": ["TopologicalSparsifier"],
         "training.figure_nets": ["TrainingPlan"],
     },
 )

@@ -5,10 +5,11 @@ from torch_bridge import MissingExtra
 try:
     import torch
     from torch import Tensor, nn
+    from torch.ao.pruning.sparsifier.base_sparsifier import BaseSparsifier
     from torch.nn import functional
     from torch.nn.modules.conv import _ConvNd
     from torch.nn.parameter import is_lazy
-    from torch.nn.utils import prune
+    from torch.nn.utils import parametrize, prune
     from torch.nn.utils.parametrize import ParametrizationList
     from torch.nn.utils.spectral_norm import SpectralNorm
     from torch.nn.utils.weight_norm import WeightNorm
@@ -19,6 +20,7 @@ except ModuleNotFoundError as error:
     raise MissingExtra("torch") from error
 
 __all__ = [
+    "BaseSparsifier",
     "ParametrizationList",
     "SpectralNorm",
     "Tensor",
@@ -29,6 +31,7 @@ __all__ = [
     "functional",
     "is_lazy",
     "nn",
+    "parametrize",
     "prune",
     "register_optimizer_step_post_hook",
     "torch",

@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoint.malformed import CASES, problems
+from topobounds import analyze
+from topobounds._arguments import printable
+from topobounds.checkpoint import CheckpointError
+from topobounds.verification import verdicts_on_file
 
 pytestmark = pytest.mark.usefixtures("registered")
 
@@ -32,6 +36,33 @@ def test_a_malformed_file_is_refused_in_one_line(case, tmp_path, monkeypatch):
     assert case.tensor is None or f"'{case.tensor}'" in messages[0]
     assert set(case.readable) <= set(readable)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_report_refuses_a_malformed_file_or_leaves_out_what_is_damaged(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = case.write(tmp_path)
+    report, refusal = None, ""
+    try:
+        report = analyze(path, chance=False, trials=0, seed=0)
+    except CheckpointError as error:
+        refusal = str(error)
+    if report is None:
+        assert printable(path.name) in refusal
+        assert not case.readable
+    else:
+        assert report.left_out
+        told = [printable(f"{name}: {reason}") for name, reason in report.left_out.items()]
+        assert case.tensor is None or any(case.tensor in each for each in told)
+        assert {finding.rule for finding in report.findings} & {"damaged", "left-out"}
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_command_names_the_tensors_that_are_damaged(tmp_path):
+    case = next(case for case in CASES if case.name == "npz: another checksum")
+    verdicts = verdicts_on_file(case.write(tmp_path), claims=["theorem_3_3"], trials=2, seed=0)
+    assert verdicts.damaged == ("bad",)
+    assert {verdict.tensor for verdict in verdicts.verdicts} == {"good"}
 
 
 def test_all_of_them_take_little_memory(tmp_path):

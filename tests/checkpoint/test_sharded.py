@@ -26,7 +26,7 @@ def write_sharded(folder, **changes):
         save_file(arrays, folder / shard, {"format": "pt"})
     places = {name: shard for shard, arrays in SHARDS.items() for name in arrays}
     places = {name: shard for name, shard in (places | changes).items() if shard is not None}
-    index = {"metadata": {"total_size": 1}, "weight_map": places}
+    index = {"metadata": {"total_size": sum(array.nbytes for array in TENSORS.values())}, "weight_map": places}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     return folder
 

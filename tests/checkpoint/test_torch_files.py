@@ -307,10 +307,33 @@ def test_a_rewritten_file_keeps_all_that_is_not_changed(save, tmp_path):
     assert zipfile.is_zipfile(tmp_path / "new.pt") == zipfile.is_zipfile(tmp_path / "model.pt")
 
 
-def test_a_folder_of_several_files_is_not_rewritten(tmp_path, save):
-    checkpoint = open_checkpoint(write_folder(tmp_path, save))
-    with pytest.raises(CheckpointError, match="cannot be rewritten: it is a folder of several files of torch"):
-        checkpoint.rewrite(tmp_path / "new", lambda name, array: array)
+def test_a_rewritten_folder_has_the_same_files(tmp_path, save):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write_folder(folder, lambda state, name: save(state, f"model/{name}"))
+    (folder / "config.json").write_text("{}")
+    with open_checkpoint(folder) as checkpoint:
+        checkpoint.rewrite(tmp_path / "new", lambda name, array: array * 0 if name == "b" else array)
+    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == sorted(file.name for file in folder.iterdir())
+    with open_checkpoint(tmp_path / "new") as new, open_checkpoint(folder) as old:
+        assert not new.tensor("b").any()
+        assert np.array_equal(new.tensor("embed_tokens.weight"), old.tensor("embed_tokens.weight"))
+        size = json.loads((tmp_path / "new" / "pytorch_model.bin.index.json").read_text())["metadata"]["total_size"]
+        assert size == sum(new.tensor(name).nbytes for name in new.names)
+
+
+def test_the_archive_of_a_rewritten_file_is_whole(tmp_path):
+    turned, base = torch.ones(5, 4).T, torch.arange(12.0)
+    content = {"turned": turned, "flat": base, "view": base[4:8], "half": torch.ones(3, 3, dtype=torch.bfloat16)}
+    torch.save(content, tmp_path / "model.pt")
+    with open_checkpoint(tmp_path / "model.pt") as checkpoint:
+        checkpoint.rewrite(tmp_path / "new.pt", lambda name, array: array if name == "flat" else array * 0)
+    new = torch.load(tmp_path / "new.pt", weights_only=True)
+    assert zipfile.ZipFile(tmp_path / "new.pt").testzip() is None
+    assert new["turned"].stride() == turned.stride()
+    assert not new["turned"].any()
+    assert not new["half"].any()
+    assert new["flat"].tolist() == [0, 1, 2, 3, 0, 0, 0, 0, 8, 9, 10, 11]
 
 
 def test_a_change_of_shape_or_type_is_refused_and_leaves_nothing(tmp_path, save):

@@ -2,10 +2,15 @@
 
 import dataclasses
 import re
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
+from torch import nn
 
 import torch_bridge
 from topobounds import LayerReport
@@ -34,8 +39,63 @@ def test_the_training_function_of_ones_own(tmp_path, monkeypatch):
         assert [layer["diagram_preserved"] for layer in layers] == [True, True]
 
 
-def test_the_loop_that_stops_early(capsys):
+def test_the_sparsifier(capsys):
     exec(blocks("python")[1], {})
+    assert capsys.readouterr().out == "360 of 1200 left\n"
+
+
+def test_a_file_pruned(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (text,) = [each for each in blocks("python") if "prune_checkpoint" in each]
+    exec(text, {})
+    assert text.count("\n") <= 12
+    assert capsys.readouterr().out == "450 of 1500 left, diagrams kept: True\n"
+
+
+def test_hugging_faces_trainer(tmp_path):
+    """In a process of its own: what it imports warns."""
+    for package in ("transformers", "accelerate"):
+        if find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    (text,) = [each for each in blocks("python") if "TrainingArguments" in each]
+    assert len([line for line in text.splitlines() if line]) <= 12
+    run = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == "[119, 78, 62, 60]"
+
+
+def test_sinks_of_three_loggers():
+    """Fakes that refuse what the real ones refuse: no step, no number."""
+    seen = []
+
+    def add_scalar(tag, value, global_step):
+        seen.append(("tensorboard", tag, float(value), int(global_step)))
+
+    def log_metrics(metrics, step=None):
+        seen.extend(("mlflow", key, float(value), int(step)) for key, value in metrics.items())
+
+    def log(record):
+        seen.extend(("wandb", key, float(value), record["epoch"]) for key, value in record.items())
+
+    fakes = {
+        "writer": SimpleNamespace(add_scalar=add_scalar),
+        "wandb": SimpleNamespace(log=log),
+        "mlflow": SimpleNamespace(log_metrics=log_metrics),
+        "TopologyLog": torch_bridge.TopologyLog,
+    }
+    (text,) = [each for each in blocks("python") if "wandb" in each]
+    exec(text, fakes)
+    assert text.count("\n") == 3
+    for name in ("tensorboard", "weights_and_biases", "mlflow_"):
+        fakes[name](nn.Linear(20, 10), 7)
+    for logger in ("tensorboard", "wandb", "mlflow"):
+        own = {tag: value for who, tag, value, step in seen if who == logger and step == 7}
+        assert "topology/neural_persistence" in own
+        assert "topology/weight/overlap_z" in own
+
+
+def test_the_loop_that_stops_early(capsys):
+    exec(blocks("python")[-1], {})
     assert capsys.readouterr().out == "stopped after epoch 6\n"  # an untrained net does not grow after the third
 
 

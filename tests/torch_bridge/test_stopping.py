@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from topobounds import neural_persistence, stopping_epoch
-from torch_bridge import NeuralPersistenceStopper, load_dataset
+from torch_bridge import NeuralPersistenceStopper, analyze, load_dataset
 
 
 @given(
@@ -92,3 +92,33 @@ def test_a_training_on_digits_ends_where_its_own_values_say():
     assert max(stopper.values[2:-3]) == max(stopper.values[2:])
     with torch.no_grad():
         assert (model(images).argmax(1) == labels).float().mean() > 0.9
+
+
+def test_the_same_rule_on_the_null_and_on_the_variance_is_told_beside():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 30), nn.Linear(30, 10))
+    stopper = NeuralPersistenceStopper(patience=1, burn_in=0)
+    with torch.no_grad():
+        for factor in (1.0, 2.0, 2.0):  # what grows is the variance alone
+            model[0].weight.mul_(factor)
+            stopper.update(model)
+    report = analyze(model, trials=0)
+    assert stopper.null_values[-1] == pytest.approx(sum(x.neural_persistence_expected for x in report.layers) / 2)
+    variances = [float(layer.weight.detach().var(correction=0)) for layer in model]
+    assert stopper.variances[-1] == pytest.approx(sum(variances) / 2)
+    assert stopper.variance_stopped_epoch is None
+    assert (stopper.stopped_epoch, stopper.null_stopped_epoch) == (2, 2)
+
+
+def test_what_has_no_null_stops_nothing_beside():
+    stopper = NeuralPersistenceStopper(patience=1, burn_in=0)
+    assert [stopper.update(value) for value in (0.5, 0.4)] == [False, True]
+    assert (stopper.null_stopped_epoch, stopper.variance_stopped_epoch) == (None, None)
+    pruned = nn.Linear(20, 30)
+    with torch.no_grad():
+        pruned.weight[:, ::2] = 0
+    plain = NeuralPersistenceStopper(patience=1, burn_in=0, beside=False)
+    for each in (stopper, plain):
+        each.update(pruned)
+    assert plain.variances == plain.null_values == [None]
+    assert stopper.variances[-1] is not None

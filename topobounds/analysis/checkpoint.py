@@ -255,7 +255,7 @@ class _Work:
     def report(self, *, complete: bool = True) -> ModelReport:
         """Return the report of what is done."""
         left_out = dict(self.reading.left_out)
-        faults = {name: "damaged" for name, (shape, _) in self.reading.forms.items() if not shape and self._fails(name)}
+        faults = dict.fromkeys(sorted(self.reading.damaged), "damaged")
         layers: list[LayerReport] = []
         for tensor in self.reading.layers:
             done = self.done.get(tensor.name, _Done(reason=INTERRUPTED))
@@ -278,14 +278,6 @@ class _Work:
             faults=faults,
         )
         return replace(report, findings=find(report))
-
-    def _fails(self, name: str) -> bool:
-        """Return whether the header of a tensor cannot be read."""
-        try:
-            self.checkpoint.shape(name)
-        except CheckpointError:
-            return True
-        return False
 
     def _source(self, read: set[str]) -> Source:
         checkpoint, masks, scores = self.checkpoint, self.beside.masks, self.beside.scores

@@ -18,6 +18,7 @@ from topobounds.topology.tensors import Topology
 
 FEWEST_TRIALS = 20
 SAMPLED_NEURONS = 2**19  # over all trials of a layer: about a second
+WEIGHTS_PER_NEURON = 8  # of a kernel, that take as long to order as one neuron takes to join
 ORDER = 2  # of the norm of the neural persistence in a report
 NOT_ASKED = "What chance gives was not asked for."
 NO_GRAPH = "The layer has no known graph."
@@ -88,7 +89,8 @@ def expected_columns(
     dict of str to object
         By the names of the fields of `LayerReport`.
     """
-    count = default_trials(layer.n_vertices) if trials is None else trials
+    work = max(layer.n_vertices, layer.n_weights // WEIGHTS_PER_NEURON) if isinstance(layer, Conv) else layer.n_vertices
+    count = default_trials(work) if trials is None else trials
     sampling = Sampling(count, seed) if count else None
     overlap, persistence = _nulls(weights, layer, topology, n_nonzero, sampling)
     reasons = [null.reason for null in (overlap, persistence) if null.reason]

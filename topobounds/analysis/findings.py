@@ -188,10 +188,10 @@ def _with_fault(fault: str) -> Callable[[ModelReport], Seen]:
 
 
 def _left_out(report: ModelReport) -> Seen:
-    """Yield the weights of two or more dimensions that are not read, for whatever else but a wish."""
+    """Yield the weights of two or more dimensions, or of no known type, that are not read, for all else but a wish."""
     for name, reason in report.left_out.items():
-        shape, _ = report.forms.get(name, ((), ""))
-        if len(shape) > 1 and name not in report.faults and reason not in WISHED:
+        shape, dtype = report.forms.get(name, ((), None))
+        if (len(shape) > 1 or dtype == "") and name not in report.faults and reason not in WISHED:
             yield name, _sentence(reason)
 
 

@@ -8,14 +8,13 @@ import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._arguments import LARGEST_SEED, MOST_TRIALS, argument_error, integer
-from topobounds._parallel import processors
+from topobounds._parallel import kept, processors
 from topobounds._types import FloatArray, Integers
 from topobounds.layers import Conv
 
@@ -156,7 +155,7 @@ def sample_kernels(
     return Sample(np.array([statistic(ranks, merges) for ranks, merges in orders]), seed)
 
 
-@lru_cache(maxsize=16)
+@kept(16)
 def _kernel_orders(conv: Conv, support: bytes, trials: int, seed: int) -> tuple[tuple[Integers, Integers], ...]:
     """Return the ranks of the critical weights and their merges in random orders of the weights of a packed support.
 

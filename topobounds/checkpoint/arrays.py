@@ -4,6 +4,7 @@ import io
 import lzma
 import math
 import os
+import shutil
 import tokenize
 import warnings
 import zipfile
@@ -20,8 +21,9 @@ from topobounds._arguments import shortened
 from topobounds._files import writing_whole
 from topobounds._memory import most_expanded
 from topobounds._types import Array
-from topobounds.checkpoint.base import Change, Checkpoint, CheckpointError, explained
+from topobounds.checkpoint.base import Beside, Change, Checkpoint, CheckpointError, explained
 from topobounds.checkpoint.location import Location, read_range, size_of
+from topobounds.checkpoint.rewriting import BLOCK, WeightFile, write_anew
 from topobounds.checkpoint.signatures import format_of
 
 DAMAGES = (
@@ -103,6 +105,7 @@ class NpyCheckpoint(Checkpoint):
     """The one array of a .npy file, which goes by the stem of the file's name."""
 
     format = "npy"
+    can_be_written = True
 
     def __init__(self, path: Location, header: Header) -> None:
         super().__init__(path)
@@ -155,9 +158,21 @@ class NpyCheckpoint(Checkpoint):
         with explained(self.path, name, *DAMAGES):
             return self._header.array(read_range(self.path, self._header.start, self._header.n_bytes))
 
-    def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
+    def rewrite(
+        self,
+        target: str | os.PathLike[str],
+        change: Change,
+        *,
+        resume: str | None = None,
+        beside: Beside | None = None,
+        room: int = 0,
+    ) -> None:
         """Write a .npy file; see `Checkpoint.rewrite`."""
-        with writing_whole(Path(target)) as stream:
+        files = {self.path.name: WeightFile(self.path, self._write, self.names)}
+        write_anew(self, files, target, change, resume=resume, beside=beside, room=room)
+
+    def _write(self, file: Path, change: Change) -> None:
+        with writing_whole(file) as stream:
             np.save(stream, self.changed(self.path.stem, change), allow_pickle=False)
 
 
@@ -165,6 +180,7 @@ class NpzCheckpoint(Checkpoint):
     """The arrays of a .npz archive."""
 
     format = "npz"
+    can_be_written = True
 
     def __init__(self, path: Location, archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo]) -> None:
         super().__init__(path)
@@ -235,15 +251,46 @@ class NpzCheckpoint(Checkpoint):
                 member.read(header.start)
                 return header.array(_read_whole(member, header.n_bytes))
 
-    def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
+    def rewrite(
+        self,
+        target: str | os.PathLike[str],
+        change: Change,
+        *,
+        resume: str | None = None,
+        beside: Beside | None = None,
+        room: int = 0,
+    ) -> None:
         """Write a .npz archive, compressed where this one is; see `Checkpoint.rewrite`."""
-        with writing_whole(Path(target)) as stream, zipfile.ZipFile(stream, "w") as archive:
+        names = tuple(name for name in self.names if self._is_plain(name))
+        files = {self.path.name: WeightFile(self.path, self._write, names)}
+        write_anew(self, files, target, change, resume=resume, beside=beside, room=room)
+
+    def _write(self, file: Path, change: Change) -> None:
+        with writing_whole(file) as stream, zipfile.ZipFile(stream, "w") as archive:
             for name in self.names:
-                array = self.changed(name, change)
-                entry = zipfile.ZipInfo(f"{name}.npy")
-                entry.compress_type = self._entries[name].compress_type
+                stored = self._entries[name]
+                entry = zipfile.ZipInfo(stored.filename)
+                entry.compress_type = stored.compress_type
                 with archive.open(entry, "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
+                    self._write_member(name, stored, member, change)
+
+    def _write_member(self, name: str, stored: zipfile.ZipInfo, member: IO[bytes], change: Change) -> None:
+        """Write an array, or what is none and so cannot be changed."""
+        if self._is_plain(name):
+            array = self.tensor(name)
+            new = self.checked_change(name, array, change(name, array))
+            if new is not array:
+                np.lib.format.write_array(member, new, allow_pickle=False)
+                return
+        with self._zip.open(stored) as content:
+            shutil.copyfileobj(content, member, BLOCK)
+
+    def _is_plain(self, name: str) -> bool:
+        """Whether a member of the archive is an array of numbers."""
+        with self._zip.open(self._entries[name]) as member:
+            if member.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+                return False
+        return not self.dtype(name).hasobject
 
     def close(self) -> None:
         """Close the archive."""

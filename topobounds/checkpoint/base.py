@@ -2,9 +2,10 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 Change = Callable[[str, Array], Array]
 """``change(name, array)``: what stands in the place of a tensor in a rewritten file, of the same shape and dtype."""
+Beside = Callable[[Path], AbstractContextManager[object]]
+"""``beside(folder)``: entered before the first tensor is read, left after the last; it may add files to the folder."""
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 LONGEST_MESSAGE = 600  # characters of an error
@@ -61,6 +64,12 @@ class Checkpoint(ABC):
         ``"fc.weight_orig * fc.weight_mask"``, ``"fc.weight * fc.weight_scale, a scale for each row"``.
     config : mapping
         What the ``config.json`` says that describes the model; empty where there is none.
+    folder : pathlib.Path or None
+        The folder that was opened, all of which is written when this is written anew; None where it was a file.
+    can_be_written : bool
+        Whether `rewrite` can write this format.
+    quantised : collection of str
+        Tensors that are stored as codes and read as the weights that these stand for; they cannot be changed.
     described : mapping of str to (Described or str)
         What the file itself says a tensor is: the layer that reads it, or the reason why it is none.
     holds_state_dict : bool
@@ -73,6 +82,9 @@ class Checkpoint(ABC):
     left_out_forms: Mapping[str, tuple[tuple[int, ...], str]] = NOTHING
     stored_as: Mapping[str, str] = NOTHING
     config: Mapping[str, Any] = NOTHING
+    folder: "Location | None" = None
+    can_be_written: bool = False
+    quantised: Collection[str] = ()
     described: "Mapping[str, Described | str]" = NOTHING
     holds_state_dict: bool = True
 
@@ -120,22 +132,65 @@ class Checkpoint(ABC):
         """Return the name of the file that holds a tensor, within its folder; empty where there is none."""
         return self.files[0].name if self.files else ""
 
-    def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
-        """Write a file of the same format, names, dtypes and metadata, with some of the tensors changed.
+    def rewrite(
+        self,
+        target: str | os.PathLike[str],
+        change: Change,
+        *,
+        resume: str | None = None,
+        beside: Beside | None = None,
+        room: int = 0,
+    ) -> None:
+        """Write a checkpoint of the same format, files, names, dtypes and metadata, with some of the tensors changed.
+
+        One tensor at a time is read, changed and written; the bytes of one that `change` returns as it is are copied.
+        Of a folder everything else is copied too, hidden files left out, and the ``total_size`` of an index is put
+        right.
 
         Parameters
         ----------
         target : path
-            The new file; it appears whole or not at all.
+            The new file, or the new folder where this was opened as one; it appears whole or not at all.
         change : callable
             ``change(name, array)`` returns what takes the array's place: of its shape and dtype, or the array itself.
+        resume : str, optional
+            What tells this rewriting from others. One that was killed or interrupted leaves what it has written in
+            ``.TARGET.partial``; the next one of the same text keeps the files that are finished there. `change` is
+            called for their tensors all the same.
+        beside : callable, optional
+            ``beside(folder)`` returns a context manager, which is entered before the first call of `change` and left
+            after the last; what it writes into the folder appears with the target, or beside it where that is a file.
+        room : int
+            Bytes that it will write.
 
         Raises
         ------
         CheckpointError
-            If this format cannot be written, or `change` returns another shape or dtype.
+            If this format cannot be written, `target` is there already or lies in the folder that is rewritten, the
+            disk lacks the room, or `change` returns another shape or dtype.
         """
-        raise CheckpointError(f"{self.path} cannot be rewritten: topobounds does not write {self.format} files.")
+        raise self._not_written()
+
+    def _not_written(self) -> CheckpointError:
+        return CheckpointError(f"{self.path} cannot be rewritten: topobounds does not write {self.format} files.")
+
+    def check_target(self, target: str | os.PathLike[str]) -> None:
+        """Refuse what `rewrite` cannot write, or not there.
+
+        Raises
+        ------
+        CheckpointError
+            If this format cannot be written, is not on this machine, or the target is there, lies in the folder that
+            is rewritten or has no folder to be in.
+        """
+        source, place = self.folder or self.path, Path(target)
+        if not self.can_be_written:
+            raise self._not_written()
+        if not isinstance(source, Path):
+            raise CheckpointError(f"{source} cannot be rewritten: it is not on this machine. Download it first.")
+        check_new(place)
+        if self.folder is not None and place.resolve().is_relative_to(source.resolve()):
+            raise CheckpointError(f"{target} lies in {source}, which is to stay as it is: give a place outside.")
 
     def close(self) -> None:  # noqa: B027 -- most formats hold nothing open
         """Let go of the files; what was read stays."""
@@ -167,11 +222,28 @@ class Checkpoint(ABC):
     def changed(self, name: str, change: Change) -> Array:
         """Return what takes a tensor's place in a rewritten file."""
         array = self.tensor(name)
-        new = change(name, array)
+        return self.checked_change(name, array, change(name, array))
+
+    def checked_change(self, name: str, array: Array, new: Array) -> Array:
+        """Return what takes an array's place, if it has its shape and dtype."""
         if new.shape != array.shape or new.dtype != array.dtype:
             kinds = f"{new.dtype} {new.shape}, not {array.dtype} {array.shape}"
             raise CheckpointError(f"{self.path}, tensor '{name}', cannot be rewritten: its change is {kinds}.")
         return new
+
+
+def check_new(place: Path) -> None:
+    """Refuse a place for a new file or folder where something is already, or that is in no folder.
+
+    Raises
+    ------
+    CheckpointError
+        If it is such a place.
+    """
+    if os.path.lexists(place):
+        raise CheckpointError(f"{place} is there already: give the name of something new.")
+    if not place.parent.is_dir():
+        raise CheckpointError(f"{place} cannot be written: there is no folder {place.parent}.")
 
 
 class Reader(Protocol):

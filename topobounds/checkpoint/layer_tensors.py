@@ -34,12 +34,15 @@ class Reading:
         Shape and dtype of what is left out, where the file tells them; ``""`` for a dtype that numpy has no name for.
     tied : dict of str to str
         Names that stand for the tensor of another name.
+    damaged : frozenset of str
+        What is left out as the file does not even tell its shape.
     """
 
     layers: tuple[LayerTensor, ...]
     left_out: dict[str, str]
     forms: dict[str, tuple[tuple[int, ...], str]]
     tied: dict[str, str]
+    damaged: frozenset[str] = frozenset()
 
 
 def layer_tensors(
@@ -133,7 +136,8 @@ def read_tensors(
         told.check_used()
     forms = {name: (names.shapes.get(name, ()), Stored(name, names).dtype) for name in left_out}
     forms |= stored.left_out_forms
-    return Reading(tuple(layers), left_out | dict(stored.left_out), forms, dict(stored.tied))
+    damaged = frozenset(left_out) & (names.dtypes.keys() - names.shapes.keys())
+    return Reading(tuple(layers), left_out | dict(stored.left_out), forms, dict(stored.tied), damaged)
 
 
 def _described(checkpoint: Checkpoint, name: str, input_size: Sequence[int]) -> LayerTensor | str | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from topobounds._types import Array
-from topobounds.checkpoint.base import Change, Checkpoint, CheckpointError, explained
+from topobounds.checkpoint.base import Beside, Change, Checkpoint, CheckpointError, explained
 from topobounds.checkpoint.location import Location
 
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
@@ -52,6 +52,8 @@ class ModelNames(Checkpoint):
         self._sources = sources
         self.format = stored.format
         self.config = stored.config
+        self.folder = stored.folder
+        self.can_be_written = stored.can_be_written
         self.left_out = {**stored.left_out, **left_out}
         names = {source: name for name, source in sources.items() if isinstance(source, str)}
         self.tied = {_stripped(name, prefix): names.get(other, other) for name, other in stored.tied.items()}
@@ -90,7 +92,15 @@ class ModelNames(Checkpoint):
         """Return the file that holds a tensor, or the last of its parts."""
         return self._stored.file_of(self._main_part(name))
 
-    def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
+    def rewrite(
+        self,
+        target: str | os.PathLike[str],
+        change: Change,
+        *,
+        resume: str | None = None,
+        beside: Beside | None = None,
+        room: int = 0,
+    ) -> None:
         """Write a file of the same stored names; see `Checkpoint.rewrite`.
 
         The mask of a pruned weight follows its change; a normalised one cannot be changed.
@@ -109,7 +119,7 @@ class ModelNames(Checkpoint):
                 waiting.update(zip(source.parts, self._changed_parts(name, source, change), strict=True))
             return waiting.pop(part)
 
-        self._stored.rewrite(target, change_stored)
+        self._stored.rewrite(target, change_stored, resume=resume, beside=beside, room=room)
 
     def close(self) -> None:
         """Let go of the files."""
@@ -140,8 +150,9 @@ def with_model_names(checkpoint: Checkpoint) -> Checkpoint:
     it stands. ``X_orig`` and ``X_mask`` of torch.nn.utils.prune become ``X``, their product; ``X_g`` and ``X_v`` of
     weight_norm, and its ``parametrizations.X.original0`` and ``original1``, become ``X = g v / |v|``; ``X_orig``,
     ``X_u`` and ``X_v`` of spectral_norm, and its ``parametrizations.X.original``, ``0._u`` and ``0._v``, become the
-    weight in evaluation, ``X = w / (u · w v)``. Of other parametrisations the file does not hold the function: they are
-    left out, with that reason.
+    weight in evaluation, ``X = w / (u · w v)``; ``parametrizations.X.original`` and ``0.mask`` of torch_bridge are
+    masked like those of pruning. Of other parametrisations the file does not hold the function: they are left out, with
+    that reason.
     `Checkpoint.stored_as` tells all of it.
 
     Parameters
@@ -222,8 +233,18 @@ def _joined(checkpoint: Checkpoint, stored: Mapping[str, str]) -> tuple[dict[str
 def _join_pruned(
     name: str, checkpoint: Checkpoint, stored: Mapping[str, str], joined: dict[str, Joined], reasons: dict[str, str]
 ) -> None:
-    parts = (f"{name}_mask", f"{name}_orig")
-    if name in stored or parts[0] not in stored:
+    _join_masked(name, (f"{name}_mask", f"{name}_orig"), checkpoint, stored, joined, reasons)
+
+
+def _join_masked(
+    name: str,
+    parts: tuple[str, str],
+    checkpoint: Checkpoint,
+    stored: Mapping[str, str],
+    joined: dict[str, Joined],
+    reasons: dict[str, str],
+) -> None:
+    if name in stored or not set(parts) <= set(stored):
         return
     mask, weight = (stored[part] for part in parts)
     if _differ(_shape(checkpoint, mask), _shape(checkpoint, weight)):
@@ -261,6 +282,8 @@ def _join_parametrised(
 ) -> None:
     module, weight, part = match.groups()
     name, before = f"{module}{weight}", f"{module}parametrizations.{weight}."
+    if part in ("original", "0.mask"):
+        _join_masked(name, (f"{before}0.mask", f"{before}original"), checkpoint, stored, joined, reasons)
     if part == "original0":
         _join_normed(name, (f"{before}original0", f"{before}original1"), checkpoint, stored, joined)
     elif part == "original" and f"{before}1." not in {each[: len(before) + 2] for each in stored}:

@@ -11,6 +11,7 @@ from topobounds.checkpoint.arrays import NpyCheckpoint, NpzCheckpoint
 from topobounds.checkpoint.base import Checkpoint, CheckpointError, Reader
 from topobounds.checkpoint.gguf import GgufCheckpoint
 from topobounds.checkpoint.location import Location, RemotePath, location, size_of
+from topobounds.checkpoint.masks import with_masks
 from topobounds.checkpoint.model_names import with_model_names
 from topobounds.checkpoint.onnx import OnnxCheckpoint
 from topobounds.checkpoint.quantised import with_weights
@@ -83,6 +84,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 def _as_model(stored: Checkpoint) -> Checkpoint:
     """Return a state dict under the names of the model, its quantised weights as weights; others as they are."""
     try:
+        stored = with_masks(stored)
         return with_weights(with_model_names(stored)) if stored.holds_state_dict else stored
     except BaseException:
         stored.close()

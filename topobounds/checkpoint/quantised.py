@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from topobounds._types import Array
-from topobounds.checkpoint.base import Change, Checkpoint, CheckpointError, explained
+from topobounds.checkpoint.base import Beside, Change, Checkpoint, CheckpointError, explained
 from topobounds.checkpoint.code_formats import FLOAT8, KINDS
 from topobounds.checkpoint.coded_weights import Coded, Module, Quantisation, Refused
 from topobounds.checkpoint.location import Location
@@ -29,6 +29,9 @@ class QuantisedCheckpoint(Checkpoint):
         self._left_out = left_out
         self.format = stored.format
         self.config = stored.config
+        self.folder = stored.folder
+        self.can_be_written = stored.can_be_written
+        self.quantised = frozenset(self._coded)
         self.left_out = {**stored.left_out, **left_out}
         self.left_out_forms = {**stored.left_out_forms, **{name: _form(stored, name) for name in left_out}}
         owners = {source.stored[0]: name for name, source in self._coded.items()}
@@ -73,7 +76,15 @@ class QuantisedCheckpoint(Checkpoint):
         name = self._checked(name)
         return self._stored.file_of(self._coded[name].stored[0] if name in self._coded else name)
 
-    def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
+    def rewrite(
+        self,
+        target: str | os.PathLike[str],
+        change: Change,
+        *,
+        resume: str | None = None,
+        beside: Beside | None = None,
+        room: int = 0,
+    ) -> None:
         """Write a file of the same stored tensors; a quantised weight cannot be changed. See `Checkpoint.rewrite`."""
         owners = {source.stored[0]: name for name, source in self._coded.items()}
 
@@ -82,7 +93,7 @@ class QuantisedCheckpoint(Checkpoint):
                 self._check_unchanged(owners[part], change)
             return change(part, array) if part in self._sources and part not in self._coded else array
 
-        self._stored.rewrite(target, change_stored)
+        self._stored.rewrite(target, change_stored, resume=resume, beside=beside, room=room)
 
     def close(self) -> None:
         """Let go of the files."""

@@ -3,10 +3,10 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self, TypeGuard
+from typing import Any, Self, TypeGuard
 
 import ml_dtypes
 import numpy as np
@@ -14,9 +14,10 @@ import safetensors
 
 from topobounds._files import writing_whole
 from topobounds._types import Array
-from topobounds.checkpoint.base import Change, Checkpoint, CheckpointError, explained
+from topobounds.checkpoint.base import Beside, Change, Checkpoint, CheckpointError, explained
 from topobounds.checkpoint.config import LONGEST_JSON, parsed_json, read_config, tied_by_config
 from topobounds.checkpoint.location import Location, read_range, size_of
+from topobounds.checkpoint.rewriting import WeightFile, flushing, write_anew
 from topobounds.checkpoint.signatures import format_of
 
 DTYPES: dict[str, Any] = {
@@ -69,6 +70,7 @@ class SafetensorsCheckpoint(Checkpoint):
     """The tensors of one .safetensors file."""
 
     format = "safetensors"
+    can_be_written = True
 
     def __init__(self, path: Location, header: "Header") -> None:
         super().__init__(path)
@@ -113,10 +115,18 @@ class SafetensorsCheckpoint(Checkpoint):
         self._check_memory(name, self.header.entries[name].n_bytes)
         return read_tensor(self.path, self.header, name)
 
-    def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
+    def rewrite(
+        self,
+        target: str | os.PathLike[str],
+        change: Change,
+        *,
+        resume: str | None = None,
+        beside: Beside | None = None,
+        room: int = 0,
+    ) -> None:
         """Write a .safetensors file with this one's header, metadata included; see `Checkpoint.rewrite`."""
-        with writing_whole(Path(target)) as stream:
-            write_changed(stream, self, self.path, self.header, change)
+        files = {self.path.name: weight_file(self, self.path, self.header, self.names)}
+        write_anew(self, files, target, change, resume=resume, beside=beside, room=room)
 
 
 @dataclass(frozen=True)
@@ -159,13 +169,33 @@ def numpy_dtype(file: Location, header: Header, name: str) -> np.dtype[Any]:
     return named
 
 
-def write_changed(stream: IO[bytes], checkpoint: Checkpoint, file: Location, header: Header, change: Change) -> None:
-    """Write a .safetensors file with the header of another, and its tensors changed one at a time."""
-    with explained(file):
-        stream.write(read_range(file, 0, header.start).data)
-    for name in header.entries:
-        array = checkpoint.changed(name, change)
-        stream.write(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
+def weight_file(checkpoint: Checkpoint, file: Location, header: Header, names: Collection[str]) -> WeightFile:
+    """Return a .safetensors file that can be written anew.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        Whose `changed` gives the tensors.
+    file, header : Location, Header
+        The file.
+    names : collection of str
+        The tensors that are the checkpoint's; the bytes of others are copied.
+    """
+    own = tuple(name for name in header.entries if name in names and header.entries[name].dtype in DTYPES)
+
+    def write(path: Path, change: Change) -> None:
+        with writing_whole(path) as stream, flushing(stream) as flush:
+            with explained(file):
+                stream.write(read_range(file, 0, header.start).data)
+            for name, entry in header.entries.items():
+                if name in own:
+                    new = np.ascontiguousarray(checkpoint.changed(name, change))
+                    stream.write(new.reshape(-1).view(np.uint8).data if new.size else b"")
+                else:
+                    stream.write(read_range(file, header.start + entry.first, entry.n_bytes).data)
+                flush()
+
+    return WeightFile(file, write, own)
 
 
 def read_header(file: Location) -> Header:

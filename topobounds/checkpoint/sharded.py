@@ -1,21 +1,19 @@
 """Folders of weights: an index that says which file holds which tensor, or the one file of a folder."""
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from topobounds._files import read_regular, writing_whole
+from topobounds._files import read_regular
 from topobounds._types import Array
-from topobounds.checkpoint.base import Change, Checkpoint, CheckpointError, explained
+from topobounds.checkpoint.base import Beside, Change, Checkpoint, CheckpointError, explained
 from topobounds.checkpoint.config import read_config, read_json, tied_by_config
 from topobounds.checkpoint.location import Location, RemotePath, is_inside
 from topobounds.checkpoint.refusals import check_content
+from topobounds.checkpoint.rewriting import index_with_size, write_anew
 from topobounds.checkpoint.safetensors import (
     Header,
     SafetensorsCheckpoint,
@@ -23,7 +21,7 @@ from topobounds.checkpoint.safetensors import (
     read_header,
     read_tensor,
     tied_by_metadata,
-    write_changed,
+    weight_file,
 )
 
 INDEX = "model.safetensors.index.json"
@@ -37,10 +35,12 @@ class ShardedCheckpoint(Checkpoint):
     """The tensors of several .safetensors files, each where the index says it is; see `open_index`."""
 
     format = "safetensors"
+    can_be_written = True
 
     def __init__(self, path: Location, index: "Index", headers: Mapping[str, Header]) -> None:
         super().__init__(path)
         self._index = index
+        self.folder = index.file.parent
         self._headers = headers
         self.config = read_config(index.file.parent)
         declared = {name: other for header in headers.values() for name, other in tied_by_metadata(header).items()}
@@ -104,21 +104,23 @@ class ShardedCheckpoint(Checkpoint):
         """Return the file that holds a tensor, as the index calls it."""
         return self._index.shards[self._checked(name)]
 
-    def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
+    def rewrite(
+        self,
+        target: str | os.PathLike[str],
+        change: Change,
+        *,
+        resume: str | None = None,
+        beside: Beside | None = None,
+        room: int = 0,
+    ) -> None:
         """Write a folder, not there yet, of the same files with tensors changed; see `Checkpoint.rewrite`."""
-        source = self._index.file.parent
-        if isinstance(source, RemotePath):
-            raise CheckpointError(f"{self.path} cannot be rewritten: it is not on this machine. Download it first.")
-        with _writing_folder(Path(target)) as folder:
-            for file in _files_in(source):
-                name = file.relative_to(source).as_posix()
-                place = folder / name
-                place.parent.mkdir(parents=True, exist_ok=True)
-                if name in self._headers:
-                    with writing_whole(place) as stream:
-                        write_changed(stream, self, file, self._headers[name], change)
-                else:
-                    shutil.copyfile(file, place)
+        files = {}
+        for shard, header in self._headers.items():
+            names = [name for name in header.entries if self._index.shards.get(name) == shard]
+            files[shard] = weight_file(self, self._index.place(shard), header, names)
+        n_bytes = sum(self._headers[shard].entries[name].n_bytes for name, shard in self._index.shards.items())
+        texts = index_with_size(self._index.file, n_bytes)
+        write_anew(self, files, target, change, resume=resume, beside=beside, room=room, texts=texts)
 
     def _place(self, name: str) -> tuple[Location, Header, str]:
         name = self._checked(name)
@@ -226,14 +228,17 @@ class LoneFileReader:
         CheckpointError
             If there are several, or it is damaged.
         """
-        files = sorted(Path(str(path)).glob("*.safetensors"))
+        folder = Path(str(path))
+        files = sorted(folder.glob("*.safetensors"))
         if len(files) > 1:
             names = ", ".join(file.name for file in files[:5])
             raise CheckpointError(
                 f"{path} holds {len(files)} .safetensors files and no index: name one of them, {names}."
             )
         check_content(files[0])
-        return SafetensorsCheckpoint.open(files[0])
+        checkpoint = SafetensorsCheckpoint.open(files[0])
+        checkpoint.folder = folder
+        return checkpoint
 
 
 def snapshot_of(folder: Location) -> Location:
@@ -260,31 +265,7 @@ def _only_file(folder: Location, file: Location) -> Checkpoint:
     """Open the model.safetensors of a folder that has no index."""
     check_content(file)
     checkpoint = SafetensorsCheckpoint.open(file)
+    checkpoint.folder = folder
     others = sorted(folder.glob("*.safetensors")) if isinstance(folder, Path) else []
     checkpoint.left_out = {other.name: f"a file beside {SINGLE}" for other in others if other.name != SINGLE}
     return checkpoint
-
-
-def _files_in(folder: Path) -> list[Path]:
-    """Return the files of a folder and of those below it, hidden ones left out; symbolic links are followed."""
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
-
-
-@contextmanager
-def _writing_folder(target: Path) -> Iterator[Path]:
-    """Yield a new folder that is called `target` when the block ends; an exception in the block leaves nothing."""
-    if target.exists():
-        raise CheckpointError(f"{target} is there already: give the name of a new folder.")
-    partial = None
-    try:
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-        yield partial
-        partial.chmod(0o755)
-        partial.rename(target)
-    except BaseException as error:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno is not None:
-            raise OSError(error.errno, error.strerror or str(error), str(target)) from error
-        raise

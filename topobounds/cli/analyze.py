@@ -68,8 +68,9 @@ def analyze(
 ) -> int:
     """Tell layer by layer how far the weights in PATH can be pruned, and what chance alone would have given.
 
-    PATH is a file (.safetensors, .npz, .npy, or one of torch), a folder with an index of shards, a run folder, or a
-    URL. Over 60 layers the table has a row for each pattern of names; --all and --columns show every layer.
+    PATH is a file (.safetensors, .npz, .npy, .gguf, .onnx, or one of torch), a folder with an index of shards, a run
+    folder, or a URL. Over 60 layers the table has a row for each pattern of names; --all and --columns show every
+    layer.
     """
     for option, file in (("--csv", csv), ("--parquet", parquet), ("--html", html)):
         if file is not None:

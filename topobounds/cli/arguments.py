@@ -101,7 +101,8 @@ def output_file(option: str, path: Path, *, unlike: str | None = None) -> Path:
     """
     # /dev/stdout is a link to whatever stdout is; a file that appears whole would take the link's place.
     is_of_system = any(path.parent.resolve().is_relative_to(folder) for folder in ("/dev", "/proc", "/sys"))
-    if not path.name or is_of_system or not path.parent.is_dir() or (path.exists() and not path.is_file()):
+    is_other = path.exists() and (is_of_system or not path.is_file())
+    if not path.name or is_other or not path.parent.is_dir():
         raise argument_error(option, "the name of a file in a folder that exists", str(path))
     if unlike and path.exists() and Path(unlike).exists() and path.samefile(unlike):
         raise argument_error(option, "another file than the one that is read", str(path))

@@ -20,6 +20,7 @@ from topobounds.cli.compression import compression
 from topobounds.cli.doctor import doctor
 from topobounds.cli.overlap import overlap
 from topobounds.cli.preview import preview
+from topobounds.cli.prune import prune
 from topobounds.cli.sweep import sweep
 from topobounds.cli.verify import verify
 
@@ -74,7 +75,7 @@ def cli() -> None:
     """Zeroth-order topology of neural network layers, and what magnitude pruning keeps of it."""
 
 
-for command in (overlap, compression, collapse, verify, analyze, compare, preview, doctor, sweep):
+for command in (overlap, compression, collapse, verify, analyze, compare, preview, prune, doctor, sweep):
     cli.add_command(command)
 
 

@@ -18,6 +18,7 @@ from topobounds.cli.output import (
     grouped_reasons,
     new_table,
     print_json,
+    print_line,
     print_table,
     progress_bar,
 )
@@ -105,11 +106,12 @@ def verify(
     for claim in claims:
         choice("--claim", claim, tuple(verification.CLAIMS))
     left_out: dict[str, str] = {}
+    damaged: tuple[str, ...] = ()
     with progress_bar("claims") as advance:
         if replay is not None:
             verdicts = verification.replay(replay, advance)
         elif file is not None:
-            verdicts, left_out = verification.verdicts_on_file(
+            verdicts, left_out, damaged = verification.verdicts_on_file(
                 file,
                 k,
                 tensor=tensor,
@@ -147,6 +149,8 @@ def verify(
             console_on_stdout().print(
                 f"{counted(n_tested, 'matrix', 'matrices')}; left out: {grouped_reasons(left_out)}."
             )
+        for name in damaged:
+            print_line(f"Not read: {name}: {left_out[name].rstrip('.')}.")
         _print_verdicts(verdicts)
     return int(strict and any(verdict.verdict == "violated" for verdict in verdicts))
 

@@ -1,9 +1,10 @@
+from .checkpoints import prune_checkpoint
 from .effective import chain_of, dead_connections
 from .masks import Keep, Scope, magnitude_mask, network_masks, random_mask, topological_mask
 from .methods import METHODS, Method, pruning_method
 from .pipeline import Exchange, Infeasible, Prunable, Request, exchange, kept_masks, redrawn_mask
 from .report import PrunedLayer, PruningReport
-from .schedules import geometric_schedule, linear_schedule
+from .schedules import cubic_schedule, geometric_schedule, linear_schedule
 
 __all__ = [
     "METHODS",
@@ -17,6 +18,7 @@ __all__ = [
     "Request",
     "Scope",
     "chain_of",
+    "cubic_schedule",
     "dead_connections",
     "exchange",
     "geometric_schedule",
@@ -24,6 +26,7 @@ __all__ = [
     "linear_schedule",
     "magnitude_mask",
     "network_masks",
+    "prune_checkpoint",
     "pruning_method",
     "random_mask",
     "redrawn_mask",

@@ -7,12 +7,13 @@ from typing import Literal
 
 import numpy as np
 
-from topobounds._types import Array, Mask
+from topobounds._types import Array, FloatArray, Mask
 from topobounds.layers import LayerTensor
 from topobounds.pruning.effective import path_scores
 from topobounds.pruning.methods import METHODS, Method
 from topobounds.pruning.selection import RANKINGS
 
+_CHUNK = 2**20  # weights
 Infeasible = Literal["raise", "clamp"]
 
 
@@ -121,7 +122,7 @@ def kept_masks(
     if request.count < n_protected and on_infeasible == "raise":
         raise _too_few(group, n_protected, request)
     kept = [tensor.protected.ravel().copy() for tensor in group]
-    free = [(tensor.survivors & ~tensor.protected).ravel() for tensor in group]
+    free = [np.greater(tensor.survivors, tensor.protected).ravel() for tensor in group]
     wanted = max(request.count, n_protected) - n_protected
     ranked = path_scores(group) if method.by_paths else [tensor.weights for tensor in group]
     RANKINGS[method.rank]([array.ravel() for array in ranked], free, wanted, kept, entropy)
@@ -152,7 +153,7 @@ class Exchange:
     squared_weight_lost: float
 
 
-def exchange(tensor: Prunable, count: int) -> Exchange | None:
+def exchange(tensor: Prunable, count: int, topological: Mask | None = None) -> Exchange | None:
     """Return the price of keeping the protected weights of a tensor of which so many are left.
 
     Parameters
@@ -161,6 +162,8 @@ def exchange(tensor: Prunable, count: int) -> Exchange | None:
         Its protected weights are those that carry its topology.
     count : int
         Weights that are left.
+    topological : ndarray of bool of the tensor's shape, optional
+        T-IMP's mask of so many, where it is known.
 
     Returns
     -------
@@ -176,14 +179,21 @@ def exchange(tensor: Prunable, count: int) -> Exchange | None:
     """
     if count < tensor.n_protected:
         return None
-    request = Request("count", count, count)
-    (topological,) = kept_masks([tensor], request, METHODS["t-imp"])
-    plain = Prunable.unprotected(tensor.weights, tensor.survivors, *tensor.layers)
-    (largest,) = kept_masks([plain], request, METHODS["magnitude"])
-    given_up = tensor.weights[largest & ~topological].astype(np.float64)
-    instead = tensor.weights[topological & ~largest].astype(np.float64)
+    if topological is None:
+        (topological,) = kept_masks([tensor], Request("count", count, count), METHODS["t-imp"])
+    largest = np.zeros(tensor.weights.shape, np.bool_)
+    RANKINGS["magnitude"]([tensor.weights.ravel()], [tensor.survivors.ravel()], count, [largest.ravel()], None)
+    given_up, instead = _only_in(largest, topological, tensor.weights), _only_in(topological, largest, tensor.weights)
     lost = math.fsum(np.square(given_up)) - math.fsum(np.square(instead))
     return Exchange(given_up.size, max(0.0, lost))
+
+
+def _only_in(mask: Mask, other: Mask, weights: Array) -> FloatArray:
+    """Return the weights that one mask keeps and another does not."""
+    flat, one, two = weights.ravel(), mask.ravel(), other.ravel()
+    parts = (slice(start, start + _CHUNK) for start in range(0, flat.size, _CHUNK))  # in the cache
+    found = [flat[part][np.greater(one[part], two[part])].astype(np.float64) for part in parts]
+    return np.concatenate(found)
 
 
 def _too_few(group: Sequence[Prunable], n_protected: int, request: Request) -> ValueError:

@@ -35,7 +35,11 @@ class PrunedLayer(Record):
     preserved : bool
         Whether the persistence diagrams after pruning are, bit for bit, those before; measured, not presumed.
     reason : str or None
-        What else there is to say: the weights are another layer's too.
+        What else there is to say: the weights are another layer's too; how its graph was guessed.
+    swaps : int or None
+        Weights that T-IMP keeps here and magnitude pruning to the same count would not; None for other methods.
+    squared_weight_lost : float or None
+        Sum of the squared weights that magnitude pruning would keep, less that of those kept; None for other methods.
     """
 
     name: str
@@ -51,6 +55,8 @@ class PrunedLayer(Record):
     neural_persistence_after: float
     preserved: bool
     reason: str | None = None
+    swaps: int | None = None
+    squared_weight_lost: float | None = None
 
     @property
     def density(self) -> float:
@@ -68,10 +74,35 @@ class PruningReport(Record):
         In the order of the model's modules, or of the file.
     left_out : dict of str to str
         Weight tensors that were not pruned, and why.
+    source, target : str or None
+        The file or folder that was pruned, and what was written; None for a model, or where nothing was written.
+    masks : str or None
+        The file of the masks; None where there is none.
+    method, scope, allocate : str or None
+        How a file was pruned.
+    seed : int or None
+        Of a random method.
+    bytes, bytes_before : int or None
+        Of the weight files of the target, and of the source.
+    forms : dict of str to (tuple of int, str)
+        Shape and dtype of what was left out of a file.
+    budgets : dict of str to (dict of str to int)
+        For each allocation, the weights that it would leave of each layer; empty unless nothing was written.
     """
 
     layers: tuple[PrunedLayer, ...]
     left_out: dict[str, str] = field(default_factory=dict)
+    source: str | None = None
+    target: str | None = None
+    masks: str | None = None
+    method: str | None = None
+    scope: str | None = None
+    allocate: str | None = None
+    seed: int | None = None
+    bytes: int | None = None
+    bytes_before: int | None = None
+    forms: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
+    budgets: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def left_alone(self) -> dict[str, str]:
@@ -87,6 +118,18 @@ class PruningReport(Record):
     def density(self) -> float:
         """Share of the weights of these layers that is left."""
         return sum(layer.kept for layer in self.layers) / sum(layer.weights for layer in self.layers)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Weights of the layers, how many of them are kept, the density, whether all is preserved, bytes."""
+        weights, kept = (sum(getattr(layer, name) for layer in self.layers) for name in ("weights", "kept"))
+        return {
+            "weights": weights,
+            "kept": kept,
+            "density": self.density,
+            "preserved": self.preserved,
+            "bytes": self.bytes_before if self.bytes is None else self.bytes,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain Python, with `density` and `preserved`, and `left_out` as ``left_alone`` too."""

@@ -87,3 +87,44 @@ def geometric_schedule(n_weights: int, rate: float | Fraction, rounds: int) -> t
         left = round(kept * left)
         counts.append(left)
     return tuple(counts)
+
+
+def cubic_schedule(n_weights: int, density: float | Fraction, rounds: int) -> tuple[int, ...]:
+    """Return the schedule of gradual pruning: much is pruned in the first rounds, little in the last.
+
+    After round r of N, ``n_weights (density + (1 - density) (1 - r / N)^3)`` weights are left, computed exactly (the
+    density is read as it is written) and rounded to the nearest integer, halves to even.
+
+    Parameters
+    ----------
+    n_weights : int
+        Weights of the layer or network before the first round, at least 1.
+    density : float or Fraction
+        Share to be left after the last round, in (0, 1].
+    rounds : int
+        Rounds N, from 1 to 10^6.
+
+    Returns
+    -------
+    tuple of int
+        Weights left after each round; the last is ``n_weights density``, rounded.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    Zhu & Gupta, To prune, or not to prune, 2017 (arXiv 1710.01878), equation 1.
+
+    Examples
+    --------
+    >>> cubic_schedule(1000, 0.1, 5)
+    (561, 294, 158, 107, 100)
+    """
+    weights, n_rounds = integer("n_weights", n_weights, 1), integer("rounds", rounds, 1, most=MOST_ROUNDS)
+    density_fraction("density", density)
+    last = as_written(density)
+    left = (last + (1 - last) * (1 - Fraction(r, n_rounds)) ** 3 for r in range(1, n_rounds + 1))
+    return tuple(round(weights * share) for share in left)

@@ -1,17 +1,17 @@
 """Which of the weights that may go are kept: the largest, or a random subset."""
 
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._engine import kernels_disabled
+from topobounds._types import Array, Mask
 from topobounds.weights import MAGNITUDE_BITS, order_keys
 
-Weights = list[NDArray[Any]]
-Masks = list[NDArray[np.bool_]]
+Weights = list[Array]
+Masks = list[Mask]
 Entropy = tuple[int, int] | None
 
 COMPILED_FROM = 2**18
@@ -66,12 +66,63 @@ def _mark_by_digits(weights: Weights, free: Masks, wanted: int, kept: Masks) -> 
             kernels.count_digits(
                 bits, open_, magnitude, np.uint64(above), np.uint64(threshold), np.uint64(above - width), counts
             )
-        larger = counts[::-1].cumsum() - counts[::-1]  # of each digit, the highest first: the keys with higher ones
-        place = int(np.searchsorted(larger, wanted)) - 1
-        wanted -= int(larger[place])
+        place, larger = _threshold_place(counts[::-1], wanted)
+        wanted -= larger
         threshold, above = threshold << width | (2**width - 1 - place), above - width
     for (bits, open_), mask in zip(layers, kept, strict=True):
         wanted = kernels.mark_largest(bits, open_, magnitude, kind(threshold), wanted, mask.view(np.uint8))
+
+
+def counts_of_largest(read: Callable[[], Iterable[tuple[Array, Mask]]], wanted: int, itemsize: int) -> list[int]:
+    """Return how many of the `wanted` largest free weights of all tensors are in each; the first ones among equals.
+
+    The tensors are read one at a time, as often as their keys have digits.
+
+    Parameters
+    ----------
+    read : callable
+        ``read()`` yields the flat weights of each tensor, of one type, and which of them are free.
+    wanted : int
+        At most as many as are free.
+    itemsize : int
+        Bytes of a weight.
+    """
+    from topobounds._kernels import selection as kernels  # noqa: PLC0415 (loads numba)
+
+    if not wanted:
+        return [0 for _ in read()]
+    kind = np.dtype(f"u{itemsize}").type
+    magnitude = kind(MAGNITUDE_BITS[itemsize])
+    prefix, above = 0, 8 * itemsize - 1
+    kept: list[int] = []
+    while above:
+        width = min(_DIGIT, above)
+        found = []
+        for weights, open_ in read():
+            counts = np.zeros(2**width, np.int64)
+            shift = np.uint64(above - width)
+            kernels.count_digits(
+                weights.view(kind), open_.view(np.uint8), magnitude, np.uint64(above), np.uint64(prefix), shift, counts
+            )
+            found.append(counts[::-1])  # the highest digit first
+        place, larger = _threshold_place(np.sum(found, axis=0), wanted)
+        wanted -= larger
+        kept = [
+            before + int(counts[:place].sum()) for before, counts in zip(kept or [0] * len(found), found, strict=True)
+        ]
+        prefix, above = prefix << width | (2**width - 1 - place), above - width
+    for number, counts in enumerate(found):
+        ties = min(wanted, int(counts[place]))
+        kept[number] += ties
+        wanted -= ties
+    return kept
+
+
+def _threshold_place(counts: NDArray[np.int64], wanted: int) -> tuple[int, int]:
+    """Return the digit, from the highest, in which the last wanted key lies, and how many are in higher ones."""
+    larger = counts.cumsum() - counts
+    place = int(np.searchsorted(larger, wanted)) - 1
+    return place, int(larger[place])
 
 
 RANKINGS: dict[str, Callable[[Weights, Masks, int, Masks, Entropy], None]] = {

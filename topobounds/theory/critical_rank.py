@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._arguments import argument_error, real
+from topobounds._parallel import kept
 from topobounds._records import Record, plain
 from topobounds._types import FloatArray
 from topobounds.layers.shape import Shape
@@ -266,7 +267,7 @@ def critical_rank_law_of(shape: Shape) -> CriticalRankLaw:
     return _law(shape.m, shape.n)
 
 
-@lru_cache(maxsize=1024)
+@kept(1024)
 def _law(m: int, n: int) -> CriticalRankLaw:
     low, median, high = (_quantile(max(m, n), min(m, n), probability) for probability in (0.05, 0.5, 0.95))
     return CriticalRankLaw(m, n, median, low, high)

@@ -12,12 +12,12 @@ Proofs are in docs/theory/persistence_null.md.
 import itertools
 import math
 from fractions import Fraction
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from topobounds._arguments import argument_error, integer, real
+from topobounds._parallel import kept
 from topobounds._types import FloatArray, Integers
 from topobounds.layers.shape import Shape
 from topobounds.theory.counting import counting_steps, exact_expected_ranks
@@ -387,7 +387,7 @@ def sufficient_rank(m: int, n: int) -> int:
     return rank_at_depth(m, n, DEPTH)
 
 
-@lru_cache(maxsize=8)
+@kept(8)
 def _node_covariance(m: int, n: int) -> tuple[Integers, FloatArray]:
     """Return the ranks at which the sum of `persistence_deviation` is taken, and their covariances."""
     nodes = np.geomspace(math.sqrt(m * n), sufficient_rank(m, n), NODES).astype(np.int64)

@@ -6,10 +6,10 @@ Exact where layers are small; else enclosed at about a hundred k, and between th
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 
 import numpy as np
 
+from topobounds._parallel import kept
 from topobounds._types import FloatArray, Integers
 from topobounds.layers.shape import Shape
 from topobounds.supports import check_neurons
@@ -75,7 +75,7 @@ class MissingEdges:
         return np.maximum(0.0, self.lower[1 : used + 1] - shift), upper
 
 
-@lru_cache(maxsize=32)
+@kept(32)
 def missing_edges(m: int, n: int, effort: Effort = SHARP) -> MissingEdges:
     """Return bounds on the expected forest edges not among the k largest weights, for k up to M (ln M + 20).
 

@@ -183,10 +183,13 @@ class FileVerdicts(NamedTuple):
         Of each matrix in turn.
     left_out : dict of str to str
         The tensors that are not tested, and why.
+    damaged : tuple of str
+        Those of them that the file cannot give.
     """
 
     verdicts: list[Verdict]
     left_out: dict[str, str]
+    damaged: tuple[str, ...] = ()
 
 
 def verdicts_on_file(
@@ -210,7 +213,8 @@ def verdicts_on_file(
     refusals: list[ValueError] = []
     n_tested = 0
     with open_checkpoint(path) as checkpoint:
-        layers, left_out = _matrices(checkpoint, tensor)
+        owner = None if tensor is None else checkpoint.tied.get(tensor, tensor)
+        layers, left_out, damaged = _matrices(checkpoint, tensor)
         for layer in layers:
             try:
                 parts = layer.split(checkpoint.tensor(layer.name))
@@ -218,9 +222,10 @@ def verdicts_on_file(
                 if len(layers) == 1:
                     raise
                 left_out[layer.name] = str(error)
+                damaged.append(layer.name)
                 continue
             for name, matrix in zip(layer.part_names, parts, strict=True):
-                if tensor not in (None, name, layer.name, checkpoint.tied.get(tensor or "")):
+                if owner not in (None, name, layer.name):
                     continue
                 try:
                     of_matrix = _verdicts(_setting_of_matrix(matrix, k, distribution, seed), chosen, terms)
@@ -232,7 +237,7 @@ def verdicts_on_file(
                 verdicts += [replace(verdict, file=str(path), tensor=name) for verdict in of_matrix]
     if refusals and not n_tested:
         raise refusals[0]
-    return FileVerdicts(verdicts, left_out)
+    return FileVerdicts(verdicts, left_out, tuple(damaged))
 
 
 def _undecided(
@@ -245,8 +250,8 @@ def _undecided(
     return [_verdict(claim, setting, not_tested(reason), terms) for claim in chosen or CLAIMS.values()]
 
 
-def _matrices(checkpoint: Checkpoint, tensor: str | None) -> tuple[list[LayerTensor], dict[str, str]]:
-    """Return the tensors of a file whose graphs are those of matrices, and why the others are left out.
+def _matrices(checkpoint: Checkpoint, tensor: str | None) -> tuple[list[LayerTensor], dict[str, str], list[str]]:
+    """Return the tensors of a file whose graphs are those of matrices, why others are left out, and which are damaged.
 
     Raises
     ------
@@ -270,7 +275,7 @@ def _matrices(checkpoint: Checkpoint, tensor: str | None) -> tuple[list[LayerTen
             raise CheckpointError(f"{checkpoint.path} has no tensor '{tensor}'.")
         if not layers:
             raise ValueError(f"There is no matrix in tensor '{tensor}' of {checkpoint.path}: {left_out[owner]}.")
-        return layers, {}
+        return layers, {}, []
     if not layers:
         reasons = Counter(left_out.values()).most_common(1)
         raise ValueError(
@@ -279,7 +284,7 @@ def _matrices(checkpoint: Checkpoint, tensor: str | None) -> tuple[list[LayerTen
             if reasons
             else f"There is no matrix in {checkpoint.path}, and no other tensor."
         )
-    return layers, left_out
+    return layers, left_out, sorted(reading.damaged)
 
 
 # -- arguments ---------------------------------------------------------------------------------------------------------

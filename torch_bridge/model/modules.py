@@ -8,6 +8,7 @@ from typing import Any, cast
 from topobounds.layers import LayerTensor
 from topobounds.layers.tensors import GATES, WHOLE
 from torch_bridge._torch import Tensor, _ConvNd, is_lazy, nn
+from torch_bridge.model.masked import parametrised_mask
 
 TRANSPOSED_LINEAR = "transformers.pytorch_utils.Conv1D"
 QUANTIZED = "torch.ao.nn.quantized."
@@ -115,7 +116,10 @@ def joined(path: str, name: str) -> str:
 
 
 def stored_weight(module: nn.Module, name: str) -> nn.Parameter | None:
-    """Return the parameter that holds a weight, ``name_orig`` where it is pruned; None if it is no parameter."""
+    """Return the parameter that holds a weight, masked or not; None if it is no parameter."""
+    if parametrised_mask(module, name) is not None:
+        original = cast(Any, module.parametrizations)[name].original
+        return original if isinstance(original, nn.Parameter) else None
     pruned = f"{name}_mask" in module._buffers
     return module._parameters.get(f"{name}_orig" if pruned else name)
 

@@ -5,13 +5,16 @@ torch 1.6 and later are mapped into memory; behind a URL they are asked for one 
 """
 
 import io
+import mmap
 import os
 import pickle
 import re
+import shutil
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +23,15 @@ import numpy as np
 from topobounds._files import writing_whole
 from topobounds._memory import check_memory
 from topobounds._types import Array
-from topobounds.checkpoint.base import Change, Checkpoint, CheckpointError
+from topobounds.checkpoint.base import Beside, Change, Checkpoint, CheckpointError
 from topobounds.checkpoint.config import read_config, tied_by_config
-from topobounds.checkpoint.location import Location, RemotePath, read_range, size_of
+from topobounds.checkpoint.location import Location, read_range, size_of
 from topobounds.checkpoint.refusals import check_content
+from topobounds.checkpoint.rewriting import BLOCK, WeightFile, index_with_size, write_anew
 from topobounds.checkpoint.sharded import Index
 from topobounds.checkpoint.signatures import format_of
 from topobounds.weights import as_array
+from torch_bridge.model.checksums import put_checksums_right
 from torch_bridge.model.state_dicts import NumpyValue, StateDict, find_state_dict
 
 if TYPE_CHECKING:
@@ -81,14 +86,15 @@ class TorchReader:
         file = (_entry_file(path) if path.is_dir() else path) or path / SINGLE
         if not file.name.endswith(".index.json"):
             stored = _StoredFile(file)
-            return TorchCheckpoint(path, [stored], dict.fromkeys(stored.tensors, stored), {})
+            folder = path if path.is_dir() else None
+            return TorchCheckpoint(path, [stored], dict.fromkeys(stored.tensors, stored), {}, folder)
         index = Index.read(file, ".bin")
         shards = {shard: _StoredFile(index.place(shard)) for shard in index.files}
         for name, shard in index.shards.items():
             if name not in shards[shard].known:
                 raise CheckpointError(f"{file} is damaged: tensor '{name}' is not in {shard}, where it should be.")
         owners = {name: shards[shard] for name, shard in index.shards.items()}
-        return TorchCheckpoint(path, list(shards.values()), owners, _unnamed(shards, index))
+        return TorchCheckpoint(path, list(shards.values()), owners, _unnamed(shards, index), file.parent, file)
 
 
 def _unnamed(shards: "Mapping[str, _StoredFile]", index: Index) -> dict[str, str]:
@@ -112,6 +118,7 @@ class TorchCheckpoint(Checkpoint):
     """The tensors of a file of torch.save, or of several; see `TorchReader.open`."""
 
     format = "torch"
+    can_be_written = True
 
     def __init__(
         self,
@@ -119,8 +126,12 @@ class TorchCheckpoint(Checkpoint):
         stored: "list[_StoredFile]",
         owners: "Mapping[str, _StoredFile]",
         left_out: Mapping[str, str],
+        folder: Location | None,
+        index: Location | None = None,
     ) -> None:
         super().__init__(path)
+        self.folder = folder
+        self._index = index
         self._stored = stored
         tied = {name: other for each in stored for name, other in each.tied.items()}
         self._owners = {name: owner for name, owner in owners.items() if name not in tied}
@@ -157,27 +168,53 @@ class TorchCheckpoint(Checkpoint):
         """Return the name of the file that holds a tensor."""
         return self._owners[self._checked(name)].file.name
 
-    def rewrite(self, target: str | os.PathLike[str], change: Change) -> None:
-        """Write a file of torch.save, optimiser state and all else included; see `Checkpoint.rewrite`.
+    def rewrite(
+        self,
+        target: str | os.PathLike[str],
+        change: Change,
+        *,
+        resume: str | None = None,
+        beside: Beside | None = None,
+        room: int = 0,
+    ) -> None:
+        """Write files of torch.save, optimiser state and all else included; see `Checkpoint.rewrite`.
 
-        What is changed is held in memory until the file is written.
+        In the zip format of torch 1.6 and later the values of changed tensors are written over those of a copy, one
+        tensor at a time. A file of the format before is held in memory until it is written.
         """
-        file = self._stored[0].file
-        if isinstance(file, RemotePath):
-            raise CheckpointError(f"{self.path} cannot be rewritten: it is not on this machine. Download it first.")
-        if len(self._stored) > 1:
-            raise CheckpointError(f"{self.path} cannot be rewritten: it is a folder of several files of torch.")
+        files = {}
+        for each in self._stored:
+            names = tuple(name for name, owner in self._owners.items() if owner is each and each.is_plain(name))
+            write = partial(self._write_file, each, names)
+            key = each.file.name if self.folder is None else str(each.file).removeprefix(f"{self.folder}/")
+            files[key] = WeightFile(each.file, write, names)
+        texts = {}
+        if self._index is not None:
+            tensors = [owner.tensors[name] for name, owner in self._owners.items()]
+            texts = index_with_size(self._index, sum(tensor.numel() * tensor.element_size() for tensor in tensors))
+        write_anew(self, files, target, change, resume=resume, beside=beside, room=room, texts=texts)
+
+    def _write_file(self, stored: "_StoredFile", names: tuple[str, ...], path: Path, change: Change) -> None:
+        if format_of(stored.file) == "torch":
+            stored.write_over_copy(path, {name: partial(self._changed_or_none, name, change) for name in names})
+            return
         import torch
 
-        content = _load(file)
-        tensors = find_state_dict(content, file.stem).tensors
-        for name in self.names:
-            new = self.changed(name, change)
-            if new.tobytes() != self.tensor(name).tobytes():  # what is not written stays mapped to the file
+        content = _load_old(stored.file)
+        tensors = find_state_dict(content, stored.file.stem).tensors
+        for name in names:
+            new = self._changed_or_none(name, change)
+            if new is not None:
                 values = torch.frombuffer(bytearray(new.tobytes()), dtype=tensors[name].dtype)
                 tensors[name].detach().copy_(values.reshape(new.shape))
-        with writing_whole(Path(target)) as stream:
-            torch.save(content, stream, _use_new_zipfile_serialization=format_of(file) == "torch")
+        with writing_whole(path) as stream:
+            torch.save(content, stream, _use_new_zipfile_serialization=False)
+
+    def _changed_or_none(self, name: str, change: Change) -> Array | None:
+        """Return what takes a tensor's place; None if it stays."""
+        array = self.tensor(name)
+        new = self.checked_change(name, array, change(name, array))
+        return None if new is array else new
 
 
 class _StoredFile:
@@ -238,6 +275,37 @@ class _StoredFile:
                 f"{self.file}, tensor '{name}', is no plain array of numbers, but one of type {kind}."
             ) from None
 
+    def is_plain(self, name: str) -> bool:
+        """Whether a tensor is a plain array of numbers."""
+        try:
+            self.dtype(name)
+        except CheckpointError:
+            return False
+        return True
+
+    def write_over_copy(self, path: Path, changed: Mapping[str, Callable[[], Array | None]]) -> None:
+        """Write a copy of the file in which tensors have other values; the archive's checksums follow.
+
+        Parameters
+        ----------
+        path : Path
+            The copy.
+        changed : mapping of str to callable
+            What gives the values of a tensor, of its shape and dtype, or None where it stays as it is.
+        """
+        places = find_state_dict(_load_meta(self.file), self.file.stem).tensors
+        with writing_whole(path) as stream:
+            with self.file.open("rb") as content:
+                shutil.copyfileobj(content, stream, BLOCK)
+            stream.flush()
+            with mmap.mmap(stream.fileno(), 0) as memory:
+                written = []
+                for name, compute in changed.items():
+                    new = compute()
+                    if new is not None and new.size:
+                        written.append(_write_over(memory, self.file, name, places[name], new))
+                put_checksums_right(path, memory, written)
+
     def read(self, name: str) -> Array:
         """Read a tensor, after it is checked against the memory that the file has for it."""
         dtype = self.dtype(name)
@@ -255,14 +323,28 @@ class _StoredFile:
 
     def _read_meta(self, name: str, tensor: "Tensor", dtype: np.dtype[Any]) -> Array:
         """Ask for the values of a tensor that was loaded without them."""
-        start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
-        if start is None:
-            raise CheckpointError(f"{self.file}, tensor '{name}', could not be read: torch does not say where it lies.")
-        span = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
-        length = span * dtype.itemsize if tensor.numel() else 0
-        raw = read_range(self.file, start + tensor.storage_offset() * dtype.itemsize, length).view(dtype)
+        start, length = _span(self.file, name, tensor, dtype)
+        raw = read_range(self.file, start, length).view(dtype)
         steps = [step * dtype.itemsize for step in tensor.stride()]
         return np.lib.stride_tricks.as_strided(raw, tuple(tensor.shape), steps, writeable=False)
+
+
+def _span(file: Location, name: str, tensor: "Tensor", dtype: np.dtype[Any]) -> tuple[int, int]:
+    """Return where the values of a tensor on the device "meta" begin in the file, and over how many bytes they lie."""
+    start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
+    if start is None:
+        raise CheckpointError(f"{file}, tensor '{name}', could not be read: torch does not say where it lies.")
+    span = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return start + tensor.storage_offset() * dtype.itemsize, span * dtype.itemsize if tensor.numel() else 0
+
+
+def _write_over(memory: mmap.mmap, file: Location, name: str, place: "Tensor", new: Array) -> int:
+    """Write the values of a tensor, and return where they begin."""
+    start, length = _span(file, name, place, new.dtype)
+    raw = np.frombuffer(memory, np.uint8, length, start).view(new.dtype)
+    steps = [step * new.dtype.itemsize for step in place.stride()]
+    np.lib.stride_tricks.as_strided(raw, tuple(place.shape), steps)[...] = new
+    return start
 
 
 def _memory(tensor: "Tensor") -> object | None:
@@ -309,8 +391,7 @@ def _load(file: Location) -> Any:
             f"{file} is a file of torch, which is not installed: in a clone of topobounds, pip install -e '.[torch]'."
         ) from None
     in_zip_format = format_of(file) == "torch"
-    as_nothing = torch.serialization.safe_globals([(NumpyValue, name) for name in _NUMPY])
-    with _explained(file), as_nothing, warnings.catch_warnings():
+    with _explained(file), _numpy_as_nothing(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about its own functions for old files
         if isinstance(file, Path) and (not in_zip_format or file.suffix == ".safetensors"):
             _check_memory(f"{file}, which is read whole,", size_of(file))
@@ -322,8 +403,31 @@ def _load(file: Location) -> Any:
             return torch.load(io.BytesIO(file.read_bytes()), map_location="cpu", weights_only=True)
         if not in_zip_format:
             raise CheckpointError(f"{file} is of the format before torch 1.6, which is read whole: download it first.")
-        with file.open() as stream:
-            return torch.load(stream, map_location="meta", weights_only=True)
+        return _load_meta(file)
+
+
+def _load_meta(file: Location) -> Any:
+    """Return what a file in the zip format holds, its tensors without values."""
+    import torch
+
+    with _explained(file), _numpy_as_nothing(), file.open("rb") as stream:
+        return torch.load(stream, map_location="meta", weights_only=True)
+
+
+def _load_old(file: Location) -> Any:
+    """Return what a file of the format before torch 1.6 holds, as torch alone reads it and so can write it again."""
+    import torch
+
+    with _explained(file), file.open("rb") as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.load(stream, map_location="cpu", weights_only=True)
+
+
+def _numpy_as_nothing() -> AbstractContextManager[Any]:
+    """Return a context in which torch reads numbers of numpy as `NumpyValue`."""
+    import torch
+
+    return torch.serialization.safe_globals([(NumpyValue, name) for name in _NUMPY])
 
 
 def _check_memory(subject: str, n_bytes: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from topobounds._arguments import argument_error, integer
 from topobounds.layers import Conv, LayerTensor
 from torch_bridge._torch import ParametrizationList, SpectralNorm, Tensor, WeightNorm, _ConvNd, is_lazy, nn, torch
+from torch_bridge.model.masked import current_mask
 from torch_bridge.model.modules import (
     declared_shape,
     is_convolution,
@@ -147,7 +148,7 @@ def current_weight(module: nn.Module, name: str) -> Tensor:
         If there are none, as in a lazy module or on the device ``meta``, or they are stored in a form that cannot be
         read; see `stored_values`.
     """
-    parameter, mask = stored_weight(module, name), module._buffers.get(f"{name}_mask")
+    parameter, mask = stored_weight(module, name), current_mask(module, name)
     stored = parameter if parameter is not None else _computed_weight(module, name)
     values = stored_values(module, stored, declared_shape(module, name))
     return values if mask is None or parameter is None else values * mask.to(values.dtype)

@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from fractions import Fraction
 from numbers import Rational
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from topobounds._arguments import about, argument_error, boolean, choice, integer, real
-from topobounds._types import Mask
+from topobounds._types import Array, Mask
 from topobounds.layers import Conv, LayerTensor
 from topobounds.layers.tensors import numbered_parts
 from topobounds.pruning import (
@@ -28,7 +28,8 @@ from topobounds.pruning import (
 )
 from topobounds.topology.tensors import Topology, layer_topology
 from topobounds.weights import as_array, check_finite, weight_array
-from torch_bridge._torch import Tensor, is_lazy, nn, prune, torch
+from torch_bridge._torch import Tensor, is_lazy, nn, parametrize, prune, torch
+from torch_bridge.model.masked import Masked, let_be_copied, parametrised_mask
 from torch_bridge.model.modules import stored_weight, weight_tensors
 from torch_bridge.model.tracing import (
     ONE_AT_A_TIME,
@@ -48,6 +49,9 @@ from torch_bridge.pruning.targets import (
     alive,
     find_targets,
 )
+
+Front = Literal["prune", "parametrize"]
+FRONTS = ("prune", "parametrize")
 
 
 class TopologicalUnstructured(prune.BasePruningMethod):  # type: ignore[misc,unused-ignore]
@@ -114,10 +118,9 @@ class TopologicalUnstructured(prune.BasePruningMethod):  # type: ignore[misc,unu
         if not self.scored:
             survivors = survivors & (scores != 0)
         layer = LayerTensor("", scores.shape, parts=numbered_parts(self.parts), geometry=self.conv)
-        before = layer_topology(layer, scores, survivors)
-        group = [Prunable(weight_array(scores), survivors, before.critical, (layer,))]
-        request = _request(self.amount, group)
-        (mask,) = kept_masks(group, request, METHODS["t-imp"], on_infeasible=self.on_infeasible)
+        group = protected(layer, scores, survivors)
+        request = _request(self.amount, [group])
+        (mask,) = kept_masks([group], request, METHODS["t-imp"], on_infeasible=self.on_infeasible)
         return default_mask * torch.from_numpy(mask).to(default_mask)
 
     @classmethod
@@ -144,8 +147,15 @@ class TopologicalUnstructured(prune.BasePruningMethod):  # type: ignore[misc,unu
         if scored:
             scores = _checked_scores(importance_scores, scores.shape, module._buffers.get(f"{name}_mask"))
         with ONE_AT_A_TIME, _trainable_tensors(), _unchanged_on_error(module):
+            let_be_copied(module)
             options = {"parts": parts, "conv": conv, "on_infeasible": on_infeasible, "scored": scored}
             return super().apply(module, name, amount, importance_scores=scores, **options)  # type: ignore[no-untyped-call]
+
+
+def protected(layer: LayerTensor, weights: Array, survivors: Mask) -> Prunable:
+    """Return a tensor of which what carries the topology is kept, as the fronts of pruning rank it."""
+    critical = layer_topology(layer, weights, survivors).critical
+    return Prunable(weight_array(weights), survivors, critical, (layer,))
 
 
 def topological_unstructured(
@@ -200,10 +210,10 @@ def topological_unstructured(
     and training fails; `topological_` prunes attention as a whole and sees to it. So it does, given an example input,
     with any other weight that is read without a call of its module, as in ``functional.linear(x, self.layer.weight)``.
 
-    A pruned model is copied by ``copy.deepcopy`` (and so by ``torch.optim.swa_utils.AveragedModel``) after a call
-    under ``torch.no_grad()``, or before it is pruned: torch's hook leaves a weight with a gradient's history in the
-    module, which cannot be copied. ``prune.global_unstructured`` and Lightning's ``ModelPruning`` hand a method the
-    weights of all layers in one flat row, in which there is no graph; `topological_` with ``scope="global"`` is that.
+    A model that these functions have pruned is copied by ``copy.deepcopy``, and so by
+    ``torch.optim.swa_utils.AveragedModel``; one that torch's own methods have pruned only after a call under
+    ``torch.no_grad()``. ``prune.global_unstructured`` and Lightning's ``ModelPruning`` hand a method the weights of all
+    layers in one flat row, in which there is no graph; `topological_` with ``scope="global"`` is that.
 
     Examples
     --------
@@ -233,6 +243,7 @@ def topological_(
     example_input: Any = None,
     on_infeasible: Infeasible = "raise",
     skip: Collection[str] = (),
+    front: Front = "prune",
 ) -> PruningReport:
     """Prune all layers of a model by T-IMP, in place.
 
@@ -259,6 +270,11 @@ def topological_(
         Where fewer than alpha weights would be left: refuse, or leave alpha.
     skip : collection of str
         Parameters to leave alone, as ``model.named_parameters()`` spells them before pruning: ``"head.weight"``.
+    front : {"prune", "parametrize"}
+        What masks the weights: the hooks of ``torch.nn.utils.prune``, which ``prune.remove`` takes away, or a
+        parametrisation, `torch_bridge.Masked`, which `torch_bridge.unmask` takes away. That one serves every reader of
+        a weight, and a model that is compiled, averaged or called under ``inference_mode``. A weight that is masked
+        already goes on as it is.
 
     Returns
     -------
@@ -293,6 +309,7 @@ def topological_(
     check_module("model", model)
     choice("scope", scope, ("local", "global"))
     choice("on_infeasible", on_infeasible, ("raise", "clamp"))
+    choice("front", front, FRONTS)
     if isinstance(amount, Mapping) and scope == "global":
         raise argument_error("amount", "one number where the scope is 'global'", amount)
     whole: Amounts
@@ -301,7 +318,7 @@ def topological_(
     else:
         whole = _checked_amount(amount)
     with ONE_AT_A_TIME, _trainable_tensors():
-        return _pruned(model, whole, scope, convention, example_input, on_infeasible, skip)
+        return _pruned(model, whole, scope, convention, example_input, on_infeasible, skip, front)
 
 
 def _pruned(
@@ -312,6 +329,7 @@ def _pruned(
     example_input: Any,
     on_infeasible: Infeasible,
     skip: Collection[str],
+    front: Front,
 ) -> PruningReport:
     """Prune the layers of a model, as `topological_` does with checked arguments."""
     targets, left_alone = find_targets(model, amount, skip, convention, example_input)
@@ -338,7 +356,7 @@ def _pruned(
                 stack.enter_context(_unchanged_on_error(place.module, *place.readers))
         for target, mask in zip(targets, masks, strict=True):
             for place in target.places:
-                _apply(place, mask)
+                _apply(place, mask, front)
     order = [tensor.name for tensors in model_tensors(model).values() for tensor in tensors]
     return PruningReport(tuple(found[name] for name in order if name in found), left_alone)
 
@@ -438,9 +456,19 @@ def _pruned_layers(target: Target, befores: list[Topology], mask: Mask, asked: i
         )
 
 
-def _apply(place: Place, mask: Mask) -> None:
+def _apply(place: Place, mask: Mask, front: Front) -> None:
     name, parameter = place.tensor.own_name, cast(Tensor, place.parameter)
     tensor = torch.from_numpy(mask).to(parameter.device)
+    known = parametrised_mask(place.module, name)
+    if known is not None:
+        known.copy_(tensor)
+        return
+    if front == "parametrize" and f"{name}_mask" not in place.module._buffers:
+        parametrize.register_parametrization(place.module, name, Masked(tensor))
+        if isinstance(place.module, nn.RNNBase):  # which keeps what was computed
+            let_be_copied(place.module)
+        return
+    let_be_copied(place.module)
     method = prune.CustomFromMask.apply(place.module, name, tensor)  # type: ignore[no-untyped-call]
     last = method[-1] if isinstance(method, prune.PruningContainer) else method
     last.mask = None  # torch keeps it in the module from now on, and asks this method for none again
@@ -519,7 +547,9 @@ class _Saved:
     """What pruning changes of a module, in its order."""
 
     def __init__(self, module: nn.Module) -> None:
-        places: list[dict[Any, Any]] = [module._parameters, module._buffers, module._forward_pre_hooks, vars(module)]
+        self.module, self.kind = module, type(module)
+        own = (module._parameters, module._buffers, module._forward_pre_hooks, module._modules, vars(module))
+        places: list[dict[Any, Any]] = [*own]
         self.dictionaries = [(place, dict(place)) for place in places]
         containers = [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, prune.PruningContainer)]
         self.methods = [(container, container._pruning_methods) for container in containers]
@@ -528,6 +558,7 @@ class _Saved:
 
     def put_back(self) -> None:
         """Make the module what it was."""
+        self.module.__class__ = self.kind  # a parametrised one is of a class of its own
         for place, before in reversed(self.dictionaries):  # vars first: it holds the others
             place.clear()
             place.update(before)

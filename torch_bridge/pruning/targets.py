@@ -13,6 +13,7 @@ from topobounds.layers import Conv, LayerTensor
 from topobounds.topology.tensors import Topology, layer_topology
 from topobounds.weights import as_array
 from torch_bridge._torch import Tensor, nn
+from torch_bridge.model.masked import current_mask
 from torch_bridge.model.modules import stored_weight
 from torch_bridge.model.tracing import Trace, current_weight, model_tensors, trace, unread_weights, why_not_pruned
 
@@ -56,7 +57,7 @@ class Place:
     @property
     def alive(self) -> Mask:
         """What the masks of earlier rounds have left."""
-        mask = self.module._buffers.get(f"{self.tensor.own_name}_mask")
+        mask = current_mask(self.module, self.tensor.own_name)
         return alive(mask) if mask is not None else np.ones(tuple(cast(Tensor, self.parameter).shape), np.bool_)
 
 

@@ -1,0 +1,182 @@
+"""``topobounds prune``: what it prints and writes, its exit codes, and files of sparsities for other tools."""
+
+import json
+from importlib.resources import files
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from topobounds import prune_checkpoint
+from topobounds.checkpoint import CheckpointError
+from topobounds.cli import main
+from topobounds.pruning.sparsities import read_sparsities, write_sparsities
+
+RNG = np.random.default_rng(4)
+NET = {
+    "fc1.weight": RNG.standard_normal((30, 40)).astype(np.float32),
+    "fc1.bias": RNG.standard_normal(30).astype(np.float32),
+    "fc2.weight": RNG.standard_normal((4, 30)).astype(np.float32),
+}
+KEYS = {"source", "target", "method", "scope", "allocate", "density", "layers", "left_out", "summary"}
+LAYER_KEYS = {"name", "shape", "weights", "survivors", "asked", "kept", "alpha", "swaps", "squared_weight_lost"}
+
+
+@pytest.fixture
+def net(tmp_path):
+    save_file(NET, tmp_path / "net.safetensors")
+    return tmp_path / "net.safetensors"
+
+
+@pytest.fixture
+def run(capsys):
+    def command(*arguments, code=0):
+        with pytest.raises(SystemExit) as left:
+            main(["prune", *map(str, arguments)])
+        printed = capsys.readouterr()
+        assert left.value.code == code
+        if code:
+            assert printed.out == ""
+            assert printed.err.count("\n") == 1
+            return printed.err
+        assert printed.err == ""
+        return printed.out
+
+    return command
+
+
+def test_the_object_has_the_keys_and_is_that_of_python(run, net, tmp_path):
+    record = json.loads(run(net, tmp_path / "new.safetensors", "--density", 0.3, "--json"))
+    report = prune_checkpoint(net, tmp_path / "other.safetensors", density=0.3)
+    assert record.keys() >= KEYS
+    assert record["layers"][0].keys() >= LAYER_KEYS | {"preserved", "reason"}
+    assert record["density"] == 0.3
+    assert record["summary"] == {
+        "weights": 1320,
+        "kept": 396,
+        "density": 0.3,
+        "preserved": True,
+        "bytes": net.stat().st_size,
+    }
+    assert record["left_out"] == [{"name": "fc1.bias", "shape": [30], "dtype": "float32", "reason": "bias"}]
+    assert [layer["kept"] for layer in record["layers"]] == [layer.kept for layer in report.layers]
+    assert (tmp_path / "new.safetensors").read_bytes() == (tmp_path / "other.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--density", 0.3],
+        ["--density", 0.3, "--dry-run"],
+        ["--density", 0.3, "--masks-only"],
+        ["--density", 0.3, "--scope", "global", "--method", "magnitude"],
+        ["--density", 0.3, "--method", "random"],
+    ],
+)
+def test_the_object_is_that_of_the_schema_and_every_null_has_a_reason(run, net, tmp_path, options):
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(files("topobounds").joinpath("schemas", "prune.json").read_text())
+    record = json.loads(run(net, tmp_path / "new.safetensors", *options, "--json"))
+    jsonschema.Draft202012Validator(schema).validate(record)
+    for layer in record["layers"]:
+        assert layer["reason"] or all(
+            value is not None for key, value in layer.items() if key not in ("reason", "convention")
+        )
+    assert record["reason"] or record["target"]
+
+
+def test_the_last_line_says_that_the_file_is_as_large_as_before(run, net, tmp_path):
+    lines = run(net, tmp_path / "new.safetensors", "--density", 0.15).splitlines()
+    assert lines[1].split()[:4] == ["fc1.weight", "30x40", "165", "(180"]
+    assert "198 of 1320 weights kept, density 0.150000" in lines[3]
+    assert "2 of 2 layers keep their diagrams, bit for bit" in lines[3]
+    assert lines[-1].startswith(f"The weights take {net.stat().st_size} bytes, as before.")
+    assert "smaller" in lines[-1]
+
+
+def test_a_trial_shows_the_budgets_and_needs_no_target(run, net, tmp_path):
+    text = run(net, "--density", 0.3, "--dry-run", "--export", tmp_path / "plan.json")
+    assert text.splitlines()[0].split() == ["density", "of", "uniform", "safe", "retention"]
+    assert text.splitlines()[-1] == "Nothing is written."
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.safetensors", "plan.json"]
+
+
+@pytest.mark.parametrize("suffix", ["json", "yaml"])
+def test_an_exported_file_is_a_budget(run, net, tmp_path, suffix):
+    plan = tmp_path / f"plan.{suffix}"
+    run(net, tmp_path / "a.safetensors", "--density", 0.3, "--allocate", "safe", "--export", plan)
+    run(net, tmp_path / "b.safetensors", "--allocate", plan)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    run(net, tmp_path / "c.safetensors", "--allocate", plan, "--density", 0.5)
+    arrays = load_file(tmp_path / "c.safetensors")
+    assert sum(np.count_nonzero(arrays[name]) for name in ("fc1.weight", "fc2.weight")) == 660
+
+
+def test_masks_alone(run, net, tmp_path):
+    text = run(net, tmp_path / "masks.safetensors", "--density", 0.3, "--masks-only")
+    assert text.splitlines()[-1] == f"Written: {tmp_path / 'masks.safetensors'}, the masks alone."
+
+
+def test_a_drawn_seed_is_shown_and_makes_the_same(run, net, tmp_path):
+    drawn = json.loads(run(net, tmp_path / "a.safetensors", "--density", 0.3, "--method", "random", "--json"))
+    run(net, tmp_path / "b.safetensors", "--density", 0.3, "--method", "random", "--seed", drawn["seed"])
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{net}"], "Missing argument 'TARGET'"),
+        (["{net}", "{new}"], "Missing option '--density'"),
+        (["{net}", "{net}", "--density", "0.3"], "is there already"),
+        (["{net}", "{new}", "--density", "2:4"], "'--density' must not be a pattern such as 2:4"),
+        (["{net}", "{new}", "--density", "0.3", "--method", "4:8"], "'--method' must not be a pattern such as 4:8"),
+        (["{net}", "{new}", "--density", "0.01"], "'--density' must leave at least alpha = 102 of the 1320 weights"),
+        (["{net}", "{new}", "--density", "0.11", "--on-infeasible", "raise"], "'fc2.weight' (33 critical, 13 asked)"),
+        (["{net}", "{new}", "--density", "0.3", "--include", "zz"], "'--include' must match the name of a tensor"),
+        (["{net}", "{new}", "--density", "0.3", "--allocate", "zz"], "or a file of sparsities, not 'zz'"),
+        (["{net}", "{new}", "--density", "0.3", "--export", "/no/x.json"], "'--export' must be the name of a file"),
+        (["/no/net.npz", "{new}", "--density", "0.3"], "no/net.npz"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_exit_2(run, net, tmp_path, arguments, message):
+    words = [word.format(net=net, new=tmp_path / "new.safetensors") for word in arguments]
+    assert message in run(*words, code=2)
+    assert [file.name for file in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_files_of_sparsities_that_make_no_sense(net, tmp_path):
+    plan = tmp_path / "plan.yaml"
+    for text, message in {
+        "- tensor_fqn: a\n  sparsity_level: 2\n": "'a' must be a share",
+        "[1, 2]": "is no list of tensors and sparsities",
+        "a: [\n": "'a' must be a share",
+        "nonsense": "line 1 is 'nonsense'",
+        "3": "is no list of tensors",
+    }.items():
+        plan.write_text(text)
+        with pytest.raises(CheckpointError, match=message):
+            read_sparsities(plan, ("uniform",))
+    plan.write_text('# mine\n"fc9.weight": 0.5\n')
+    with pytest.raises(ValueError, match=r"layers that are pruned, which 'fc9\.weight' is not"):
+        prune_checkpoint(net, tmp_path / "x.safetensors", allocate=plan)
+
+
+def test_other_tools_read_what_is_exported(net, tmp_path):
+    torch = pytest.importorskip("torch")
+    from torch.ao.pruning import WeightNormSparsifier  # noqa: PLC0415 -- after torch
+
+    report = prune_checkpoint(net, tmp_path / "x.safetensors", density=0.4, allocate="safe")
+    write_sparsities(tmp_path / "plan.json", report)
+    model = torch.nn.Module()
+    model.fc1, model.fc2 = torch.nn.Linear(40, 30), torch.nn.Linear(30, 4)
+    sparsifier = WeightNormSparsifier(sparse_block_shape=(1, 1), zeros_per_block=1)
+    sparsifier.prepare(model, json.loads((tmp_path / "plan.json").read_text()))
+    sparsifier.step()
+    for group in sparsifier.groups:
+        density = float(group["module"].parametrizations["weight"][0].mask.mean())
+        wanted = next(layer for layer in report.layers if layer.name == group["tensor_fqn"])
+        assert density == pytest.approx(wanted.density, abs=0.05)
+    yaml = pytest.importorskip("yaml")
+    write_sparsities(tmp_path / "plan.yaml", report)
+    assert yaml.safe_load((tmp_path / "plan.yaml").read_text()) == json.loads((tmp_path / "plan.json").read_text())

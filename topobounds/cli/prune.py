@@ -1,0 +1,206 @@
+"""``topobounds prune``: a file of weights pruned, its topology kept, and written anew."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from topobounds._arguments import argument_error
+from topobounds.cli.arguments import Count, Density, Name, Sizes
+from topobounds.cli.output import (
+    console_on_stdout,
+    new_table,
+    print_json,
+    print_line,
+    print_table,
+    progress_bar,
+)
+
+if TYPE_CHECKING:
+    from topobounds.pruning import PruningReport
+
+LARGER = "A zero takes as much room as any weight: "
+SMALLER = "smaller it gets packed (zstd, gzip), or stored sparse (sparse-bitmask of compressed-tensors, torch's CSR)."
+
+
+class DensityNotPattern(Density):
+    """A density in (0, 1]; a pattern such as 2:4 is refused by name."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return `value` as a number in (0, 1]."""
+        from topobounds.pruning.checkpoints import check_pattern
+
+        try:
+            check_pattern("--density", value)
+        except ValueError as error:
+            raise click.UsageError(str(error), ctx) from None
+        return super().convert(value, param, ctx)
+
+
+@click.command()
+@click.argument("source", type=Name())
+@click.argument("target", type=Name(), required=False)
+@click.option("--density", type=DensityNotPattern(), help="Weights to be left, over all weights of the layers.")
+@click.option("--method", metavar="NAME", default="t-imp", show_default=True, help="t-imp, magnitude or random.")
+@click.option(
+    "--scope", metavar="SCOPE", default="local", show_default=True, help="local; global: all layers ranked together."
+)
+@click.option(
+    "--allocate",
+    metavar="BUDGET",
+    default="uniform",
+    show_default=True,
+    help="How the weights are shared out: uniform, safe, retention, or a file of sparsities, as --export writes it.",
+)
+@click.option(
+    "--on-infeasible",
+    metavar="WHAT",
+    default="share",
+    show_default=True,
+    help="A layer that cannot be cut so far keeps what carries its topology: the others give up more (share), the "
+    "file has more weights (clamp), or nothing is written (raise).",
+)
+@click.option("--include", metavar="GLOB", multiple=True, help="Only these tensors; may be repeated.")
+@click.option("--exclude", metavar="GLOB", multiple=True, help="Not these tensors; may be repeated.")
+@click.option("--geometry", metavar="TOML", type=Name(), help="A file that says what tensors are.")
+@click.option("--input", "input_size", type=Sizes(), help="Size of the map that convolutions read, as in 3x32x32.")
+@click.option("--scores", metavar="PATH", type=Name(), help="A file of importances, taken for the weights.")
+@click.option("--masks-only", is_flag=True, help="Write the masks alone, packed, to TARGET.")
+@click.option("--dry-run", is_flag=True, help="Write nothing; show what each budget would leave.")
+@click.option("--export", metavar="FILE", type=Name(), help="Write the sparsity of each layer, as JSON or YAML.")
+@click.option("--seed", type=Count(0), help="Seed of --method random.  [default: drawn, and shown]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def prune(
+    source: Path,
+    target: Path | None,
+    density: float | None,
+    method: str,
+    scope: str,
+    allocate: str,
+    on_infeasible: str,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    geometry: Path | None,
+    input_size: tuple[int, ...] | None,
+    scores: Path | None,
+    masks_only: bool,
+    dry_run: bool,
+    export: Path | None,
+    seed: int | None,
+    as_json: bool,
+) -> None:
+    """Prune the weights in SOURCE, and write TARGET: the same files with the pruned weights zero, and their masks.
+
+    T-IMP keeps what carries the topology of each layer, and then the largest of the other weights. SOURCE is a file or
+    folder of weights (safetensors, npz, npy, torch). What was broken off goes on when it is started again.
+    """
+    if target is None and not dry_run:
+        raise click.UsageError("Missing argument 'TARGET'; only --dry-run needs none.")
+    if density is None and allocate in ("uniform", "safe", "retention"):
+        raise click.UsageError("Missing option '--density'; only with a file for --allocate it may be left out.")
+    if export is not None and (not export.parent.is_dir() or export.is_dir()):
+        raise argument_error("--export", "the name of a file in a folder that exists", str(export))
+
+    from topobounds.pruning import prune_checkpoint
+    from topobounds.pruning.sparsities import write_sparsities
+
+    with progress_bar("pruning") as advance:
+        report = prune_checkpoint(
+            source,
+            target or "",
+            density=density,
+            method=method,
+            scope=scope,  # type: ignore[arg-type]  # checked there
+            allocate=allocate,
+            on_infeasible=on_infeasible,  # type: ignore[arg-type]
+            include=include,
+            exclude=exclude,
+            geometry=geometry,
+            input_size=input_size,
+            scores=scores,
+            masks_only=masks_only,
+            dry_run=dry_run,
+            seed=seed,
+            progress=advance,
+        )
+    if export is not None:
+        write_sparsities(export, report)
+    if as_json:
+        print_json(_record(report, density))
+    else:
+        _print_report(report, density)
+
+
+def _record(report: "PruningReport", density: float | None) -> dict[str, Any]:
+    record = report.to_dict()
+    for name in ("left_alone", "forms", "preserved"):
+        del record[name]
+    forms = report.forms
+    record["left_out"] = [
+        {
+            "name": name,
+            "shape": forms.get(name, (None,))[0],
+            "dtype": forms.get(name, (None, None))[1],
+            "reason": reason,
+        }
+        for name, reason in report.left_out.items()
+    ]
+    reason = None
+    if report.target is None:
+        reason = "nothing was written: a trial" if report.masks is None else "only the masks were written"
+    return {**record, "density": density, "summary": report.summary, "reason": reason}
+
+
+def _print_report(report: "PruningReport", density: float | None) -> None:
+    console = console_on_stdout()
+    if report.budgets:
+        _print_budgets(report)
+    table = new_table("layer", "shape", "kept", "density", "must keep", "swaps", "lost", "diagram")
+    for column in table.columns[2:7]:
+        column.justify = "right"
+    for layer in report.layers:
+        table.add_row(
+            layer.name,
+            "x".join(map(str, layer.shape)),
+            str(layer.kept) + ("" if layer.asked in (None, layer.kept) else f" ({layer.asked} asked)"),
+            f"{layer.density:.4f}",
+            str(layer.alpha),
+            "-" if layer.swaps is None else str(layer.swaps),
+            "-" if layer.squared_weight_lost is None else f"{layer.squared_weight_lost:.3g}",
+            "kept" if layer.preserved else "changed",
+        )
+    print_table(console, table)
+    summary = report.summary
+    kept = sum(layer.preserved for layer in report.layers)
+    seed = "" if report.seed is None else f", seed {report.seed}"
+    print_line(
+        f"{summary['kept']} of {summary['weights']} weights kept, density {summary['density']:.6f} "
+        f"({report.method}, {report.scope}, {report.allocate}{seed}); {kept} of {len(report.layers)} layers keep their "
+        "diagrams, bit for bit."
+    )
+    if report.left_out:
+        print_line(f"{len(report.left_out)} tensors are left as they are: {_reasons(report)}.")
+    if report.target is not None:
+        print_line(f"Written: {report.target}, masks {report.masks}.")
+        before = "as before" if report.bytes == report.bytes_before else f"{report.bytes_before} before"
+        print_line(f"The weights take {report.bytes} bytes, {before}. {LARGER}{SMALLER}")
+    elif report.masks is not None:
+        print_line(f"Written: {report.masks}, the masks alone.")
+    else:
+        print_line("Nothing is written.")
+
+
+def _print_budgets(report: "PruningReport") -> None:
+    """Print what each allocation would leave of each layer."""
+    table = new_table("density of", *report.budgets)
+    for layer in report.layers:
+        table.add_row(layer.name, *(f"{kept[layer.name] / layer.weights:.4f}" for kept in report.budgets.values()))
+    print_table(console_on_stdout(), table)
+    print_line("")
+
+
+def _reasons(report: "PruningReport") -> str:
+    """Return how many tensors are left out for which reason, the commonest first."""
+    reasons = list(report.left_out.values())
+    counted = sorted(dict.fromkeys(reasons), key=reasons.count, reverse=True)
+    return ", ".join(f"{reasons.count(reason)} {reason}" for reason in counted[:4]) + ", ..." * (len(counted) > 4)

@@ -1,0 +1,730 @@
+"""Files of weights pruned: which tensors, to how many weights each, and the same file with the rest zero."""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topobounds._arguments import (
+    argument_error,
+    as_written,
+    boolean,
+    choice,
+    density_fraction,
+    integer,
+    is_integer,
+    real,
+)
+from topobounds._types import Array, Mask, NamedProgress
+from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from topobounds.checkpoint.base import check_new
+from topobounds.checkpoint.layer_tensors import Reading, read_tensors
+from topobounds.checkpoint.location import size_of
+from topobounds.checkpoint.masks import masks_size, writing_masks
+from topobounds.checkpoint.memory import ArraysCheckpoint
+from topobounds.layers import LayerTensor
+from topobounds.pruning.budgets import ALLOCATIONS, FROM_FILE, Profile, allocated
+from topobounds.pruning.choosing import chosen_layers
+from topobounds.pruning.methods import METHODS, Method, pruning_method
+from topobounds.pruning.pipeline import Exchange, Prunable, Request, exchange, kept_masks, redrawn_mask
+from topobounds.pruning.report import PrunedLayer, PruningReport
+from topobounds.pruning.selection import counts_of_largest
+from topobounds.pruning.sparsities import read_sparsities
+from topobounds.topology.persistence import PersistenceDiagram
+from topobounds.topology.tensors import Topology, layer_topology
+from topobounds.weights import count_non_zero, non_zero, weight_array
+
+ON_INFEASIBLE = ("share", "raise", "clamp")
+MASKS = "pruning/masks.safetensors"
+"""Where the masks are in a folder."""
+NAMED = 5  # layers in a message
+_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".h5", ".msgpack", ".onnx", ".gguf")
+_N_OF_M = re.compile(r"\d+:\d+")
+Path_ = str | os.PathLike[str]
+
+
+def prune_checkpoint(
+    source: Path_,
+    target: Path_,
+    *,
+    keep: int | float | Fraction | None = None,
+    density: float | Fraction | None = None,
+    method: str = "t-imp",
+    scope: Literal["local", "global"] = "local",
+    allocate: str | os.PathLike[str] = "uniform",
+    on_infeasible: Literal["share", "raise", "clamp"] = "share",
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    geometry: Any = None,
+    input_size: Sequence[int] | None = None,
+    scores: Path_ | Mapping[str, Any] | None = None,
+    masks_only: bool = False,
+    dry_run: bool = False,
+    seed: int | None = None,
+    executor: Executor | None = None,
+    progress: NamedProgress | None = None,
+) -> PruningReport:
+    """Prune the weights of a file or a folder, and write it anew with the pruned ones zero.
+
+    Names, dtypes, metadata, nesting and shards stay, and so do the bytes of all that is not pruned and the other files
+    of a folder. The result is as large as before. Pruned are the layers that `topobounds.layer_tensors` finds, but for
+    embeddings, heads that are tied to them and routers of experts.
+
+    Parameters
+    ----------
+    source : path
+        A file or folder that `topobounds.open_checkpoint` opens and that can be written: safetensors, npz, npy, torch.
+    target : path
+        What is to be made, in a folder that exists: a folder where `source` is one, else a file. Beside the weights are
+        the masks, packed, with the SHA-256 of the files they belong to: ``pruning/masks.safetensors`` in a folder,
+        ``NAME.masks.safetensors`` beside a file. `open_checkpoint` reads them as arrays of bool.
+    keep : int or float or Fraction, optional
+        Weights of all layers together to be left, or the share of those that are not zero.
+    density : float or Fraction, optional
+        Instead of `keep`: those to be left over all weights of the layers, in (0, 1], as it is written.
+    method : {"t-imp", "magnitude", "random", "shuffled"}
+        As in `topobounds.network_masks`.
+    scope : {"local", "global"}
+        ``global`` ranks the weights of all layers together.
+    allocate : {"uniform", "safe", "retention"} or path
+        How the weights are shared out, for the scope ``local``. ``uniform``: the same density everywhere. ``safe``: in
+        proportion to the weights that magnitude pruning would need to keep a layer's diagram. ``retention``: so that
+        magnitude pruning would keep the same share of the critical weights of every layer. A path: in proportion to the
+        densities of a JSON or YAML file, as `topobounds.pruning.sparsities` describes it; without `keep` and `density`
+        exactly those.
+    on_infeasible : {"share", "raise", "clamp"}
+        For a layer that would be left with fewer weights than carry its topology. ``share``: it keeps those, and the
+        others give up as many more, so that the count of the file is exact. ``raise``: all such layers are named, and
+        nothing is written. ``clamp``: it keeps those, and the file has more weights than asked for.
+    include, exclude : sequence of str
+        Patterns of names; see `topobounds.layer_tensors`. One that matches embeddings, tied heads or routers only has
+        them pruned.
+    geometry, input_size
+        As in `topobounds.analyze`: what tensors are, and the size of the map that convolutions read.
+    scores : path or mapping of str to array_like, optional
+        Taken for the weights, topology included, where it has the name of a layer: a file of importances.
+    masks_only : bool
+        Write the masks alone, to `target`.
+    dry_run : bool
+        Write nothing; the report says what each allocation would leave.
+    seed : int, optional
+        Of a random method; drawn by default.
+    executor : concurrent.futures.Executor, optional
+        Where the forests are found, layer by layer.
+    progress : callable, optional
+        ``progress(done, total, tensor)``, in bytes.
+
+    Returns
+    -------
+    PruningReport
+        Layer by layer; `preserved` is measured on what is written.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, weights are quantised (they are named), fewer weights are to be left than carry
+        the topology of all layers (the message says how many those are), or there is nothing to prune.
+    CheckpointError
+        If a file cannot be read or written; the target is then not there.
+
+    Notes
+    -----
+    A run that is killed or interrupted goes on where it was, file by file, when it is started again with the same
+    arguments; ``.TARGET.partial`` holds what it has written.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> rng = np.random.default_rng(0)
+    >>> np.savez(folder / "net.npz", fc1=rng.standard_normal((100, 50)), fc2=rng.standard_normal((10, 100)))
+    >>> report = prune_checkpoint(folder / "net.npz", folder / "pruned.npz", density=0.1)
+    >>> [(layer.name, layer.alpha, layer.asked, layer.kept) for layer in report.layers], report.preserved
+    ([('fc1', 149, 500, 491), ('fc2', 109, 100, 109)], True)
+    """
+    chosen = _checked_method(method)
+    choice("scope", scope, ("local", "global"))
+    choice("on_infeasible", on_infeasible, ON_INFEASIBLE)
+    boolean("masks_only", masks_only)
+    sparsities = None if allocate in ALLOCATIONS else read_sparsities(allocate, tuple(ALLOCATIONS))
+    if scope == "global" and allocate != "uniform":
+        raise argument_error(
+            "allocate", "'uniform' where the scope is 'global', which shares the weights out", allocate
+        )
+    _check_amount(keep, density, has_file=sparsities is not None)
+    if seed is not None:
+        integer("seed", seed, 0)
+    drawn = (secrets.randbits(64) if seed is None else seed) if chosen.is_random else None
+    with open_checkpoint(source) as checkpoint, _scores(scores) as scored:
+        if not dry_run:
+            check_new(Path(target)) if masks_only else checkpoint.check_target(target)
+        reading = read_tensors(checkpoint, include=include, exclude=exclude, geometry=geometry, input_size=input_size)
+        layers, left_out = chosen_layers(reading, checkpoint, include)
+        pruning = _Pruning(checkpoint, scored, chosen, drawn, progress or _silent)
+        with ThreadPoolExecutor(1) as helper:
+            base = None if dry_run else helper.submit(_hashes, checkpoint)
+            left_out = _other_weights(checkpoint) | left_out
+            left_out |= pruning.survey(layers, None if isinstance(scores, Mapping) else executor, source, scores)
+            if not pruning.tensors:
+                raise argument_error("source", f"a file with layers to prune{_commonest(left_out)}", str(source))
+            counts = pruning.counts(keep, density, scope, allocate, sparsities, on_infeasible)
+            report = PruningReport(
+                (),
+                left_out,
+                source=str(source),
+                method=chosen.name,
+                scope=scope,
+                allocate=os.fspath(allocate),
+                seed=drawn,
+                bytes_before=sum(size_of(file) for file in checkpoint.files),
+                forms=_forms(reading, left_out),
+            )
+            if dry_run:
+                budgets = pruning.budgets(sum(counts), on_infeasible) if scope == "local" else {}
+                return replace(report, layers=pruning.tried(), budgets=budgets)
+            hashes = _awaited(base)
+        masks = _masks_place(checkpoint, Path(target), masks_only=masks_only)
+        resume = _identity(hashes, pruning, counts, scores)
+        pruning.write(Path(target), masks, hashes, resume, masks_only=masks_only)
+    report = replace(report, layers=pruning.in_order(), masks=str(masks))
+    if masks_only:
+        return report
+    written = sum(size_of(file) for file in _files_of(checkpoint, Path(target)))
+    return replace(report, target=str(target), bytes=written)
+
+
+# -- arguments --------------------------------------------------------------------------------------------------------
+
+
+def check_pattern(argument: str, value: object) -> None:
+    """Refuse patterns such as 2:4 by name.
+
+    Raises
+    ------
+    ValueError
+        If `value` is one.
+    """
+    if isinstance(value, str) and _N_OF_M.fullmatch(value.strip()):
+        raise ValueError(
+            f"Argument '{argument}' must not be a pattern such as {value}: N:M sparsity cannot keep a spanning forest "
+            "in general. docs/n_of_m.md says what T-IMP costs under it."
+        )
+
+
+def _checked_method(name: Any) -> Method:
+    check_pattern("method", name)
+    method = pruning_method(name)
+    if method.by_paths:
+        rule = "one that needs no layers in a row, whose order a file does not tell"
+        raise argument_error("method", rule, name)
+    return method
+
+
+def _check_amount(keep: Any, density: Any, *, has_file: bool) -> None:
+    if keep is not None and density is not None:
+        raise ValueError("Only one of the arguments 'keep' and 'density' can be given.")
+    if keep is None and density is None and not has_file:
+        raise ValueError("One of the arguments 'keep' and 'density' must be given.")
+    check_pattern("density", density)
+    check_pattern("keep", keep)
+    if density is not None:
+        density_fraction("density", density)
+    elif keep is not None and is_integer(keep):
+        integer("keep", keep, 0)
+    elif keep is not None:
+        real("keep", keep, "a number of weights or a share of them in (0, 1]", 0.0, 1.0, open_low=True)
+
+
+def _scores(scores: Path_ | Mapping[str, Any] | None) -> AbstractContextManager[Checkpoint | None]:
+    if scores is None:
+        return nullcontext()
+    return ArraysCheckpoint(scores) if isinstance(scores, Mapping) else open_checkpoint(scores)
+
+
+def _silent(done: int, total: int, name: str) -> None:
+    """Show no progress."""
+
+
+# -- what is found before anything is written -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Tensor:
+    """What is known of a tensor before it is pruned; small beside it.
+
+    Attributes
+    ----------
+    layer : LayerTensor
+        The graphs that it holds.
+    critical : ndarray of int64
+        Flat indices of the weights that carry its topology.
+    diagrams : list of tuple
+        What tells the diagram of each graph.
+    neural_persistence : float
+        Normalised, summed over its graphs.
+    profile : Profile
+        What allocations go by.
+    itemsize : int
+        Bytes of a weight, as they are ranked.
+    """
+
+    layer: LayerTensor
+    critical: NDArray[np.int64]
+    diagrams: list[tuple[Any, ...]]
+    neural_persistence: float
+    profile: Profile
+    itemsize: int
+
+
+def _signature(diagram: PersistenceDiagram) -> tuple[Any, ...]:
+    return diagram.deaths, diagram.n_essential, diagram.w_max
+
+
+def _are_equal(before: Sequence[tuple[Any, ...]], after: Sequence[PersistenceDiagram]) -> bool:
+    """Whether diagrams are, bit for bit, what these signatures tell."""
+    pairs = zip(before, map(_signature, after), strict=True)
+    return all(np.array_equal(old[0], new[0]) and old[1:] == new[1:] for old, new in pairs)
+
+
+def _surveyed(layer: LayerTensor, array: Array, scores: Array | None) -> "_Tensor | str":
+    """Return what is known of a tensor, or why it cannot be pruned."""
+    weights = weight_array(array if scores is None else scores)
+    survivors = count_non_zero(array)
+    if not survivors:
+        return "all its weights are zero"
+    try:
+        topology = _topology(layer, weights, None if scores is None else non_zero(array))
+    except ValueError as error:
+        return str(error).rstrip(".")
+    return _Tensor(
+        layer=layer,
+        critical=np.flatnonzero(topology.critical),
+        diagrams=[_signature(diagram) for diagram in topology.diagrams],
+        neural_persistence=topology.neural_persistence,
+        profile=Profile.of(topology, array.size, survivors),
+        itemsize=weights.itemsize,
+    )
+
+
+def _topology(layer: LayerTensor, weights: Array, support: Mask | None) -> Topology:
+    return layer_topology(layer, weights, support)
+
+
+def _surveyed_at(source: Path_, scores: Path_ | None, layer: LayerTensor) -> "_Tensor | str":
+    """Do the same in another process, which opens the files itself."""
+    with open_checkpoint(source) as checkpoint, _scores(scores) as scored:
+        try:
+            return _surveyed(layer, *_read(checkpoint, scored, layer.name))
+        except CheckpointError as error:
+            return str(error).rstrip(".")
+
+
+def _read(checkpoint: Checkpoint, scored: Checkpoint | None, name: str) -> tuple[Array, Array | None]:
+    """Read a tensor, and the scores that stand for it where there are some."""
+    array = checkpoint.tensor(name)
+    if scored is None or name not in scored.names:
+        return array, None
+    scores = scored.tensor(name)
+    if scores.shape != array.shape:
+        raise argument_error("scores", f"of the shape {array.shape} for '{name}'", scores.shape)
+    return array, scores
+
+
+class _Pruning:
+    """One pruning of a checkpoint: a pass over its tensors to find their forests, and one to write them pruned."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        scored: Checkpoint | None,
+        method: Method,
+        seed: int | None,
+        progress: NamedProgress,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.scored = scored
+        self.method = method
+        self.seed = seed
+        self.tensors: dict[str, _Tensor] = {}
+        self._asked: dict[str, int | None] = {}
+        self._counts: dict[str, int] = {}
+        self._pruned: dict[str, PrunedLayer] = {}
+        self._progress = progress
+        self._done = 0
+        self._total = 0
+
+    # -- finding out --
+
+    def survey(
+        self, layers: Sequence[LayerTensor], executor: Executor | None, source: Path_, scores: Any
+    ) -> dict[str, str]:
+        """Find the forests of all layers; return those that cannot be pruned, with the reason."""
+        left_out: dict[str, str] = {}
+        self._total = 2 * sum(layer.n_weights * _itemsize(layer) for layer in layers)
+        for layer, found in zip(layers, self._found(layers, executor, source, scores), strict=True):
+            if isinstance(found, str):
+                left_out[layer.name] = found
+            else:
+                self.tensors[layer.name] = found
+        return left_out
+
+    def _found(
+        self, layers: Sequence[LayerTensor], executor: Executor | None, source: Path_, scores: Any
+    ) -> Iterator[_Tensor | str]:
+        waiting: list[Future[_Tensor | str]] = []
+        if executor is not None:
+            waiting = [executor.submit(partial(_surveyed_at, source, scores, layer)) for layer in layers]
+        for number, layer in enumerate(layers):
+            try:
+                yield waiting[number].result() if waiting else _surveyed(layer, *self._read(layer.name))
+            except CheckpointError as error:
+                yield str(error).rstrip(".")
+            self._advance(layer)
+
+    def _read(self, name: str) -> tuple[Array, Array | None]:
+        return _read(self.checkpoint, self.scored, name)
+
+    def _advance(self, layer: LayerTensor) -> None:
+        self._done += layer.n_weights * _itemsize(layer)
+        self._progress(min(self._done, self._total), self._total, layer.name)
+
+    # -- how many are left --
+
+    @property
+    def _profiles(self) -> list[Profile]:
+        return [tensor.profile for tensor in self.tensors.values()]
+
+    @property
+    def _least(self) -> list[int]:
+        """What each tensor must keep."""
+        protects = self.method.counted_by.protects
+        return [len(tensor.critical) if protects else 0 for tensor in self.tensors.values()]
+
+    def counts(
+        self,
+        keep: Any,
+        density: Any,
+        scope: str,
+        allocate: Path_,
+        sparsities: Mapping[str, float] | None,
+        on_infeasible: str,
+    ) -> list[int]:
+        """Decide how many weights each tensor is left with."""
+        if sparsities is not None:
+            self._take_shares(sparsities)
+        total = self._checked_total(keep, density, on_infeasible)
+        if scope == "global":
+            counts = self._global_counts(max(total, sum(self._least)))
+            asked: list[int | None] = [None] * len(counts)
+        else:
+            demand = FROM_FILE if sparsities is not None else ALLOCATIONS[os.fspath(allocate)]
+            plain = allocated(self._profiles, total, demand).tolist()
+            asked = list(plain)
+            counts = self._feasible(plain, total, demand, on_infeasible)
+        self._asked = dict(zip(self.tensors, asked, strict=True))
+        self._counts = dict(zip(self.tensors, counts, strict=True))
+        return counts
+
+    def budgets(self, total: int, on_infeasible: str) -> dict[str, dict[str, int]]:
+        """Return what each allocation would leave of each tensor."""
+        found = {}
+        for name, demand in ALLOCATIONS.items():
+            plain = allocated(self._profiles, total, demand).tolist()
+            policy = "share" if on_infeasible == "raise" else on_infeasible
+            found[name] = dict(zip(self.tensors, self._feasible(plain, total, demand, policy), strict=True))
+        return found
+
+    def _take_shares(self, sparsities: Mapping[str, float]) -> None:
+        unknown = [name for name in sparsities if name not in self.tensors]
+        if unknown:
+            rule = f"a file of layers that are pruned, which '{unknown[0]}' is not"
+            raise argument_error("allocate", rule, ", ".join(list(self.tensors)[:NAMED]))
+        for name, tensor in self.tensors.items():
+            kept = 1 - as_written(sparsities[name]) if name in sparsities else Fraction(1)
+            share = float(min(round(kept * tensor.profile.weights), tensor.profile.survivors))
+            self.tensors[name] = replace(tensor, profile=replace(tensor.profile, share=share))
+
+    def _checked_total(self, keep: Any, density: Any, on_infeasible: str) -> int:
+        """Return how many weights are left of all tensors together."""
+        weights, survivors, least = (
+            sum(profile.weights for profile in self._profiles),
+            sum(profile.survivors for profile in self._profiles),
+            sum(self._least),
+        )
+        argument, value = ("density", density) if density is not None else ("keep", keep)
+        if value is None:
+            argument, value, total = "allocate", "the file", round(sum(profile.share for profile in self._profiles))
+        elif density is not None:
+            total = round(as_written(density) * weights)
+        else:
+            total = int(keep) if is_integer(keep) else round(as_written(keep) * survivors)
+        if total > survivors:
+            raise ValueError(
+                f"Argument '{argument}' must leave no more than the {survivors} of the {weights} weights that are not "
+                f"zero; {value!r} leaves {total}."
+            )
+        if total < least and on_infeasible != "clamp":
+            raise ValueError(
+                f"Argument '{argument}' must leave at least alpha = {least} of the {weights} weights, which carry the "
+                f"topology of the {len(self.tensors)} layers; {value!r} leaves {total}. on_infeasible='clamp' stops at "
+                "alpha."
+            )
+        return total
+
+    def _feasible(self, plain: list[int], total: int, demand: Any, on_infeasible: str) -> list[int]:
+        """Return counts of at least what each tensor must keep."""
+        least = self._least
+        short = [(name, low, asked) for name, low, asked in zip(self.tensors, least, plain, strict=True) if asked < low]
+        if not short:
+            return plain
+        if on_infeasible == "raise":
+            named = ", ".join(f"'{name}' ({low} critical, {asked} asked)" for name, low, asked in short)
+            raise ValueError(
+                f"Argument 'density' must leave every layer the weights that carry its topology, which {len(short)} of "
+                f"{len(plain)} would not have: {named}. on_infeasible='share' takes them from the others, 'clamp' "
+                "leaves more than asked for."
+            )
+        if on_infeasible == "clamp":
+            return [max(asked, low) for asked, low in zip(plain, least, strict=True)]
+        shared: list[int] = allocated(self._profiles, total, demand, least).tolist()
+        return shared
+
+    def _global_counts(self, total: int) -> list[int]:
+        """Return how many of the largest weights of all tensors are in each."""
+        survivors = [profile.survivors for profile in self._profiles]
+        if self.method.rank == "random" and not self.method.counts_of:
+            rng = np.random.default_rng(self.seed)
+            drawn: list[int] = rng.multivariate_hypergeometric(survivors, total, method="marginals").tolist()
+            return drawn
+        sizes = {tensor.itemsize for tensor in self.tensors.values()}
+        kinds = {tensor.layer.dtype for tensor in self.tensors.values()}
+        common = None if len(sizes) == len(kinds) == 1 else np.dtype(np.float64)
+        least = self._least
+        free = counts_of_largest(partial(self._free, common), total - sum(least), 8 if common else sizes.pop())
+        return [low + more for low, more in zip(least, free, strict=True)]
+
+    def _free(self, common: np.dtype[Any] | None) -> Iterator[tuple[Array, Mask]]:
+        """Yield the flat weights of each tensor, and which of them are not zero and not protected."""
+        for name, tensor in self.tensors.items():
+            array, scores = self._read(name)
+            open_ = non_zero(array).ravel()
+            if self.method.counted_by.protects:
+                open_[tensor.critical] = False
+            weights = weight_array(array if scores is None else scores).ravel()
+            yield weights if common is None else weights.astype(common), open_
+
+    # -- pruning --
+
+    def pruned(self, name: str, array: Array, write: Callable[[str, Mask], None] | None = None) -> Array:
+        """Return a tensor with its pruned weights zero, and keep the record of it."""
+        if name not in self.tensors:
+            return array
+        tensor, count = self.tensors[name], self._counts[name]
+        scores = _read(self.checkpoint, self.scored, name)[1] if self.scored is not None else None
+        weights = weight_array(array if scores is None else scores)
+        group = self._prunable(tensor, weights, array)
+        mask = self._mask(group, count, list(self.tensors).index(name))
+        price = exchange(group, count, mask) if self.method is METHODS["t-imp"] else None
+        del group
+        new = _zeroed(array, mask)
+        after = _after(tensor.layer, weight_array(new), None) if scores is None else _after(tensor.layer, weights, mask)
+        self._pruned[name] = self._record(tensor, count, after, price)
+        if write is not None:
+            write(name, mask)
+        self._advance(tensor.layer)
+        return new
+
+    def _mask(self, group: Prunable, count: int, place: int) -> Mask:
+        method = self.method
+        entropy = None if self.seed is None else (self.seed, place)
+        if method.counts_of:
+            return redrawn_mask(group, _of_count(group.weights.shape, count), method, entropy)
+        (mask,) = kept_masks([group], Request("count", count, count), method, entropy=entropy)
+        return mask
+
+    def _prunable(self, tensor: _Tensor, weights: Array, array: Array) -> Prunable:
+        protected = np.zeros(array.shape, np.bool_)
+        if self.method.counted_by.protects:
+            protected.reshape(-1)[tensor.critical] = True
+        return Prunable(weights, non_zero(array), protected, (tensor.layer,))
+
+    def _record(self, tensor: _Tensor, count: int, after: Topology | None, price: Exchange | None) -> PrunedLayer:
+        """Return what was done to a tensor, whose topology was computed anew from what is left."""
+        name = tensor.layer.name
+        return PrunedLayer(
+            name=name,
+            kind=tensor.layer.kind,
+            convention="shared" if tensor.layer.kind == "conv" and tensor.layer.geometry is not None else None,
+            shape=tensor.layer.shape,
+            weights=tensor.profile.weights,
+            survivors=tensor.profile.survivors,
+            asked=self._asked[name],
+            kept=count,
+            alpha=len(tensor.critical),
+            neural_persistence_before=tensor.neural_persistence,
+            neural_persistence_after=0.0 if after is None else after.neural_persistence,
+            preserved=after is not None and _are_equal(tensor.diagrams, after.diagrams),
+            reason=self._reason(tensor, count),
+            swaps=None if price is None else price.swaps,
+            squared_weight_lost=None if price is None else price.squared_weight_lost,
+        )
+
+    def _reason(self, tensor: _Tensor, count: int) -> str | None:
+        asked, notes = self._asked[tensor.layer.name], []
+        if asked is None:
+            notes.append("asked of all layers together")
+        if self.method is not METHODS["t-imp"]:
+            notes.append("what is swapped and lost is counted for t-imp")
+        if asked is not None and count > asked and count == len(tensor.critical):
+            notes.append(f"{asked} were asked for, {count} carry its topology")
+        if asked is not None and count == tensor.profile.survivors < tensor.profile.weights:
+            notes.append("all its weights that are not zero are kept")
+        if tensor.layer.assumed:
+            notes.append(f"assumed: {tensor.layer.assumed}")
+        return "; ".join(notes) or None
+
+    def in_order(self) -> tuple[PrunedLayer, ...]:
+        """Return what was done to each tensor, in the order of the file."""
+        return tuple(self._pruned[name] for name in self.tensors)
+
+    def tried(self) -> tuple[PrunedLayer, ...]:
+        """Prune all tensors without writing them."""
+        for name in self.tensors:
+            self.pruned(name, self.checkpoint.tensor(name))
+        return self.in_order()
+
+    def write(
+        self, target: Path, masks: Path, base: Mapping[str, str], resume: str | None, *, masks_only: bool
+    ) -> None:
+        """Write the pruned checkpoint and the masks, or these alone."""
+        shapes = {name: self.tensors[name].layer.shape for name in self.tensors}
+        if masks_only:
+            with writing_masks(masks, shapes, base) as write:
+                for name in self.tensors:
+                    self.pruned(name, self.checkpoint.tensor(name), write)
+            return
+        relative = MASKS if self.checkpoint.folder is not None else masks.name
+        writers: list[Callable[[str, Mask], None]] = []
+
+        @contextmanager
+        def beside(folder: Path) -> Iterator[None]:
+            (folder / relative).parent.mkdir(exist_ok=True)
+            with writing_masks(folder / relative, shapes, base) as write:
+                writers.append(write)
+                yield
+
+        def change(name: str, array: Array) -> Array:
+            return self.pruned(name, array, writers[-1])
+
+        self.checkpoint.rewrite(target, change, resume=resume, beside=beside, room=masks_size(shapes))
+
+
+def _itemsize(layer: LayerTensor) -> int:
+    """Return the bytes of a stored weight; 4 where the dtype is not numpy's."""
+    digits = re.search(r"\d+", layer.dtype)
+    return max(1, int(digits[0]) // 8) if digits else 4
+
+
+def _after(layer: LayerTensor, weights: Array, support: Mask | None) -> Topology | None:
+    """Return the topology of pruned weights; None where none is left."""
+    if not (weights if support is None else support).any():
+        return None
+    return _topology(layer, weights, support)
+
+
+def _of_count(shape: tuple[int, ...], count: int) -> Mask:
+    mask = np.zeros(shape, np.bool_)
+    mask.reshape(-1)[:count] = True
+    return mask
+
+
+def _zeroed(array: Array, mask: Mask) -> Array:
+    """Return an array with +0 where the mask is False, the bits of the others as they are."""
+    contiguous = np.ascontiguousarray(array)
+    bits = contiguous.view(f"u{array.itemsize}")
+    new: Array = np.multiply(bits, mask.reshape(bits.shape), dtype=bits.dtype).view(array.dtype)
+    return new.reshape(array.shape)
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def _files_of(checkpoint: Checkpoint, target: Path) -> list[Path]:
+    """Return the weight files of a target, where those of the checkpoint were written."""
+    if checkpoint.folder is None:
+        return [target]
+    return [target / str(file).removeprefix(f"{checkpoint.folder}/") for file in checkpoint.files]
+
+
+def _other_weights(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the files of weights in a folder that are none of the checkpoint's, which are copied."""
+    if not isinstance(checkpoint.folder, Path):
+        return {}
+    own = {file.name for file in checkpoint.files}
+    others = [file.name for file in checkpoint.folder.iterdir() if file.suffix in _WEIGHT_SUFFIXES]
+    return {
+        name: "a file beside the weights that are read, copied as it is" for name in sorted(others) if name not in own
+    }
+
+
+def _masks_place(checkpoint: Checkpoint, target: Path, *, masks_only: bool) -> Path:
+    if masks_only:
+        return target
+    if checkpoint.folder is not None:
+        return target / MASKS
+    place = target.with_name(f"{target.stem}.masks.safetensors")
+    check_new(place)
+    return place
+
+
+def _hashes(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the SHA-256 of each file of a checkpoint, by name."""
+    found = {}
+    for file in checkpoint.files:
+        with file.open("rb") as stream:
+            found[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+    return found
+
+
+def _awaited(base: "Future[dict[str, str]] | None") -> dict[str, str]:
+    assert base is not None
+    return base.result()
+
+
+def _identity(base: Mapping[str, str], pruning: _Pruning, counts: Sequence[int], scores: Any) -> str | None:
+    """Return what tells a pruning from all others; None where that would be too long to find out."""
+    if isinstance(scores, Mapping):
+        return None
+    scored = None if pruning.scored is None else _hashes(pruning.scored)
+    told = {
+        "base": base,
+        "scores": scored,
+        "method": pruning.method.name,
+        "seed": pruning.seed,
+        "counts": dict(zip(pruning.tensors, counts, strict=True)),
+        "graphs": {name: repr(tensor.layer) for name, tensor in pruning.tensors.items()},
+    }
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def _forms(reading: Reading, left_out: Mapping[str, str]) -> dict[str, tuple[tuple[int, ...], str]]:
+    forms = dict(reading.forms) | {layer.name: (layer.shape, layer.dtype) for layer in reading.layers}
+    return {name: forms[name] for name in left_out if name in forms}
+
+
+def _commonest(left_out: Mapping[str, str]) -> str:
+    """Return the commonest reason why nothing is pruned."""
+    reasons = list(left_out.values())
+    return f"; the commonest reason is: {max(reasons, key=reasons.count)}" if reasons else ""
