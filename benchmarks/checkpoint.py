@@ -6,6 +6,9 @@ A bfloat16 file of a language model is made in a temporary folder: one block of 
 The measure is the rate at which one thread adds the same bytes as 64-bit words, from a file in the cache of the system
 that is mapped anew; start-up, the file of one block, is apart. Anonymous memory is sampled every hundredth of a second.
 WeightWatcher runs in the Python that `--weightwatcher` names, for it brings dependencies of its own.
+
+Then the same blocks in float8 with a scale for each 128 by 128 codes beside their twin in bfloat16, in turns, the
+least of five each.
 """
 
 import argparse
@@ -35,6 +38,7 @@ BLOCK = {  # outputs by inputs, as of a model of 8 billion parameters
     "mlp.up_proj": (14336, 4096),
     "mlp.down_proj": (4096, 14336),
 }
+SIDE = 128  # of the blocks that share a scale
 ITEM = 2  # bytes of a bfloat16
 ALLOWED = 300 * 2**20  # bytes of memory beside the two largest tensors
 PEER = """
@@ -69,23 +73,30 @@ model = Holder()
 """What WeightWatcher looks at: the layers of ResNet-20 with their weights."""
 
 
-def make_model(path, n_bytes):
-    """Write a file of blocks of random weights; return the bytes of its tensors."""
+def make_model(path, n_bytes, n_blocks=None, *, quantised=False):
+    """Write a file of blocks of random weights; return the bytes of its tensors.
+
+    Quantised ones are float8 codes with a scale for every block of 128 by 128, as DeepSeek-V3 has them: the largest
+    code of a block is the largest number of the type. A code that would be 0 is the smallest number above it, so that
+    the layers have the support of those in bfloat16.
+    """
     rng = np.random.default_rng(0)
-    weights = {}
+    tensors = {}
     for name, shape in BLOCK.items():
         values = rng.standard_normal(shape, dtype=np.float32) * np.float32(0.02)
-        weights[name] = values.astype(ml_dtypes.bfloat16)
-    size = sum(array.nbytes for array in weights.values())
+        if quantised:
+            tensors |= of_float8(name, values)
+        else:
+            tensors[f"{name}.weight"] = ("BF16", values.astype(ml_dtypes.bfloat16).view(np.uint16))
+    size = sum(array.nbytes for _, array in tensors.values())
     header, offset = {}, 0
-    n_blocks = max(1, round(n_bytes / size))
+    n_blocks = n_blocks or max(1, round(n_bytes / size))
     for block in range(n_blocks):
-        for name, array in weights.items():
-            place = [offset, offset + array.nbytes]
-            header[f"model.layers.{block}.{name}.weight"] = {
-                "dtype": "BF16",
+        for name, (kind, array) in tensors.items():
+            header[f"model.layers.{block}.{name}"] = {
+                "dtype": kind,
                 "shape": list(array.shape),
-                "data_offsets": place,
+                "data_offsets": [offset, offset + array.nbytes],
             }
             offset += array.nbytes
     text = json.dumps(header).encode()
@@ -93,9 +104,19 @@ def make_model(path, n_bytes):
     with path.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         for _ in range(n_blocks):
-            for array in weights.values():
-                stream.write(array.view(np.uint16).data)
+            for _, array in tensors.values():
+                stream.write(array.data)
     return offset
+
+
+def of_float8(name, values):
+    """Return the tensors of quantised weights under their names: type and bits."""
+    m, n = values.shape
+    blocks = values.reshape(m // SIDE, SIDE, n // SIDE, SIDE)
+    scale = np.abs(blocks).max(axis=(1, 3)) / np.float32(ml_dtypes.finfo(ml_dtypes.float8_e4m3fn).max)
+    codes = (blocks / scale[:, None, :, None]).reshape(m, n).astype(ml_dtypes.float8_e4m3fn).view(np.uint8)
+    codes[codes & 0x7F == 0] += 1
+    return {f"{name}.weight": ("F8_E4M3", codes), f"{name}.weight_scale_inv": ("F32", scale)}
 
 
 def sum_words(path):
@@ -174,6 +195,30 @@ def of_large_model(folder, n_bytes):
     )
 
 
+def of_quantised_model(folder, n_blocks):
+    """Print how long the analysis of a model in float8 takes beside that of its twin in bfloat16."""
+    paths = [Path(folder) / f"twin{place}.safetensors" for place in range(2)]
+    sizes = [make_model(path, 0, n_blocks, quantised=path is paths[1]) for path in paths]
+    for path in paths:
+        analyze(path, seed=0)
+    rounds = []
+    for _ in range(5):
+        for path in paths:
+            start, used = time.perf_counter(), time.process_time()
+            analyze(path, seed=0)
+            rounds.append((time.process_time() - used, time.perf_counter() - start))
+    twins = [[min(column) for column in zip(*rounds[place::2], strict=True)] for place in range(2)]
+    names = ["bfloat16", f"float8, a scale for {SIDE} x {SIDE}"]
+    print_table(
+        ["model", "bytes", "processor time", "time", "the twin's processor time over it", "the twin's time over it"],
+        [
+            [name, f"{size / 1e9:.2f} GB", *(f"{taken:.3f} s" for taken in twin)]
+            + [f"{first / taken:.2f}" for first, taken in zip(twins[0], twin, strict=True)]
+            for name, size, twin in zip(names, sizes, twins, strict=True)
+        ],
+    )
+
+
 def of_small_models(python, resnet):
     """Print what ResNet-20 and four layers of 1024 x 1024 take here and with WeightWatcher, imports apart."""
     torch.manual_seed(0)
@@ -210,6 +255,8 @@ def main():
     print(machine_line())
     with tempfile.TemporaryDirectory() as folder:
         of_large_model(folder, int(1e9 * (1 if options.quick else options.gigabytes)))
+    with tempfile.TemporaryDirectory() as folder:
+        of_quantised_model(folder, 1 if options.quick else 8)
     of_small_models(options.weightwatcher, options.resnet)
 
 

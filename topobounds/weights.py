@@ -140,13 +140,35 @@ def stored_matrix(weights: "ArrayLike | ScaledWeights") -> "NDArray[Any] | Scale
         As `weight_matrix`.
     """
     given = weights.codes if isinstance(weights, ScaledWeights) else as_array("weights", weights)
-    is_byte = given.dtype in (np.int8, np.uint8) or given.dtype.name.startswith(_SIGNED_BYTES)
+    is_byte = given.dtype == np.uint8 or is_signed_byte(given.dtype)
     if is_byte and given.ndim == 2 and given.size:
         if not isinstance(weights, ScaledWeights):
             return given
         if given.dtype != np.uint8:
             return weights
     return weight_matrix(weights)
+
+
+def is_signed_byte(dtype: np.dtype[Any]) -> bool:
+    """Whether a type is int8 or an 8-bit float with a sign, whose order is known from the bits."""
+    return dtype == np.int8 or dtype.name.startswith(_SIGNED_BYTES)
+
+
+def nonzero_of(weights: "NDArray[Any] | ScaledWeights") -> NDArray[np.bool_]:
+    """Return where weights are not zero, of their shape; those with scales are multiplied out a part at a time."""
+    if not isinstance(weights, ScaledWeights):
+        return np.asarray(weights != 0)
+    codes = weights.codes
+    if is_signed_byte(codes.dtype) and not codes.dtype.name.endswith("fnuz"):
+        values = np.abs(_values_of_bytes(codes.dtype))
+        least = float(np.min(values, where=values > 0, initial=np.inf))
+        if float(np.abs(weights.scale).min(initial=np.inf)) * least >= np.finfo(np.float32).smallest_subnormal:
+            return np.asarray(codes != 0 if codes.dtype == np.int8 else codes.view(np.uint8) & np.uint8(0x7F) != 0)
+    nonzero = np.empty(weights.shape, np.bool_)
+    step = max(_CELLS_CHECKED * len(weights) // max(weights.size, 1), 1)
+    for start in range(0, len(weights), step):
+        nonzero[start : start + step] = np.asarray(weights[start : start + step]) != 0
+    return nonzero
 
 
 def weight_array(weights: ArrayLike) -> NDArray[Any]:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topobounds.weights import ScaledWeights
+
 TOLERANCE = 1e-3
 """How far a row may be from a sampled sinusoid, in parts of its largest entry."""
 SHORTEST = 16  # entries of a row: three numbers fit a shorter one too easily
@@ -22,15 +24,15 @@ WORDS = re.compile(
 """Words in the names of what is not trained."""
 
 
-def looks_fixed(name: str, weights: NDArray[Any]) -> str | None:
+def looks_fixed(name: str, weights: NDArray[Any] | ScaledWeights) -> str | None:
     """Return why a tensor looks as if it was not trained: its name, or its values; None where neither says so.
 
     Parameters
     ----------
     name : str
         Of the tensor.
-    weights : ndarray of two or more dimensions
-        Its values, finite.
+    weights : ndarray or ScaledWeights, of two or more dimensions
+        Its values, finite; of those with scales, what is looked at is multiplied out.
 
     Returns
     -------
@@ -56,12 +58,13 @@ def looks_fixed(name: str, weights: NDArray[Any]) -> str | None:
     return f"its name has '{word[0]}' in it" if word else None
 
 
-def _are_sinusoids(lines: NDArray[Any]) -> bool:
+def _are_sinusoids(lines: NDArray[Any] | ScaledWeights) -> bool:
     """Whether all lines that are looked at, but for constant ones, are sinusoids."""
     lines = lines[:, :LONGEST]
     if lines.shape[1] < SHORTEST:
         return False
-    chosen = lines[np.linspace(0, len(lines) - 1, min(ROWS, len(lines))).astype(int)].astype(np.float64)
+    places = np.linspace(0, len(lines) - 1, min(ROWS, len(lines))).astype(int).tolist()
+    chosen = np.concatenate([np.asarray(lines[place : place + 1]).astype(np.float64) for place in places])
     faint = TOLERANCE * np.abs(chosen).max()  # as the sine of a whole number of half turns, which is rounding
     varying = [line for line in chosen if np.ptp(line) > faint]
     if len(varying) < max(2, len(chosen) // 2) or not all(map(_is_concentrated, varying)):
@@ -70,7 +73,7 @@ def _are_sinusoids(lines: NDArray[Any]) -> bool:
     flat = np.ones(lines.shape[1])
     if all(_is_sinusoid(line, flat, tolerance) for line in varying):
         return True
-    window = np.sqrt(np.mean(np.square(lines, dtype=np.float64), axis=0))
+    window = np.sqrt(np.mean(np.square(np.asarray(lines), dtype=np.float64), axis=0))
     return all(_is_sinusoid(line, window, tolerance) for line in varying)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from topobounds._arguments import argument_error, file_name
 from topobounds._files import read_regular, write_whole
 from topobounds._records import Record, frame, html_table, plain
+from topobounds._types import Array
 from topobounds.analysis.curves import LayerCurves
 from topobounds.analysis.expected import NO_GRAPH, NOT_ASKED, checked_seed, checked_trials, expected_columns
 from topobounds.analysis.fixed import looks_fixed
@@ -23,7 +24,7 @@ from topobounds.layers import Conv, TensorLayer
 from topobounds.theory.compression import compression
 from topobounds.topology.moments import weight_moments
 from topobounds.topology.tensors import Topology, graph_topology
-from topobounds.weights import as_array, check_finite
+from topobounds.weights import ScaledWeights, as_array, check_finite
 
 RATIOS = ("eta_tau", "eta_tau_toeplitz")
 """The fields of a `LayerReport` that are exact ratios."""
@@ -662,7 +663,7 @@ COLUMNS = {
 
 def layer_report(
     name: str,
-    weights: ArrayLike,
+    weights: ArrayLike | ScaledWeights,
     layer: TensorLayer | None,
     *,
     kind: str = "dense",
@@ -680,7 +681,7 @@ def layer_report(
     ----------
     name, kind, calls, reason, neurons
         As in `LayerReport`.
-    weights : array_like
+    weights : array_like or ScaledWeights
         A matrix for a dense or recurrent layer, (inputs, outputs) or as torch stores it, which changes nothing but the
         order of ties; the kernel for a convolution. Zeros are no edges.
     layer : Dense or Recurrent or Conv, or None
@@ -721,7 +722,8 @@ def layer_report(
     """
     trials = checked_trials(trials)
     seed = checked_seed(seed)
-    array = as_array("weights", weights)
+    given = weights if isinstance(weights, ScaledWeights) else as_array("weights", weights)
+    array = cast(Array, given)  # a ScaledWeights has what is asked of an array
     if array.size == 0:
         raise argument_error("weights", "an array with at least one entry", array.shape)
     if layer is None:

@@ -14,7 +14,7 @@ from topobounds.layers import Conv
 from topobounds.theory.persistence import sufficient_rank
 from topobounds.topology.moments import weight_moments
 from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
-from topobounds.weights import mask_matrix, weight_array, weight_matrix
+from topobounds.weights import ScaledWeights, mask_matrix, nonzero_of, stored_matrix, weight_array, weight_matrix
 
 if TYPE_CHECKING:
     from topobounds.topology.convolution import CriticalWeights
@@ -29,8 +29,8 @@ class MeasuredLayer:
 
     Attributes
     ----------
-    matrix : ndarray of floats
-        The weights.
+    matrix : ndarray or ScaledWeights
+        The weights; codes of one byte as they are stored, where there is no mask.
     support : ndarray of bool, or None
         The mask; None if it is True everywhere.
     forest : SpanningForest
@@ -39,7 +39,7 @@ class MeasuredLayer:
         How many these are, where it has been counted.
     """
 
-    matrix: NDArray[Any]
+    matrix: NDArray[Any] | ScaledWeights
     support: NDArray[np.bool_] | None
     forest: SpanningForest
     n_nonzero: int | None = None
@@ -68,10 +68,12 @@ class MeasuredLayer:
         ValueError
             As `maximum_spanning_forest`.
         """
-        matrix = weight_matrix(weights)
+        matrix = stored_matrix(weights)
         support = None if mask is None else mask_matrix(mask, matrix.shape)
         if support is not None and support.all():
             support = None
+        if support is not None:
+            matrix = weight_matrix(weights)
         if forest is None:
             forest = maximum_spanning_forest(matrix, support)
         return cls(matrix, support, forest, n_nonzero)
@@ -81,7 +83,7 @@ class MeasuredLayer:
         """The largest |w|, falling, without zeros: all, or as many as are wanted or more."""
         if self.support is None:
             return largest_magnitudes(self.matrix, sufficient_rank(*self.forest.shape))
-        values = np.abs(self.matrix[self.support].astype(np.float64))
+        values = np.abs(np.asarray(self.matrix)[self.support].astype(np.float64))
         return np.asarray(np.sort(values[values > 0])[::-1])
 
     @cached_property
@@ -103,10 +105,10 @@ class MeasuredLayer:
         shift = sufficient_rank(*self.shape) * absent / (self.n_weights + 1)
         return self.forest.alpha == sum(self.shape) - 1 and shift <= NEARLY_FULL
 
-    @property
+    @cached_property
     def present(self) -> NDArray[np.bool_]:
         """Where a weight is that is not zero."""
-        nonzero: NDArray[np.bool_] = self.matrix != 0
+        nonzero = nonzero_of(self.matrix)
         return nonzero if self.support is None else nonzero & self.support
 
     @property
@@ -114,7 +116,7 @@ class MeasuredLayer:
         """All |w| that are not zero, falling."""
         if self.largest.size == self.n_weights:
             return self.largest
-        return np.sort(np.abs(self.matrix.astype(np.float64)).ravel())[::-1][: self.n_weights]
+        return np.sort(np.abs(np.asarray(self.matrix).astype(np.float64)).ravel())[::-1][: self.n_weights]
 
 
 @dataclass(frozen=True, eq=False)

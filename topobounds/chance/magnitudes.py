@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from topobounds._parallel import processors
 from topobounds._types import FloatArray, Integers, Keys
+from topobounds.topology.key_matrix import ScaledKeyMatrix, keys_of
+from topobounds.weights import ScaledWeights, key_bits
 
 Result = TypeVar("Result")
 
@@ -21,26 +23,68 @@ _BIN_BITS = 7  # of a float's fraction that tell bins apart: a bin is at most 1 
 _EXPONENT_BITS = {"float16": 5, "bfloat16": 8, "float32": 8, "float64": 11}
 
 
-def largest_magnitudes(matrix: NDArray[Any], wanted: int) -> FloatArray:
+def largest_magnitudes(matrix: NDArray[Any] | ScaledWeights, wanted: int) -> FloatArray:
     """Return the largest |w| of a matrix, falling, without those that are 0.
 
-    All of a small one, else about `wanted`, in general a few more.
+    All of a small one, else about `wanted`, in general a few more: of `ScaledWeights` those of ``np.asarray`` of them.
 
     Parameters
     ----------
-    matrix : ndarray of float16, bfloat16, float32 or float64
-        Finite.
+    matrix : ndarray or ScaledWeights
+        Finite; as `topobounds.weights.stored_matrix` returns it.
     wanted : int
         At least 1.
     """
     if matrix.size <= SORTED_CELLS or 4 * wanted >= matrix.size:
-        values = np.sort(np.abs(matrix.astype(np.float64)).ravel())[::-1]
+        values = np.sort(np.abs(np.asarray(matrix).astype(np.float64)).ravel())[::-1]
         return np.asarray(values[: np.count_nonzero(values)])
-    bits = _bits(matrix)
-    bound = _sampled_bound(bits, wanted)
-    keys, ties = _above(bits, bound)
-    keys = np.append(keys[::-1], np.full(min(ties, wanted) if bound else 0, bound, bits.dtype))
-    return np.asarray(keys.view(matrix.dtype).astype(np.float64))
+    if isinstance(matrix, ScaledWeights):
+        return _largest_products(matrix, wanted)
+    found = _largest_keys(matrix, wanted)
+    magnitudes = found if matrix.dtype == np.int8 else found.view(matrix.dtype)
+    return np.asarray(magnitudes.astype(np.float64))
+
+
+def _largest_keys(matrix: NDArray[Any], wanted: int) -> Keys:
+    """Return the order keys of what `largest_magnitudes` returns."""
+    bits, mask = key_bits(matrix)
+    if bits.dtype == np.int8:
+        bits, mask = np.abs(bits).view(np.uint8), 0xFF
+    bits = bits.ravel(order="K")  # no copy of a contiguous matrix is made
+    magnitude = bits.dtype.type(mask)
+    bound = _sampled_bound(lambda places: bits[places] & magnitude, bits.size, wanted)
+    return _in_order(*_above(bits, magnitude, bound), bound, wanted)
+
+
+def _largest_products(weights: ScaledWeights, wanted: int) -> FloatArray:
+    """Return what `largest_magnitudes` does: the products of which are made that reach a bound, and a sample."""
+    keys = keys_of(weights, None, zero_edges=False)
+
+    def products_at(places: Integers) -> Keys:
+        rows, cols = np.divmod(places.astype(np.uint64), np.uint64(weights.shape[1]))
+        return keys.at(rows << np.uint64(32) | cols)
+
+    bound = _sampled_bound(products_at, weights.size, wanted)
+    if not isinstance(keys, ScaledKeyMatrix):  # one scale, which leaves the codes in their order
+        bits = keys.bits.ravel(order="K")
+        bits = np.abs(bits).view(np.uint8) if bits.dtype == np.int8 else bits
+        bound = np.uint8(bound)
+        found = _in_order(*_above(bits, np.uint8(keys.magnitude), bound), bound, wanted)
+        return keys.magnitudes(found.astype(np.uint64)).astype(np.float64)
+    if not bound:
+        return largest_magnitudes(np.asarray(weights), wanted)
+    from topobounds._kernels.magnitudes import sort_keys  # noqa: PLC0415 (loads numba)
+    from topobounds.topology.spanning_engine import scaled_keys  # noqa: PLC0415 (loads numba)
+
+    reaching = scaled_keys(keys, int(bound))
+    above = reaching[reaching > bound]
+    found = _in_order(sort_keys(above, np.empty_like(above)), reaching.size - above.size, np.uint32(bound), wanted)
+    return found.view(np.float32).astype(np.float64)
+
+
+def _in_order(above: Keys, ties: int, bound: Any, wanted: int) -> Keys:
+    """Return keys above a bound, which are given rising, and then those equal to it, as many as are wanted: falling."""
+    return np.append(above[::-1], np.full(min(ties, wanted) if bound else 0, bound, above.dtype))
 
 
 class BinnedMagnitudes:
@@ -93,22 +137,22 @@ def _bin_shift(dtype: np.dtype[Any]) -> int:
     return max(fraction - _BIN_BITS, 0)
 
 
-def _sampled_bound(bits: Keys, wanted: int) -> Any:
-    """Return a key that about the wanted number of keys reach, by a sample."""
-    share = wanted / bits.size
+def _sampled_bound(keys_at: Callable[[Integers], Keys], n_keys: int, wanted: int) -> Any:
+    """Return a key that about the wanted number of keys reach, by a sample; they are asked for by their places."""
+    share = wanted / n_keys
     size = math.ceil(_SAMPLED_HITS / share)
-    sample = bits[np.random.default_rng(0).integers(bits.size, size=size)] & _magnitude(bits)
+    sample = keys_at(np.random.default_rng(0).integers(n_keys, size=size))
     place = size - math.ceil(1.1 * share * size)
     return np.partition(sample, place)[place]
 
 
-def _above(bits: Keys, bound: Any) -> tuple[Keys, int]:
+def _above(bits: Keys, magnitude: Any, bound: Any) -> tuple[Keys, int]:
     """Return the keys above `bound`, rising, and how many are equal to it."""
     from topobounds._kernels.magnitudes import collect_above, sort_keys  # noqa: PLC0415 (loads numba)
 
     def collect(chunk: Keys) -> tuple[Keys, int]:
         keys = np.empty(chunk.size + 1, chunk.dtype)
-        count, equal = collect_above(chunk, _magnitude(bits), bound, keys)
+        count, equal = collect_above(chunk, magnitude, bound, keys)
         return keys[:count].copy(), int(equal)
 
     parts, ties = zip(*_each(collect, bits), strict=True)

@@ -219,7 +219,7 @@ def overlap_range(weights: ArrayLike, k: int | None = None, *, mask: ArrayLike |
     if not 0 < kept < layer.n_weights:
         overlap = layer.forest.overlap(kept)
         return Enclosure(overlap, overlap)
-    above, at_least = tie_counts(np.abs(layer.matrix[layer.present].astype(np.float64)), kept)
+    above, at_least = tie_counts(np.abs(np.asarray(layer.matrix)[layer.present].astype(np.float64)), kept)
     before, after = np.searchsorted(layer.forest.ranks[:alpha], [above, at_least], side="right").tolist()
     least = max(before, after - (at_least - kept))
     most = min(after, before + kept - above)

@@ -29,6 +29,7 @@ from topobounds.theory.persistence import (
     persistence_sum,
     persistences,
 )
+from topobounds.weights import weight_matrix
 
 RANGE_IN_REPORT = 2**20  # weights of a layer up to which a report reads the range off them
 
@@ -302,10 +303,12 @@ def _measured(layer: MeasuredLayer, p: float) -> float:
 
 def _sampled(layer: MeasuredLayer, p: float, sampling: Sampling) -> Sample:
     """Return NP^p with the layer's values in random orders on its support."""
-    by_rank = persistences(layer.magnitudes, p)
+    by_rank = persistences(layer.largest, p)
 
     def statistic(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.asarray(by_rank[ranks - 1].sum(axis=1))
+        # Rarely is one of them beyond the largest magnitudes, and only then are all of them sorted.
+        known = by_rank if ranks.max() <= by_rank.size else persistences(layer.magnitudes, p)
+        return np.asarray(known[ranks - 1].sum(axis=1))
 
     return sample_supports(layer.present, layer.forest.alpha, statistic, *sampling)
 
@@ -319,7 +322,7 @@ def _range(layer: MeasuredLayer, p: float, most_cells: int) -> Enclosure | None:
     late = values[np.minimum(latest, values.size) - 1]
     beyond = latest > values.size
     if beyond.any():
-        late[beyond] = np.minimum(late[beyond], BinnedMagnitudes(layer.matrix).at_least(latest[beyond]))
+        late[beyond] = np.minimum(late[beyond], BinnedMagnitudes(weight_matrix(layer.matrix)).at_least(latest[beyond]))
     top = float(values[0])
     least = persistence_sum(values[earliest - 1], top, p=p).lower
     return Enclosure(least, persistence_sum(late, top, p=p).upper)

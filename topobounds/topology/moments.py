@@ -1,19 +1,24 @@
 """How many weights of a tensor are not zero, and how large they are on average, in one read of them."""
 
+import functools
 import math
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._engine import NumpyBudget
 from topobounds._parallel import processors
-from topobounds.weights import weight_array
+from topobounds.weights import ScaledWeights, as_array, every_byte, infinity_key, is_signed_byte, weight_array
 
 _ENGINE = NumpyBudget("topobounds._kernels.magnitudes", cells=2**22, loaded_cells=2**16)
 _CHUNK = 2**19  # stays in a cache, where it is read twice
 _TASK = 4 * _CHUNK
+_NAN_OF_FNUZ = np.uint8(0x80)  # the negative zero of other types
+_LEAST = 2.0**-149  # the smallest float32 that is not 0
 _SMALLEST = 1e-290  # of a sum of squares, of which none has lost digits that count
 
 
@@ -32,18 +37,20 @@ class WeightMoments(NamedTuple):
     rms: float
 
 
-def weight_moments(weights: ArrayLike) -> WeightMoments:
+def weight_moments(weights: "ArrayLike | ScaledWeights") -> WeightMoments:
     """Return how many weights are not zero, and the root of their mean square.
 
     Parameters
     ----------
     weights : array_like of any shape
-        As in `topobounds.weights.weight_array`. Finite, else `rms` is not finite either.
+        As in `topobounds.weights.weight_array`. Finite, else `rms` is not finite either. Codes of one byte, with scales
+        or without, are read as they are.
 
     Returns
     -------
     WeightMoments
-        Squares are added up in double precision, in an order that does not depend on the threads.
+        Squares are added up in double precision, in an order that does not depend on the threads. Codes and the array
+        that they stand for have the same `nonzero`, and the same `rms` but for the order of the additions: to 1e-14.
 
     Raises
     ------
@@ -55,12 +62,90 @@ def weight_moments(weights: ArrayLike) -> WeightMoments:
     >>> weight_moments([[3.0, 0.0], [0.0, -4.0]])
     WeightMoments(nonzero=2, rms=2.5)
     """
+    products = _products(weights)
+    if products is not None:
+        nonzero, total = _added_products(products)
+        if nonzero and _SMALLEST < total < math.inf:
+            return WeightMoments(nonzero, math.sqrt(total / products.size))
     array = weight_array(weights)
     flat = array.ravel(order="K")  # no copy of what is contiguous
     nonzero, total = _added(flat)
     if nonzero and not _SMALLEST < total < math.inf:
         return WeightMoments(nonzero, _scaled_rms(flat))
     return WeightMoments(nonzero, math.sqrt(total / flat.size))
+
+
+def _products(weights: "ArrayLike | ScaledWeights") -> ScaledWeights | None:
+    """Return weights as a matrix of codes of one byte with their scales, where the kernels read such; else None."""
+    if not isinstance(weights, ScaledWeights):
+        array = as_array("weights", weights)
+        if not is_signed_byte(array.dtype) or array.ndim < 1:
+            return None
+        weights = ScaledWeights(array, 1.0)
+    reading = _reading_of(weights.codes.dtype) if is_signed_byte(weights.codes.dtype) else None
+    if reading is None or not weights.size or _ENGINE.affords(weights.size):
+        return None
+    with np.errstate(over="ignore"):
+        if not np.isfinite(np.abs(weights.scale).max() * reading.factor):
+            return None
+    if weights.ndim != 2:
+        weights = weights.reshape(len(weights), -1)
+    strides = weights.codes.strides
+    return weights.T if abs(strides[0]) < abs(strides[1]) else weights
+
+
+class _Reading(NamedTuple):
+    """How the bits of a byte become a float32: see `add_squares_of_products`."""
+
+    shift: int
+    factor: np.float32
+    smallest: float
+    """The least magnitude that is not 0."""
+    infinity: np.uint8
+    """The least bits, but for the sign, of what is not finite."""
+
+
+@functools.cache
+def _reading_of(dtype: np.dtype[Any]) -> _Reading | None:
+    """Return how a type is read; None where the lower bits of a float32 are not those of its numbers."""
+    if dtype == np.int8:
+        return _Reading(0, np.float32(1), 1.0, np.uint8(0xFF))
+    values = np.abs(every_byte(dtype)[:0x80].astype(np.float32))
+    finite = np.isfinite(values)
+    shift = 23 - int(ml_dtypes.finfo(dtype).nmant)  # type: ignore[no-untyped-call]
+    moved = (np.arange(0x80, dtype=np.uint32) << np.uint32(shift)).view(np.float32)
+    factor = values[1] / moved[1]
+    if not np.array_equal(values[finite], moved[finite] * factor):
+        return None
+    return _Reading(shift, factor, float(values[1]), np.uint8(infinity_key(dtype)))
+
+
+def _added_products(weights: ScaledWeights) -> tuple[int, float]:
+    """Return what `_added` does, of a matrix; a sum that is not finite where a code is not."""
+    from topobounds._kernels.magnitudes import add_squares_of_products  # noqa: PLC0415 (loads numba)
+
+    reading = _reading_of(weights.codes.dtype)
+    assert reading is not None
+    codes = weights.codes if weights.codes.dtype == np.int8 else weights.codes.view(np.uint8)
+    fnuz = weights.codes.dtype.name.endswith("fnuz")
+    m, n = codes.shape
+    block = tuple(
+        step if k > 1 else side for step, k, side in zip(weights.block, weights.scale.shape, (m, n), strict=True)
+    )
+    scales = np.ascontiguousarray(np.abs(weights.scale) * reading.factor)
+    least_scale = np.float32(_LEAST * float(reading.factor) / reading.smallest)
+    terms = scales, block, np.uint32(reading.shift), least_scale, reading.infinity
+
+    def add(lines: slice) -> tuple[float, int]:
+        tile = np.ascontiguousarray(codes[lines]).reshape(-1)
+        total, nonzero, beyond = add_squares_of_products(tile, n, lines.start, *terms)
+        return math.nan if beyond or (fnuz and np.any(tile == _NAN_OF_FNUZ)) else total, int(nonzero)
+
+    step = max(_CHUNK // n, 1)
+    starts = range(0, m, step)
+    with ThreadPoolExecutor(min(processors(), len(starts))) as pool:
+        sums = list(pool.map(add, (slice(start, min(start + step, m)) for start in starts)))
+    return sum(count for _, count in sums), _exact_sum(total for total, _ in sums)
 
 
 def _added(flat: NDArray[Any]) -> tuple[int, float]:
@@ -82,11 +167,15 @@ def _added(flat: NDArray[Any]) -> tuple[int, float]:
 
     with ThreadPoolExecutor(processors()) as pool:
         sums = [pair for pairs in pool.map(add, range(0, flat.size, _TASK)) for pair in pairs]
+    return sum(int(nonzero) for _, nonzero in sums), _exact_sum(total for total, _ in sums)
+
+
+def _exact_sum(terms: Iterable[float]) -> float:
+    """Return the sum of numbers, infinite where it overflows."""
     try:
-        total = math.fsum(total for total, _ in sums)
+        return math.fsum(terms)
     except OverflowError:
-        total = math.inf
-    return sum(int(nonzero) for _, nonzero in sums), total
+        return math.inf
 
 
 def _scaled_rms(flat: NDArray[Any]) -> float:

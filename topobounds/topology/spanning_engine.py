@@ -180,6 +180,33 @@ def ranks_of(keys: KeyMatrix, edge_keys: Cells, edge_cells: Cells) -> NDArray[np
     return np.asarray(np.cumsum(total[:n_edges]) + 1)
 
 
+def scaled_keys(keys: ScaledKeyMatrix, bound: int) -> NDArray[np.uint32]:
+    """Return the keys of at least `bound`, which is above 0, in the order of lines and entries.
+
+    Parameters
+    ----------
+    keys : ScaledKeyMatrix
+        Without a support, a zero being no edge.
+    bound : int
+        One that few keys reach: what does is written out.
+    """
+    layout = np.array([keys.top, 0, 32, 0, 0], np.uint64)  # keys above 32 bits that nobody reads
+    labels, own = np.zeros(_PADDING.size + keys.width, np.uint32), np.zeros(keys.n_lines, np.uint32)
+    terms = keys.filter_terms()
+
+    def collect(lines: slice) -> NDArray[np.uint32]:
+        tile, magnitude, lift = keys.code_tile(lines)
+        what = tile, magnitude, lift, own[lines], labels, lines.start, keys.kind(bound), layout, True, *terms
+        parts, line = [np.empty(0, np.uint32)], 0
+        room = np.empty(keys.width + _ROOM, np.uint64)
+        while line < lines.stop - lines.start:
+            line, count = kernels.collect_scaled(*what, line, room)
+            parts.append((np.uint64(keys.top) - (room[:count] >> np.uint64(32))).astype(np.uint32))
+        return np.concatenate(parts)
+
+    return np.concatenate(_each(collect, _chunks(keys, copied=False)))
+
+
 def _active(keys: KeyMatrix, labels: Vertices, finished: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return which vertices a round has to look at: not those without a way out, nor the dearest component."""
     m, n = keys.shape
