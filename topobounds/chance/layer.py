@@ -98,11 +98,13 @@ class MeasuredLayer:
         """Rows m and columns n."""
         return self.forest.shape
 
-    @property
-    def nearly_full(self) -> bool:
-        """Whether so few cells are absent, of a connected support, that the full layer's bounds hardly widen."""
+    def is_nearly_full_at(self, rank: int) -> bool:
+        """Return whether so few cells are absent, of a connected support, that bounds up to a rank hardly widen.
+
+        d absent cells shift the expected forest edges among the k largest weights by at most k d / (cells + 1).
+        """
         absent = self.matrix.size - self.n_weights
-        shift = sufficient_rank(*self.shape) * absent / (self.n_weights + 1)
+        shift = rank * absent / (self.n_weights + 1)
         return self.forest.alpha == sum(self.shape) - 1 and shift <= NEARLY_FULL
 
     @cached_property

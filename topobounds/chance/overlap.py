@@ -151,7 +151,7 @@ def layer_overlap_null(layer: MeasuredLayer, k: int, sampling: Sampling | None) 
     """Return the `overlap_null` of a layer that has been read; without sampling, what is known without it."""
     if not layer.forest.alpha:
         return _without_null(layer.shape, k, "The layer has no weight other than zero, so nothing can be permuted.")
-    return _of_full_layer(layer, k, sampling) if layer.nearly_full else _of_support(layer, k, sampling)
+    return _of_full_layer(layer, k, sampling) if layer.is_nearly_full_at(k) else _of_support(layer, k, sampling)
 
 
 def kernel_overlap_null(kernel: MeasuredKernel, k: int | None, sampling: Sampling | None) -> OverlapNull:

@@ -28,6 +28,7 @@ from topobounds.theory.persistence import (
     persistence_deviation,
     persistence_sum,
     persistences,
+    sufficient_rank,
 )
 from topobounds.weights import weight_matrix
 
@@ -179,7 +180,7 @@ def layer_persistence_null(
     expected = None
     deviation = None
     uniform_support = None
-    if layer.nearly_full:
+    if layer.is_nearly_full_at(sufficient_rank(*layer.shape)):
         expected = expected_persistence(m, n, layer.largest, p=p, cells=layer.n_weights, every_support=True)
         deviation = persistence_deviation(m, n, layer.largest, p=p)
     elif not in_report:
