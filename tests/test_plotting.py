@@ -197,6 +197,9 @@ def test_retention_is_the_forests_and_chance_that_of_the_null(ax):
     forest = maximum_spanning_forest(weights)
     assert np.array_equal(shares, forest.retention(np.rint(np.asarray(densities) * 600).astype(int)))
     place = len(drawn.chance.middle.get_xdata()) // 2
+    heights = drawn.chance.band.get_paths()[0].vertices
+    at = heights[np.isclose(heights[:, 0], drawn.chance.middle.get_xdata()[place]), 1]
+    assert 0.01 < np.ptp(at) < 0.5, "small layers have no formula for the spread, so it is sampled"
     null = overlap_null(weights, round(drawn.chance.middle.get_xdata()[place] * 600), seed=0)
     assert drawn.chance.middle.get_ydata()[place] == pytest.approx(sum((null.expected.lower, null.expected.upper)) / 2)
 

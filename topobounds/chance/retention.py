@@ -53,8 +53,10 @@ def retention_null(
         m, n = layer.shape
         curve = expected_retention(m, n, ks.tolist())
         deviations = [known_deviation(m, n, k) for k in ks.tolist()]
-        values = [np.nan if each is None else each.value for each in deviations]
-        return RetentionNull((np.array(curve.lower) + np.array(curve.upper)) / 2, np.array(values))
+        values = np.array([np.nan if each is None else each.value for each in deviations])
+        if sampling is not None and np.isnan(values).any():
+            values = np.where(np.isnan(values), _sampled(layer, ks, sampling).std(axis=0, ddof=1), values)
+        return RetentionNull((np.array(curve.lower) + np.array(curve.upper)) / 2, values)
     if sampling is None or not layer_alpha(layer):
         return RetentionNull(np.full(ks.size, np.nan), np.full(ks.size, np.nan))
     values_of_trials = _sampled(layer, ks, sampling)
