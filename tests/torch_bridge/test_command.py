@@ -383,3 +383,14 @@ def test_a_run_is_a_page(made, tmp_path, capsys):
     ]
     assert record["layers"]
     assert all(f'data-value="{level["density"]!r}"' in page.read_text() for level in levels)
+
+
+def test_two_levels_of_a_run_are_compared(made, capsys):
+    levels = sorted(folder for folder in made["t-imp"].iterdir() if folder.name.startswith("replicate-0.level-"))
+    with pytest.raises(SystemExit) as left:
+        main(["compare", str(levels[0]), str(levels[-1]), "--json", "--seed", "0"])
+    assert left.value.code == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["layers"]) >= 2
+    assert all(layer["density_a"] > layer["density_b"] > 0 for layer in found["layers"])
+    assert all(0 <= layer["forest_kept"] <= 1 for layer in found["layers"])
