@@ -56,7 +56,7 @@ def kept(maxsize: int) -> Callable[[Callable[Arguments, Result]], Callable[Argum
         @wraps(function)
         def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
             with locks[args, tuple(kwargs.items())]:
-                return cached(*args, **kwargs)
+                return cached(*args, **kwargs)  # type: ignore[arg-type]  # what is not hashable has failed by now
 
         call.cache_clear = cached.cache_clear  # type: ignore[attr-defined]
         return call
