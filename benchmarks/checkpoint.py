@@ -175,7 +175,7 @@ def of_large_model(folder, n_bytes):
 
 
 def of_small_models(python, resnet):
-    """Print what ResNet-20 and four layers of 1024 x 1024 take here and with WeightWatcher, imports and kernels apart."""
+    """Print what ResNet-20 and four layers of 1024 x 1024 take here and with WeightWatcher, without loading."""
     torch.manual_seed(0)
     four = {f"{place}.weight": torch.nn.Linear(1024, 1024).weight.detach().numpy() for place in range(4)}
     rows = []
