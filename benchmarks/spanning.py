@@ -2,9 +2,10 @@
 
 python benchmarks/spanning.py [--quick] [--huge]
 
-Prints Markdown. Each figure is the median over repeated rounds; a round runs every contestant once, one after the
-other, so that a ratio compares neighbours in time. Peers, which would leave cold caches behind and take seconds on
-large layers, are timed on their own, five times, or once where that takes more than two seconds. Contestants:
+Prints Markdown. Each figure is the median over repeated rounds, for stored types the least; a round runs every
+contestant once, one after the other, so that a ratio compares neighbours in time. Peers, which would leave cold caches
+behind and take seconds on large layers, are timed on their own, five times, or once where that takes more than two
+seconds. Contestants:
 
 read      the weights read once by one thread, in words of 64 bits: the limit
 ours      maximum_spanning_forest, checks included, on all cores; "1 thread" on one
@@ -32,7 +33,13 @@ import scipy
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from topobounds import magnitude_overlap, maximum_spanning_forest, neural_persistence, persistence_diagram
+from topobounds import (
+    ScaledWeights,
+    magnitude_overlap,
+    maximum_spanning_forest,
+    neural_persistence,
+    persistence_diagram,
+)
 from topobounds.topology import spanning_engine as machine
 
 SIZES = [(256, 256), (784, 300), (1024, 1024), (2048, 2048), (4096, 4096), (4096, 14336)]
@@ -49,7 +56,7 @@ def read_words(words):
 
 
 def read(weights):
-    return read_words(weights.reshape(-1).view(np.uint64))
+    return read_words(weights.reshape(-1).view(np.uint8).view(np.uint64))
 
 
 def ours(weights):
@@ -153,6 +160,43 @@ def layouts(m, n):
     yield "part of a wider one", normal(m, n + 100)[:, :n]
 
 
+def rounded(weights):
+    return np.clip(np.round(weights), -127, 127).astype(np.int8)
+
+
+def quantised(weights, rows, cols, dtype=np.int8, largest=127):
+    """Return weights as codes with a scale for every block of so many rows and columns: its largest code is `largest`.
+
+    Of int8 codes are rounded, of other types cast.
+    """
+    m, n = weights.shape
+    blocks = weights.reshape(m // rows, rows, n // cols, cols)
+    scale = np.abs(blocks).max(axis=(1, 3)) / largest
+    codes = (blocks / scale[:, None, :, None]).reshape(m, n)
+    return ScaledWeights(rounded(codes) if dtype is np.int8 else codes.astype(dtype), scale, (rows, cols))
+
+
+def stored(m, n):
+    """Yield (name, weights): the types that layers are stored in, with scales or without."""
+    weights, rng = normal(m, n), np.random.default_rng(1)
+    yield "float32", weights
+    yield "bfloat16", weights.astype(ml_dtypes.bfloat16)
+    yield "float16", weights.astype(np.float16)
+    yield "float8_e4m3fn", weights.astype(ml_dtypes.float8_e4m3fn)
+    yield "float8_e5m2", weights.astype(ml_dtypes.float8_e5m2)
+    yield "int8, largest weight 127", rounded(weights / np.abs(weights).max() * 127)
+    yield "int8, some clipped", rounded(weights * 30)
+    yield "int8, uniform", rng.integers(-128, 128, (m, n), np.int8)
+    yield "uint8, uniform", rng.integers(0, 256, (m, n), np.uint8)
+    yield "int4 values in int8", rng.integers(-8, 8, (m, n), np.int8)
+    yield "ternary in int8", rng.integers(-1, 2, (m, n), np.int8)
+    yield "int8, a scale for all", quantised(weights, m, n)
+    yield "int8, a scale per row", quantised(weights, 1, n)
+    yield "int8, a scale per 128 in a row", quantised(weights, 1, 128)
+    yield "int8, a scale per block of 128x128", quantised(weights, 128, 128)
+    yield "float8_e4m3fn, a scale per block of 128x128", quantised(weights, 128, 128, ml_dtypes.float8_e4m3fn, 448)
+
+
 def medians(functions, rounds):
     """Return the median seconds of each function, all of them run in turn, after a first time that does not count."""
     times = [[] for _ in functions]
@@ -162,6 +206,17 @@ def medians(functions, rounds):
             function()
             taken.append(time.perf_counter() - start)
     return [statistics.median(taken[1:]) for taken in times]
+
+
+def least_times(functions, rounds, clock):
+    """Return the least time of each function by a clock, all of them run in turn."""
+    times = [[] for _ in functions]
+    for _ in range(rounds + 1):
+        for function, taken in zip(functions, times, strict=True):
+            start = clock()
+            function()
+            taken.append(clock() - start)
+    return [min(taken[1:]) for taken in times]
 
 
 def patient_median(function, weights):
@@ -220,6 +275,22 @@ def hard_inputs(make, rounds, m, n):
         base, all_cores, single = medians(calls, rounds)
         rows.append([name, ms(all_cores), f"{all_cores / base:.1f}", f"{single / base:.1f}"])
     print_table([f"{m}x{n}", "ours", "in reads of as many float32", "1 thread"], rows)
+
+
+def as_stored(rounds, m, n):
+    """Print the forests of stored types, each beside one read of its own bytes, codes without their scales.
+
+    On one thread both are CPU time, which other processes disturb less.
+    """
+    rows = []
+    for name, weights in stored(m, n):
+        codes = getattr(weights, "codes", weights)
+        calls = [lambda call=call, w=w: call(w) for call, w in ((read, codes), (ours, weights))]
+        base, all_cores = least_times(calls, rounds, time.perf_counter)
+        calls[1] = lambda weights=weights: ours_on_one_thread(weights)
+        base_alone, alone = least_times(calls, rounds, time.thread_time)
+        rows.append([name, ms(base), ms(all_cores), f"{all_cores / base:.1f}", f"{alone / base_alone:.1f}"])
+    print_table([f"{m}x{n}", "one read", "ours", "in reads of its own bytes", "CPU time of 1 thread"], rows)
 
 
 def what_follows(rounds, m, n):
@@ -330,6 +401,7 @@ def main():
     size = (1024, 1024) if quick else (4096, 4096)
     hard_inputs(inputs, rounds, *size)
     hard_inputs(layouts, rounds, *size)
+    as_stored(rounds, *((1024, 1024) if quick else (4096, 14336)))
     what_follows(5, *size)
     peers = [] if quick else [f"with_{p}" for p in ("scipy", "igraph", "gudhi") if importlib.util.find_spec(p)]
     memory([size] if quick else [size, (4096, 14336)], [] if quick else peers[:1])

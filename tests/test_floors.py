@@ -32,6 +32,8 @@ HOMES = {  # the only places that may import a library
     "matplotlib": {"topobounds/plotting", "topobounds/figures", "paper_figures"},
     "torch": {"torch_bridge"},
     "fsspec": {"topobounds/checkpoint"},
+    "gguf": {"topobounds/checkpoint"},
+    "onnx": {"topobounds/checkpoint"},
     "distributed": {"topobounds/cli"},
     "jinja2": {"topobounds/report"},
     "narwhals": {"topobounds/_records.py"},

@@ -65,6 +65,7 @@ from .topology.recurrent import (
 from .topology.spanning import SpanningForest, magnitude_overlap, maximum_spanning_forest
 from .topology.stopping import stopping_epoch
 from .verification import Verdict, replay, verify, verify_file, write_witnesses
+from .weights import ScaledWeights
 
 __version__: str
 
@@ -98,6 +99,7 @@ __all__ = [
     "RunError",
     "RunFolder",
     "ScaleNull",
+    "ScaledWeights",
     "SpanningForest",
     "SweepPlan",
     "SweepResult",

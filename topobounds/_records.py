@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from importlib.util import find_spec
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 BACKENDS = ("pandas", "polars", "pyarrow")
 """What a frame may be of, in the order in which they are looked for."""
@@ -124,7 +124,7 @@ def frame(columns: Mapping[str, Column], backend: str | None = None) -> Any:
             if column.kind in (int, bool) and any(value is None for value in column.values)
         }
     values = {name: list(column.values) for name, column in columns.items()}
-    return nw.from_dict(values, schema, backend=found[0]).to_native()
+    return nw.from_dict(values, schema, backend=cast(Any, found[0])).to_native()
 
 
 def parquet_bytes(columns: Mapping[str, Column]) -> bytes:

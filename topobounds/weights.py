@@ -4,30 +4,68 @@ Every function that takes weights reads them here, so that a torch tensor, a lis
 type give the same numbers, and a bad entry gives the same message.
 """
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._arguments import argument_error
+from topobounds._arguments import argument_error, integer, items
 
-MAGNITUDE_BITS = {2: 0x7FFF, 4: 0x7FFFFFFF, 8: 0x7FFFFFFFFFFFFFFF}  # by size in bytes: all but the sign
+MAGNITUDE_BITS = {1: 0x7F, 2: 0x7FFF, 4: 0x7FFFFFFF, 8: 0x7FFFFFFFFFFFFFFF}  # by size in bytes: all but the sign
 _NATIVE_FLOATS = {"float16", "float32", "float64", "bfloat16"}
+_SMALL_TYPES = ("float8", "float6", "float4", "int4", "uint4", "int2", "uint2")  # of ml_dtypes: one byte each
+_SIGNED_BYTES = ("float8_e3", "float8_e4", "float8_e5")  # not e8m0, which has no sign and no zero
 _EXACT_INTEGERS = 2**53
 _CELLS_CHECKED = 2**20  # at a time, so that no array of the layer's size is made
 
 
+def key_bits(matrix: NDArray[Any]) -> tuple[NDArray[Any], int]:
+    """Return the bits of weights, and which of them sort as |w| does: all but the sign; int8 is returned as it is.
+
+    Nothing is copied, but for the types of ml_dtypes whose NaN is the negative zero: there NaN is made 0x80.
+
+    Parameters
+    ----------
+    matrix : ndarray
+        As `stored_matrix` returns it.
+    """
+    if matrix.dtype.name.endswith("fnuz"):
+        keys = np.arange(256, dtype=np.uint8) & np.uint8(0x7F)
+        keys[0x80] = 0x80
+        return keys[matrix.view(np.uint8)], 0xFF
+    if matrix.dtype in (np.int8, np.uint8):
+        return matrix, 0xFF
+    return matrix.view(f"u{matrix.itemsize}"), MAGNITUDE_BITS[matrix.itemsize]
+
+
+@functools.cache
+def infinity_key(dtype: np.dtype[Any]) -> int:
+    """Return the least key that no finite weight of a type has: that of infinity, of NaN, or one that is no key."""
+    if dtype.kind in "iu":
+        return 0xFF if dtype == np.int8 else 0x100
+    if dtype.itemsize > 1:
+        return int(order_keys(np.array([[np.inf]], dtype))[0, 0])
+    values = np.arange(0x80, dtype=np.uint8).view(dtype).astype(np.float32)
+    return int(np.append(np.isfinite(values), False).argmin())
+
+
 def order_keys(matrix: NDArray[Any]) -> NDArray[Any]:
-    """Return the bits of |w| as unsigned integers, which sort as |w| does, equal where |w| is equal.
+    """Return unsigned integers that sort as |w| does, equal where |w| is equal: the bits of |w|.
 
     Examples
     --------
     >>> order_keys(np.array([[0.5, -0.5, -0.0]]))[0].tolist()
     [4602678819172646912, 4602678819172646912, 0]
+    >>> order_keys(np.array([[-128, 127]], np.int8))[0].tolist()
+    [128, 127]
     """
-    bits = matrix.view(f"u{matrix.itemsize}")
-    keys: NDArray[Any] = bits & bits.dtype.type(MAGNITUDE_BITS[matrix.itemsize])
+    bits, magnitude = key_bits(matrix)
+    if bits.dtype == np.int8:
+        bits = np.abs(bits).view(np.uint8)  # of -128 too, which overflows to the bits of 128
+    keys: NDArray[Any] = bits & bits.dtype.type(magnitude)
     return keys
 
 
@@ -58,6 +96,26 @@ def weight_matrix(weights: ArrayLike) -> NDArray[Any]:
             f"not an array of shape {array.shape}."
         )
     return _as_floats(array)
+
+
+def stored_matrix(weights: "ArrayLike | ScaledWeights") -> "NDArray[Any] | ScaledWeights":
+    """Return `weights` as `weight_matrix` does, but int8, uint8 and 8-bit floats with a sign as they are.
+
+    `ScaledWeights` of such codes, uint8 aside, are returned as they are too.
+
+    Raises
+    ------
+    ValueError
+        As `weight_matrix`.
+    """
+    given = weights.codes if isinstance(weights, ScaledWeights) else as_array("weights", weights)
+    is_byte = given.dtype in (np.int8, np.uint8) or given.dtype.name.startswith(_SIGNED_BYTES)
+    if is_byte and given.ndim == 2 and given.size:
+        if not isinstance(weights, ScaledWeights):
+            return given
+        if given.dtype != np.uint8:
+            return weights
+    return weight_matrix(weights)
 
 
 def weight_array(weights: ArrayLike) -> NDArray[Any]:
@@ -91,8 +149,8 @@ def _as_floats(array: NDArray[Any]) -> NDArray[Any]:
         return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     if array.dtype.kind in "biu":
         return _from_integers(array)
-    if array.dtype.name.startswith(("float8", "float6", "float4", "int4", "uint4", "int2", "uint2")):
-        return array.astype(np.float32)
+    if array.dtype.name.startswith(_SMALL_TYPES):
+        return _values_of_bytes(array.dtype)[array.view(np.uint8)]
     raise ValueError(
         f"Argument 'weights' must hold real numbers of at most 64 bits, not values of type {array.dtype.name}."
     )
@@ -147,7 +205,7 @@ def mask_matrix(mask: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 
 def check_finite(
-    matrix: NDArray[Any],
+    matrix: "NDArray[Any] | ScaledWeights",
     support: NDArray[np.bool_] | None = None,
     shape: tuple[int, ...] | None = None,
     name: str = "weights",
@@ -156,7 +214,7 @@ def check_finite(
 
     Parameters
     ----------
-    matrix : ndarray of floats, two-dimensional
+    matrix : ndarray of floats or ScaledWeights, two-dimensional
         The weights.
     support : ndarray of bool of the shape of `matrix`, optional
         Where they are looked at.
@@ -170,22 +228,217 @@ def check_finite(
     ValueError
         If there is one.
     """
-    n_bad, first = 0, None
+    n_bad, first, value = 0, None, 0.0
     step = max(_CELLS_CHECKED // matrix.shape[1], 1)
     for start in range(0, len(matrix), step):
-        bad = ~np.isfinite(matrix[start : start + step])
+        part = np.asarray(matrix[start : start + step])
+        bad = ~np.isfinite(part)
         if support is not None:
             bad &= support[start : start + step]
         if first is None and bad.any():
             row, col = np.argwhere(bad)[0]
-            first = int(start + row), int(col)
+            first, value = (int(start + row), int(col)), float(part[row, col])
         n_bad += int(np.count_nonzero(bad))
     if first is not None:
         flat = first[0] * matrix.shape[1] + first[1]
         raise ValueError(
             f"Argument '{name}' must be finite, but {n_bad} of its {matrix.size} entries are NaN or infinite, "
-            f"the first at {_place(flat, shape or matrix.shape)}: {float(matrix[first])}."
+            f"the first at {_place(flat, shape or matrix.shape)}: {value}."
         )
+
+
+class ScaledWeights:
+    """Quantised weights as they are stored: small codes, and the scales that these are multiplied by.
+
+    Every function that takes weights takes them, and gives what it gives for ``np.asarray`` of them: each weight is
+    ``float32(code) * float32(scale)``, rounded once, to float32.
+
+    Parameters
+    ----------
+    codes : array_like of any shape, at least one axis
+        Integers of at most 16 bits, or floating-point numbers of at most 16 bits with the types of ml_dtypes.
+    scale : array_like
+        Finite. One number for all codes; or an array with as many axes as `codes`, of as many entries along each axis
+        as it has blocks, or of one: shape (m, 1) for a scale per row, (1, n) per column, (m, n / 32) per group.
+    block : int or sequence of int, optional
+        How many codes share a scale along each axis; an integer means so many neighbours in a row. The last block may
+        be shorter. One by default.
+
+    Raises
+    ------
+    ValueError
+        If the codes or scales are of another kind, their shapes do not fit, or a scale is NaN or infinite.
+
+    Examples
+    --------
+    >>> rows = ScaledWeights(np.array([[127, -128], [3, 0]], np.int8), [[0.5], [2.0]])
+    >>> np.asarray(rows).tolist()
+    [[63.5, -64.0], [6.0, 0.0]]
+    >>> groups = ScaledWeights(np.ones((2, 6), np.int8), [[1, 2], [3, 4]], block=4)
+    >>> np.asarray(groups).tolist()
+    [[1.0, 1.0, 1.0, 1.0, 2.0, 2.0], [3.0, 3.0, 3.0, 3.0, 4.0, 4.0]]
+    >>> np.asarray(groups[:, 3:]).tolist(), groups.T.shape
+    ([[1.0, 2.0, 2.0], [3.0, 4.0, 4.0]], (6, 2))
+    """
+
+    codes: NDArray[Any]
+    """The stored codes."""
+    scale: NDArray[np.float32]
+    """The scales, with as many axes as the codes."""
+    block: tuple[int, ...]
+    """How many codes share a scale along each axis; 1 where the scale has one entry there."""
+
+    def __init__(self, codes: ArrayLike, scale: ArrayLike, block: int | Sequence[int] | None = None) -> None:
+        stored, scales = as_array("codes", codes), as_array("scale", scale)
+        if stored.itemsize > 2 or not _is_real(stored.dtype):
+            raise argument_error("codes", "integers or floats of at most 16 bits", stored.dtype.name)
+        if not stored.ndim:
+            raise argument_error("codes", "an array with at least one axis", stored)
+        if not _is_real(scales.dtype):
+            raise argument_error("scale", "an array of real numbers", scales.dtype.name)
+        if scales.size == 1:
+            scales = scales.reshape((1,) * stored.ndim)
+        if scales.ndim != stored.ndim:
+            rule = f"one number or an array with {stored.ndim} axes, as the codes"
+            raise argument_error("scale", rule, f"an array of shape {scales.shape}")
+        blocks = _blocks(block, stored.ndim)
+        for side, given, step in zip(stored.shape, scales.shape, blocks, strict=True):
+            if given not in (1, -(-side // step)):
+                rule = f"an array of 1 or {-(-side // step)} entries along an axis of {side} codes in blocks of {step}"
+                raise argument_error("scale", rule, f"an array of shape {scales.shape}")
+        with np.errstate(over="ignore"):
+            scales = scales.astype(np.float32, copy=False)
+        bad = ~np.isfinite(scales)
+        if bad.any():
+            first = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise ValueError(
+                f"Argument 'scale' must be finite in float32, but {np.count_nonzero(bad)} of its {scales.size} entries "
+                f"are not, the first at {_place(int(np.flatnonzero(bad)[0]), scales.shape)}: {scales[first]}."
+            )
+        self.codes, self.scale = stored, scales
+        self.block = tuple(step if given > 1 else 1 for step, given in zip(blocks, scales.shape, strict=True))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the codes."""
+        return self.codes.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self.codes.ndim
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return self.codes.size
+
+    @property
+    def dtype(self) -> np.dtype[np.float32]:
+        """The type of the weights: float32."""
+        return np.dtype(np.float32)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the codes and the scales."""
+        return self.codes.nbytes + self.scale.nbytes
+
+    @property
+    def T(self) -> "ScaledWeights":
+        """The same weights with the axes reversed."""
+        return self._of(self.codes.T, self.scale.T, self.block[::-1])
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __repr__(self) -> str:
+        return f"ScaledWeights(shape={self.shape}, codes={self.codes.dtype.name}, scales={self.scale.shape})"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Return the weights in float32, or then in another type."""
+        if copy is False:
+            raise ValueError("Weights with scales cannot be an array without a copy.")
+        weights = np.empty(self.shape, np.float32)
+        table = _values_of_bytes(self.codes.dtype) if self.codes.itemsize == 1 else None
+        rows = max(_CELLS_CHECKED // max(self.size // max(len(self), 1), 1), 1)
+        for start in range(0, len(self), rows):
+            part = self[start : start + rows]
+            codes = part.codes.astype(np.float32) if table is None else table[part.codes.view(np.uint8)]
+            with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+                np.multiply(codes, part.expanded_scale(), out=weights[start : start + rows])
+        return weights if dtype is None else weights.astype(dtype, copy=False)
+
+    def __getitem__(self, index: Any) -> "ScaledWeights":
+        """Return a part: slices of the axes, with any steps."""
+        given = index if isinstance(index, tuple) else (index,)
+        if len(given) > self.ndim or not all(isinstance(each, slice) for each in given):
+            raise argument_error("index", f"at most {self.ndim} slices", index)
+        scale, block = self.scale, list(self.block)
+        for axis, part in enumerate(given):
+            if scale.shape[axis] == 1:
+                continue
+            start, stop, step = part.indices(self.shape[axis])
+            if step == 1 and start % block[axis] == 0 and start < stop:
+                places: Any = slice(start // block[axis], -(-stop // block[axis]))
+            else:  # blocks that are cut: a scale for every code along this axis
+                places, block[axis] = np.arange(start, stop, step) // block[axis], 1
+            scale = scale[(slice(None),) * axis + (places,)]
+        return self._of(self.codes[index], scale, tuple(block))
+
+    def reshape(self, *shape: Any) -> "ScaledWeights":
+        """Return the same weights in another shape, in row-major order."""
+        codes = self.codes.reshape(*shape)
+        if codes.shape == self.shape:
+            return self
+        ones = (1,) * (codes.ndim - 1)
+        by_rows = self.scale.size == len(self.scale) and codes.shape[:1] == self.shape[:1]
+        if by_rows or self.scale.size == 1:
+            return self._of(codes, self.scale.reshape(-1, *ones), (self.block[0], *ones))
+        scale = np.broadcast_to(self.expanded_scale(), self.shape).reshape(codes.shape)
+        return self._of(codes, scale, (1,) * codes.ndim)
+
+    def expanded_scale(self) -> NDArray[np.float32]:
+        """Return the scales in a form that broadcasts against the codes."""
+        scale = self.scale
+        for axis, step in enumerate(self.block):
+            if step > 1:
+                scale = np.repeat(scale, step, axis)[(slice(None),) * axis + (slice(self.shape[axis]),)]
+        return scale
+
+    @classmethod
+    def _of(cls, codes: NDArray[Any], scale: NDArray[np.float32], block: tuple[int, ...]) -> "ScaledWeights":
+        """Return weights of parts that have been checked."""
+        weights = cls.__new__(cls)
+        weights.codes, weights.scale = codes, scale
+        weights.block = tuple(step if given > 1 else 1 for step, given in zip(block, scale.shape, strict=True))
+        return weights
+
+
+def _blocks(block: int | Sequence[int] | None, n_axes: int) -> tuple[int, ...]:
+    """Return the sides of the blocks that share a scale, along each axis."""
+    if block is None:
+        return (1,) * n_axes
+    if not hasattr(block, "__len__"):
+        return (1,) * (n_axes - 1) + (integer("block", block, 1),)
+    sides = tuple(integer("block", side, 1) for side in items("block", block, "integers, one for each axis"))
+    if len(sides) != n_axes:
+        raise argument_error("block", f"an integer or {n_axes} integers, one for each axis of the codes", block)
+    return sides
+
+
+def _is_real(dtype: np.dtype[Any]) -> bool:
+    """Whether a type holds real numbers: of numpy, but for truth values, or of ml_dtypes."""
+    return dtype.kind in "iuf" or dtype.name.startswith(("bfloat16", *_SMALL_TYPES))
+
+
+def every_byte(dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return the 256 entries that a type of one byte may be stored as, in the order of their bits."""
+    return np.arange(256, dtype=np.uint8).view(dtype)
+
+
+@functools.cache
+def _values_of_bytes(dtype: np.dtype[Any]) -> NDArray[np.float32]:
+    return every_byte(dtype).astype(np.float32)
 
 
 def _from_integers(array: NDArray[Any]) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ import os
 import pickle
 import resource
 import socket
+import struct
 import sys
 import time
 import zipfile
@@ -586,6 +587,156 @@ def no_file_cases() -> list[Case]:
     ]
 
 
+# -- GGUF --------------------------------------------------------------------------------------------------------------
+
+
+def text(content: bytes | str, length: int | None = None) -> bytes:
+    """Return a text of a GGUF file, perhaps under another length."""
+    content = content.encode() if isinstance(content, str) else content
+    return struct.pack("<Q", len(content) if length is None else length) + content
+
+
+def gguf_tensor(name: bytes | str = "bad", shape: tuple[int, ...] = (64, 2), kind: int = 8, first: int = 0) -> bytes:
+    return text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, first)
+
+
+def gguf_file(
+    *tensors: bytes,
+    settings: tuple[bytes, ...] = (),
+    version: int = 3,
+    counts: tuple[int, int] | None = None,
+    values: bytes = bytes(256),
+) -> bytes:
+    """Return a GGUF file; a tensor of 2 x 64 in Q8_0 blocks takes 136 bytes."""
+    n_tensors, n_settings = counts or (len(tensors), len(settings))
+    header = b"GGUF" + struct.pack("<IQQ", version, n_tensors, n_settings) + b"".join((*settings, *tensors))
+    return header + bytes(-len(header) % 32) + values
+
+
+def gguf_cases() -> list[Case]:
+    good = gguf_file(gguf_tensor("good"), settings=(text("key") + struct.pack("<I", 8) + text("value"),))
+    arrays = text("key") + struct.pack("<I", 9) * 2 + struct.pack("<Q", 1)
+    nested = text("key") + struct.pack("<I", 9) + (struct.pack("<I", 9) + struct.pack("<Q", 1)) * 10_000
+    wide = text("key") + struct.pack("<I", 9) + struct.pack("<IQ", 9, 100) + struct.pack("<IQ", 8, 2**60)
+    bad = {
+        "an old version": gguf_file(version=1),
+        "a version to come": gguf_file(version=4),
+        "the other order of bytes": gguf_file(version=3 << 24),
+        "2**63 tensors": gguf_file(counts=(2**63, 0)),
+        "2**63 settings": gguf_file(counts=(0, 2**63)),
+        "a million tensors that are not there": gguf_file(counts=(10**6, 0), values=bytes(4096)),
+        "a name of 2**60 bytes": gguf_file(text(b"", 2**60), counts=(1, 0)),
+        "a name that is no text": gguf_file(gguf_tensor(b"\xff\xfe")),
+        "the same name twice": gguf_file(gguf_tensor(), gguf_tensor()),
+        "a tensor of 2**31 axes": gguf_file(text("bad") + struct.pack("<I", 2**31), counts=(1, 0)),
+        "a setting of an unknown type": gguf_file(settings=(text("key") + struct.pack("<I", 77),)),
+        "a setting of 2**62 numbers": gguf_file(settings=(text("key") + struct.pack("<IIQ", 9, 10, 2**62),)),
+        "a setting of 2**62 texts": gguf_file(settings=(text("key") + struct.pack("<IIQ", 9, 8, 2**62),)),
+        "a setting of endless arrays": gguf_file(settings=(arrays * 50,)),
+        "a setting of nested arrays": gguf_file(settings=(nested,)),
+        "a setting of lying arrays": gguf_file(settings=(wide,)),
+        "an alignment of 0": gguf_file(settings=(text("general.alignment") + struct.pack("<II", 4, 0),)),
+        "an alignment of 2**31": gguf_file(settings=(text("general.alignment") + struct.pack("<II", 4, 2**31),)),
+        "an alignment that is a text": gguf_file(
+            gguf_tensor(first=7), settings=(text("general.alignment") + struct.pack("<I", 8) + text("32"),)
+        ),
+    }
+    of_tensor = {
+        "a terabyte declared": gguf_tensor(shape=(2**20, 2**20)),
+        "a shape that overflows": gguf_tensor(shape=(2**62, 2**62)),
+        "a place beyond the end": gguf_tensor(first=2**40),
+        "a place of 2**63": gguf_tensor(first=2**63),
+        "a place that is not aligned": gguf_tensor(first=8),
+        "values that are cut": gguf_tensor(shape=(64, 4)),
+    }
+    places = [0, 3, 4, 7, 8, 15, 23, 24, 31, 40, 60, 70, 100, len(good) - 256, len(good) - 121]
+    return [
+        *(Case(f"GGUF: {name}", written("x.gguf", content)) for name, content in bad.items()),
+        *(Case(f"GGUF: {name}", written("x.gguf", gguf_file(each)), "bad") for name, each in of_tensor.items()),
+        *(Case(f"x.gguf cut at byte {place}", written("x.gguf", good[:place])) for place in places),
+    ]
+
+
+# -- ONNX --------------------------------------------------------------------------------------------------------------
+
+
+def field(number: int, content: bytes | int) -> bytes:
+    """Return a field of a protobuf message: a message, a text, or a number that is not negative."""
+    if isinstance(content, int):
+        return varint(number << 3) + varint(content)
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
+
+
+def onnx_tensor(
+    shape: tuple[int, ...] = (2, 2),
+    kind: int = 1,
+    raw: bytes | None = bytes(16),
+    external: dict[str, str] | None = None,
+    name: bytes = b"bad",
+) -> bytes:
+    dims = b"".join(field(1, size % 2**64) for size in shape)
+    values = b"" if raw is None else field(9, raw)
+    said = (field(1, key.encode()) + field(2, value.encode()) for key, value in (external or {}).items())
+    beside = b"".join(field(13, each) for each in said) + (field(14, 1) if external is not None else b"")
+    return dims + field(2, kind) + field(8, name) + values + beside
+
+
+def onnx_file(*tensors: bytes, nodes: tuple[bytes, ...] = ()) -> bytes:
+    graph = b"".join(field(1, node) for node in nodes) + field(2, b"g") + b"".join(field(5, each) for each in tensors)
+    return field(1, 8) + field(7, graph) + field(8, field(1, b"") + field(2, 17))
+
+
+def onnx_node(operator: bytes, *inputs: bytes, attributes: tuple[bytes, ...] = ()) -> bytes:
+    read = b"".join(field(1, name) for name in inputs)
+    return read + field(2, b"y") + field(4, operator) + b"".join(field(5, each) for each in attributes)
+
+
+def onnx_cases() -> list[Case]:
+    good = onnx_file(onnx_tensor())
+    nested = field(2, b"g")
+    for _ in range(500):
+        nested = field(1, onnx_node(b"If", attributes=(field(1, b"then") + field(6, nested) + field(20, 5),)))
+    whole = {
+        "no graph": field(1, 8),
+        "nothing but bytes": bytes(range(256)),
+        "graphs in graphs": field(1, 8) + field(7, nested),
+        "a tensor without a name": onnx_file(onnx_tensor(name=b"")),
+        "a name that is no text": onnx_file(onnx_tensor(name=b"\xff\xfe")),
+        "a length beyond the end": good[:-20] + b"\xff\xff\xff\xff\x0f",
+    }
+    of_tensor = {
+        "too few bytes": onnx_tensor(raw=bytes(12)),
+        "too many bytes": onnx_tensor(raw=bytes(20)),
+        "no values": onnx_tensor(raw=None),
+        "a negative shape": onnx_tensor((-2, -2)),
+        "a terabyte declared": onnx_tensor((2**19, 2**19)),
+        "a shape that overflows": onnx_tensor((2**40, 2**40)),
+        "values in a file outside": onnx_tensor(raw=None, external={"location": "../x.bin"}),
+        "values in a file of the system": onnx_tensor(raw=None, external={"location": "/etc/passwd"}),
+        "values in a file that is missing": onnx_tensor(raw=None, external={"location": "y.bin"}),
+        "values in no file": onnx_tensor(raw=None, external={"offset": "0"}),
+        "values at no number": onnx_tensor(raw=None, external={"location": "x.onnx", "offset": "many"}),
+        "values before the file": onnx_tensor(raw=None, external={"location": "x.onnx", "offset": "-16"}),
+        "values beyond the file": onnx_tensor(raw=None, external={"location": "x.onnx", "offset": "4096"}),
+        "values of another length": onnx_tensor(raw=None, external={"location": "x.onnx", "length": "8"}),
+        "a terabyte elsewhere": onnx_tensor((2**19, 2**19), raw=None, external={"location": "x.onnx"}),
+    }
+    places = [0, 1, 2, 3, 5, len(good) // 2, len(good) - 6, len(good) - 1]
+    return [
+        *(Case(f"ONNX: {name}", written("x.onnx", content)) for name, content in whole.items()),
+        *(Case(f"ONNX: {name}", written("x.onnx", onnx_file(each)), "bad") for name, each in of_tensor.items()),
+        *(Case(f"x.onnx cut at byte {place}", written("x.onnx", good[:place])) for place in places),
+    ]
+
+
 CASES = [
     *cuts(),
     *safetensors_cases(),
@@ -593,6 +744,8 @@ CASES = [
     *npz_cases(),
     *torch_cases(),
     *index_cases(),
+    *gguf_cases(),
+    *onnx_cases(),
     *no_file_cases(),
 ]
 

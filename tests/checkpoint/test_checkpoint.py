@@ -54,8 +54,8 @@ def test_every_dtype_of_safetensors(tmp_path, name):
     array = np.array([[0, 1], [1, 0]]).astype(DTYPES[name])
     (tmp_path / "x.safetensors").write_bytes(save({"x": array}))
     ((_, found),) = read_arrays(tmp_path / "x.safetensors")
-    assert found.dtype == DTYPES[name]
-    assert np.array_equal(found, array)
+    assert (found.dtype, found.shape) == (DTYPES[name], (2, 2))
+    assert found.tobytes() == array.tobytes()
 
 
 def test_npz_and_npy(tmp_path):
@@ -85,7 +85,7 @@ def test_another_tensor(tmp_path):
 
 
 def test_another_kind(tmp_path):
-    assert refused(tmp_path / "model.txt", b"text").endswith("is no .npy, .npz or .safetensors file.")
+    assert refused(tmp_path / "model.txt", b"text").endswith("is no .npy, .npz, .safetensors, .gguf or .onnx file.")
     assert "is damaged" in refused(tmp_path / "model.npz", b"\x89PNG and so on")
     assert "is damaged" in refused(tmp_path / "model.npy", b"hello there, this is text")
 
@@ -165,7 +165,9 @@ def _zipped(*members):
 
 
 def test_a_dtype_without_a_name_in_numpy(tmp_path):
-    assert "tensor 'x', is of type F8_E8M0" in refused(tmp_path / "x.safetensors", packed("x", "F8_E8M0"))
+    assert "tensor 'x', is of type F4, which numpy has no name for" in refused(
+        tmp_path / "x.safetensors", packed("x", "F4").replace(b"[2]", b"[4]")
+    )
 
 
 # -- checkpoints -----------------------------------------------------------------------------------------------------

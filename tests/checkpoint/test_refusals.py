@@ -35,8 +35,7 @@ pytestmark = pytest.mark.usefixtures("registered")
         ("model.tflite", "TensorFlow Lite", "tf.lite.Interpreter"),
         ("model.mlmodel", "Core ML", "coremltools"),
         ("model.ot", "tch", "torch.jit.load"),
-        ("model.onnx", "an ONNX model", "numpy_helper"),
-        ("model.gguf", "llama.cpp", "gguf.dequantize"),
+        ("model.ggml", "llama.cpp", "convert it to .gguf"),
         ("model.pdparams", "Paddle", "paddle.load"),
         ("model.mat", "MATLAB", "loadmat"),
         ("model.npz.gz", "compressed file", "unpack it"),
@@ -62,7 +61,6 @@ def test_by_name_as_a_file_and_in_a_folder(tmp_path, name, kind, way_on):
         (b"<!doctype html>", "web page"),
         (b"\x80\x04\x95", "pickled object"),
         (b"\x1f\x8b\x08", "compressed file"),
-        (b"GGUF\3\0\0\0", "llama.cpp"),
     ],
 )
 @pytest.mark.parametrize("name", ["model.bin", "model.safetensors", "model"])

@@ -123,6 +123,36 @@ def test_views_and_tied_tensors_of_a_torch_file(tmp_path, serve):
     assert checkpoint.tied == {"tied": "large"}
 
 
+def test_of_a_gguf_file_only_what_is_read_is_asked_for(tmp_path, serve):
+    gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "llama")
+    writer.add_array("tokens", ["a", "bc"])
+    writer.add_tensor("large", LARGE)
+    writer.add_tensor("small", SMALL)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    server = serve()
+    with open_checkpoint(f"{server.url}/x.gguf") as checkpoint:
+        assert np.array_equal(checkpoint.tensor("small"), SMALL)
+        assert server.sent < 1e6
+        assert np.array_equal(checkpoint.tensor("large"), LARGE)
+
+
+def test_the_values_beside_an_onnx_file_are_asked_for_one_by_one(tmp_path, serve):
+    onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in (("large", LARGE), ("small", SMALL))]
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], tensors))
+    beside = {"save_as_external_data": True, "location": "x.data", "size_threshold": 0}
+    onnx.save_model(model, tmp_path / "x.onnx", **beside)
+    server = serve()
+    with open_checkpoint(f"{server.url}/x.onnx") as checkpoint:
+        assert np.array_equal(checkpoint.tensor("small"), SMALL)
+        assert server.sent < 1e6
+        assert np.array_equal(checkpoint.tensor("large"), LARGE)
+
+
 def test_a_torch_file_before_the_zip_format_is_refused(tmp_path, serve):
     torch.save({"a": torch.ones(2)}, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
     with pytest.raises(

@@ -17,6 +17,7 @@ from torch.nn.utils import prune
 
 from topobounds import maximum_spanning_forest, neural_persistence
 from torch_bridge import ImpPlan, TopologyLog, analyze, run_imp, topological_, topological_unstructured
+from torch_bridge.model.stored import stored_values
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 
@@ -187,9 +188,33 @@ def test_packed_buffers_and_a_distributed_weight_are_listed(one_process):
         assert len(found) == 2
 
 
-def test_quantized_layers_without_a_method_that_returns_their_weights_are_listed():
-    lstm = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.LSTM(8, 6)), {nn.LSTM})
-    assert list(analyze(lstm).unread) == ["0._all_weight_values.0.param"]
+RECURRENT = {
+    "LSTM": lambda: nn.LSTM(8, 6, 2, bidirectional=True),
+    "GRU": lambda: nn.GRU(8, 6),
+    "LSTMCell": lambda: nn.LSTMCell(8, 6),
+    "GRUCell": lambda: nn.GRUCell(8, 6),
+    "RNNCell": lambda: nn.RNNCell(8, 6),
+}
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+@pytest.mark.parametrize("dtype", [torch.qint8, torch.float16])
+def test_dynamically_quantized_recurrent_layers_are_read_gate_by_gate(kind, dtype):
+    net = nn.Sequential(RECURRENT[kind]())
+    quantized_net = torch.ao.quantization.quantize_dynamic(net, {type(net[0])}, dtype=dtype)
+    report, expected = analyze(quantized_net), analyze(net)
+    assert report.unread == {}
+    assert [(layer.name, layer.kind, layer.shape) for layer in report.layers] == [
+        (layer.name, layer.kind, layer.shape) for layer in expected.layers
+    ]
+    for name, weight in quantized_net[0].get_weight().items():
+        values = weight.dequantize() if weight.is_quantized else weight
+        gates = np.split(values.numpy(), len(values) // 6)
+        found = [layer for layer in report.layers if layer.name.split("[")[0] == f"0.{name}"]
+        for layer, gate in zip(found, gates, strict=True):
+            assert layer.neural_persistence == pytest.approx(neural_persistence(gate, normalized=True))
+    with pytest.raises(ValueError, match="It is quantized: prune before quantizing"):
+        topological_(quantized_net, 0.1)
 
 
 @pytest.mark.parametrize("moved", [False, True])
@@ -215,6 +240,66 @@ def test_four_bits_by_the_function_of_their_library(monkeypatch):
     expected = (weight * 4).round().clamp(-7, 7) / 4
     assert (found.shape, found.nonzero) == ((20, 30), int(expected.count_nonzero()))
     assert found.alpha == maximum_spanning_forest(expected.numpy()).alpha
+
+
+def quantized_by_bitsandbytes(weight, nested, kind):
+    library = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    layer = library.nn.Linear4bit(weight.shape[1], weight.shape[0], bias=False)
+    layer.weight = library.nn.Params4bit(weight, requires_grad=False, quant_type=kind, compress_statistics=nested)
+    return layer.to("cpu")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+@pytest.mark.parametrize("n_inputs", [64, 96, 70, 35])
+@pytest.mark.parametrize("called", [False, True])
+def test_four_bits_of_bitsandbytes_also_where_a_block_crosses_rows(nested, kind, n_inputs, called):
+    weight = torch.randn(32, n_inputs) * torch.logspace(-2, 2, 32)[:, None]
+    layer = quantized_by_bitsandbytes(weight.clone(), nested, kind)
+    if called and n_inputs % 2 == 0:
+        layer(torch.randn(3, n_inputs))
+    values = stored_values(layer, layer.weight, weight.shape)
+    largest = torch.repeat_interleave(
+        torch.stack([block.abs().max() for block in weight.flatten().split(64)]), 64
+    )[: weight.numel()].view_as(weight)  # fmt: skip
+    assert ((values - weight).abs() <= 0.2 * largest + 0.1 * largest.mean() * nested).all()
+    (found,) = analyze(nn.Sequential(layer)).layers
+    assert (found.shape, found.nonzero) == ((32, n_inputs), int(values.count_nonzero()))
+
+
+def test_eight_bits_and_embeddings_of_bitsandbytes():
+    library = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    layer = library.nn.Linear8bitLt(64, 32, bias=False, has_fp16_weights=False)
+    weight = torch.randn(32, 64)
+    layer.weight = library.nn.Int8Params(weight.half(), requires_grad=False)
+    model = nn.Sequential(layer.to("cpu"), library.nn.Embedding8bit(50, 20).to("cpu"), nn.Linear(6, 5))
+    report = analyze(model)
+    assert ([found.kind for found in report.layers], report.unread) == (["dense", "embedding", "dense"], {})
+    values = stored_values(model[0], model[0].weight, (32, 64))
+    assert (values - weight).abs().max() < weight.abs().max() / 127
+    assert set(topological_(model, 0.1).left_out) == {"0.weight", "1.weight"}
+
+
+TORCHAO = {
+    "Int8WeightOnlyConfig": {},
+    "Int8DynamicActivationInt8WeightConfig": {},
+    "Float8WeightOnlyConfig": {},
+    "IntxWeightOnlyConfig": {"weight_dtype": torch.int4},
+    "Int8DynamicActivationIntxWeightConfig": {},
+}
+
+
+@pytest.mark.parametrize("config", TORCHAO)
+def test_weights_of_torchao_are_dequantised_by_themselves(config):
+    library = pytest.importorskip("torchao.quantization", reason="torchao is not installed")
+    model = nn.Sequential(nn.Linear(64, 48, bias=False), nn.Linear(64, 48))
+    library.quantize_(model, getattr(library, config)(**TORCHAO[config]), lambda module, path: path == "0")
+    report = analyze(model)
+    assert ([layer.name for layer in report.layers], report.unread) == (["0.weight", "1.weight"], {})
+    expected = model[0].weight.dequantize().float().numpy()
+    assert not np.array_equal(expected, model[1].weight.detach().numpy())
+    assert report.layers[0].neural_persistence == pytest.approx(neural_persistence(expected, normalized=True))
+    assert "in another form" in topological_(model, 0.1).left_out["0.weight"]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+import torch
 
 from tests.verification.cases import at_density, blocked, exchangeable
 from topobounds import analyze
@@ -164,6 +165,16 @@ def test_a_file_is_read_as_analyze_reads_it(tmp_path):
         run = topobounds("verify", tmp_path / "w.npz", "--tensor", name)
         assert (run.returncode, run.stdout, len(run.stderr.splitlines())) == (2, "", 1)
         assert words in run.stderr
+
+
+def test_a_tied_tensor_is_tested_by_either_name(tmp_path):
+    shared = torch.from_numpy(exchangeable())
+    torch.save({"embed.weight": shared, "head.weight": shared, "other.weight": shared + 1}, tmp_path / "w.pt")
+    tested = [
+        [check["tensor"] for check in json_checks(tmp_path / "w.pt", "--claim", "component_identity", *options)]
+        for options in ([], ["--tensor", "head.weight"], ["--tensor", "embed.weight"])
+    ]
+    assert tested == [["embed.weight", "other.weight"], ["embed.weight"], ["embed.weight"]]
 
 
 def test_a_damaged_tensor_does_not_hide_the_others(tmp_path):

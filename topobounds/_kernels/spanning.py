@@ -22,14 +22,16 @@ _intrinsic: Any = extending.intrinsic
 ir: Any = cgutils.ir  # type: ignore[attr-defined]  # llvmlite's, which numba brings
 _LANES = 64  # entries compared at once; the answer is one bit each in an uint64
 _BLOCK = 128  # entries asked at once whether any of them is of interest: most often none is
+_DIGIT_BITS = np.uint64(12)  # sorted by at once: their counts stay in the cache
 UNREAD_BINS = 64  # counters that take turns for what nobody reads: one alone would be waited for
 _PENDING = 1024  # entries that are compared with edges together
 _U0, _U1, _U2, _U15, _U32 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(15), np.uint64(32)
 _U64, _U128 = np.uint64(_LANES), np.uint64(_BLOCK)
-_DIGIT_BITS, _DIGITS, _DIGIT = np.uint64(11), 2**11, np.uint64(2**11 - 1)
 _ONE, _GROUP = np.uint32(1), np.uint64(8)
 HOLDS_EDGES = np.uint32(2**31)  # the mark of a bin, above all that it can count
 _LOW = np.uint64(0xFFFFFFFF)
+_U31_BITS = np.uint32(0x7FFFFFFF)
+_NEARLY_ONE, _SMALL = np.float32(1 - 2**-20), np.float32(2**-100)
 
 
 def _splat(builder: Any, scalar: Any, lanes: int) -> Any:
@@ -43,6 +45,18 @@ def _load(context: Any, builder: Any, array_type: Any, array: Any, start: Any, l
     pointer = builder.gep(context.make_array(array_type)(context, builder, array).data, [start])
     kind = ir.VectorType(context.get_data_type(array_type.dtype), lanes)
     return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=array_type.dtype.bitwidth // 8)
+
+
+def _keys(builder: Any, dtype: Any, vector: Any, magnitude: Any) -> Any:
+    """Return the keys of a vector of entries, less their lift: |x| of integers with a sign, else the masked bits."""
+    if not dtype.signed:
+        return builder.and_(vector, _splat(builder, magnitude, vector.type.count))
+    zeros = ir.Constant(vector.type, [0] * vector.type.count)
+    return builder.select(builder.icmp_signed("<", vector, zeros), builder.sub(zeros, vector), vector)
+
+
+def _unsigned(array: Any) -> Any:
+    return types.Integer.from_bitwidth(array.dtype.bitwidth, signed=False)
 
 
 # LLVM does not vectorise these comparisons nor return a bit mask, so the vector code is written out.
@@ -125,14 +139,39 @@ def _any_above(_typing: Any, array: Any, start: Any, magnitude: Any, lift: Any, 
 
 @_intrinsic
 def _at_least(_typing: Any, array: Any, start: Any, magnitude: Any, bound: Any) -> Any:
-    """Bit i of the result: ``array[start + i] & magnitude >= bound``."""
+    """Bit i of the result: the key at ``start + i``, less its lift, is at least `bound`."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         block = _load(context, builder, signature.args[0], args[0], args[1], _LANES)
-        block = builder.and_(block, _splat(builder, args[2], _LANES))
+        block = _keys(builder, signature.args[0].dtype, block, args[2])
         return builder.bitcast(builder.icmp_unsigned(">=", block, _splat(builder, args[3], _LANES)), ir.IntType(64))
 
-    return types.uint64(array, types.uint64, array.dtype, array.dtype), generate
+    return types.uint64(array, types.uint64, _unsigned(array), _unsigned(array)), generate
+
+
+@_intrinsic
+def _equal(_typing: Any, array: Any, start: Any, magnitude: Any, level: Any) -> Any:
+    """Bit i of the result: the key at ``start + i``, less its lift, is `level`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        block = _load(context, builder, signature.args[0], args[0], args[1], _LANES)
+        block = _keys(builder, signature.args[0].dtype, block, args[2])
+        return builder.bitcast(builder.icmp_unsigned("==", block, _splat(builder, args[3], _LANES)), ir.IntType(64))
+
+    return types.uint64(array, types.uint64, _unsigned(array), _unsigned(array)), generate
+
+
+@_intrinsic
+def _key(_typing: Any, array: Any, index: Any, magnitude: Any) -> Any:
+    """Return the key at an index, less its lift."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        block = _load(context, builder, signature.args[0], args[0], args[1], 1)
+        key = _keys(builder, signature.args[0].dtype, block, args[2])
+        key = builder.extract_element(key, ir.Constant(ir.IntType(32), 0))
+        return builder.zext(key, ir.IntType(64)) if signature.args[0].dtype.bitwidth < 64 else key
+
+    return types.uint64(array, types.uint64, _unsigned(array)), generate
 
 
 @_intrinsic
@@ -177,6 +216,36 @@ def _number(_typing: Any, bits: Any) -> Any:
     return types.uint64(types.uint64), generate
 
 
+@_intrinsic
+def _bits_of(_typing: Any, number: Any) -> Any:
+    """Return the bits of a float32."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.IntType(32))
+
+    return types.uint32(types.float32), generate
+
+
+@_intrinsic
+def _ratio(_typing: Any, number: Any, divisor: Any) -> Any:
+    """Return the quotient of two float32, which is infinite where the second is 0."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.fdiv(*args)
+
+    return types.float32(types.float32, types.float32), generate
+
+
+@_intrinsic
+def _float_of(_typing: Any, bits: Any) -> Any:
+    """Return the float32 of these bits."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.uint32), generate
+
+
 @inlined
 def _heavy(tile: Keys, start: Any, lanes: Any, magnitude: Any, bound: Any) -> Any:
     """Bit i of the result, i < lanes: the key at ``start + i``, less its lift, is at least `bound`."""
@@ -185,7 +254,19 @@ def _heavy(tile: Keys, start: Any, lanes: Any, magnitude: Any, bound: Any) -> An
         return _at_least(tile, stop - _U64, magnitude, bound) >> (_U64 - lanes)
     bits = _U0
     for i in range(lanes):
-        bits |= np.uint64(tile[start + i] & magnitude >= bound) << i
+        bits |= np.uint64(_key(tile, start + i, magnitude) >= bound) << i
+    return bits
+
+
+@inlined
+def _tied(tile: Keys, start: Any, lanes: Any, magnitude: Any, level: Any) -> Any:
+    """Bit i of the result, i < lanes: the key at ``start + i``, less its lift, is `level`."""
+    stop = start + lanes
+    if stop >= _U64:
+        return _equal(tile, stop - _U64, magnitude, level) >> (_U64 - lanes)
+    bits = _U0
+    for i in range(lanes):
+        bits |= np.uint64(_key(tile, start + i, magnitude) == level) << i
     return bits
 
 
@@ -205,69 +286,193 @@ def collect(
     first: int,
     bound: Any,
     layout: Cells,
+    apart: bool,
     line: int,
     codes: Cells,
 ) -> tuple[Any, Any]:
     """Write the codes of the keys of `tile` that are at least `bound` to `codes`, modified in place.
 
     Entries whose label is their line's are left out: `own` holds the label of each line, `labels` those of the entries
-    of a line, after 64 labels of padding. Lines count from `first`. It begins at line `line` of the tile and stops
+    of a line, after 64 labels of padding; if they are known to be `apart`, no labels are read. Lines count from
+    `first`. It begins at line `line` of the tile and stops
     before one that `codes` might not hold. Returns the line to go on from, and how many codes were written.
 
     `layout` is (top, dropped, cell_bits, line_shift, entry_shift), and a code
     ``(top - key) >> dropped << cell_bits | line << line_shift | entry << entry_shift``.
     """
     top, dropped, cell_bits, line_shift, entry_shift = layout[0], layout[1], layout[2], layout[3], layout[4]
-    n, room, raw_bound = np.uint64(labels.size) - _U64, np.uint64(codes.size), bound - lift
+    n, room, raw_bound = np.uint64(labels.size) - _U64, np.uint64(codes.size), np.uint64(bound) - np.uint64(lift)
+    # Most blocks hold none. Which do is written down without a branch, for nothing foresees them.
+    words, starts = np.empty(n // _U64 + _U2, np.uint64), np.empty(n // _U64 + _U2, np.uint64)
     count, row = _U0, np.uint64(line)
     while row < np.uint64(own.size) and count + n <= room:
-        base, cell = row * n, (np.uint64(first) + row) << line_shift
-        for block in range(_U0, n, _U128):
-            if block + _U128 <= n and not _any_at_least(tile, base + block, magnitude, raw_bound):
-                continue
-            for start in range(block, min(block + _U128, n), _U64):
-                lanes = min(_U64, n - start)
-                bits = _heavy(tile, base + start, lanes, magnitude, raw_bound)
-                if bits:
-                    bits &= _elsewhere(labels, start, lanes, own[row])
-                while bits:
-                    entry = start + _lowest(bits)
-                    bits &= bits - _U1
-                    key = np.uint64(tile[base + entry] & magnitude) + np.uint64(lift)
-                    codes[count] = (top - key) >> dropped << cell_bits | cell | entry << entry_shift
-                    count += _U1
+        base, cell, n_words = row * n, (np.uint64(first) + row) << line_shift, _U0
+        for start in range(_U0, n - n % _U64, _U64):
+            bits = _at_least(tile, base + start, magnitude, raw_bound)
+            words[n_words], starts[n_words] = bits, start
+            n_words += np.uint64(bits != _U0)
+        if n % _U64:
+            rest = n - n % _U64
+            words[n_words], starts[n_words] = _heavy(tile, base + rest, n - rest, magnitude, raw_bound), rest
+            n_words += _U1
+        for place in range(n_words):
+            start = starts[place]
+            bits = words[place]
+            if not apart:
+                bits &= _elsewhere(labels, start, min(_U64, n - start), own[row])
+            while bits:
+                entry = start + _lowest(bits)
+                bits &= bits - _U1
+                key = _key(tile, base + entry, magnitude) + np.uint64(lift)
+                codes[count] = (top - key) >> dropped << cell_bits | cell | entry << entry_shift
+                count += _U1
         row += _U1
     return row, count
 
 
 @compiled
-def sort_codes(codes: Cells, spare: Cells) -> Cells:
-    """Return `codes` in order, in one of the two arrays, both of one size and modified in place.
+def _bound_words(
+    scales: Any, least: Any, bounds_by_ratio: Any, bounds: Any, firsts: Vertices, lasts: Vertices, word_bounds: Any
+) -> None:
+    """Write the bound of the bytes of every scale to `bounds`, and the least that a word has to `word_bounds`.
 
-    By digits from the lowest up, without those that all codes share: where np.sort takes 26 ns a code, 7 ns.
+    Word i has the scales ``firsts[i]`` to ``lasts[i]``.
     """
-    differing = _U0
+    shift = np.uint32(31) - np.uint32(_number(np.uint64(bounds_by_ratio.size - 1)))
+    for place in range(scales.size):
+        bounds[place] = bounds_by_ratio[_bits_of(_ratio(least, scales[place])) >> shift]
+    if scales.size == 1:
+        word_bounds[:] = bounds[0]
+        return
+    for word in range(word_bounds.size):
+        word_bounds[word] = bounds[firsts[word]]
+        for place in range(firsts[word] + 1, lasts[word] + 1):
+            word_bounds[word] = min(word_bounds[word], bounds[place])
+
+
+@compiled
+def collect_scaled(
+    tile: Keys,
+    magnitude: Any,
+    lift: Any,
+    own: Vertices,
+    labels: Vertices,
+    first: int,
+    bound: Any,
+    layout: Cells,
+    apart: bool,
+    scales: Any,
+    lines_per_scale: int,
+    scale_of_entry: Vertices,
+    by_key: Any,
+    bounds_by_ratio: Any,
+    line: int,
+    codes: Cells,
+) -> tuple[Any, Any]:
+    """As `collect`, where the entries of `tile` are bytes to be multiplied by scales: keys are those of the products.
+
+    Line i, counted from 0, and entry j have the scale ``scales[i // lines_per_scale, scale_of_entry[j]]``. `by_key`
+    holds the values of the keys of bytes, rising, infinity for those that are not finite; these always pass.
+    `bounds_by_ratio` holds, by the highest bits of a float, the least key of a byte whose value may reach it. `bound`
+    is above `lift`.
+    """
+    top, dropped, cell_bits, line_shift, entry_shift = layout[0], layout[1], layout[2], layout[3], layout[4]
+    n, room = np.uint64(labels.size) - _U64, np.uint64(codes.size)
+    raw_bound = np.uint32(np.uint64(bound) - np.uint64(lift))
+    # A product that reaches the bound after rounding may have fallen short of it before.
+    least = _float_of(raw_bound) * (_NEARLY_ONE if _float_of(raw_bound) > _SMALL else np.float32(0.25))
+    bounds = np.empty(scales.shape[1], np.uint8)
+    word_bounds = np.empty(n // _U64 + _U1, np.uint8)
+    firsts, lasts = np.empty(word_bounds.size, np.uint32), np.empty(word_bounds.size, np.uint32)
+    for word in range(np.uint64(word_bounds.size)):
+        last = min(word * _U64 + _U64, n) - _U1
+        firsts[word], lasts[word] = scale_of_entry[min(word * _U64, last)], scale_of_entry[last]
+    words, starts = np.empty(n // _U64 + _U2, np.uint64), np.empty(n // _U64 + _U2, np.uint64)
+    count, row, current = _U0, np.uint64(line), np.int64(-1)
+    while row < np.uint64(own.size) and count + n <= room:
+        line_scales = scales[(first + np.int64(row)) // lines_per_scale]
+        if (first + np.int64(row)) // lines_per_scale != current:
+            current = (first + np.int64(row)) // lines_per_scale
+            _bound_words(line_scales, least, bounds_by_ratio, bounds, firsts, lasts, word_bounds)
+        base, cell, n_words = row * n, (np.uint64(first) + row) << line_shift, _U0
+        for start in range(_U0, n - n % _U64, _U64):
+            bits = _at_least(tile, base + start, magnitude, word_bounds[start // _U64])
+            words[n_words], starts[n_words] = bits, start
+            n_words += np.uint64(bits != _U0)
+        if n % _U64:
+            rest = n - n % _U64
+            bits = _heavy(tile, base + rest, n - rest, magnitude, word_bounds[rest // _U64])
+            words[n_words], starts[n_words] = bits, rest
+            n_words += _U1
+        for place in range(n_words):
+            start = starts[place]
+            bits, word = words[place], start // _U64
+            scale = line_scales[firsts[word]]
+            if not apart:
+                bits &= _elsewhere(labels, start, min(_U64, n - start), own[row])
+            while bits:
+                entry = start + _lowest(bits)
+                bits &= bits - _U1
+                if firsts[word] != lasts[word]:
+                    scale = line_scales[scale_of_entry[entry]]
+                raw = _bits_of(by_key[_key(tile, base + entry, magnitude)] * scale) & _U31_BITS
+                codes[count] = (
+                    (top - (np.uint64(raw) + np.uint64(lift))) >> dropped << cell_bits | cell | entry << entry_shift
+                )
+                count += np.uint64(raw >= raw_bound)
+        row += _U1
+    return row, count
+
+
+@inlined
+def _digit(code: Any, low: Any, least: Any, shift: Any, mask: Any) -> Any:
+    return ((code >> low) - least) >> shift & mask
+
+
+@compiled
+def sort_codes(codes: Cells, spare: Cells, low: Any) -> Cells:
+    """Return codes rising by their bits from `low` up, equal ones as they came; both arrays are modified.
+
+    Digit by digit from the lowest: codes that differ in few of these bits take but one or two passes.
+    """
+    least, largest = ~_U0, _U0
     for code in codes:
-        differing |= code ^ codes[0]
+        least, largest = min(least, code), max(largest, code)
+    least >>= low
+    n_bits = _U0
+    while codes.size and ((largest >> low) - least) >> n_bits:
+        n_bits += _U1
+    n_passes = (n_bits + _DIGIT_BITS - _U1) // _DIGIT_BITS
     source, target = codes, spare
-    ends = np.empty(_DIGITS, np.int64)
-    shift = _U0
-    while shift < _U64 and differing >> shift:
-        if differing >> shift & _DIGIT:
-            ends[:] = 0
-            for code in source:
-                ends[code >> shift & _DIGIT] += 1
-            begin = 0
-            for digit in range(_DIGITS):
-                count = ends[digit]
-                ends[digit] = begin
-                begin += count
-            for code in source:
-                digit = code >> shift & _DIGIT
-                target[ends[digit]] = code
-                ends[digit] += 1
-            source, target = target, source
-        shift += _DIGIT_BITS
+    half = codes.size // 2
+    for digit in range(n_passes):
+        width = (n_bits + n_passes - _U1) // n_passes
+        shift, mask = digit * width, (_U1 << width) - _U1
+        # Each half has its own counts: where values repeat, counting one would have to wait for the one before.
+        places, later = np.zeros(_U1 << width, np.uint32), np.zeros(_U1 << width, np.uint32)
+        for i in range(half):
+            places[_digit(source[i], low, least, shift, mask)] += 1
+            later[_digit(source[half + i], low, least, shift, mask)] += 1
+        for i in range(2 * half, source.size):
+            later[_digit(source[i], low, least, shift, mask)] += 1
+        first = np.uint32(0)
+        for value in range(places.size):
+            count, second = places[value], later[value]
+            places[value], later[value] = first, first + count
+            first += count + second
+        for i in range(half):
+            value, other = (
+                _digit(source[i], low, least, shift, mask),
+                _digit(source[half + i], low, least, shift, mask),
+            )
+            target[places[value]], target[later[other]] = source[i], source[half + i]
+            places[value] += 1
+            later[other] += 1
+        for i in range(2 * half, source.size):
+            value = _digit(source[i], low, least, shift, mask)
+            target[later[value]] = source[i]
+            later[value] += 1
+        source, target = target, source
     return source
 
 
@@ -371,6 +576,120 @@ def kruskal(codes: Cells, row_bits: Any, col_bits: Any, m: int, parent: Vertices
             positions[merged] = place
             merged += 1
     return merged
+
+
+@compiled
+def survey_level(
+    tile: Keys, magnitude: Any, level: Any, counts: NDArray[np.int64], entries: NDArray[np.int64], met: Cells
+) -> None:
+    """Count the keys of each line of `tile` that are `level`, lift not included, and find the first of them.
+
+    `counts` receives how many there are, `entries` the entry of the first, both modified in place; entry i of any line
+    sets bit ``i % 64`` of ``met[i // 64]``.
+    """
+    n_lines = np.uint64(counts.size)
+    n = np.uint64(tile.size) // n_lines
+    for line in range(n_lines):
+        base, count, entry = line * n, _U0, n
+        for start in range(_U0, n, _U64):
+            bits = _tied(tile, base + start, min(_U64, n - start), magnitude, level)
+            if bits and not count:
+                entry = start + _lowest(bits)
+            count += _number(bits)
+            met[start // _U64] |= bits
+        counts[line], entries[line] = count, entry
+
+
+@inlined
+def _join(parent: Vertices, reached: NDArray[np.uint8], a: Any, b: Any) -> Any:
+    """Join two roots; return by how much fewer components there are of those that hold an entry to be reached."""
+    low, high = min(a, b), max(a, b)
+    parent[high] = low
+    fewer = reached[low] & reached[high]
+    reached[low] |= reached[high]
+    return np.int64(fewer)
+
+
+@compiled
+def sweep_level(
+    tile: Keys,
+    magnitude: Any,
+    level: Any,
+    first: int,
+    offset: int,
+    parent: Vertices,
+    labels: Vertices,
+    counts: NDArray[np.int64],
+    reached: NDArray[np.uint8],
+    state: NDArray[np.int64],
+    cells: Cells,
+    ranks: NDArray[np.int64],
+) -> int:
+    """Take the keys of `tile` that are `level`, lift not included, in flat order, and write those that join components.
+
+    Lines are rows, count from `first`, and are vertices; the entry i of a line is the vertex ``offset + i``. `labels`
+    are as for `collect`, and may be behind `parent`. `counts` holds for each line of the tile how many keys are at the
+    level. `reached` marks the roots of components that hold an entry which any line has at this level. `state` is (how
+    many edges were found, how many keys of the level went before the tile, how many components are marked). Cells and
+    ranks within the level, from 1, of edges are written to `cells` and `ranks`. All but the tile are modified in place.
+
+    It stops as soon as only one component is marked: from then on only the first key of a line can join anything.
+    Returns how many lines were taken.
+    """
+    n = np.uint64(labels.size) - _U64
+    stale = _U0  # entries looked at in vain, and those joined, since labels were up to date
+    for line in range(counts.size):
+        if state[2] <= 1:
+            return line
+        row = np.uint32(first + line)
+        own, base, before = _root(parent, row), np.uint64(line) * n, np.uint64(state[1])
+        for start in range(_U0, n if counts[line] else _U0, _U64):
+            lanes = min(_U64, n - start)
+            every = _tied(tile, base + start, lanes, magnitude, level)
+            if not every:
+                continue
+            bits = every & _elsewhere(labels, start, lanes, own)
+            while bits:
+                lane = _lowest(bits)
+                bits &= bits - _U1
+                a, b = _root(parent, row), _root(parent, np.uint32(np.uint64(offset) + start + lane))
+                stale += _U1
+                if a != b:
+                    state[2] -= _join(parent, reached, a, b)
+                    cells[state[0]] = np.uint64(row) << _U32 | (start + lane)
+                    ranks[state[0]] = before + _number(every & ((_U1 << lane) - _U1)) + _U1
+                    state[0] += 1
+                    own = _root(parent, row)
+            before += _number(every)
+        state[1] += counts[line]
+        if stale > n:
+            stale = _U0
+            for entry in range(n):
+                labels[_U64 + entry] = _root(parent, np.uint32(np.uint64(offset) + entry))
+    return counts.size
+
+
+@compiled
+def join_lines(
+    first: int,
+    offset: int,
+    parent: Vertices,
+    counts: NDArray[np.int64],
+    entries: NDArray[np.int64],
+    state: NDArray[np.int64],
+    cells: Cells,
+    ranks: NDArray[np.int64],
+) -> None:
+    """Join every line from `first` on along its first key of a level; as `sweep_level` where nothing else can join."""
+    for line in range(first, counts.size):
+        if counts[line]:
+            a, b = _root(parent, np.uint32(line)), _root(parent, np.uint32(offset + entries[line]))
+            if a != b:
+                parent[max(a, b)] = min(a, b)
+                cells[state[0]] = np.uint64(line) << _U32 | np.uint64(entries[line])
+                ranks[state[0]] = state[1] + 1
+                state[0] += 1
+        state[1] += counts[line]
 
 
 @compiled

@@ -15,12 +15,13 @@ from topobounds._memory import check_memory
 from topobounds._types import Array
 
 if TYPE_CHECKING:
+    from topobounds.checkpoint.described import Described
     from topobounds.checkpoint.location import Location
 
 Change = Callable[[str, Array], Array]
 """``change(name, array)``: what stands in the place of a tensor in a rewritten file, of the same shape and dtype."""
 
-NOTHING: Mapping[str, str] = MappingProxyType({})
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 LONGEST_MESSAGE = 600  # characters of an error
 
 
@@ -53,18 +54,27 @@ class Checkpoint(ABC):
         Names that stand for the tensor of another name, which is in `names`.
     left_out : mapping of str to str
         What the files hold besides and is not read, with the reason.
+    left_out_forms : mapping of str to (tuple of int, str)
+        Shape and dtype of tensors that are left out, as far as the headers tell; ``""`` for a dtype without a name.
     stored_as : mapping of str to str
         How a tensor is stored where that is not under its own name: ``"module.fc.weight"``, or
-        ``"fc.weight_orig * fc.weight_mask"``.
+        ``"fc.weight_orig * fc.weight_mask"``, ``"fc.weight * fc.weight_scale, a scale for each row"``.
     config : mapping
         What the ``config.json`` says that describes the model; empty where there is none.
+    described : mapping of str to (Described or str)
+        What the file itself says a tensor is: the layer that reads it, or the reason why it is none.
+    holds_state_dict : bool
+        Whether its names may be those of wrappers, and its tensors parts of weights, as in the state dict of a module.
     """
 
     format: str
     tied: Mapping[str, str] = NOTHING
     left_out: Mapping[str, str] = NOTHING
+    left_out_forms: Mapping[str, tuple[tuple[int, ...], str]] = NOTHING
     stored_as: Mapping[str, str] = NOTHING
     config: Mapping[str, Any] = NOTHING
+    described: "Mapping[str, Described | str]" = NOTHING
+    holds_state_dict: bool = True
 
     def __init__(self, path: "Location") -> None:
         self.path = path
@@ -96,6 +106,9 @@ class Checkpoint(ABC):
     @abstractmethod
     def tensor(self, name: str) -> Array:
         """Read one tensor; the array may be a read-only view of the file.
+
+        A quantised weight is a `topobounds.weights.ScaledWeights`, which is taken wherever weights are, or an array
+        of float32.
 
         Raises
         ------

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from topobounds._arguments import argument_error, integer, items
 from topobounds.checkpoint.base import Checkpoint
+from topobounds.checkpoint.described import Described
 from topobounds.checkpoint.geometry import Geometry
 from topobounds.checkpoint.kernels import assumed_geometry, kernel_words
 from topobounds.checkpoint.memory import ArraysCheckpoint
@@ -121,7 +122,7 @@ def read_tensors(
     told = None if geometry is None else Geometry(geometry, names.dtypes)
     for name in names.dtypes:
         each = Stored(name, names)
-        answer = excluded.get(name) or kind_of(each)
+        answer = excluded.get(name) or _described(stored, name, sizes) or kind_of(each)
         if told is not None and name not in excluded:
             answer = told.applied(each, answer, sizes)
         if isinstance(answer, str):
@@ -131,7 +132,23 @@ def read_tensors(
     if told is not None:
         told.check_used()
     forms = {name: (names.shapes.get(name, ()), Stored(name, names).dtype) for name in left_out}
+    forms |= stored.left_out_forms
     return Reading(tuple(layers), left_out | dict(stored.left_out), forms, dict(stored.tied))
+
+
+def _described(checkpoint: Checkpoint, name: str, input_size: Sequence[int]) -> LayerTensor | str | None:
+    """Return what the file itself says a tensor is; None where it says nothing."""
+    found = checkpoint.described.get(name)
+    if not isinstance(found, Described):
+        return found
+    tensor = replace(found.tensor, dtype=checkpoint.dtype(name).name)
+    if tensor.kind != "conv":
+        return tensor
+    try:
+        conv, assumed = assumed_geometry(tensor, input_size, found.conv)
+    except ValueError as error:
+        return f"a kernel whose geometry is impossible: {str(error).rstrip('.')}"
+    return replace(tensor, geometry=conv, assumed=assumed)
 
 
 def _completed(tensor: LayerTensor, input_size: Sequence[int]) -> LayerTensor:

@@ -228,6 +228,20 @@ def size_of(file: Location) -> int:
         return file.stat().st_size
 
 
+def is_inside(name: Any) -> bool:
+    """Return whether a name that a file holds leads to another file in its folder, or below.
+
+    Examples
+    --------
+    >>> is_inside("weights/part.bin"), is_inside("../part.bin"), is_inside("/part.bin")
+    (True, False, False)
+    """
+    if not isinstance(name, str) or not name or "\0" in name or "\\" in name or "://" in name:
+        return False
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
 def read_range(file: Location, first: int, length: int) -> NDArray[np.uint8]:
     """Return bytes of a file: mapped into memory where it lies on this machine, one request where it does not.
 

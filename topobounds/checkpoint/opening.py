@@ -9,16 +9,26 @@ from topobounds._arguments import file_name
 from topobounds._types import Array
 from topobounds.checkpoint.arrays import NpyCheckpoint, NpzCheckpoint
 from topobounds.checkpoint.base import Checkpoint, CheckpointError, Reader
+from topobounds.checkpoint.gguf import GgufCheckpoint
 from topobounds.checkpoint.location import Location, RemotePath, location, size_of
 from topobounds.checkpoint.model_names import with_model_names
+from topobounds.checkpoint.onnx import OnnxCheckpoint
+from topobounds.checkpoint.quantised import with_weights
 from topobounds.checkpoint.refusals import check_content, refusal_of_unread
 from topobounds.checkpoint.safetensors import SafetensorsCheckpoint
 from topobounds.checkpoint.sharded import LoneFileReader, ShardedCheckpoint, snapshot_of
 from topobounds.checkpoint.signatures import format_of, looked_at_once
 
-READERS: tuple[Reader, ...] = (ShardedCheckpoint, NpyCheckpoint, NpzCheckpoint, SafetensorsCheckpoint)
+READERS: tuple[Reader, ...] = (
+    ShardedCheckpoint,
+    NpyCheckpoint,
+    NpzCheckpoint,
+    GgufCheckpoint,
+    OnnxCheckpoint,
+    SafetensorsCheckpoint,
+)
 GROUP = "topobounds.readers"
-SUFFIXES = (".safetensors", ".npz", ".npy", ".pt", ".pth", ".th", ".bin", ".ckpt")
+SUFFIXES = (".safetensors", ".npz", ".npy", ".pt", ".pth", ".th", ".bin", ".ckpt", ".gguf", ".onnx")
 """Of files that may be weights: a folder of which none is the one to be read is refused, and they are named."""
 
 
@@ -31,9 +41,10 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Parameters
     ----------
     path : path
-        A ``.npy``, ``.npz`` or ``.safetensors`` file; a folder with ``model.safetensors.index.json``, or with one
-        ``.safetensors`` file; what a registered reader opens, such as the files of torch; or the URL of one of them, of
-        which only what is read is transferred. The content of a file decides, then its name.
+        A ``.npy``, ``.npz``, ``.safetensors``, ``.gguf`` or ``.onnx`` file; a folder with
+        ``model.safetensors.index.json``, or with one ``.safetensors`` file; what a registered reader opens, such as the
+        files of torch; or the URL of one of them, of which only what is read is transferred. The content of a file
+        decides, then its name.
 
     Returns
     -------
@@ -64,14 +75,15 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             check_content(place)
         for reader in _readers():
             if reader.can_open(place):
-                return _with_model_names(reader.open(place))
+                return _as_model(reader.open(place))
         check_content(place)
         raise CheckpointError(_unknown(place))
 
 
-def _with_model_names(stored: Checkpoint) -> Checkpoint:
+def _as_model(stored: Checkpoint) -> Checkpoint:
+    """Return a state dict under the names of the model, its quantised weights as weights; others as they are."""
     try:
-        return with_model_names(stored)
+        return with_weights(with_model_names(stored)) if stored.holds_state_dict else stored
     except BaseException:
         stored.close()
         raise
@@ -111,7 +123,7 @@ def _unknown(place: Location) -> str:
         return (
             f"{place} is a file of torch, whose reader is missing: in a clone of topobounds, pip install -e '.[torch]'."
         )
-    return f"{place} is no .npy, .npz or .safetensors file."
+    return f"{place} is no .npy, .npz, .safetensors, .gguf or .onnx file."
 
 
 def _weights_in(folder: Path) -> list[str]:

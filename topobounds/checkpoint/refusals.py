@@ -172,15 +172,9 @@ REFUSALS = (
 
 UNREAD = (
     Refusal(
-        _either(_shows("gguf"), _named("*.gguf", "*.ggml")),
-        "file of llama.cpp (GGUF)",
-        "take the .safetensors files that it was made from, or np.savez('weights.npz', ...) of "
-        "gguf.dequantize(tensor.data, tensor.tensor_type) for the tensors of gguf.GGUFReader(FILE)",
-    ),
-    Refusal(
-        _named("*.onnx"),
-        "ONNX model",
-        "np.savez('weights.npz', **{t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(FILE).graph.initializer})",
+        _named("*.ggml"),
+        "file of llama.cpp from before GGUF",
+        "take the .safetensors files that it was made from, or convert it to .gguf with an old llama.cpp",
     ),
     Refusal(
         _named("*.mlmodel", "*.mlpackage"),

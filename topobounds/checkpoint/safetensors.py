@@ -35,14 +35,14 @@ DTYPES: dict[str, Any] = {
     "F64": np.float64,
     "F8_E4M3": ml_dtypes.float8_e4m3fn,
     "F8_E5M2": ml_dtypes.float8_e5m2,
+    "F8_E8M0": ml_dtypes.float8_e8m0fnu,
+    "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
 }
 BITS: dict[str, int] = {name: 8 * np.dtype(dtype).itemsize for name, dtype in DTYPES.items()} | {
     "F4": 4,
     "F6_E2M3": 6,
     "F6_E3M2": 6,
-    "F8_E8M0": 8,
-    "F8_E4M3FNUZ": 8,
-    "F8_E5M2FNUZ": 8,
     "C64": 64,
 }
 """Of one value, of types that numpy has no name for as well."""

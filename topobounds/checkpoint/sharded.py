@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -14,7 +14,7 @@ from topobounds._files import read_regular, writing_whole
 from topobounds._types import Array
 from topobounds.checkpoint.base import Change, Checkpoint, CheckpointError, explained
 from topobounds.checkpoint.config import read_config, read_json, tied_by_config
-from topobounds.checkpoint.location import Location, RemotePath
+from topobounds.checkpoint.location import Location, RemotePath, is_inside
 from topobounds.checkpoint.refusals import check_content
 from topobounds.checkpoint.safetensors import (
     Header,
@@ -174,7 +174,7 @@ class Index:
         if not isinstance(shards, dict) or not shards:
             raise CheckpointError(f"{file} is damaged: it holds no mapping 'weight_map' of tensors to files.")
         for name, shard in shards.items():
-            if not _is_inside(shard) or not shard.endswith(suffix):
+            if not is_inside(shard) or not shard.endswith(suffix):
                 problem = f"tensor '{name}' would be in {shard!r}, which is no {suffix} file of its folder"
                 raise CheckpointError(f"{file} is damaged: {problem}.")
         index = cls(file, shards)
@@ -189,14 +189,6 @@ class Index:
     def place(self, shard: str) -> Location:
         """Return where a file of the index is."""
         return self.file.parent / shard
-
-
-def _is_inside(shard: Any) -> bool:
-    """Whether a name leads to a file in the folder of the index, or below."""
-    if not isinstance(shard, str) or not shard or "\0" in shard or "\\" in shard or "://" in shard:
-        return False
-    path = PurePosixPath(shard)
-    return not path.is_absolute() and ".." not in path.parts
 
 
 def _header_of(file: Location) -> Header:

@@ -48,6 +48,11 @@ class Layout:
     sizes: tuple[int, ...] = ()
     interleaved: int = 1
 
+    @property
+    def cuts_one_axis(self) -> bool:
+        """Whether the parts are slices of the tensor along one axis."""
+        return not self.order and not self.stacked and self.interleaved == 1
+
     def part_shapes(self, shape: tuple[int, ...], n_parts: int) -> list[tuple[int, ...]]:
         """Return the shape of each part of a tensor: of a matrix rows and columns, each perhaps of several axes.
 
@@ -69,7 +74,7 @@ class Layout:
     def places(self, array: NDArray[Scalar], n_parts: int) -> Iterator[NDArray[Scalar]]:
         """Yield where the parts lie in an array: views, which have one more axis where the parts are interleaved."""
         ordered = array.transpose(self.order) if self.order else array
-        slices = ordered.reshape(-1, *ordered.shape[self.stacked :]) if self.stacked else ordered[np.newaxis]
+        slices = ordered.reshape(-1, *ordered.shape[self.stacked :]) if self.stacked else [ordered]
         for each in slices:
             yield from self._blocks(each, n_parts // len(slices))
 

@@ -186,12 +186,15 @@ class LayerTensor:
     def split(self, array: NDArray[Scalar]) -> list[NDArray[Scalar]]:
         """Return the parts of an array of the tensor's shape, each a matrix, or a kernel as torch has it.
 
-        They are views, but for parts that are interleaved in pieces of several rows, which are copied.
+        They are views, but for parts that are interleaved in pieces of several rows, which are copied. Weights with
+        scales are cut as they are where their parts lie in one piece side by side, and are multiplied out elsewhere.
         """
         is_kernel = self.kind == "conv" or self.geometry is not None
         if len(self.parts) == 1 and self.layout == ROWS and (is_kernel or array.ndim == 2):
             return [array]
         shapes = self._split_shapes(array.shape)
+        if not (hasattr(array, "strides") or self.layout.cuts_one_axis):
+            array = np.asarray(array)
         places = self.layout.places(array, len(self.parts))
         return [place.reshape(shape) for place, shape in zip(places, shapes, strict=True)]
 

@@ -175,10 +175,7 @@ def network_forest(connections: Sequence[Connection], *, zeros: Zeros = "absent"
     layers = np.repeat(np.arange(len(matrices)), [edges.cells.size for edges in layer_forests])
     cells = np.concatenate([edges.cells for edges in layer_forests])
     weights = np.concatenate(
-        [
-            keys.magnitudes(edges.keys, matrix.dtype).astype(np.float64)
-            for keys, edges, matrix in zip(layer_keys, layer_forests, matrices, strict=True)
-        ]
+        [keys.magnitudes(edges.keys).astype(np.float64) for keys, edges in zip(layer_keys, layer_forests, strict=True)]
     )
     order = np.lexsort((layers, -weights))  # stable, and a layer's forest is in order already
     rows, cols = (cells >> np.uint64(32)).astype(np.int64), (cells & np.uint64(2**32 - 1)).astype(np.int64)

@@ -20,7 +20,7 @@ class Filtration:
     Attributes
     ----------
     weights : ndarray of shape (m, n)
-        The weights as a finite floating-point matrix.
+        The weights as a finite matrix.
     cells : ndarray of int64
         Flat row-major indices of the layer's edges in the total order; edges of weight zero come last.
     n_nonzero : int
@@ -64,7 +64,7 @@ def filtration(weights: ArrayLike, mask: ArrayLike | None = None) -> Filtration:
 
 
 def sorted_cells(matrix: NDArray[Any], support: NDArray[np.bool_] | None) -> Filtration:
-    """Return the filtration of a matrix that `weight_matrix` and a support that `mask_matrix` returned.
+    """Return the filtration of a matrix that `stored_matrix` and a support that `mask_matrix` returned.
 
     Raises
     ------

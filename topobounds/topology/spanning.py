@@ -7,17 +7,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import choice
-from topobounds._engine import NumpyBudget
-from topobounds.topology.key_matrix import Edges, KeyMatrix
+from topobounds._engine import NumpyBudget, kernels_disabled
+from topobounds.topology.key_matrix import Edges, KeyMatrix, keys_of
 from topobounds.topology.order import Filtration, sorted_cells
 from topobounds.topology.protocol import Deficit, RankedForest
-from topobounds.weights import check_finite, mask_matrix, weight_matrix
+from topobounds.weights import ScaledWeights, check_finite, mask_matrix, stored_matrix
 
 if TYPE_CHECKING:
     from topobounds.topology.persistence import PersistenceDiagram
 
 Zeros = Literal["absent", "edge"]
 _ENGINE = NumpyBudget("topobounds.topology.spanning_engine", cells=2**22)  # 0.9 s to load; numpy takes 0.1 us a cell
+_SCALED_CELLS = 2**18  # codes with scales that are multiplied out at once: no more than a filter saves
 _PLAIN_STEP = 2**14  # cells made Python integers at a time
 
 
@@ -30,7 +31,7 @@ class SpanningForest(RankedForest):
     rows, cols : ndarray of int64, one entry per edge
         The edges in order of entry: descending |w|, ties by flat row-major index.
     weights : ndarray, one entry per edge
-        |w| of each edge, descending, in the type of the weights.
+        |w| of each edge, descending, in the type of the weights; of int8 in uint8, where |-128| is 128.
     ranks : ndarray of int64, one entry per edge
         Position of each edge among all weights of the layer in the total order, from 1, ascending.
     shape : tuple of int
@@ -99,9 +100,9 @@ def maximum_spanning_forest(
     Parameters
     ----------
     weights : array_like of shape (m, n)
-        Real and finite, m inputs by n outputs (a torch weight is the transpose). float16, bfloat16, float32 and
-        float64 are used as they are; integers, booleans and the 8-bit floats of ml_dtypes are converted; torch
-        tensors are accepted.
+        Real and finite, m inputs by n outputs (a torch weight is the transpose). float16, bfloat16, float32, float64,
+        int8, uint8 and the 8-bit floats of ml_dtypes are used as they are; other integers and booleans are converted;
+        torch tensors and `ScaledWeights` are accepted.
     mask : array_like of bool of shape (m, n), optional
         The support. A cell that is False is no edge, under either option of `zeros`, and is not looked at. To have
         pruned weights as edges of weight 0, pass ``where(mask, weights, 0)`` and ``zeros="edge"``.
@@ -132,10 +133,10 @@ def maximum_spanning_forest(
     (4, 4)
     """
     zeros = choice("zeros", zeros, ("absent", "edge"))  # type: ignore[assignment]
-    matrix = weight_matrix(weights)
+    matrix = stored_matrix(weights)
     support = None if mask is None else mask_matrix(mask, matrix.shape)
     keys, edges = layer_edges(matrix, support, zeros)
-    weights_of_edges = keys.magnitudes(edges.keys, matrix.dtype)
+    weights_of_edges = keys.magnitudes(edges.keys)
     return SpanningForest(
         rows=edges.rows,
         cols=edges.cols,
@@ -179,13 +180,15 @@ def magnitude_overlap(weights: ArrayLike, k: int | None = None, mask: ArrayLike 
     return maximum_spanning_forest(weights, mask).overlap(k)
 
 
-def layer_edges(matrix: NDArray[Any], support: NDArray[np.bool_] | None, zeros: Zeros) -> tuple[KeyMatrix, Edges]:
+def layer_edges(
+    matrix: NDArray[Any] | ScaledWeights, support: NDArray[np.bool_] | None, zeros: Zeros
+) -> tuple[KeyMatrix, Edges]:
     """Return the order keys of a layer, and its forest's edges with the ranks that became known on the way.
 
     Parameters
     ----------
     matrix, support
-        As `weight_matrix` and `mask_matrix` return them.
+        As `stored_matrix` and `mask_matrix` return them.
     zeros : {"absent", "edge"}
         As in `maximum_spanning_forest`.
 
@@ -194,7 +197,9 @@ def layer_edges(matrix: NDArray[Any], support: NDArray[np.bool_] | None, zeros: 
     ValueError
         If a weight of the support is NaN or infinite.
     """
-    keys = KeyMatrix.of(matrix, support, zero_edges=zeros == "edge")
+    if isinstance(matrix, ScaledWeights) and (matrix.size < _SCALED_CELLS or kernels_disabled()):
+        matrix = np.asarray(matrix)
+    keys = keys_of(matrix, support, zero_edges=zeros == "edge")
     if not _ENGINE.affords(matrix.size):
         from topobounds.topology.spanning_engine import NotFiniteError, spanning_edges  # noqa: PLC0415 (loads numba)
 
@@ -202,7 +207,7 @@ def layer_edges(matrix: NDArray[Any], support: NDArray[np.bool_] | None, zeros: 
             return keys, spanning_edges(keys)
         except NotFiniteError:
             check_finite(matrix, support)
-    return keys, _plain_edges(sorted_cells(matrix, support), keys)
+    return keys, _plain_edges(sorted_cells(np.asarray(matrix), support), keys)
 
 
 def _all_ranks(keys: KeyMatrix, edges: Edges) -> NDArray[np.int64]:

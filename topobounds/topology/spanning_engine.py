@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from topobounds._kernels import spanning as kernels
 from topobounds._parallel import processors
 from topobounds._types import Cells, Vertices
-from topobounds.topology.key_matrix import Edges, KeyMatrix, windows
+from topobounds.topology.key_matrix import Edges, KeyMatrix, ScaledKeyMatrix, windows
 
 Codes = NDArray[np.uint64]  # see Coding
 Found = tuple[Cells, Cells]  # keys and cells of edges
@@ -36,13 +36,16 @@ THREADS = processors()
 _CELLS_PER_CHUNK = 2**21
 _CELLS_PER_COPY = 2**17  # a tile that is copied stays in the cache
 _SAMPLED_HITS = 64  # sampled keys above the bound: it lets 1 +- 1/8 of what is wanted through
-_ROOM = 2**13  # entries, and those of one line, collected in one call of the kernel
+_ROOM = 2**13  # entries, and those of one line, that there is room for in a call of the kernel
+_ROOM_KEPT = 2**19 - 1  # entries of arrays kept between forests: from 4 MiB on numpy takes memory by 2 MiB
+_MOST_KEPT = 4  # of these arrays
 _BINS_PER_EDGE = 64  # so that few weights share their bin with an edge, and have to be compared with it
 _MOST_BINS = 2**17  # a table of them stays in the cache
 _FEW_TIES = 16  # edges that every line may look through
 _NONE = np.empty(0, np.uint64)
 _PADDING = np.zeros(64, np.uint32)  # labels that kernels may read ahead of the first
 _TOO_MANY = 3  # times what is wanted
+_MANY, _ENOUGH = 1.5, 0.85  # times what is wanted, where what is short of it costs but one more read
 _CROWD = 8  # above this many active vertices per component a filter round beats a Borůvka round
 
 
@@ -53,7 +56,8 @@ class Coding:
     Where these do not fit, the lowest bits of the inverted key are dropped.
     """
 
-    key_bits: int
+    top: int
+    """The key that is inverted to 0: no key is larger, lift included."""
     row_bits: int
     col_bits: int
 
@@ -61,7 +65,7 @@ class Coding:
     def of(cls, keys: KeyMatrix) -> "Coding":
         """Choose the widths for a layer."""
         m, n = keys.shape
-        return cls(8 * keys.bits.itemsize, (m - 1).bit_length(), (n - 1).bit_length())
+        return cls(keys.top, (m - 1).bit_length(), (n - 1).bit_length())
 
     @property
     def cell_bits(self) -> int:
@@ -71,12 +75,7 @@ class Coding:
     @property
     def dropped(self) -> int:
         """Bits of the key that find no room."""
-        return max(self.key_bits + self.cell_bits - 64, 0)
-
-    @property
-    def top(self) -> int:
-        """The key that is inverted to 0: no key is larger, lift included."""
-        return 1 << (self.key_bits - 1)
+        return max(self.top.bit_length() + self.cell_bits - 64, 0)
 
     def layout(self, keys: KeyMatrix) -> Codes:
         """Return what `collect` needs to know."""
@@ -138,19 +137,20 @@ def spanning_edges(keys: KeyMatrix) -> Edges:
 def ranks_of(keys: KeyMatrix, edge_keys: Cells, edge_cells: Cells) -> NDArray[np.int64]:
     """Return the ranks, from 1, of cells in the total order among all cells of the layer: one pass over the weights."""
     n_edges = edge_keys.size
-    kind = keys.bits.dtype.type
+    kind = keys.wide_kind
+    chunks = _chunks(keys, copied=not keys.wide_in_place)
     span = int(edge_keys[0] - edge_keys[-1])
     spare: list[NDArray[np.int64]] = []  # counts between two chunks
 
     def count_level(lines: slice) -> None:
         counts = spare.pop() if spare else np.zeros(n_edges + 1, np.int64)
-        tile, magnitude, lift = keys.tile(lines)
+        tile, magnitude, lift = keys.wide_tile(lines)
         layout = keys.width, lines.start, keys.transposed
         kernels.count_level(tile, magnitude, lift, *layout, kind(edge_keys[0]), edge_cells, counts)
         spare.append(counts)
 
     if not span and (not keys.transposed or n_edges <= _FEW_TIES):
-        _each(count_level, _chunks(keys))
+        _each(count_level, chunks)
         return np.asarray(np.cumsum(np.sum(spare, axis=0)[:n_edges]) + 1)
 
     # The range of the edges' keys in bins: a weight whose bin holds no edge need not be compared with any.
@@ -163,7 +163,7 @@ def ranks_of(keys: KeyMatrix, edge_keys: Cells, edge_cells: Cells) -> NDArray[np
 
     def count(lines: slice) -> None:
         bins, counts = in_use.pop() if in_use else (empty_bins.copy(), np.zeros(n_edges + 1, np.int64))
-        tile, magnitude, lift = keys.tile(lines)
+        tile, magnitude, lift = keys.wide_tile(lines)
         layout = keys.width, lines.start, keys.transposed
         range_of_bins = kind(int(edge_keys[-1]) - int(lift)), kind(span), kind(shift)
         what = edge_keys, edge_cells, edges_above, bins, counts
@@ -172,7 +172,7 @@ def ranks_of(keys: KeyMatrix, edge_keys: Cells, edge_cells: Cells) -> NDArray[np
             kernels.close_bins(bins, edges_above, counts)
         in_use.append((bins, counts))
 
-    _each(count, _chunks(keys))
+    _each(count, chunks)
     total = np.zeros(n_edges + 1, np.int64)
     for bins, counts in in_use:
         kernels.close_bins(bins, edges_above, counts)
@@ -197,20 +197,56 @@ def _filter_round(keys: KeyMatrix, parent: Vertices, *, first: bool = False) -> 
     """
     m, n = keys.shape
     own, labels = _oriented(keys, parent)
-    bound, coding = _sampled_bound(keys, None if first else own, labels), Coding.of(keys)
-    codes = _collected(keys, own, labels, bound, coding) if bound else _NONE
-    if codes.size > _limit(keys):
-        codes, bound = _NONE, keys.infinity
-    codes = kernels.sort_codes(codes, np.empty_like(codes))
-    if coding.dropped:
-        _settle(keys, codes, coding)
-    positions = np.empty(min(m + n - 1, codes.size), np.int64)
-    bits = np.uint64(coding.row_bits), np.uint64(coding.col_bits)
-    positions = positions[: kernels.kruskal(codes, *bits, m, parent, positions)]
-    found = codes[positions]
+    bound, tied = _sampled_bound(keys, None if first else own, labels)
+    coding = Coding.of(keys)
+    with _Rooms() as rooms:
+        codes = _NONE
+        if 0 < bound <= np.iinfo(keys.kind).max:
+            codes = _collected(keys, own, labels, bound, coding, rooms, apart=first)
+        if codes.size > _limit(keys):
+            codes, bound, tied = _NONE, keys.infinity, False
+        codes = _sorted(keys, codes, coding, rooms)
+        positions = np.empty(min(m + n - 1, codes.size), np.int64)
+        bits = np.uint64(coding.row_bits), np.uint64(coding.col_bits)
+        positions = positions[: kernels.kruskal(codes, *bits, m, parent, positions)]
+        found, n_codes = codes[positions], codes.size
     cells = coding.cells(found)
-    complete = bound == 1 or positions.size == m + n - 1
-    return (coding.keys(found, keys, cells), cells), positions + 1, complete
+    found_keys, ranks = coding.keys(found, keys, cells), positions + 1
+    if tied and positions.size < m + n - 1 and bound > 1:
+        bound -= 1
+        tied_cells, tied_ranks = _joined_at(keys, bound, parent)
+        found_keys = np.append(found_keys, np.full(tied_cells.size, bound, np.uint64))
+        cells, ranks = np.append(cells, tied_cells), np.append(ranks, n_codes + tied_ranks)
+    return (found_keys, cells), ranks, bound == 1 or cells.size == m + n - 1
+
+
+class _Rooms:
+    """Arrays for codes that go back, at the end of a ``with`` block, to those that are kept for the next one.
+
+    Fresh memory costs more than all that is written to it.
+    """
+
+    _kept: ClassVar[list[Codes]] = []
+
+    def __enter__(self) -> "_Rooms":
+        self._taken: list[Codes] = []
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        for room in self._taken:
+            if room.size == _ROOM_KEPT and len(self._kept) < _MOST_KEPT:
+                self._kept.append(room)
+
+    def take(self, size: int) -> Codes:
+        """Return an array of at least so many entries."""
+        if not _ROOM <= size <= _ROOM_KEPT:
+            return np.empty(size, np.uint64)
+        try:
+            room = self._kept.pop()
+        except IndexError:
+            room = np.empty(_ROOM_KEPT, np.uint64)
+        self._taken.append(room)
+        return room
 
 
 def _wanted(keys: KeyMatrix) -> int:
@@ -230,50 +266,121 @@ def _oriented(keys: KeyMatrix, labels: Vertices) -> tuple[Vertices, Vertices]:
     return own, np.concatenate([_PADDING, others])
 
 
-def _sampled_bound(keys: KeyMatrix, own: Vertices | None, labels: Vertices) -> int:
-    """Return the key that about the wanted number of cells reach; if too many tie, the next, or 0 if nothing has it."""
+def _sampled_bound(keys: KeyMatrix, own: Vertices | None, labels: Vertices) -> tuple[int, bool]:
+    """Return the key that about the wanted number of cells reach, and False; if too many tie there, the next and True.
+
+    Where ties cannot be taken in order, because lines are columns, the next and False, or 0 if nothing has it.
+    """
     share = _wanted(keys) / keys.size
     if share > 1 / 4:
-        return 1
+        return 1, False
     sample, lines, entries = keys.sample(math.ceil(_SAMPLED_HITS / share))
     if own is not None:
         sample *= own[lines, None] != windows(labels[_PADDING.size :], sample.shape[1])[entries]
     place = sample.size - math.ceil(share * sample.size)
     bound = int(np.partition(sample.ravel(), place)[place])
-    above = np.count_nonzero(sample > bound)
-    if np.count_nonzero(sample >= bound) <= _TOO_MANY * (sample.size - place) or not bound:
-        return min(max(bound, 1), keys.infinity)
-    return min(bound + 1, keys.infinity) if above else 0
+    wanted, reaching, above = sample.size - place, np.count_nonzero(sample >= bound), np.count_nonzero(sample > bound)
+    in_order = not keys.transposed
+    if reaching > _TOO_MANY * wanted and 0 < bound < keys.infinity:
+        return (bound + 1 if above or in_order else 0), in_order
+    few_levels = in_order and keys.kind is np.uint8
+    if few_levels and above > _ENOUGH * wanted and reaching > _MANY * wanted:
+        bound += 1
+    return min(max(bound, 1), keys.infinity), few_levels
 
 
-def _collected(keys: KeyMatrix, own: Vertices, labels: Vertices, bound: int, coding: Coding) -> Codes:
+def _collected(
+    keys: KeyMatrix, own: Vertices, labels: Vertices, bound: int, coding: Coding, rooms: _Rooms, *, apart: bool
+) -> Codes:
     """Return the codes of all keys of at least `bound` between components; some of them if they are beyond the limit.
+
+    They come in the order of lines and entries. `apart` says that every vertex is a component.
+    """
+    limit, layout, total = _limit(keys), coding.layout(keys), 0
+    spare: list[tuple[Codes, int]] = []  # rooms that nobody is writing to, and how much of each is written
+
+    # Codes with scales are multiplied out only where they reach the bound divided by their scale.
+    scaled = keys if isinstance(keys, ScaledKeyMatrix) and keys.support is None and bound > keys.lift else None
+    tile_of, kernel, terms = keys.tile, kernels.collect, ()
+    if scaled:
+        tile_of, kernel, terms = scaled.code_tile, kernels.collect_scaled, scaled.filter_terms()
+
+    def collect(lines: slice) -> list[Codes]:
+        nonlocal total  # more threads than one may count too little, never too much
+        room, used = spare.pop() if spare else (rooms.take(keys.width + _ROOM), 0)
+        tile, magnitude, lift = tile_of(lines)
+        what = tile, magnitude, lift, own[lines], labels, lines.start, keys.kind(bound), layout, apart, *terms
+        parts, line = [], 0
+        while line < lines.stop - lines.start and total <= limit:
+            if room.size - used < keys.width:
+                room, used = rooms.take(keys.width + _ROOM), 0
+            line, count = kernel(*what, line, room[used:])
+            parts.append(room[used : used + count])
+            used += count
+            total += count
+        spare.append((room, used))
+        return parts
+
+    parts = [part for chunk in _each(collect, _chunks(keys, copied=False if scaled else None)) for part in chunk]
+    size = sum(part.size for part in parts)
+    codes = rooms.take(size)[:size]
+    np.concatenate(parts or [_NONE], out=codes)
+    return codes
+
+
+def _sorted(keys: KeyMatrix, codes: Codes, coding: Coding, rooms: _Rooms) -> Codes:
+    """Return collected codes in the total order.
 
     Raises
     ------
     NotFiniteError
         If there is infinity or NaN among them.
     """
-    limit, layout = _limit(keys), coding.layout(keys)
-    spare: list[Codes] = []  # buffers between two uses: fresh memory costs more than what is written to it
-
-    def collect(lines: slice) -> list[Codes]:
-        tile, magnitude, lift = keys.tile(lines)
-        buffer = spare.pop() if spare else np.empty(keys.width + _ROOM, np.uint64)
-        what = tile, magnitude, lift, own[lines], labels, lines.start, tile.dtype.type(bound), layout
-        parts, line, total = [], 0, 0
-        while line < lines.stop - lines.start and total <= limit:
-            line, count = kernels.collect(*what, line, buffer)
-            parts.append(buffer[:count].copy())
-            total += count
-        spare.append(buffer)
-        return parts
-
-    codes = np.concatenate([part for chunk in _each(collect, _chunks(keys)) for part in chunk])
-    last = coding.last(keys.infinity)
-    if codes.size and codes.min() <= last and keys.at(coding.cells(codes[codes <= last])).max() >= keys.infinity:
+    # Those of rows came in flat order, and need only be sorted by their keys.
+    low = np.uint64(0 if keys.transposed else coding.cell_bits)
+    codes = kernels.sort_codes(codes, rooms.take(codes.size)[: codes.size], low)
+    heaviest = codes[: np.searchsorted(codes, coding.last(keys.infinity), side="right")]
+    if heaviest.size and keys.at(coding.cells(heaviest)).max() >= keys.infinity:
         raise NotFiniteError
+    if coding.dropped:
+        _settle(keys, codes, coding)
     return codes
+
+
+def _joined_at(keys: KeyMatrix, level: int, parent: Vertices) -> tuple[Cells, NDArray[np.int64]]:
+    """Join components by all cells whose key is `level`, in flat order; `parent` is modified in place.
+
+    Returns the cells of the edges, and their ranks, from 1, among all cells of this key. Lines must be rows. However
+    many there are, this takes little more than a read: as soon as the columns that have any of them are connected, only
+    the first of every row can join anything.
+    """
+    m, n = keys.shape
+    chunks = _chunks(keys)
+    counts, entries = np.empty(m, np.int64), np.empty(m, np.int64)
+
+    def count(lines: slice) -> Codes:
+        tile, magnitude, lift = keys.tile(lines)
+        met = np.zeros(n // 64 + 1, np.uint64)
+        kernels.survey_level(tile, magnitude, tile_kind(level) - lift, counts[lines], entries[lines], met)
+        return met
+
+    tile_kind = keys.kind
+    met = np.bitwise_or.reduce(_each(count, chunks))
+    kernels.label(parent)
+    labels = np.concatenate([_PADDING, parent[m:]])
+    reached = np.zeros(m + n, np.uint8)
+    reached[parent[m:][np.unpackbits(met.view(np.uint8), bitorder="little")[:n].view(np.bool_)]] = 1
+    state = np.array([0, 0, np.count_nonzero(reached)])
+    cells, ranks = np.empty(m + n - 1, np.uint64), np.empty(m + n - 1, np.int64)
+    line = 0
+    for lines in chunks:
+        if state[2] <= 1:
+            break
+        tile, magnitude, lift = keys.tile(lines)
+        where = lines.start, m, parent, labels, counts[lines], reached, state
+        line += kernels.sweep_level(tile, magnitude, tile_kind(level) - lift, *where, cells, ranks)
+    kernels.join_lines(line, m, parent, counts, entries, state, cells, ranks)
+    return cells[: state[0]], ranks[: state[0]]
 
 
 def _settle(keys: KeyMatrix, codes: Codes, coding: Coding) -> None:
@@ -311,11 +418,11 @@ def _leaving(keys: KeyMatrix, labels: Vertices, active: NDArray[np.bool_]) -> Fo
     """Return key and cell of the first edge from each active vertex to another component; key 0 where there is none."""
     m, _ = keys.shape
     values, cells = np.zeros(labels.size, np.uint64), np.zeros(labels.size, np.uint64)
-    ceiling = np.iinfo(keys.bits.dtype).max  # no key between components is larger
+    ceiling = np.iinfo(keys.wide_kind).max  # no key between components is larger
     for view in (keys, keys.across()):
         side = slice(m, None) if view.transposed else slice(0, m)
         lines = np.flatnonzero(active[side])
-        n_lines = len(view.bits)
+        n_lines = view.n_lines
         if not lines.size:
             continue
         if view is keys and lines.size * 8 > n_lines * 7:
@@ -339,17 +446,17 @@ def _heaviest_by_line(keys: KeyMatrix, labels: Vertices, lines: NDArray[np.int64
 
     def search(chunk: Any) -> tuple[NDArray[Any], Vertices]:
         mine = own[chunk]
-        if keys.in_place and not isinstance(chunk, slice):  # nothing has to be copied
-            tile, magnitude, lift = keys.tile(slice(None))
+        if keys.wide_in_place and not isinstance(chunk, slice):  # nothing has to be copied
+            tile, magnitude, lift = keys.wide_tile(slice(None))
             index = chunk
         else:
-            tile, magnitude, lift = keys.tile(chunk)
+            tile, magnitude, lift = keys.wide_tile(chunk)
             index = np.arange(mine.size)
         best, places = np.empty(mine.size, tile.dtype), np.empty(mine.size, np.uint32)
         kernels.heaviest_by_line(tile, magnitude, lift, index, mine, others, best, places)
         return best, places
 
-    results = _each(search, _chunks(keys, lines))
+    results = _each(search, _chunks(keys, lines, copied=not keys.wide_in_place))
     return np.concatenate([best for best, _ in results]), np.concatenate([places for _, places in results])
 
 
@@ -361,28 +468,30 @@ def _heaviest_by_entry(
     They stand at their places among all entries of a line. `ceiling` is a key that none exceeds.
     """
     own, others = _oriented(keys, labels)
-    kind = keys.bits.dtype.type
+    kind = keys.wide_kind
     beyond_all = np.full(keys.width, np.iinfo(kind).max, kind)  # what no key exceeds is never looked at
     beyond_all[entries] = 0
 
     def search(chunk: slice) -> tuple[NDArray[Any], Vertices]:
-        tile, magnitude, lift = keys.tile(chunk)
+        tile, magnitude, lift = keys.wide_tile(chunk)
         best, places = beyond_all.copy(), np.zeros(keys.width, np.uint32)
         kernels.heaviest_by_entry(tile, magnitude, lift, own[chunk], others, chunk.start, kind(ceiling), best, places)
         return best, places
 
     best, places = np.zeros(keys.width, kind), np.zeros(keys.width, np.uint32)
-    for chunk_best, chunk_places in _each(search, _chunks(keys)):
+    for chunk_best, chunk_places in _each(search, _chunks(keys, copied=not keys.wide_in_place)):
         places = np.where(chunk_best > best, chunk_places, places)
         best = np.maximum(best, chunk_best)
     return best, places
 
 
-def _chunks(keys: KeyMatrix, lines: NDArray[np.int64] | None = None) -> list[Any]:
+def _chunks(keys: KeyMatrix, lines: NDArray[np.int64] | None = None, *, copied: bool | None = None) -> list[Any]:
     """Cut all lines, or some, into pieces for one call each."""
-    n_lines = len(keys.bits) if lines is None else lines.size
-    everything = n_lines == len(keys.bits)
-    cells = _CELLS_PER_CHUNK if keys.in_place else _CELLS_PER_COPY
+    n_lines = keys.n_lines if lines is None else lines.size
+    everything = n_lines == keys.n_lines
+    if copied is None:
+        copied = not keys.in_place
+    cells = _CELLS_PER_COPY if copied else _CELLS_PER_CHUNK
     step = max(cells // keys.width, 1)
     starts = range(0, n_lines, step)
     if lines is None or everything:

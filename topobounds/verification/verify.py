@@ -210,6 +210,7 @@ def verdicts_on_file(
     refusals: list[ValueError] = []
     n_tested = 0
     with open_checkpoint(path) as checkpoint:
+        owner = None if tensor is None else checkpoint.tied.get(tensor, tensor)
         layers, left_out = _matrices(checkpoint, tensor)
         for layer in layers:
             try:
@@ -220,7 +221,7 @@ def verdicts_on_file(
                 left_out[layer.name] = str(error)
                 continue
             for name, matrix in zip(layer.part_names, parts, strict=True):
-                if tensor not in (None, name, layer.name, checkpoint.tied.get(tensor)):
+                if owner not in (None, name, layer.name):
                     continue
                 try:
                     of_matrix = _verdicts(_setting_of_matrix(matrix, k, distribution, seed), chosen, terms)

@@ -77,7 +77,7 @@ def analyze(
     Notes
     -----
     Weights that are stored in another form are read as what they stand for where that is told: torch's own quantized
-    layers but for the recurrent ones, sparse layouts, bitsandbytes' ``Linear4bit`` and ``Linear8bitLt``, and subclasses
+    layers, sparse layouts, bitsandbytes' ``Linear4bit`` and ``Linear8bitLt``, and subclasses
     of Tensor that have a method ``dequantize``, as torchao's have. Whatever is not read is in `ModelReport.unread` with
     the reason: codes without a known scale, weights that are lazy, fake, on ``meta`` or distributed, a shape other than
     the sizes of the module ask for, scripted and traced

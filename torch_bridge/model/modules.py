@@ -73,7 +73,7 @@ def weight_tensors(module: nn.Module, path: str = "") -> tuple[LayerTensor, ...]
     -------
     tuple of LayerTensor
         Empty for any other module. A kernel has no geometry, for that depends on the input. Torch's own quantized
-        layers (``torch.ao.nn.quantized``) are read too, but for the recurrent ones.
+        layers (``torch.ao.nn.quantized``) are read too.
 
     Examples
     --------
@@ -182,6 +182,26 @@ def _recurrent_tensors(module: nn.RNNBase | nn.RNNCellBase) -> tuple[LayerTensor
     )
 
 
+def _packed_recurrent_tensors(module: Any) -> tuple[LayerTensor, ...]:
+    """Return the weights of torch's dynamically quantized recurrent layers and cells, named as in the float ones."""
+    kind = type(module).__name__.removesuffix("Cell")
+    gates, hidden = GATES.get(getattr(module, "mode", kind), ()), module.hidden_size
+    if not gates:
+        return ()
+    layers = [("", module.input_size)]
+    if not type(module).__name__.endswith("Cell"):
+        sides = ("", "_reverse") if module.bidirectional else ("",)
+        sizes = [module.input_size, *[hidden * len(sides)] * (module.num_layers - 1)]
+        layers = [(f"_l{layer}{side}", size) for layer, size in enumerate(sizes) for side in sides]
+    rows = len(gates) * hidden
+    pairs = (
+        (LayerTensor(f"weight_ih{layer}", (rows, size), parts=gates),
+         LayerTensor(f"weight_hh{layer}", (rows, hidden), kind="recurrent", parts=gates))
+        for layer, size in layers
+    )  # fmt: skip
+    return tuple(tensor for pair in pairs for tensor in pair)
+
+
 def _projections(module: nn.MultiheadAttention) -> tuple[LayerTensor, ...]:
     width = module.embed_dim
     if module._qkv_same_embed_dim:
@@ -243,6 +263,11 @@ MODULE_KINDS = (
     ),
     ModuleKind(_is_transposed_linear, _weight("dense", "nx", "nf", inputs_first=True), _sized_ends("nx", "nf")),
     ModuleKind(lambda module: isinstance(module, nn.RNNBase | nn.RNNCellBase), _recurrent_tensors, _no_ends),
+    ModuleKind(
+        lambda module: is_quantized(module, "RNNBase") or is_quantized(module, "RNNCellBase"),
+        _packed_recurrent_tensors,
+        _no_ends,
+    ),
     ModuleKind(lambda module: isinstance(module, nn.MultiheadAttention), _projections, _attention_ends),
 )
 """The kinds of layers that are read; the first that includes a module counts."""

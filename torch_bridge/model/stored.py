@@ -5,6 +5,7 @@ refused with the reason, so that a report can list it.
 """
 
 import copy
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any, cast
@@ -135,7 +136,10 @@ def _packed_4_bits(module: nn.Module, stored: Tensor) -> Tensor | None:
         raise UnreadWeight(f"It is packed, two weights in a byte, and {type(state).__name__} does not say how.")
     if getattr(state, "packing_format_for_cpu", False):  # a call on a CPU packs them in another order
         stored, state = cast(Any, library)._convert_weight_packed_for_cpu_inverse(stored, copy.copy(state))
-    values: Tensor = decode(stored, state)
+    # Its kernel for processors begins a block in every row, which is wrong where blocks cross rows: so give it one.
+    flat = copy.copy(state)
+    flat.shape = torch.Size((1, math.prod(state.shape)))
+    values: Tensor = decode(stored, flat).reshape(tuple(state.shape))
     return values
 
 

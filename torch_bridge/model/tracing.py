@@ -73,7 +73,7 @@ def unread_weights(model: nn.Module, known: ModuleTensors | None = None) -> Iter
     """
     found = model_tensors(model, known)
     decoded = {
-        child for module, tensors in found.items() if tensors and is_quantized(module) for child in module.children()
+        inner for module, tensors in found.items() if tensors and is_quantized(module) for inner in module.modules()
     }
     for path, module in model.named_modules():
         for tensor in found[module]:
@@ -130,6 +130,8 @@ def has_weight(module: nn.Module, name: str) -> bool:
     """Return whether a module has a weight to be read: not one that it makes whenever it is called."""
     if stored_weight(module, name) is not None or hasattr(type(module), name):  # the class of a parametrized one has it
         return True
+    if is_quantized(module) and hasattr(module, "get_weight"):
+        return True
     return isinstance(vars(module).get(name, module._buffers.get(name)), Tensor)
 
 
@@ -159,9 +161,11 @@ def _computed_weight(module: nn.Module, name: str) -> Any:
         if isinstance(hook, SpectralNorm) and hook.name == name:
             return hook.compute_weight(module, do_power_iteration=False)
     try:
+        if is_quantized(module) and hasattr(module, "get_weight"):  # of recurrent layers: all at once, by name
+            return cast(Any, module).get_weight()[name]
         value = getattr(module, name)
         return value() if callable(value) and not isinstance(value, Tensor) else value
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
+    except (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError) as error:
         raise UnreadWeight(f"{type(module).__name__} does not return it: {one_line(error)}.") from None
 
 

@@ -1,0 +1,440 @@
+"""The kinds of quantised weights in state dicts: how each is told by its parts, and how it is decoded.
+
+A kind is a function of a module and the own name of one of its tensors, the codes; to add one, write it and put it into
+`KINDS`.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topobounds._types import Array
+from topobounds.checkpoint.coded_weights import Coded, Module, Refused
+from topobounds.checkpoint.config import parsed_json
+from topobounds.checkpoint.packed import MOST_BITS, awq_ordered, unpacked, with_zeros, words_of
+from topobounds.weights import ScaledWeights
+
+FLOAT8 = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")
+EXPONENTS = "float8_e8m0fnu"
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+USUAL_BLOCK = (128,)
+"""The sides of the blocks that share a scale, where no config.json tells others."""
+MX_GROUP = (32,)
+LONGEST_STATE = 2**16
+"""Bytes of the JSON text that bitsandbytes keeps beside a weight of four bits."""
+LARGEST_INT8 = 127
+"""The code of the largest magnitude of a row in bitsandbytes' weights of eight bits."""
+
+Kind = Callable[[Module, str], Coded | Refused | None]
+
+
+# -- codes of eight bits, each an array item --------------------------------------------------------------------------
+
+
+def scaled_codes(module: Module, own: str) -> Coded | Refused | None:
+    """Return float8 or int8 codes whose scales are a tensor beside them: one, or one for each row, group or block."""
+    dtype = module.dtype(own)
+    if dtype not in (*FLOAT8, "int8") or len(module.shape(own)) < 2:
+        return None
+    names = [f"{own}_scale_inv", f"{own}_scale", *(("scale", "scale_weight") if own == "weight" else ())]
+    scale = next((name for name in names if name in module), None)
+    if scale is None:
+        return None
+    roles = {"codes": own, "scale": scale}
+    besides = {"zeros": f"{own}_zero_point", "groups": f"{own}_g_idx"}
+    roles |= {role: name for role, name in besides.items() if name in module}
+    return _scaled(module, own, roles)
+
+
+def _scaled(module: Module, own: str, roles: Mapping[str, str]) -> Coded | Refused:
+    scale_type = module.dtype(roles["scale"])
+    as_exponents = scale_type == "uint8" and module.dtype(own) in FLOAT8
+    shape, scales = module.shape(own), module.shape(roles["scale"])
+    if scale_type not in (*FLOATS, EXPONENTS) and not as_exponents:
+        kind = scale_type or "a type that numpy has no name for"
+        return module.refused(tuple(roles.values()), f"its scales, '{roles['scale']}', are of {kind}")
+    told = [MX_GROUP] if as_exponents else [*module.quantisation.blocks, USUAL_BLOCK]
+    places = scale_places(shape, scales, told)
+    if places is None:
+        return module.refused(tuple(roles.values()), _misfit(shape, scales))
+    placed, block = places
+    if "zeros" in roles and math.prod(module.shape(roles["zeros"])) != math.prod(placed):
+        sizes = f"its zero points are {_by(module.shape(roles['zeros']))}, its scales {_by(scales)}"
+        return module.refused(tuple(roles.values()), sizes)
+    if "groups" in roles and module.shape(roles["groups"]) != shape[-1:]:
+        sizes = f"the order of its groups is {_by(module.shape(roles['groups']))}, its codes are {_by(shape)}"
+        return module.refused(tuple(roles.values()), sizes)
+    written = "({codes} - {zeros}) * {scale}" if "zeros" in roles else "{codes} * {scale}"
+    decode = partial(_decode_scaled, placed=placed, block=block, as_exponents=as_exponents)
+    return module.coded(own, roles, written + _in_blocks(placed, block), shape, decode)
+
+
+def _decode_scaled(
+    parts: Mapping[str, Array], placed: tuple[int, ...], block: tuple[int, ...], as_exponents: bool
+) -> Array | ScaledWeights:
+    codes, scale = parts["codes"], parts["scale"]
+    if as_exponents:
+        scale = scale.view(np.dtype(EXPONENTS))
+    zeros = parts["zeros"].reshape(placed) if "zeros" in parts else None
+    groups = _order_of_groups(parts.get("groups"), placed[-1])
+    if zeros is not None and codes.dtype != np.int8:
+        if np.any(zeros.astype(np.float32)):
+            raise ValueError("it has zero points, which float8 codes do not")
+        zeros = None
+    return with_zeros(codes, zeros, scale.reshape(placed).astype(np.float32), block, groups)
+
+
+def scale_places(
+    shape: tuple[int, ...], scales: tuple[int, ...], told: Sequence[tuple[int, ...]]
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Return where the scales of codes stand: their shape with as many axes as the codes, and the sides of a block.
+
+    Along an axis with one scale, or with one for each code, that is clear. Along the others the blocks have the sides
+    that are told, the last of which are those of the last axes; where none fits, those that cut the last axis, or all
+    of these axes alike, into equal parts. None where nothing fits.
+
+    Examples
+    --------
+    >>> scale_places((300, 256), (3, 2), [(128, 128)]), scale_places((6, 4), (6,), [])
+    (((3, 2), (128, 128)), ((6, 1), (1, 1)))
+    >>> scale_places((300, 256), (7, 2), [(128, 128)]) is None
+    True
+    """
+    if math.prod(scales) == 1:
+        return (1,) * len(shape), (1,) * len(shape)
+    placed = scales + (1,) * (len(shape) - len(scales))
+    if len(placed) > len(shape) or 0 in placed or (len(scales) == 1 and scales[0] != shape[0]):
+        return None
+    cut = [axis for axis, n in enumerate(placed) if n not in (1, shape[axis])]
+    equal = {shape[axis] / placed[axis] for axis in cut}
+    if equal and cut[-1] == len(shape) - 1 and len(equal) == 1 and (side := equal.pop()).is_integer():
+        told = [*told, (int(side),)]
+    for sides in told or [(1,)]:
+        spread = (sides[0],) * (len(shape) - len(sides)) + sides[-len(shape) :]
+        if all(-(-shape[axis] // spread[axis]) == placed[axis] for axis in cut):
+            return placed, tuple(spread[axis] if axis in cut else 1 for axis in range(len(shape)))
+    return None
+
+
+def _in_blocks(scales: tuple[int, ...], block: tuple[int, ...]) -> str:
+    """Return which codes share a scale, in words."""
+    if math.prod(scales) == 1:
+        return ", one scale"
+    if math.prod(scales) == scales[0] and block[0] == 1:
+        return ", a scale for each row"
+    sides = [str(side) if n > 1 else "all" for side, n in zip(block, scales, strict=True)]
+    return f", a scale for each {' x '.join(sides)}"
+
+
+def _order_of_groups(groups: Array | None, n_groups: int) -> Array | None:
+    """Return the group of each code of a row; None where it was made and never filled."""
+    if groups is None or (groups == -1).all():
+        return None
+    if groups.dtype.kind not in "iu" or groups.min() < 0 or groups.max() >= n_groups:
+        raise ValueError(f"the order of its groups names another than the {n_groups} there are")
+    return groups
+
+
+# -- weights of bitsandbytes ------------------------------------------------------------------------------------------
+
+
+def bitsandbytes_8_bits(module: Module, own: str) -> Coded | Refused | None:
+    """Return int8 codes with the largest magnitude of each row in ``SCB``."""
+    if own != "weight" or "SCB" not in module or module.dtype(own) != "int8":
+        return None
+    parts = (own, "SCB", "weight_format")
+    shape = module.shape(own)
+    if len(shape) != 2 or math.prod(module.shape("SCB")) != shape[0]:
+        return module.refused(parts, f"its rows' magnitudes, 'SCB', are {_by(module.shape('SCB'))}, not {shape[:1]}")
+    order = module.small("weight_format", 1) if "weight_format" in module else None
+    if order is not None and np.any(order):
+        return module.refused(parts, "its codes are in the order of a kernel ('weight_format'), which is not known")
+    roles = {"codes": own, "scale": "SCB"} | ({"order": "weight_format"} if "weight_format" in module else {})
+    return module.coded(own, roles, f"{{codes}} * {{scale}} / {LARGEST_INT8}", shape, _decode_8_bits)
+
+
+def _decode_8_bits(parts: Mapping[str, Array]) -> ScaledWeights:
+    largest = parts["scale"].astype(np.float32).reshape(-1, 1)
+    return ScaledWeights(parts["codes"], largest / np.float32(LARGEST_INT8))
+
+
+def bitsandbytes_4_bits(module: Module, own: str) -> Coded | Refused | None:
+    """Return codes of four bits, two in a byte, that stand for the values of a table, times a scale for each block."""
+    states = [name for name in module.own if name.startswith(f"{own}.quant_state.bitsandbytes__")]
+    if len(states) != 1:
+        return None
+    roles = {"codes": own, "scale": f"{own}.absmax", "table": f"{own}.quant_map", "state": states[0]}
+    nested = {"outer_scale": f"{own}.nested_absmax", "outer_table": f"{own}.nested_quant_map"}
+    owns = (*roles.values(), *nested.values())
+    missing = [name for name in roles.values() if name not in module]
+    if missing:
+        return module.refused(owns, f"its part '{module.stored(missing[0])}' is missing")
+    state = _state(module.small(states[0], LONGEST_STATE))
+    if state is None:
+        return module.refused(owns, f"'{module.stored(states[0])}' does not say its shape and the size of its blocks")
+    shape, block = state["shape"], state["blocksize"]
+    if "nested_blocksize" in state:
+        roles |= nested
+    n_weights = math.prod(shape)
+    n_bytes = math.prod(module.shape(own)) * module.checkpoint.dtype(module.stored(own)).itemsize
+    if n_bytes != -(-n_weights // 2) or math.prod(module.shape(roles["scale"])) != -(-n_weights // block):
+        sizes = f"it has {n_bytes} bytes and {_by(module.shape(roles['scale']))} scales"
+        return module.refused(owns, f"{sizes}, which are not those of {_by(shape)} weights in blocks of {block}")
+    written = f"{{table}}[{{codes}}] * {{scale}}, blocks of {block}"
+    decode = partial(_decode_4_bits, shape=tuple(shape), state=state)
+    return module.coded(own, roles, written, tuple(shape), decode)
+
+
+def _state(stored: Array | None) -> dict[str, Any] | None:
+    """Return what bitsandbytes says of a weight of four bits, if it is what it should be."""
+    try:
+        state = parsed_json(bytes(stored.astype(np.uint8)))  # type: ignore[union-attr]
+        counts = [*state["shape"], state["blocksize"], state.get("nested_blocksize", 1)]
+        is_nested = {"nested_blocksize", "nested_offset"} & set(state)
+        offset = float(state["nested_offset"] if is_nested else 0)
+    except (AttributeError, ValueError, TypeError, LookupError):
+        return None
+    is_good = state["shape"] and all(type(count) is int and 0 < count < 2**40 for count in counts)
+    return state if is_good and math.isfinite(offset) and len(is_nested) != 1 else None
+
+
+def _decode_4_bits(parts: Mapping[str, Array], shape: tuple[int, ...], state: Mapping[str, Any]) -> Array:
+    scale = parts["scale"]
+    if "outer_scale" in parts:
+        outer = _from_table(scale, parts["outer_table"], parts["outer_scale"], state["nested_blocksize"])
+        scale = outer + np.float32(state["nested_offset"])
+    stored = np.ascontiguousarray(parts["codes"]).view(np.uint8).reshape(-1)
+    codes = np.stack([stored >> 4, stored & 15], axis=-1).reshape(-1)[: math.prod(shape)]
+    return _from_table(codes, parts["table"], scale, state["blocksize"]).reshape(shape)
+
+
+def _from_table(codes: Array, table: Array, scale: Array, block: int) -> NDArray[np.float32]:
+    """Return the values of codes in a table, times the scale of each block."""
+    if codes.dtype != np.uint8 or table.ndim != 1 or scale.size != -(-codes.size // block):
+        raise ValueError("its codes, its table and its scales are not those of blocks of bytes")
+    values = table.astype(np.float32)[codes.reshape(-1)]
+    values *= np.repeat(scale.astype(np.float32).reshape(-1), block)[: values.size]
+    return values
+
+
+# -- codes of a few bits, packed into words ---------------------------------------------------------------------------
+
+
+def gptq_or_awq(module: Module, own: str) -> Coded | Refused | None:
+    """Return the weights of GPTQ and of AWQ: codes, zero points and scales, inputs first."""
+    if own != "qweight" or "scales" not in module:
+        return None
+    owns = (own, "qzeros", "scales", "g_idx")
+    if "qzeros" not in module:
+        return module.refused(owns, "its zero points, 'qzeros', are missing")
+    types = [module.dtype(name) for name in (own, "qzeros", "scales")]
+    shapes = [module.shape(name) for name in (own, "qzeros", "scales")]
+    if types[:2] != ["int32"] * 2 or types[2] not in FLOATS or any(len(shape) != 2 for shape in shapes):
+        return module.refused(owns, f"its parts are of {', '.join(types)}, and no 32-bit words with scales")
+    columns = shapes[2][1]
+    method, order = module.quantisation.packed_setting("quant_method"), _order_of_words(module)
+    if shapes[0][1] == columns and method in ("", "gptq"):
+        return _gptq(module, owns, order)
+    if shapes[0][1] == words_of(columns, 4) and method in ("", "awq"):
+        return _awq(module, owns, order)
+    return module.refused(owns, f"its codes are {_by(shapes[0])}, its scales {_by(shapes[2])}, as of no known packing")
+
+
+def _order_of_words(module: Module) -> str:
+    """Return the order of the codes in their words, where the config tells one."""
+    quantisation = module.quantisation
+    return quantisation.packed_setting("checkpoint_format") or quantisation.packed_setting("version")
+
+
+def _gptq(module: Module, owns: tuple[str, ...], order: str) -> Coded | Refused:
+    if order not in ("", "gptq", "gptq_v2"):
+        return module.refused(owns, f"its codes are in the order of '{order}', which is not known")
+    (n_words, columns), zeros = module.shape("qweight"), module.shape("qzeros")
+    n_groups = module.shape("scales")[0]
+    told = module.quantisation.bits
+    n_inputs = module.shape("g_idx") if "g_idx" in module else ()
+    fitting = [
+        bits
+        for bits in range(2, MOST_BITS + 1)
+        if zeros == (n_groups, words_of(columns, bits)) and (not told or bits in told) and n_words % bits == 0
+    ]
+    if n_inputs:
+        fitting = [bits for bits in fitting if n_inputs == (n_words * 32 // bits,)]
+    if len(fitting) != 1:
+        sizes = f"its codes are {_by((n_words, columns))} words, its zero points {_by(zeros)}"
+        return module.refused(owns, f"{sizes}, its scales {_by(module.shape('scales'))}: its bits are not clear")
+    bits = fitting[0]
+    rows = n_words * 32 // bits
+    if not n_inputs and rows % n_groups:
+        return module.refused(owns, f"its {rows} inputs are not in {n_groups} equal groups, and nothing says which")
+    roles = {"codes": "qweight", "zeros": "qzeros", "scale": "scales"} | ({"groups": "g_idx"} if n_inputs else {})
+    offset = 0 if order == "gptq_v2" else 1
+    minus = "{zeros}" if order == "gptq_v2" else "({zeros} + 1)"
+    written = f"transpose of ({{codes}} - {minus}) * {{scale}}, {bits} bits in {n_groups} groups"
+    decode = partial(_decode_gptq, bits=bits, shape=(columns, rows), offset=offset)
+    return module.coded("weight", roles, written, (columns, rows), decode)
+
+
+def _decode_gptq(parts: Mapping[str, Array], bits: int, shape: tuple[int, int], offset: int) -> Array | ScaledWeights:
+    columns, rows = shape
+    scale = np.ascontiguousarray(parts["scale"].T.astype(np.float32))
+    n_groups = scale.shape[1]
+    codes = unpacked(parts["codes"].T, bits, rows)
+    # GPTQ's first format stores the zero point minus one, which wraps: a zero point of 0 is stored as the largest code.
+    zeros = (unpacked(parts["zeros"], bits, columns).T + np.uint8(offset)) & np.uint8(2**bits - 1)
+    return _in_groups(codes, zeros, scale, parts.get("groups"), n_groups)
+
+
+def _awq(module: Module, owns: tuple[str, ...], order: str) -> Coded | Refused:
+    if order not in ("", "gemm"):
+        return module.refused(owns, f"its codes are in the order of '{order}', which is not known")
+    rows, n_words = module.shape("qweight")
+    n_groups, columns = module.shape("scales")
+    sizes = f"its codes are {_by((rows, n_words))} words, its zero points {_by(module.shape('qzeros'))}"
+    if module.shape("qzeros") != (n_groups, n_words) or columns != 8 * n_words or rows % max(n_groups, 1):
+        return module.refused(owns, f"{sizes}, its scales {_by((n_groups, columns))}: that is not AWQ's 4 bits")
+    if module.quantisation.bits - {4}:
+        return module.refused(owns, "its config tells another number of bits than the 4 of its sizes")
+    roles = {"codes": "qweight", "zeros": "qzeros", "scale": "scales"}
+    written = f"transpose of ({{codes}} - {{zeros}}) * {{scale}}, 4 bits in {n_groups} groups"
+    return module.coded("weight", roles, written, (columns, rows), _decode_awq)
+
+
+def _decode_awq(parts: Mapping[str, Array]) -> Array | ScaledWeights:
+    scale = np.ascontiguousarray(parts["scale"].T.astype(np.float32))
+    codes, zeros = (
+        np.ascontiguousarray(awq_ordered(unpacked(parts[role], 4, len(scale))).T) for role in ("codes", "zeros")
+    )
+    return _in_groups(codes, zeros, scale, None, scale.shape[1])
+
+
+def _in_groups(codes: Array, zeros: Array, scale: Array, groups: Array | None, n_groups: int) -> Array | ScaledWeights:
+    """Return weights, outputs first, whose groups are neighbours unless their order is another."""
+    n_inputs = codes.shape[1]
+    size = max(n_inputs // n_groups, 1)
+    order = _order_of_groups(groups, n_groups)
+    if order is not None and n_inputs % n_groups == 0 and np.array_equal(order, np.arange(n_inputs) // size):
+        order = None
+    if order is None and n_inputs % n_groups:
+        raise ValueError(f"its {n_inputs} inputs are not in {n_groups} equal groups, and nothing says which")
+    return with_zeros(codes, zeros, scale, (1, size), order)
+
+
+def packed_by_compressed_tensors(module: Module, own: str) -> Coded | Refused | None:
+    """Return the ``pack-quantized`` weights of compressed-tensors; its weights of four-bit floats are not read."""
+    if not own.endswith("_packed") or f"{own.removesuffix('_packed')}_scale" not in module:
+        return None
+    name = own.removesuffix("_packed")
+    named = {"codes": own, "scale": f"{name}_scale", "shape": f"{name}_shape"}
+    besides = {"zeros": f"{name}_zero_point", "groups": f"{name}_g_idx"}
+    roles = named | {role: other for role, other in besides.items() if other in module}
+    owns = (*roles.values(), f"{name}_global_scale", f"{name}_scale_2")
+    if module.dtype(own) == "uint8":
+        kind = "MXFP4" if module.dtype(named["scale"]) in ("uint8", EXPONENTS) else "NVFP4"
+        return module.refused(owns, f"{kind}, two floating-point codes in a byte, which is not read")
+    if module.dtype(own) != "int32" or module.dtype(named["scale"]) not in FLOATS:
+        kinds = f"its codes are of {module.dtype(own)}, its scales of {module.dtype(named['scale'])}"
+        return module.refused(owns, f"{kinds}: that packing is not known")
+    stored = module.small(named["shape"], 8) if named["shape"] in module else None
+    if stored is None or stored.dtype.kind not in "iu" or stored.size < 2:
+        return module.refused(owns, f"its shape, '{module.stored(named['shape'])}', is missing or no list of sizes")
+    shape = tuple(map(int, stored.reshape(-1)))
+    return _packed(module, name, roles, owns, shape)
+
+
+def _packed(
+    module: Module, name: str, roles: Mapping[str, str], owns: tuple[str, ...], shape: tuple[int, ...]
+) -> Coded | Refused:
+    words, scales = module.shape(roles["codes"]), module.shape(roles["scale"])
+    sizes = f"its codes are {_by(words)} words, its shape says {_by(shape)}"
+    told = module.quantisation.bits
+    fitting = [
+        bits
+        for bits in range(1, MOST_BITS + 1)
+        if words == (*shape[:-1], words_of(shape[-1], bits)) and (not told or bits in told)
+    ]
+    if min(shape) < 1 or len(fitting) != 1:
+        return module.refused(owns, f"{sizes}: its bits are not clear")
+    places = scale_places(shape, scales, [each for each in module.quantisation.blocks if len(each) == 1])
+    if places is None:
+        return module.refused(owns, _misfit(shape, scales))
+    placed, block = places
+    bits = fitting[0]
+    zeros = module.shape(roles["zeros"]) if "zeros" in roles else None
+    if zeros not in (None, (*shape[:-2], words_of(shape[-2], bits), placed[-1])) or block[-2:-1] != (1,):
+        return module.refused(owns, f"its zero points are {_by(zeros or ())} words, its scales {_by(scales)}")
+    if "groups" in roles and module.shape(roles["groups"]) != shape[-1:]:
+        return module.refused(owns, f"the order of its groups is {_by(module.shape(roles['groups']))}; {sizes}")
+    minus = " - {zeros}" if zeros else ""
+    written = f"({{codes}}{minus}) * {{scale}}, {bits} bits" + _in_blocks(placed, block)
+    decode = partial(_decode_packed, bits=bits, shape=shape, placed=placed, block=block)
+    return module.coded(name, roles, written, shape, decode)
+
+
+def _decode_packed(
+    parts: Mapping[str, Array], bits: int, shape: tuple[int, ...], placed: tuple[int, ...], block: tuple[int, ...]
+) -> Array | ScaledWeights:
+    half = 2 ** (bits - 1)  # what is added to a code, and to a zero point, so that none is negative
+    codes = (unpacked(parts["codes"], bits, shape[-1]) - np.uint8(half)).view(np.int8)
+    zeros = None
+    if "zeros" in parts:
+        columns = unpacked(np.swapaxes(parts["zeros"], -1, -2), bits, shape[-2])
+        zeros = np.swapaxes((columns - np.uint8(half)).view(np.int8), -1, -2)
+    scale = parts["scale"].reshape(placed).astype(np.float32)
+    return with_zeros(codes, zeros, scale, block, _order_of_groups(parts.get("groups"), placed[-1]))
+
+
+# -- what is known and not read ---------------------------------------------------------------------------------------
+
+
+def four_bit_floats(module: Module, own: str) -> Refused | None:
+    """Return codes of MXFP4 and NVFP4."""
+    blocks = own.removesuffix("_blocks")
+    if own != blocks and f"{blocks}_scales" in module and module.dtype(own) == "uint8":
+        return module.refused((own, f"{blocks}_scales"), "MXFP4, two floating-point codes in a byte, which is not read")
+    names = (own, f"{own}_scale", f"{own}_scale_2")
+    if module.dtype(own) == "uint8" and names[2] in module:
+        return module.refused(names, "NVFP4, two floating-point codes in a byte, which is not read")
+    return None
+
+
+def other_codes(module: Module, own: str) -> Refused | None:
+    """Return the codes of methods that are known by the names of their parts."""
+    for kind, names in OTHERS.items():
+        if own == names[0] and all(name in module for name in names):
+            return module.refused([own, *(name for name in module.own if name not in (own, "bias"))], kind)
+    return None
+
+
+OTHERS = {
+    "HQQ's codes, which are not read": ("W_q",),
+    "AQLM's codes, which are not read": ("codes", "codebooks", "scales"),
+    "QuIP#'s codes, which are not read": ("Qidxs", "SU", "SV"),
+    "VPTQ's codes, which are not read": ("indices", "centroids"),
+    "codes in the order of Marlin's kernels, which are not read": ("B", "s"),
+    "EETQ's codes, in the order of its kernels, which are not read": ("qweight", "weight_scales"),
+}
+"""What is said of methods that are not read, and the tensors by which each is known, the codes first."""
+
+KINDS: tuple[Kind, ...] = (
+    bitsandbytes_4_bits,
+    bitsandbytes_8_bits,
+    gptq_or_awq,
+    packed_by_compressed_tensors,
+    four_bit_floats,
+    scaled_codes,
+    other_codes,
+)
+"""The kinds of quantised weights; the first that takes a tensor counts."""
+
+
+def _misfit(shape: tuple[int, ...], scales: tuple[int, ...]) -> str:
+    return f"its scales are {_by(scales)}, its codes {_by(shape)}, and nothing says which codes share one"
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "one number"
