@@ -5,7 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from topobounds import compare, magnitude_mask, maximum_spanning_forest, topological_mask, write_html
+from topobounds import (
+    compare,
+    critical_kernel_weights,
+    layer_tensors,
+    magnitude_mask,
+    maximum_spanning_forest,
+    topological_mask,
+    write_html,
+)
 from topobounds.analysis.comparison import EQUAL
 from topobounds.checkpoint import CheckpointError
 from topobounds.cli import main
@@ -51,6 +59,23 @@ def test_what_a_copy_pruned_by_magnitude_lacks_is_its_deficit(arrays, keep):
         )
         assert layer.density_b == k / arrays[layer.name].size
     assert found.layers[2].reason == EQUAL
+
+
+@pytest.mark.parametrize("keep", [0.05, 0.2])
+def test_a_kernel_pruned_by_magnitude_has_the_deficit_of_its_geometry(arrays, keep):
+    kernel = arrays["conv.weight"]
+    copy = {"conv.weight": np.where(magnitude_mask(kernel, keep=keep), kernel, 0.0)}
+    (layer,) = compare({"conv.weight": kernel}, copy, seed=0).layers
+    (tensor,) = layer_tensors({"conv.weight": kernel})
+    forest = critical_kernel_weights(kernel, tensor.graph)
+    k = round(keep * kernel.size)
+    deficit = forest.deficit(k)
+    assert layer.forest_kept == forest.overlap(k) < 1
+    assert (layer.silent_inputs, layer.silent_outputs, layer.fragments) == (
+        deficit.silent_inputs,
+        deficit.silent_outputs,
+        deficit.fragments,
+    )
 
 
 def test_diagrams_that_do_not_end_alike_are_infinitely_far_apart_and_it_is_said(arrays):

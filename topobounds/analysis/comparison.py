@@ -48,7 +48,8 @@ class LayerComparison(Record):
     density_a, density_b : float or None
         Shares of the weights that are not zero: `density_b` is the mean of `forest_kept` if b's zeros were at random.
     silent_inputs, silent_outputs, fragments : int or None
-        Of the part of a's forest that is alive in b: neurons without an edge, and components that have one.
+        Of the part of a's forest that is alive in b: neurons without an edge, and components that have one. On a layer
+        pruned by magnitude the deficit of docs/theory/deficit.md.
     overlap_a, overlap_b, overlap_expected : float or None
         As in `LayerReport`; what chance gives is that of b.
     neural_persistence_a, neural_persistence_b : float or None
@@ -298,7 +299,7 @@ def _compared_part(
         options: dict[str, Any] = {"kind": layer.kind, "inputs_first": layer.inputs_first, **task}
         reports = [layer_report(name, each, graph, **options) for each in ((one,) if same else (one, other))]
         topologies = [graph_topology(graph, each) for each in ((one,) if same else (one, other))]
-        known = _numbers(topologies[0], topologies[-1], other, inputs_first=layer.inputs_first)
+        known = _numbers(graph, topologies[0], topologies[-1], one, other, inputs_first=layer.inputs_first)
         known |= _both("overlap", reports) | _both("neural_persistence", reports)
         known["overlap_expected"] = reports[-1].overlap_expected
         known |= {
@@ -328,7 +329,15 @@ def _reason(a: Topology, b: Topology) -> str | None:
     return None
 
 
-def _numbers(a: Topology, b: Topology, weights_of_b: NDArray[Any], *, inputs_first: bool) -> dict[str, Any]:
+def _numbers(
+    graph: TensorLayer,
+    a: Topology,
+    b: Topology,
+    weights_of_a: NDArray[Any],
+    weights_of_b: NDArray[Any],
+    *,
+    inputs_first: bool,
+) -> dict[str, Any]:
     (diagram_a,), (diagram_b,) = a.diagrams, b.diagrams
     (forest,) = a.forests
     alive = a.critical & (weights_of_b != 0)
@@ -342,16 +351,10 @@ def _numbers(a: Topology, b: Topology, weights_of_b: NDArray[Any], *, inputs_fir
         "bottleneck": _finite(bottleneck_distance(diagram_a, diagram_b)),
         "wasserstein": _finite(wasserstein_distance(diagram_a, diagram_b, 2)),
     }
-    if is_matrix:
-        rows, columns = (np.count_nonzero(~alive.any(axis=axis)) for axis in (1, 0))
-        silent = (rows, columns) if inputs_first else (columns, rows)
-        neurons = sum(weights_of_b.shape)
-        # What is alive of a forest is a forest: each edge joins two of its components.
-        numbers |= {
-            "silent_inputs": int(silent[0]),
-            "silent_outputs": int(silent[1]),
-            "fragments": neurons - kept - int(rows) - int(columns),
-        }
+    # What carries a's topology and is alive in b: its components are those of a's graph without the rest.
+    rest = graph_topology(graph, np.where(alive, weights_of_a, weights_of_a.dtype.type(0)))
+    deficit = rest.deficit(inputs_first=inputs_first)
+    numbers |= {name: getattr(deficit, name) for name in ("silent_inputs", "silent_outputs", "fragments")}
     return numbers
 
 
