@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from topobounds import Conv, Dense, effective_weights, layer_report, overlap_null
+from topobounds import Conv, Dense, effective_weights, layer_report, overlap_null, plotting
 from topobounds.plotting import (
     CATEGORIES,
     draw_band,
@@ -300,3 +300,34 @@ def test_a_small_layer_is_a_graph_and_a_large_one_a_matrix(ax):
     assert shown.shape == (256, 50)
     assert shown.sum() == forest.alpha
     assert drawn.magnitudes.get_array().max() == np.abs(large).max()
+
+
+def test_the_gallery_shows_every_picture(reports, tmp_path):
+    weights = np.random.default_rng(0).standard_normal((30, 20))
+    forest, diagram = maximum_spanning_forest(weights), persistence_diagram(weights)
+    small = maximum_spanning_forest(WEIGHTS)
+    chain = [WEIGHTS, WEIGHTS.T]
+    gallery = {
+        "draw_band": lambda ax: draw_band(ax, [0, 1, 2], [[0, 1, 4], [1, 2, 6]]),
+        "draw_barcode": lambda ax: draw_barcode(ax, diagram),
+        "draw_beside_chance": lambda ax: draw_beside_chance(ax, reports),
+        "draw_betti_curve": lambda ax: draw_betti_curve(ax, diagram),
+        "draw_effective_density": lambda ax: draw_effective_density(ax, effective_weights(chain), chain),
+        "draw_filtration": lambda ax: draw_filtration(ax, WEIGHTS, small, 0.5),
+        "draw_forest": lambda ax: draw_forest(ax, weights, forest),
+        "draw_interval": lambda ax: draw_interval(ax, [0, 1], [0, 1], [1, 2]),
+        "draw_over_training": lambda ax: draw_over_training(ax, [0, 1, 2], reports),
+        "draw_persistence_diagram": lambda ax: draw_persistence_diagram(ax, diagram),
+        "draw_retention": lambda ax: draw_retention(ax, weights, seed=0),
+        "draw_silent_neurons": lambda ax: draw_silent_neurons(ax, forest),
+    }
+    assert set(gallery) == {name for name in plotting.__all__ if name.startswith("draw_")}
+    figure = Figure(figsize=(12, 9), layout="constrained")
+    before = dict(mpl.rcParams)
+    for ax, (name, draw) in zip(figure.subplots(3, 4).flat, gallery.items(), strict=True):
+        draw(ax)
+        ax.set_title(name)
+        assert ax.has_data(), name
+    figure.savefig(tmp_path / "gallery.png")
+    assert (tmp_path / "gallery.png").stat().st_size > 50_000
+    assert dict(mpl.rcParams) == before, "matplotlib's settings are the caller's"
