@@ -340,7 +340,8 @@ def _bound_words(
     """
     shift = np.uint32(31) - np.uint32(_number(np.uint64(bounds_by_ratio.size - 1)))
     for place in range(scales.size):
-        bounds[place] = bounds_by_ratio[_bits_of(_ratio(least, scales[place])) >> shift]
+        # 0 / 0 is NaN, with a sign on some processors: only codes that are not finite pass.
+        bounds[place] = bounds_by_ratio[(_bits_of(_ratio(least, scales[place])) & _U31_BITS) >> shift]
     if scales.size == 1:
         word_bounds[:] = bounds[0]
         return
