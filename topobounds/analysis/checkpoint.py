@@ -24,7 +24,7 @@ from topobounds.analysis.network import ASSUMED, Connected, chains, network_repo
 from topobounds.analysis.scales import scale_shares
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.layer_tensors import Reading, read_tensors
-from topobounds.checkpoint.memory import ArraysCheckpoint
+from topobounds.checkpoint.memory import ArraysCheckpoint, opened
 from topobounds.layers import Conv, LayerTensor, TensorLayer
 from topobounds.topology.moments import weight_moments
 
@@ -162,7 +162,7 @@ def analyze(
         curves=boolean("curves", curves),
     )
     with ExitStack() as held:
-        checkpoint = _opened(source, held)
+        checkpoint = opened(source, held)
         reading = read_tensors(checkpoint, include=include, exclude=exclude, geometry=geometry, input_size=input_size)
         if not reading.layers:
             raise _nothing(checkpoint, reading.left_out)
@@ -307,14 +307,6 @@ class _Work:
                 connected.append(Connected(layer.name, matrix if layer.inputs_first else matrix.T, place, place + 1))
             reports += network_reports(connected, ASSUMED)
         return tuple(reports)
-
-
-def _opened(source: Any, held: ExitStack) -> Checkpoint:
-    if isinstance(source, Checkpoint):
-        return source
-    if isinstance(source, Mapping):
-        return ArraysCheckpoint(source)
-    return held.enter_context(open_checkpoint(source))
 
 
 def _beside(

@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from topobounds._records import Record, html_table
 from topobounds.analysis.expected import checked_seed, checked_trials
 from topobounds.analysis.model import LayerReport, layer_report
-from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from topobounds.checkpoint import Checkpoint, CheckpointError
 from topobounds.checkpoint.layer_tensors import read_tensors
-from topobounds.checkpoint.memory import ArraysCheckpoint
+from topobounds.checkpoint.memory import ArraysCheckpoint, opened
 from topobounds.layers import LayerTensor, TensorLayer
 from topobounds.topology.distances import bottleneck_distance, wasserstein_distance
 from topobounds.topology.tensors import Topology, graph_topology
@@ -224,7 +224,7 @@ def compare(
     drawn = checked_seed(seed)
     task = {"trials": checked_trials(trials), "seed": drawn}
     with ExitStack() as held:
-        first, second = (_opened(source, held) for source in (a, b))
+        first, second = (opened(source, held) for source in (a, b))
         of_a, of_b = (
             {layer.name: layer for layer in read_tensors(each, geometry=geometry, input_size=input_size).layers}
             for each in (first, second)
@@ -243,12 +243,6 @@ def compare(
             compared += _compared(layer, first, second, task)
             done += layer.n_weights
         return Comparison(_name(first), _name(second), tuple(compared), only_in_a, only_in_b, drawn)
-
-
-def _opened(source: Source, held: ExitStack) -> Checkpoint:
-    if isinstance(source, Checkpoint):
-        return source
-    return ArraysCheckpoint(source) if isinstance(source, Mapping) else held.enter_context(open_checkpoint(source))
 
 
 def _name(checkpoint: Checkpoint) -> str:

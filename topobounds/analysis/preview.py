@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike
 
 from topobounds._arguments import as_written, density_fraction
 from topobounds._records import Record, html_table
-from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from topobounds.checkpoint import Checkpoint, CheckpointError
 from topobounds.checkpoint.layer_tensors import read_tensors
-from topobounds.checkpoint.memory import ArraysCheckpoint
+from topobounds.checkpoint.memory import ArraysCheckpoint, opened
 from topobounds.layers import Conv, LayerTensor
 from topobounds.theory.compression import compression
 from topobounds.theory.critical_rank import critical_rank_law
@@ -186,7 +186,7 @@ def preview(
     if density is not None:
         density_fraction("density", density)
     with ExitStack() as held:
-        checkpoint = _opened(source, held)
+        checkpoint = opened(source, held)
         options: dict[str, Any] = {"geometry": geometry, "input_size": input_size}
         reading = read_tensors(checkpoint, include=include, exclude=exclude, **options)
         if not reading.layers:
@@ -218,12 +218,6 @@ def preview(
         bytes=n_bytes,
     )
     return Preview(about, density, tuple(layers), reading.left_out, reading.tied, summary)
-
-
-def _opened(source: Any, held: ExitStack) -> Checkpoint:
-    if isinstance(source, Checkpoint):
-        return source
-    return ArraysCheckpoint(source) if isinstance(source, Mapping) else held.enter_context(open_checkpoint(source))
 
 
 def _previews(tensor: LayerTensor, density: float | None) -> list[LayerPreview]:

@@ -8,8 +8,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
-LOCAL = b"PK\3\4"
-CENTRAL = b"PK\1\2"
 DESCRIPTOR = b"PK\7\x08"
 LOCAL_SIZE = 30  # bytes before the name
 CENTRAL_SIZE = 46
