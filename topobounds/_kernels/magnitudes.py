@@ -159,15 +159,14 @@ def add_squares_of_bfloat16(bits: Keys) -> tuple[Any, Any]:
     infinite, or is below 2^-110, when it may lose up to 2^-150.
     """
     sums, zeros, size = np.zeros(_SUMS), _U0, np.uint64(bits.size)
-    most, whole = size // _FOUR * _FOUR, size // _BITS * _BITS
-    for start in range(_U0, most, _FOUR):
-        _add_bfloat16(bits, start, sums)
-    for start in range(_U0, whole, _BITS):
-        zeros += _number(_equal(bits, start, _NO_SIGN, np.uint16(0)))
+    most = size // _FOUR * _FOUR
+    for block in range(_U0, most, _FOUR):
+        _add_bfloat16(bits, block, sums)
+        for start in range(block, block + _FOUR, _BITS):
+            zeros += _number(_equal(bits, start, _NO_SIGN, np.uint16(0)))
     for index in range(most, size):
-        square = _float_of(np.uint32(bits[index]) << np.uint32(16)) ** np.float32(2)
-        sums[(index - most) % np.uint64(_SUMS)] += np.float64(square)
-    for index in range(whole, size):
+        value = _float_of(np.uint32(bits[index]) << np.uint32(16))
+        sums[(index - most) % np.uint64(_SUMS)] += np.float64(value * value)
         zeros += np.uint64((bits[index] & _NO_SIGN) == 0)
     return sums.sum(), size - zeros
 
