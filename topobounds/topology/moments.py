@@ -142,7 +142,7 @@ def _added_products(weights: ScaledWeights) -> tuple[int, float]:
         total, nonzero, beyond = add_squares_of_products(tile, n, lines.start, *terms)
         return math.nan if beyond or (fnuz and np.any(tile == _NAN_OF_FNUZ)) else total, int(nonzero)
 
-    step = max(_CHUNK // n, 1)
+    step = max(_TASK // n, 1)
     starts = range(0, m, step)
     with ThreadPoolExecutor(min(processors(), len(starts))) as pool:
         sums = list(pool.map(add, (slice(start, min(start + step, m)) for start in starts)))
