@@ -20,10 +20,11 @@ from topobounds._arguments import argument_error, integer, real
 from topobounds._parallel import kept
 from topobounds._types import FloatArray, Integers
 from topobounds.layers.shape import Shape
+from topobounds.theory._components import SHARP
 from topobounds.theory.counting import counting_steps, exact_expected_ranks
 from topobounds.theory.deviation import LEAST_RANK, LEAST_SIDE, retention_covariance
 from topobounds.theory.enclosure import Enclosure
-from topobounds.theory.ranks import EXACT_STEPS, QUICK, missing_edges, outwards, rank_at_depth
+from topobounds.theory.ranks import QUICK, missing_edges, outwards, rank_at_depth
 
 DEPTH = 10  # ranks up to M (ln M + DEPTH), M the longer side, leave about e^-DEPTH forest edges
 LARGEST_ORDER = 1000
@@ -169,7 +170,7 @@ def untrained_persistence(m: int, n: int, *, p: int = 2) -> Enclosure:
     m, n, _ = Shape.checked(m, n, None)
     p = integer("p", p, 1, LARGEST_ORDER)
     cells = m * n
-    if counting_steps(m, n, cells) <= EXACT_STEPS and min(m, n) > 1:
+    if counting_steps(m, n, cells) <= SHARP.all_steps and min(m, n) > 1:
         return outwards(_exact_untrained_persistence(m, n, p))
     missing = missing_edges(m, n)
     ranks = np.arange(1.0, missing.lower.size)
