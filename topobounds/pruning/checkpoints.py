@@ -38,7 +38,17 @@ from topobounds.layers import LayerTensor
 from topobounds.pruning.budgets import ALLOCATIONS, FROM_FILE, Profile, allocated
 from topobounds.pruning.choosing import chosen_layers
 from topobounds.pruning.methods import METHODS, Method, pruning_method
-from topobounds.pruning.pipeline import Exchange, Prunable, Request, exchange, kept_masks, redrawn_mask
+from topobounds.pruning.pipeline import (
+    ZEROS_UNKNOWN,
+    Exchange,
+    ExpectedSwaps,
+    Prunable,
+    Request,
+    exchange,
+    expected_swaps,
+    kept_masks,
+    redrawn_mask,
+)
 from topobounds.pruning.report import PrunedLayer, PruningReport
 from topobounds.pruning.selection import counts_of_largest
 from topobounds.pruning.sparsities import read_sparsities
@@ -537,10 +547,11 @@ class _Pruning:
         group = self._prunable(tensor, weights, array)
         mask = self._mask(group, count, list(self.tensors).index(name))
         price = exchange(group, count, mask) if self.method is METHODS["t-imp"] else None
+        chance = self._by_chance(group, count, scored=scores is not None)
         del group
         new = _zeroed(array, mask)
         after = _after(tensor.layer, weight_array(new), None) if scores is None else _after(tensor.layer, weights, mask)
-        self._pruned[name] = self._record(tensor, count, after, price)
+        self._pruned[name] = self._record(tensor, count, after, price, chance)
         if write is not None:
             write(name, mask)
         self._advance(tensor.layer)
@@ -560,7 +571,16 @@ class _Pruning:
             protected.reshape(-1)[tensor.critical] = True
         return Prunable(weights, non_zero(array), protected, (tensor.layer,))
 
-    def _record(self, tensor: _Tensor, count: int, after: Topology | None, price: Exchange | None) -> PrunedLayer:
+    def _by_chance(self, group: Prunable, count: int, *, scored: bool) -> ExpectedSwaps:
+        if self.method is not METHODS["t-imp"]:
+            return ExpectedSwaps(None, None, "what is swapped and lost is counted for t-imp")
+        if scored and count_non_zero(group.weights) < group.weights.size:
+            return ExpectedSwaps(None, None, ZEROS_UNKNOWN)
+        return expected_swaps(group, count)
+
+    def _record(
+        self, tensor: _Tensor, count: int, after: Topology | None, price: Exchange | None, chance: ExpectedSwaps
+    ) -> PrunedLayer:
         """Return what was done to a tensor, whose topology was computed anew from what is left."""
         name = tensor.layer.name
         return PrunedLayer(
@@ -576,17 +596,19 @@ class _Pruning:
             neural_persistence_before=tensor.neural_persistence,
             neural_persistence_after=0.0 if after is None else after.neural_persistence,
             preserved=after is not None and _are_equal(tensor.diagrams, after.diagrams),
-            reason=self._reason(tensor, count),
+            reason=self._reason(tensor, count, chance),
             swaps=None if price is None else price.swaps,
             squared_weight_lost=None if price is None else price.squared_weight_lost,
+            swaps_expected=chance.mean,
+            swaps_deviation=chance.deviation,
         )
 
-    def _reason(self, tensor: _Tensor, count: int) -> str | None:
+    def _reason(self, tensor: _Tensor, count: int, chance: ExpectedSwaps) -> str | None:
         asked, notes = self._asked[tensor.layer.name], []
         if asked is None:
             notes.append("asked of all layers together")
-        if self.method is not METHODS["t-imp"]:
-            notes.append("what is swapped and lost is counted for t-imp")
+        if chance.reason is not None:
+            notes.append(chance.reason)
         if asked is not None and count > asked and count == len(tensor.critical):
             notes.append(f"{asked} were asked for, {count} carry its topology")
         if asked is not None and count == tensor.profile.survivors < tensor.profile.weights:
