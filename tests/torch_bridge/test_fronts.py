@@ -158,7 +158,9 @@ def check_it_stays_pruned(folder, front, make, example, backend):
     assert_zero(twin, example)
     twin(example).sum().backward()
     del twin
-    torch.testing.assert_close(compiled.eval()(example), model.eval()(example), rtol=1e-4, atol=1e-4)
+    expected = model.eval()(example)
+    rounding = 1e-4 * float(expected.abs().max())  # of a compiler that adds in another order
+    torch.testing.assert_close(compiled.eval()(example), expected, rtol=0.0, atol=rounding)
     with torch.inference_mode():
         assert_zero(model, example)
     torch.save(model.state_dict(), folder / "model.pt")
