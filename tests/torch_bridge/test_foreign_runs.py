@@ -376,6 +376,17 @@ def test_masks_that_are_not_nested_are_said(open_lth, capsys):
     assert (last["revived"], last["forest_survived"]) == (int(masks["fc2.weight"].sum()), 0.0)
 
 
+def test_what_a_pruned_weight_held_does_not_matter_when_it_comes_back(open_lth):
+    expected = made_levels()
+    places = [open_lth / "replicate_1" / f"level_{number}" / "main" for number in (1, 2)]
+    masks = {name: ~mask for name, mask in expected[1][1].items()}
+    torch.save({name: torch.from_numpy(mask) for name, mask in masks.items()}, places[1] / "mask.pth")
+    before = audit_run(open_lth)["layers"]
+    held = {name: np.where(expected[1][1][name], array, np.nan) for name, array in expected[1][0].items()}
+    torch.save({name: torch.from_numpy(array) for name, array in held.items()}, places[0] / "model_ep3_it0.pth")
+    assert audit_run(open_lth)["layers"] == before
+
+
 def test_a_mask_that_grows_has_no_t_imp_beside_it(open_lth):
     place = open_lth / "replicate_1" / "level_2" / "main"
     torch.save({name: torch.ones(shape) for name, shape in SHAPES.items()}, place / "mask.pth")

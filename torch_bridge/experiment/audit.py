@@ -164,7 +164,8 @@ def _layer_record(
         reasons.append(FIRST)
     else:
         old, before, earlier = compared.held.masks[name], compared.topologies[name], compared.held.weights[name]
-        after = layer_topologies([layer], {name: earlier}, {name: mask})[name]
+        left = np.logical_and(old, mask)  # a weight that came back may have held anything before
+        after = layer_topologies([layer], {name: earlier}, {name: left})[name]
         record |= pruning_record(old, mask, before, after)
         record |= survival_record(layer, earlier, old, mask, before, trials, seed)
         record["forest_persisted"] = before.share_in(topology.critical)

@@ -143,7 +143,7 @@ def write_audit_page(found: Mapping[str, Any], path: str | os.PathLike[str]) -> 
         tables=[
             table_of("levels", "Levels", AUDITED_LEVELS, levels, drawn, details=True),
             table_of("layers", "Layers", AUDITED_LAYERS, found["layers"], "Every layer of every level.", details=True),
-            table_of("left-out", "Left out", (Column("what", "name"), Column("why", "reason")), left_out, ""),
+            table_of("left_out", "Left out", (Column("what", "name"), Column("why", "reason")), left_out, ""),
         ],
         words=tuple((word, WORDS[word]) for word in ("must keep", "overlap", "by chance", "z")),
         provenance=f"topobounds {version('topobounds')}. {found['folder']}.",
