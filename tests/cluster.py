@@ -12,8 +12,9 @@ SILENT = {**os.environ, "DASK_DISTRIBUTED__ADMIN__LOG_FORMAT": "%(message)s"}
 class Cluster:
     """A scheduler and workers, each a process of its own, on the loopback address."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, environment=SILENT):
         self.folder = folder
+        self.environment = environment
         self.workers = []
         self.named = {}
         self.port = 0
@@ -43,7 +44,7 @@ class Cluster:
 
     def _started(self, module, log):
         with log.open("wb") as stream:
-            return subprocess.Popen([sys.executable, "-m", *module], stdout=stream, stderr=stream, env=SILENT)
+            return subprocess.Popen([sys.executable, "-m", *module], stdout=stream, stderr=stream, env=self.environment)
 
     @property
     def address(self):

@@ -292,6 +292,17 @@ def test_each_question_is_a_view_that_other_programs_read(plan, tmp_path):
     assert {mlp for mlp, _ in laws} == {"20-20-20", "30-10-5"}
 
 
+def test_an_answer_with_more_numbers_than_sqlite_has_columns_has_a_view_of_the_first(tmp_path, monkeypatch):
+    many = Question(lambda m: {f"layer.{i}": m * i for i in range(2500)}, ("m",), ())
+    monkeypatch.setitem(QUESTIONS, "many", many)
+    assert sweep(SweepPlan.of({"grid": [{"question": "many", "m": [1, 2]}]}), tmp_path, jobs=1).done == 2
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        assert connection.execute('select "layer.7" from many order by m').fetchall() == [(7,), (14,)]
+    connection.close()
+    with Store.open(tmp_path) as store:
+        assert [record["layer.2499"] for record in store.records()] == [2499, 4998]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -10,9 +9,10 @@ import time
 import numpy as np
 import pytest
 
-from tests.cluster import Cluster
-from topobounds.sweeps import sweep, sweep_status
-from topobounds.sweeps.store import FILE
+from tests.cluster import SILENT, Cluster
+from tests.sweeping import answers, install, wait_for_rows
+from topobounds.sweeps import sweep
+from topobounds.sweeps.store import Store
 
 pytest.importorskip("distributed", reason="distributed is not installed")
 
@@ -47,28 +47,9 @@ def undisturbed(tmp_path_factory):
     return answers(folder / "out")
 
 
-def answers(folder):
-    connection = sqlite3.connect(folder / FILE)
-    rows = connection.execute("select key, parameters, status, answer from points").fetchall()
-    connection.close()
-    return sorted(rows)
-
-
-def command(plan, out, cluster):
+def command(plan, out, cluster, environment=None):
     words = [sys.executable, "-m", "topobounds", "sweep", str(plan), "--out", str(out), "--scheduler", cluster.address]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_rows(out, least=1):
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        try:
-            if sweep_status(out).done >= least:
-                return
-        except OSError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError("no row in a minute")
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 @pytest.mark.slow
@@ -121,6 +102,44 @@ def test_a_scheduler_that_is_gone_is_said_to_be_and_what_is_done_is_kept(cluster
     assert answers(out) == undisturbed
 
 
+@pytest.mark.attack
+def test_a_cluster_without_workers_is_told_of_and_new_ones_go_on(cluster, plan, tmp_path, undisturbed):
+    cluster.start_workers(1)
+    out = tmp_path / "out"
+    process = command(plan, out, cluster)
+    wait_for_rows(out)
+    cluster.workers[0].kill()
+    line = process.stderr.readline() + process.stderr.readline()
+    assert (
+        line == f"{plan}: 240 points.\n{cluster.address} has no workers left; waiting for new ones. Ctrl-C gives up.\n"
+    )
+    cluster.start_workers(1)
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, "")
+    assert answers(out) == undisturbed
+
+
+@pytest.mark.attack
+def test_a_point_that_takes_all_memory_fails_alone(tmp_path):
+    # Dask gives a unit to four workers before it gives up; one is enough here.
+    environment = SILENT | install(tmp_path) | {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
+    file = tmp_path / "plan.toml"
+    file.write_text('[[grid]]\nquestion = "doubled"\nx = {from = 1, to = 40}\nkills = "memory"\nafter = 0.1\n')
+    cluster = Cluster(tmp_path, environment)
+    try:
+        cluster.start_workers(2, "--nanny", "--memory-limit", "800MiB")
+        process = command(file, tmp_path / "out", cluster, environment)
+        _, errors = process.communicate(timeout=300)
+    finally:
+        cluster.close()
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    with Store.open(tmp_path / "out") as store:
+        rows = {record["x"]: record for record in store.records()}
+    assert {x for x, row in rows.items() if row["status"] == "done"} == set(range(1, 41)) - {17}
+    assert rows[17]["error"].startswith("Its worker was lost 4 times, the last time by KilledWorker: ")
+
+
 @pytest.mark.slow
 def test_analyze_on_a_cluster_gives_what_it_gives_here(cluster, tmp_path):
     cluster.start_workers(2)
@@ -133,6 +152,15 @@ def test_analyze_on_a_cluster_gives_what_it_gives_here(cluster, tmp_path):
     )
     assert (there.returncode, there.stderr) == (0, "")
     assert json.loads(there.stdout)["layers"] == json.loads(here.stdout)["layers"]
+
+
+@pytest.mark.slow
+def test_a_scheduler_without_workers_is_refused(cluster, plan, tmp_path):
+    process = command(plan, tmp_path / "out", cluster)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (2, "")
+    rule = "must be the address of a scheduler with workers"
+    assert errors.splitlines()[-1] == f"Error: Argument '--scheduler' {rule}, not '{cluster.address}'."
 
 
 def test_an_address_without_a_scheduler_is_refused(plan, tmp_path):

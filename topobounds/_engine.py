@@ -15,8 +15,9 @@ def kernels_disabled() -> bool:
     >>> kernels_disabled()
     False
     """
-    if "numba" in sys.modules:
-        return bool(sys.modules["numba"].config.DISABLE_JIT)
+    config = getattr(sys.modules.get("numba"), "config", None)  # none yet while another thread is importing it
+    if hasattr(config, "DISABLE_JIT"):
+        return bool(config.DISABLE_JIT)
     return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 

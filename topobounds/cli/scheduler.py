@@ -1,14 +1,17 @@
 """Work in other processes: the options ``--jobs`` and ``--scheduler``, of a cluster that is there already."""
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
 from topobounds._arguments import argument_error
 
 CONNECT_SECONDS = 10
+WATCH_SECONDS = 10
 
 
 @contextmanager
@@ -66,9 +69,35 @@ def executor_at(address: str | None) -> Iterator[tuple[Executor | None, int | No
         rule = "the address of a Dask scheduler that answers, such as tcp://127.0.0.1:8786"
         raise argument_error("--scheduler", rule, address) from error
     try:
+        try:
+            client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        except TimeoutError:
+            raise argument_error("--scheduler", "the address of a scheduler with workers", address) from None
         threads = sum(client.ncores().values())
-        if not threads:
-            raise argument_error("--scheduler", "the address of a scheduler with workers", address)
-        yield client.get_executor(pure=False), threads
+        with _watched(client, address):
+            yield client.get_executor(pure=False), threads
     finally:
         client.close(timeout=CONNECT_SECONDS)
+
+
+@contextmanager
+def _watched(client: Any, address: str) -> Iterator[None]:
+    """Say on stderr where all workers are gone: Dask waits for new ones, in silence and without end."""
+    is_over = threading.Event()
+
+    def watch() -> None:
+        is_told = False
+        while not is_over.wait(WATCH_SECONDS):
+            try:
+                has_workers = bool(client.ncores())
+            except Exception:  # the scheduler is gone, which those who wait for results hear of
+                continue
+            if not has_workers and not is_told:
+                click.echo(f"{address} has no workers left; waiting for new ones. Ctrl-C gives up.", err=True)
+            is_told = not has_workers
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()

@@ -13,7 +13,7 @@ from typing import Any
 
 from topobounds._arguments import argument_error, choice, integer, spelled
 from topobounds._files import read_regular
-from topobounds.sweeps.questions import Question, questions
+from topobounds.sweeps.questions import question, question_names
 
 Value = str | int | float | bool
 LONGEST_PLAN = 2**20  # bytes
@@ -65,7 +65,7 @@ class Grid:
 
     def points(self, seed: int) -> Iterator[Point]:
         """Yield the points; where the question draws and the grid has no seed, each has one of its own from `seed`."""
-        draws = questions()[self.question].draws and "seed" not in self.axes
+        draws = question(self.question).draws and "seed" not in self.axes
         for values in itertools.product(*self.axes.values()):
             parameters = dict(zip(self.axes, values, strict=True))
             if draws:
@@ -177,19 +177,18 @@ class SweepPlan:
 def _grid(table: Any) -> Grid:
     if not isinstance(table, dict):
         raise argument_error("grid", "a table [[grid]]", table)
-    known = questions()
-    name = choice("question", table.get("question"), tuple(known))
-    question = known[name]
+    name = choice("question", table.get("question"), question_names())
+    asked = question(name)
     given = {key: value for key, value in table.items() if key != "question"}
     for key in given:
-        choice(f"key of a grid of {name}", key, question.parameters)
-    missing = [key for key in question.required if key not in given]
+        choice(f"key of a grid of {name}", key, asked.parameters)
+    missing = [key for key in asked.required if key not in given]
     if missing:
         raise ValueError(f"A grid of {name} needs {', '.join(missing)}.")
-    return Grid(name, {key: _values(key, value, question) for key, value in given.items()})
+    return Grid(name, {key: _values(key, value) for key, value in given.items()})
 
 
-def _values(key: str, value: Any, question: Question) -> Sequence[Value]:
+def _values(key: str, value: Any) -> Sequence[Value]:
     """Return the values that a parameter takes: those of a list, of a range of integers, or one."""
     if isinstance(value, dict):
         first, last, step = _range(key, value)

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
+
+from topobounds._arguments import choice
 
 GROUP = "topobounds.questions"
 """Entry-point group of questions that other packages add: objects like `Question`, by their names."""
@@ -38,11 +40,28 @@ class Question:
         return (*self.required, *self.optional, *(("seed",) if self.draws else ()))
 
 
+def question_names() -> tuple[str, ...]:
+    """Return what may be asked: our questions, and those that other packages add."""
+    return tuple(dict.fromkeys((*QUESTIONS, *_plugins())))
+
+
+def question(name: str) -> Question:
+    """Return the question of a name; a package that adds it is imported now.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name.
+    """
+    if name in QUESTIONS:
+        return QUESTIONS[name]
+    found: Question = _plugins()[choice("question", name, question_names())].load()
+    return found
+
+
 @cache
-def questions() -> dict[str, Question]:
-    """Return all questions by name: ours, and those that other packages add."""
-    added = {plugin.name: plugin.load() for plugin in entry_points(group=GROUP)}
-    return {**added, **QUESTIONS}
+def _plugins() -> dict[str, EntryPoint]:
+    return {plugin.name: plugin for plugin in entry_points(group=GROUP)}
 
 
 def _overlap(m: int, n: int, **options: Any) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ from topobounds._parallel import MOST_JOBS, MOST_LOST, process_pool, processors
 from topobounds._records import Record
 from topobounds.runs.locks import lock
 from topobounds.sweeps.plan import MOST_POINTS, Point, SweepPlan
-from topobounds.sweeps.questions import questions
+from topobounds.sweeps.questions import question as question_of
 from topobounds.sweeps.store import Row, Store
 
 Progress = Callable[[int, int], None]
@@ -186,7 +186,7 @@ def answer_points(points: Sequence[tuple[str, dict[str, Any]]]) -> list[Row]:
         answer, error = None, None
         began = time.perf_counter()
         try:
-            answer = json.dumps(questions()[question].answer(**parameters), allow_nan=False)
+            answer = json.dumps(question_of(question).answer(**parameters), allow_nan=False)
         except (ValueError, TypeError, ArithmeticError, OSError, MemoryError, ImportError) as raised:
             error = " ".join(str(raised).split()) or type(raised).__name__
         rows.append(_row(Point(question, parameters), answer, error, time.perf_counter() - began))

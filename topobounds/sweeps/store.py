@@ -20,6 +20,7 @@ FILE = "results.sqlite"
 FORMAT = 1
 RECENT = 1000  # rows from which the rate is taken
 LONGEST_LIST = 3  # entries of a list that become columns, as the ends of an interval do
+MOST_COLUMNS = 1900  # of a view: SQLite has no more than 2,000
 _SAMPLED = 50  # answers whose keys become columns
 _TABLE = """
 create table if not exists points (
@@ -230,7 +231,7 @@ class Store:
                 for path, name, _ in _leaves(json.loads(text)):
                     columns.setdefault(name, f"json_extract({source}, {_quoted(path)}) as {_named(name)}")
         rest = [name for name in COLUMNS if name not in ("key", "parameters", "answer") and name not in columns]
-        wanted = ", ".join([*columns.values(), *map(_named, rest)])
+        wanted = ", ".join([*list(columns.values())[:MOST_COLUMNS], *map(_named, rest)])
         self._connection.execute(f"drop view if exists {_named(question)}")
         where = f"where question = {_quoted(question)}"
         self._connection.execute(f"create view {_named(question)} as select {wanted} from points {where}")
