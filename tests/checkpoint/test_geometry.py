@@ -132,6 +132,9 @@ def test_files_that_are_no_geometry_are_refused(tmp_path):
     file.write_text("stride = ")
     with pytest.raises(CheckpointError, match=r"geometry\.toml is damaged"):
         told(file)
+    file.write_text("stride = " + "[" * 100_000)
+    with pytest.raises(CheckpointError, match=r"geometry\.toml is damaged.*nested too deeply"):
+        told(file)
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(CheckpointError, match=r"geometry\.toml is damaged"):
         told(file)
