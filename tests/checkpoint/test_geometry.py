@@ -144,5 +144,12 @@ def test_files_that_are_no_geometry_are_refused(tmp_path):
         told(tmp_path)
 
 
+def test_a_table_whose_name_is_not_printable_is_named_on_one_line():
+    for table in ({"stride": 1}, {"strid": 1}, {"stride": "\n\x1b[31m"}, {"a\nb": {}}):
+        with pytest.raises(ValueError, match=r"table '\\tcon\?'") as refused:
+            told({"\tcon?": table})
+        assert str(refused.value).isprintable()
+
+
 def test_every_key_is_described():
     assert all(f"``{key}``" in layer_tensors.__doc__ for key in KEYS)

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from topobounds._arguments import argument_error, boolean, choice, file_name, integer
+from topobounds._arguments import argument_error, boolean, choice, file_name, integer, printable
 from topobounds._files import parsed_toml
 from topobounds.checkpoint.base import CheckpointError, explained
 from topobounds.checkpoint.kernels import assumed_geometry
@@ -216,7 +216,7 @@ class Geometry:
         return found
 
     def _error(self, pattern: str, problem: str, end: str = ".") -> ValueError:
-        return ValueError(f"{self._origin}, table '{pattern}', {problem}{end}")
+        return ValueError(printable(f"{self._origin}, table '{pattern}', {problem}{end}"))
 
 
 def _matches(name: str, pattern: str) -> bool:
