@@ -15,7 +15,8 @@ test: .venv/.installed  ## the whole test suite
 quick: .venv/.installed  ## half a minute of tests, for while you work
 	$(BIN)/pytest -n auto $(QUICK)
 
-attack: .venv/.installed  ## what is killed, broken and flooded over and over: not a part of CI
+attack: .venv/.installed  ## what is killed, fuzzed, changed and flooded over and over: not a part of CI
+	$(BIN)/pip install --disable-pip-version-check -e '.[attack]'
 	$(BIN)/pytest -m attack
 
 lint: .venv/.installed  ## formatting, lint, types

@@ -172,7 +172,11 @@ def test_nothing_is_asked_twice(plan, tmp_path, monkeypatch):
         ("[[grid]]\nquestion = 'overlap'\nm = {from = 3}\nn = 4", "'m' must be a range"),
         ("[[grid]]\nquestion = 'overlap'\nm = {from = 3, to = 2}\nn = 4", "'m.to'"),
         ("[[grid]]\nquestion = 'overlap'\nm = {from = 3, to = 5, by = 2}\nn = 4", "one of 'from', 'to', 'step'"),
+        ("[[grid]]\nquestion = 'overlap'\nm = {from = 1, to = 1e300}\nn = 4", "'m.to'"),
+        (f"[[grid]]\nquestion = 'overlap'\nm = {{from = 1, to = {10**20}}}\nn = 4", "'m.to'"),
+        ("[[grid]]\nquestion = 'overlap'\nm = {from = 1, to = 10000000000}\nn = {from = 1, to = 999999}", "at most 9,"),
         ("grid = [", "is no TOML"),
+        ("grid = " + "[" * 100_000, "is no TOML: its arrays or tables are nested too deeply"),
     ],
 )
 def test_a_plan_that_makes_no_sense_is_refused_by_name(tmp_path, text, message):

@@ -187,3 +187,10 @@ def test_a_part_that_is_not_finite_is_refused_with_its_place_in_the_tensor():
     codes[5, 3] = np.nan
     with pytest.raises(ValueError, match="1 of its 24 entries are NaN or infinite, the first at row 5, column 3: nan"):
         layer_topology(LayerTensor("gates", (6, 4), parts=("a", "b")), ScaledWeights(codes, 2))
+
+
+@pytest.mark.parametrize("side", [3, 300])
+def test_a_signalling_nan_is_refused_without_a_warning(side):
+    weights = np.full((side, side), 0x7F81, np.uint16).view(ml_dtypes.bfloat16)
+    with pytest.raises(ValueError, match="must be finite"):
+        maximum_spanning_forest(weights)

@@ -4,10 +4,11 @@ import errno
 import os
 import stat
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -62,6 +63,25 @@ def read_regular(path: str | os.PathLike[str], most: int | None = None) -> bytes
                 errno.EFBIG, f"it has {size} bytes, more than the {most} that such a file may have", str(path)
             )
         return stream.read(size)  # no more than that: a file of the system's may go on for ever
+
+
+def parsed_toml(content: bytes) -> dict[str, Any]:
+    """Return what a TOML file says.
+
+    Raises
+    ------
+    ValueError
+        If it is no TOML, no UTF-8, or nested too deeply.
+
+    Examples
+    --------
+    >>> parsed_toml(b"layer.stride = 2")
+    {'layer': {'stride': 2}}
+    """
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except RecursionError:
+        raise ValueError("its arrays or tables are nested too deeply") from None
 
 
 @contextmanager

@@ -285,7 +285,8 @@ def check_finite(
     step = max(_CELLS_CHECKED // matrix.shape[1], 1)
     for start in range(0, len(matrix), step):
         part = np.asarray(matrix[start : start + step])
-        bad = ~np.isfinite(part)
+        with np.errstate(invalid="ignore"):  # ml_dtypes warns of signalling NaN
+            bad = ~np.isfinite(part)
         if support is not None:
             bad &= support[start : start + step]
         if first is None and bad.any():

@@ -132,6 +132,9 @@ def test_files_that_are_no_geometry_are_refused(tmp_path):
     file.write_text("stride = ")
     with pytest.raises(CheckpointError, match=r"geometry\.toml is damaged"):
         told(file)
+    file.write_text("stride = " + "[" * 100_000)
+    with pytest.raises(CheckpointError, match=r"geometry\.toml is damaged.*nested too deeply"):
+        told(file)
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(CheckpointError, match=r"geometry\.toml is damaged"):
         told(file)
@@ -139,6 +142,13 @@ def test_files_that_are_no_geometry_are_refused(tmp_path):
         told("")
     with pytest.raises(CheckpointError, match="Is a directory"):
         told(tmp_path)
+
+
+def test_a_table_whose_name_is_not_printable_is_named_on_one_line():
+    for table in ({"stride": 1}, {"strid": 1}, {"stride": "\n\x1b[31m"}, {"a\nb": {}}):
+        with pytest.raises(ValueError, match=r"table '\\tcon\?'") as refused:
+            told({"\tcon?": table})
+        assert str(refused.value).isprintable()
 
 
 def test_every_key_is_described():

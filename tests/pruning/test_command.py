@@ -153,10 +153,15 @@ def test_files_of_sparsities_that_make_no_sense(net, tmp_path):
         "a: [\n": "'a' must be a share",
         "nonsense": "line 1 is 'nonsense'",
         "3": "is no list of tensors",
+        "- [1]: 2\n": "'None' must be a share",
+        "- {}: 3\n": "'None' must be a share",
+        "a: " + "[" * 100_000: "'a' must be a share",
+        "[" * 100_000: "line 1 is '",
     }.items():
         plan.write_text(text)
-        with pytest.raises(CheckpointError, match=message):
+        with pytest.raises(CheckpointError, match=message) as refused:
             read_sparsities(plan, ("uniform",))
+        assert len(str(refused.value)) < 650
     plan.write_text('# mine\n"fc9.weight": 0.5\n')
     with pytest.raises(ValueError, match=r"layers that are pruned, which 'fc9\.weight' is not"):
         prune_checkpoint(net, tmp_path / "x.safetensors", allocate=plan)

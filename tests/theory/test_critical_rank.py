@@ -78,6 +78,16 @@ def test_at_alpha_the_probability_of_large_layers_is_that_of_trees_too():
 
 
 @pytest.mark.usefixtures("nothing_is_counted")
+@pytest.mark.parametrize("m", range(800, 846, 3))
+def test_a_probability_where_doubles_have_fewer_digits_is_enclosed(m):
+    """Down to 2^-1074 and below, numbers are rounded to multiples of that, and no longer to their own last digits."""
+    probability = Fraction(m**8 * 9 ** (m - 1), math.comb(9 * m, m + 8))
+    chance = connection_probability(m, 9, m + 8)
+    assert 0 < probability < Fraction(10) ** -310
+    assert Fraction(chance.lower) <= probability <= Fraction(chance.upper)
+    assert chance.width < 1e-318
+
+
 @pytest.mark.parametrize(("m", "n"), [(2, 2), (3, 2), (3, 3), (2, 7), (6, 5), (8, 8), (40, 3), (12, 12), (30, 8)])
 def test_the_bounds_enclose_the_exact_probability_at_every_k(m, n):
     for k, exact in enumerate(exact_probabilities(m, n) if m * n <= 64 else counted(m, n)):

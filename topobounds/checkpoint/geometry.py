@@ -14,7 +14,6 @@
 
 import difflib
 import os
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -22,7 +21,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from topobounds._arguments import argument_error, boolean, choice, file_name, integer
+from topobounds._arguments import argument_error, boolean, choice, file_name, integer, printable
+from topobounds._files import parsed_toml
 from topobounds.checkpoint.base import CheckpointError, explained
 from topobounds.checkpoint.kernels import assumed_geometry
 from topobounds.checkpoint.location import size_of
@@ -216,7 +216,7 @@ class Geometry:
         return found
 
     def _error(self, pattern: str, problem: str, end: str = ".") -> ValueError:
-        return ValueError(f"{self._origin}, table '{pattern}', {problem}{end}")
+        return ValueError(printable(f"{self._origin}, table '{pattern}', {problem}{end}"))
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -227,7 +227,7 @@ def _read(file: Path) -> Mapping[str, Any]:
     if size_of(file) > LONGEST:
         raise CheckpointError(f"{file} is too long for a geometry file: it has {size_of(file)} bytes.")
     with explained(file):
-        return tomllib.loads(file.read_bytes().decode("utf-8"))
+        return parsed_toml(file.read_bytes())
 
 
 def _obstacle(stored: Stored, answer: LayerTensor | str, table: Mapping[str, Any]) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from topobounds._arguments import argument_error, file_name, real
+from topobounds._arguments import argument_error, file_name, real, shortened
 from topobounds._files import read_regular, write_whole
 from topobounds.checkpoint.base import CheckpointError
 from topobounds.pruning.report import PruningReport
@@ -94,9 +94,10 @@ def _parsed(file: Path) -> Any:
         match = _LINE.fullmatch(line)
         if match is None or (match["indent"] and not entries):
             raise CheckpointError(
-                f"{file} is neither JSON nor a YAML list of {NAME} and {SHARE}: line {number} is {line.strip()!r}."
+                f"{file} is neither JSON nor a YAML list of {NAME} and {SHARE}: line {number} is "
+                f"{shortened(repr(line.strip()))}."
             )
-        key, value = _scalar(match["key"]), _scalar(match["value"])
+        key, value = str(_scalar(match["key"])), _scalar(match["value"])
         if match["dash"]:
             entries.append({key: value})
         elif match["indent"]:
@@ -109,5 +110,5 @@ def _parsed(file: Path) -> Any:
 def _scalar(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text.strip("'")

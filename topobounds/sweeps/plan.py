@@ -5,14 +5,13 @@ import itertools
 import json
 import math
 import os
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from topobounds._arguments import argument_error, choice, integer, spelled
-from topobounds._files import read_regular
+from topobounds._files import parsed_toml, read_regular
 from topobounds.sweeps.questions import question, question_names
 
 Value = str | int | float | bool
@@ -20,6 +19,7 @@ LONGEST_PLAN = 2**20  # bytes
 MOST_POINTS = 10**6
 """Points of a sweep that is no slip of the finger."""
 LARGEST_SEED = 2**53 - 1  # that every reader of JSON and SQLite keeps to the last digit
+LARGEST_PLAN = 2**53 - 1  # points that can be counted, and more than any engine answers
 _RANGE = ("from", "to", "step")
 
 
@@ -136,7 +136,7 @@ class SweepPlan:
         """
         content = read_regular(file, LONGEST_PLAN)
         try:
-            plan = tomllib.loads(content.decode())
+            plan = parsed_toml(content)
         except ValueError as error:
             raise ValueError(f"{os.fspath(file)} is no TOML: {error}") from None
         try:
@@ -171,7 +171,11 @@ class SweepPlan:
         grids = plan.get("grid")
         if not isinstance(grids, list) or not grids:
             raise argument_error("grid", "at least one table [[grid]]", grids)
-        return cls(tuple(map(_grid, grids)), integer("seed", plan.get("seed", 0), 0, LARGEST_SEED))
+        found = cls(tuple(map(_grid, grids)), integer("seed", plan.get("seed", 0), 0, LARGEST_SEED))
+        n_points = sum(math.prod(map(len, grid.axes.values())) for grid in found.grids)
+        if n_points > LARGEST_PLAN:
+            raise argument_error("grid", f"tables of at most {LARGEST_PLAN:,} points", f"{n_points:,}")
+        return found
 
 
 def _grid(table: Any) -> Grid:
@@ -211,7 +215,7 @@ def _range(key: str, table: dict[str, Any]) -> tuple[int, int, int]:
         if name not in table:
             raise argument_error(key, "a range {from = 1, to = 9, step = 2} of integers, both ends in it", table)
     first = integer(f"{key}.from", table["from"], 0)
-    last = integer(f"{key}.to", table["to"], first)
+    last = integer(f"{key}.to", table["to"], first, LARGEST_SEED)
     return first, last, integer(f"{key}.step", table.get("step", 1), 1)
 
 

@@ -22,7 +22,7 @@ from topobounds._records import Record, plain
 from topobounds._types import FloatArray
 from topobounds.layers.shape import Shape
 from topobounds.theory._components import FACTOR, Effort, components_by_size
-from topobounds.theory._logarithms import UNIT, Ball, ball_sum, log_binomial, log_ratio
+from topobounds.theory._logarithms import SUBNORMAL, UNIT, Ball, ball_sum, log_binomial, log_ratio
 from topobounds.theory.counting import connected_graphs, connected_steps
 from topobounds.theory.enclosure import MAX_CELLS, Enclosure, rounded_outwards
 
@@ -380,7 +380,7 @@ def _none_empty(m: int, n: int, k: int) -> float:
     """Return an upper bound on the chance that none of the m rows is empty: (1 - q(n))^m."""
     if n + k > m * n:
         return 1.0
-    return math.exp(m * math.log1p(-float(_log_empty(m * n, k, n).exp_below()))) * FACTOR
+    return math.exp(m * math.log1p(-float(_log_empty(m * n, k, n).exp_below()))) * FACTOR + SUBNORMAL
 
 
 class _IsolatedSets(NamedTuple):

@@ -1,0 +1,64 @@
+"""Kernels run as plain Python, every index checked: `tests.attack.twins`."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from unittest.mock import patch
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from tests.attack import differential, mutation, twins
+from topobounds import ScaledWeights
+from topobounds.chance import magnitudes
+from topobounds.topology import moments
+
+is_python = pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0"), reason="kernels are compiled")
+
+
+def test_these_tests_pass_where_kernels_are_python():
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-n", "0", __file__]
+    command += ["-k", "not these_tests"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=600)
+    assert done.returncode == 0, done.stdout
+    assert "8 passed" in done.stdout
+
+
+@is_python
+def test_forests_masks_and_kernels_are_those_of_others():
+    counts = Counter()
+    with twins.installed(), differential.counted(counts), patch.object(differential, "BLOCK", 60):
+        for block in range(8):
+            assert differential.run_block(9, block, counts) == []
+    assert all(counts[f"path {part}"] for part in [*differential.PATHS, "collect_scaled"])
+
+
+@is_python
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16", "int8", "float8_e4m3fn"])
+def test_magnitudes_and_moments_are_those_of_numpy(dtype):
+    rng = np.random.default_rng(8)
+    kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    with twins.installed(), patch.object(magnitudes, "SORTED_CELLS", 0), patch.object(magnitudes, "BINNED_CELLS", 700):
+        for m, n in [(20, 30), (31, 33), (9, 300), (40, 64)]:
+            values = (rng.standard_normal((m, n)) * 30 * (rng.random((m, n)) < 0.8)).astype(kind)
+            for weights in (
+                (values, ScaledWeights(values, rng.random((m, 1)) + 0.1)) if kind.itemsize == 1 else (values,)
+            ):
+                sizes = np.abs(np.asarray(weights).astype(np.float64))
+                largest = magnitudes.largest_magnitudes(weights, 40)
+                expected = np.sort(sizes, axis=None)[::-1][: np.count_nonzero(sizes)]
+                np.testing.assert_array_equal(largest, expected[: largest.size])
+                assert largest.size >= min(20, expected.size)
+                found = moments.weight_moments(weights)
+                assert found.nonzero == np.count_nonzero(sizes)
+                np.testing.assert_allclose(found.rms, np.sqrt(np.mean(sizes**2)), rtol=1e-6)
+
+
+def test_every_module_that_is_changed_has_tests_to_notice():
+    for room in mutation.SHARES:
+        for module in mutation.modules(room):
+            assert any(file.startswith("tests/") for file in mutation.tests_of(str(module))), module

@@ -1,0 +1,162 @@
+"""Kernels as plain Python: their vector instructions written out, so that they run without being compiled.
+
+Under ``NUMBA_DISABLE_JIT=1`` a kernel is the Python function that it is written as, which is slow, checks every index,
+and need not be compiled again for every change to it; only what is written for LLVM has no Python. `installed` puts
+the functions here in its place, and lets the engine take the kernels however they are run.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from topobounds import _engine
+from topobounds._engine import NumpyBudget
+from topobounds._kernels import magnitudes as magnitude_kernels
+from topobounds._kernels import spanning as kernels
+from topobounds.pruning import selection
+from topobounds.topology import spanning
+
+BLOCK = kernels._BLOCK
+LANES = kernels._LANES
+
+
+def _part(array: Any, start: Any, count: int) -> Any:
+    start = int(start)
+    assert 0 <= start <= array.size - count, (start, array.size)
+    return array[start : start + count]
+
+
+def _keys(part: Any, magnitude: Any) -> Any:
+    if part.dtype.kind == "i":
+        return np.abs(part.astype(np.int64)).astype(f"u{part.itemsize}")
+    return part & part.dtype.type(magnitude)
+
+
+def _bits(flags: Any) -> Any:
+    return np.uint64(sum(1 << i for i, flag in enumerate(flags.tolist()) if flag))
+
+
+def any_at_least(array: Any, start: Any, magnitude: Any, bound: Any) -> Any:
+    """See `_any_at_least`."""
+    part = _part(array, start, BLOCK)
+    return bool(((part & part.dtype.type(magnitude)) >= part.dtype.type(bound)).any())
+
+
+def write_bins(
+    array: Any, start: Any, magnitude: Any, lightest: Any, span: Any, shift: Any, n_bins: Any, bins: Any
+) -> None:
+    """See `_write_bins`."""
+    kind = array.dtype.type
+    keys = _part(array, start, BLOCK) & kind(magnitude)
+    beyond = keys - kind(lightest)
+    steps = (beyond >> kind(shift)).astype(np.uint32)
+    inside = np.where(beyond <= kind(span), steps, np.uint32(n_bins))
+    unread = np.uint32(n_bins) + np.uint32(1) + np.arange(BLOCK, dtype=np.uint32) % np.uint32(kernels.UNREAD_BINS)
+    bins[:BLOCK] = np.where(keys >= kind(lightest), inside, unread)
+
+
+def any_above(array: Any, start: Any, magnitude: Any, lift: Any, bounds: Any, first: Any) -> Any:
+    """See `_any_above`."""
+    kind = array.dtype.type
+    return bool((_keys(_part(array, start, BLOCK), magnitude) + kind(lift) > _part(bounds, first, BLOCK)).any())
+
+
+def at_least(array: Any, start: Any, magnitude: Any, bound: Any) -> Any:
+    """See `_at_least`."""
+    return _bits(_keys(_part(array, start, LANES), magnitude) >= _in_type(array, bound))
+
+
+def equal(array: Any, start: Any, magnitude: Any, level: Any) -> Any:
+    """See `_equal`."""
+    return _bits(_keys(_part(array, start, LANES), magnitude) == _in_type(array, level))
+
+
+def _in_type(array: Any, value: Any) -> Any:
+    """Return a number cut to the bits of the keys, as a call of the compiled function does."""
+    return np.dtype(f"u{array.itemsize}").type(int(value) & (1 << 8 * array.itemsize) - 1)
+
+
+def key(array: Any, index: Any, magnitude: Any) -> Any:
+    """See `_key`."""
+    return np.uint64(_keys(_part(array, index, 1), magnitude)[0])
+
+
+def differ(array: Any, start: Any, value: Any) -> Any:
+    """See `_differ`."""
+    return _bits(_part(array, start, LANES) != value)
+
+
+def lowest(bits: Any) -> Any:
+    """See `_lowest`."""
+    bits = int(bits)
+    assert bits
+    return np.uint64((bits & -bits).bit_length() - 1)
+
+
+def highest(bits: Any) -> Any:
+    """See `_highest`."""
+    assert bits
+    return np.uint64(int(bits).bit_length() - 1)
+
+
+def number(bits: Any) -> Any:
+    """See `_number`."""
+    return np.uint64(int(bits).bit_count())
+
+
+def bits_of(value: Any) -> Any:
+    """See `_bits_of`."""
+    return np.float32(value).view(np.uint32)
+
+
+def ratio(value: Any, divisor: Any) -> Any:
+    """See `_ratio`."""
+    return np.float32(value) / np.float32(divisor)
+
+
+def float_of(bits: Any) -> Any:
+    """See `_float_of`."""
+    return np.uint32(bits).view(np.float32)
+
+
+def float_of_upper_half(bits: Any) -> Any:
+    """See `_float_of_upper_half`."""
+    return np.uint32(int(bits) << 16).view(np.float32)
+
+
+def float_of_byte(code: Any, shift: Any) -> Any:
+    """See `_float_of_byte`."""
+    if isinstance(code, np.int8):
+        return np.float32(code)
+    return np.uint32((int(code) & 0x7F) << int(shift)).view(np.float32)
+
+
+def add_block(codes: Any, start: Any, scale_of: Any, shift: Any, sums: Any) -> None:
+    """See `_add_block`."""
+    part, scales = _part(codes, start, 256), _part(scale_of, start, 256)
+    values = np.array([float_of_byte(code, shift) for code in part], np.float32)
+    products = (values * scales).astype(np.float64)
+    for i, product in enumerate(products):
+        sums[i % 64] += product * product
+
+
+SPANNING = [any_at_least, write_bins, any_above, at_least, equal, key, differ, lowest, highest, number]
+SPANNING += [bits_of, ratio, float_of]
+SHARED = [any_at_least, at_least, equal, key, lowest, number, float_of_upper_half, float_of_byte, add_block]
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """Run kernels as Python, of however small a layer."""
+    with ExitStack() as stack, np.errstate(all="ignore"):
+        for module, functions in ((kernels, SPANNING), (magnitude_kernels, SHARED)):
+            for function in functions:
+                stack.enter_context(patch.object(module, f"_{function.__name__}", function))
+        for module in (_engine, spanning, selection):
+            stack.enter_context(patch.object(module, "kernels_disabled", lambda: False))
+        stack.enter_context(patch.object(spanning, "_ENGINE", NumpyBudget("numba", 0)))
+        stack.enter_context(patch.object(selection, "COMPILED_FROM", 1))
+        yield
