@@ -10,7 +10,7 @@ figures: .venv/.installed  ## train what is missing, draw every figure and table
 	$(BIN)/topobounds figures
 
 test: .venv/.installed  ## the whole test suite
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 quick: .venv/.installed  ## half a minute of tests, for while you work
 	$(BIN)/pytest -n auto $(QUICK)
