@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import lru_cache, partial, wraps
 from pathlib import Path
 from threading import Lock
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from topobounds._arguments import integer
 
@@ -24,6 +24,8 @@ MOST_JOBS = 1024
 CPUINFO = Path("/proc/cpuinfo")
 """Where Linux describes the processors."""
 POLL_SECONDS = 0.1
+MOST_LOST = 4
+"""Times that the worker of a piece may be lost, by being killed or for want of memory, before it is no more asked."""
 PATIENCE = 10.0
 """Seconds within which the processes of a caller that was killed have ended, too."""
 
@@ -170,6 +172,90 @@ def process_pool(jobs: int) -> Iterator[Executor]:
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+class Named(Protocol):
+    """A piece of work that a message can name."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+
+NamedPiece = TypeVar("NamedPiece", bound=Named)
+
+
+class Elsewhere(Generic[NamedPiece, Result]):
+    """Pieces of work given to an executor, whose workers may be lost: what they had is asked again.
+
+    Parameters
+    ----------
+    executor : concurrent.futures.Executor
+        What does the work.
+    work : callable
+        ``work(piece)``, a function of a module or a ``functools.partial`` of one. What it raises is raised to the
+        caller, and not asked again.
+    """
+
+    def __init__(self, executor: Executor, work: Callable[[NamedPiece], Result]) -> None:
+        self._executor, self._work = executor, work
+
+    def submit(self, piece: NamedPiece) -> "Future[Any]":
+        """Have a piece done; `result` awaits it."""
+        try:
+            return self._executor.submit(_attempted, self._work, piece)
+        except Exception as error:  # of an executor that is broken
+            future: Future[Any] = Future()
+            future.set_exception(error)
+            return future
+
+    def result(self, piece: NamedPiece, future: "Future[Any]") -> Result:
+        """Return what a piece that was submitted came to.
+
+        Raises
+        ------
+        ChildProcessError
+            If its worker was lost `MOST_LOST` times.
+        Exception
+            What the work raised.
+        """
+        reason = ""
+        for lost in range(MOST_LOST):
+            try:
+                result, raised = (self.submit(piece) if lost else future).result()
+            except Exception as error:  # of the executor: what the work raises is returned
+                reason = f"{type(error).__name__}: {error}"
+                continue
+            if raised is not None:
+                raise raised
+            found: Result = result
+            return found
+        named = f"The worker of '{piece.name}' was lost {MOST_LOST} times, the last time by {reason}"
+        raise ChildProcessError(" ".join(named.split()))
+
+    def in_order(self, pieces: Sequence[NamedPiece]) -> Iterator[Result]:
+        """Yield what the pieces come to, in their order; what is left is given up where the caller stops.
+
+        Raises
+        ------
+        Exception
+            As `result`.
+        """
+        futures = [self.submit(piece) for piece in pieces]
+        try:
+            for piece, future in zip(pieces, futures, strict=True):
+                yield self.result(piece, future)
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _attempted(work: Callable[[NamedPiece], Result], piece: NamedPiece) -> tuple[Result | None, Exception | None]:
+    """Return what a piece comes to and what it raises, so that what the executor raises is told from it."""
+    try:
+        return work(piece), None
+    except Exception as error:  # raised again by the caller
+        return None, error
 
 
 class _Processes(Executor):

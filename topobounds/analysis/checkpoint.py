@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, boolean, integer
-from topobounds._parallel import MOST_JOBS, processors
+from topobounds._parallel import MOST_JOBS, Elsewhere, processors
 from topobounds.analysis.beside import Beside, BesideCheckpoint, Unread, check_values, masked, scored
 from topobounds.analysis.curves import layer_curves
 from topobounds.analysis.expected import checked_seed, checked_trials
@@ -24,6 +24,7 @@ from topobounds.analysis.network import ASSUMED, Connected, chains, network_repo
 from topobounds.analysis.scales import scale_shares
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.layer_tensors import Reading, read_tensors
+from topobounds.checkpoint.location import path_elsewhere
 from topobounds.checkpoint.memory import ArraysCheckpoint, opened
 from topobounds.layers import Conv, LayerTensor, TensorLayer
 from topobounds.topology.moments import weight_moments
@@ -204,7 +205,7 @@ class _Work:
         """Do all tensors in threads of this process."""
         pool = ThreadPoolExecutor(min(n_threads, len(self.reading.layers)))
         try:
-            self._gather({pool.submit(self._here, layer): layer for layer in self.reading.layers})
+            self._gather(Elsewhere(pool, self._here))
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -217,18 +218,19 @@ class _Work:
             raise argument_error("mask" if isinstance(mask, Mapping) else "scores", rule, "a mapping")
         task = replace(
             self.task,
-            path=str(self.checkpoint.path),
-            mask=None if mask is None else os.fspath(mask),
-            scores=None if scores is None else os.fspath(scores),
+            path=path_elsewhere(self.checkpoint.path),
+            mask=None if mask is None else path_elsewhere(mask),
+            scores=None if scores is None else path_elsewhere(scores),
             shapes=_shapes(self.reading) if self.beside != _BesideFiles(None, None) else {},
         )
-        self._gather({executor.submit(_in_worker, task, layer): layer for layer in self.reading.layers})
+        self._gather(Elsewhere(executor, partial(_in_worker, task)))
 
     def _here(self, layer: LayerTensor) -> _Done:
         with self._large if self.sizes[layer.name] >= LARGE else nullcontext():
             return _tensor_done(self.checkpoint, self.beside, layer, self.task, self._reading_lock)
 
-    def _gather(self, futures: "dict[Future[_Done], LayerTensor]") -> None:
+    def _gather(self, work: Elsewhere[LayerTensor, _Done]) -> None:
+        futures = {work.submit(layer): layer for layer in self.reading.layers}
         total = sum(self.sizes.values())
         done = 0
         try:
@@ -236,16 +238,15 @@ class _Work:
                 self.progress(0, total, self.reading.layers[0].name)
             for future in as_completed(futures):
                 name = futures[future].name
-                self.done[name] = future.result()
+                self.done[name] = work.result(futures[future], future)
                 done += self.sizes[name]
                 if self.progress is not None:
                     self.progress(done, total, name)
         except KeyboardInterrupt:
             for future in futures:
                 future.cancel()
-            self.done |= {
-                futures[f].name: f.result() for f in futures if f.done() and not f.cancelled() and not f.exception()
-            }
+            ended = [f for f in futures if f.done() and not f.cancelled() and not f.exception()]
+            self.done |= {futures[f].name: done for f in ended for done, raised in [f.result()] if raised is None}
             raise Interrupted(self.report(complete=False)) from None
         except BaseException:
             for future in futures:

@@ -218,6 +218,18 @@ def location(path: str | os.PathLike[str] | RemotePath) -> Location:
     return Path(unquote(parts.path)) if parts.scheme == "file" else RemotePath(url)
 
 
+def path_elsewhere(path: str | os.PathLike[str] | RemotePath) -> str:
+    """Return the path or the URL under which processes in other folders find a file.
+
+    Examples
+    --------
+    >>> path_elsewhere("weights.npz") == str(Path.cwd() / "weights.npz"), path_elsewhere("s3://bucket/weights.npz")
+    (True, 's3://bucket/weights.npz')
+    """
+    place = location(path)
+    return str(place.absolute() if isinstance(place, Path) else place)
+
+
 def size_of(file: Location) -> int:
     """Return the length of a file in bytes.
 

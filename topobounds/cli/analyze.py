@@ -7,7 +7,7 @@ import click
 
 from topobounds.cli.arguments import CommandWithExamples, Count, Name, Sizes, output_file
 from topobounds.cli.output import console_on_stdout, print_json, progress_bar
-from topobounds.cli.scheduler import executor_at
+from topobounds.cli.scheduler import executor_at, refuse_both
 
 if TYPE_CHECKING:
     from topobounds.analysis.model import ModelReport
@@ -107,8 +107,7 @@ def analyze(
 
         template()  # before anything is read, since jinja2 may be missing
     is_interrupted = False
-    if scheduler is not None and jobs is not None:
-        raise click.UsageError("--jobs is for this machine; with --scheduler its workers decide.")
+    refuse_both(jobs, scheduler)
     with executor_at(scheduler) as (executor, _), progress_bar("headers", in_bytes=True) as advance:
         try:
             report = analyze_checkpoint(

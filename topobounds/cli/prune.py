@@ -15,6 +15,7 @@ from topobounds.cli.output import (
     print_table,
     progress_bar,
 )
+from topobounds.cli.scheduler import executor_of
 
 if TYPE_CHECKING:
     from topobounds.pruning import PruningReport
@@ -76,6 +77,8 @@ class DensityNotPattern(Density):
 @click.option("--export", metavar="FILE", type=Name(), help="Write the sparsity of each layer, as JSON or YAML.")
 @click.option("--html", metavar="FILE", type=Name(), help="Write a page about what pruning did.")
 @click.option("--seed", type=Count(0), help="Seed of --method random.  [default: drawn, and shown]")
+@click.option("--jobs", type=Count(1, 1024), help="Processes at the same time.  [default: this one alone]")
+@click.option("--scheduler", metavar="ADDRESS", help="Do the work on the Dask cluster of this scheduler: tcp://...")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def prune(
     source: Path,
@@ -95,6 +98,8 @@ def prune(
     export: Path | None,
     html: Path | None,
     seed: int | None,
+    jobs: int | None,
+    scheduler: str | None,
     as_json: bool,
 ) -> None:
     """Prune the weights in SOURCE, and write TARGET: the same files with the pruned weights zero, and their masks.
@@ -117,7 +122,7 @@ def prune(
     from topobounds.pruning import prune_checkpoint
     from topobounds.pruning.sparsities import write_sparsities
 
-    with progress_bar("pruning") as advance:
+    with executor_of(jobs, scheduler) as executor, progress_bar("pruning") as advance:
         report = prune_checkpoint(
             source,
             target or "",
@@ -134,6 +139,7 @@ def prune(
             masks_only=masks_only,
             dry_run=dry_run,
             seed=seed,
+            executor=executor,
             progress=advance,
         )
     if export is not None:

@@ -1,4 +1,4 @@
-"""Work on a cluster that is there already: the option ``--scheduler``."""
+"""Work in other processes: the options ``--jobs`` and ``--scheduler``, of a cluster that is there already."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -9,6 +9,34 @@ import click
 from topobounds._arguments import argument_error
 
 CONNECT_SECONDS = 10
+
+
+@contextmanager
+def executor_of(jobs: int | None, scheduler: str | None) -> Iterator[Executor | None]:
+    """Yield the executor of so many processes, or of a Dask scheduler; None where this process does the work.
+
+    Raises
+    ------
+    click.UsageError
+        If both are given, or as `executor_at`.
+    ValueError
+        As `executor_at`.
+    """
+    refuse_both(jobs, scheduler)
+    if scheduler is None and jobs is not None and jobs > 1:
+        from topobounds._parallel import process_pool
+
+        with process_pool(jobs) as pool:
+            yield pool
+        return
+    with executor_at(scheduler) as (executor, _):
+        yield executor
+
+
+def refuse_both(jobs: int | None, scheduler: str | None) -> None:
+    """Refuse a number of processes of this machine beside a cluster."""
+    if scheduler is not None and jobs is not None:
+        raise click.UsageError("--jobs is for this machine; with --scheduler its workers decide.")
 
 
 @contextmanager

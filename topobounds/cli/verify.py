@@ -22,6 +22,7 @@ from topobounds.cli.output import (
     print_table,
     progress_bar,
 )
+from topobounds.cli.scheduler import executor_of
 
 if TYPE_CHECKING:
     from topobounds.verification import Verdict
@@ -76,6 +77,8 @@ class CommandWithClaims(CommandWithExamples):
     "--tolerance", type=float, default=0.005, show_default=True, help="Slack of a bound when the trials are spent."
 )
 @click.option("--seed", type=Count(0), help="Seed of all that is drawn.  [default: drawn, and shown]")
+@click.option("--jobs", type=Count(1, 1024), help="Processes at the same time.  [default: this one alone]")
+@click.option("--scheduler", metavar="ADDRESS", help="Do the work on the Dask cluster of this scheduler: tcp://...")
 @click.option("--strict", is_flag=True, help="Exit 1 if a claim is violated.")
 @click.option("--witness", metavar="JSON", type=Name(), help="Write what shows the violations again to this file.")
 @click.option("--replay", metavar="JSON", type=Name(), help="Show the violations of a witness file again.")
@@ -94,6 +97,8 @@ def verify(
     confidence: float,
     tolerance: float,
     seed: int | None,
+    jobs: int | None,
+    scheduler: str | None,
     strict: bool,
     witness: Path | None,
     replay: Path | None,
@@ -114,7 +119,7 @@ def verify(
         choice("--claim", claim, tuple(verification.CLAIMS))
     left_out: dict[str, str] = {}
     damaged: tuple[str, ...] = ()
-    with progress_bar("claims") as advance:
+    with executor_of(jobs, scheduler) as executor, progress_bar("claims") as advance:
         if replay is not None:
             verdicts = verification.replay(replay, advance)
         elif file is not None:
@@ -128,6 +133,7 @@ def verify(
                 confidence=confidence,
                 tolerance=tolerance,
                 seed=seed,
+                executor=executor,
                 progress=advance,
             )
         else:
@@ -143,6 +149,7 @@ def verify(
                 confidence=confidence,
                 tolerance=tolerance,
                 seed=seed,
+                executor=executor,
                 progress=advance,
             )
     if witness is not None and not verification.write_witnesses(witness, verdicts):

@@ -5,17 +5,17 @@ import json
 import os
 import re
 import secrets
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topobounds._arguments import (
     argument_error,
@@ -27,26 +27,39 @@ from topobounds._arguments import (
     is_integer,
     real,
 )
+from topobounds._parallel import Elsewhere
 from topobounds._types import Array, Mask, NamedProgress
-from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from topobounds.checkpoint import Checkpoint, CheckpointError
 from topobounds.checkpoint.base import check_new
 from topobounds.checkpoint.layer_tensors import Reading, read_tensors
 from topobounds.checkpoint.location import size_of
 from topobounds.checkpoint.masks import masks_size, writing_masks
-from topobounds.checkpoint.memory import ArraysCheckpoint
 from topobounds.layers import LayerTensor
 from topobounds.pruning.budgets import ALLOCATIONS, FROM_FILE, Profile, allocated
 from topobounds.pruning.choosing import chosen_layers
 from topobounds.pruning.methods import METHODS, Method, pruning_method
-from topobounds.pruning.pipeline import Exchange, Prunable, Request, exchange, kept_masks, redrawn_mask
 from topobounds.pruning.report import PrunedLayer, PruningReport
 from topobounds.pruning.selection import counts_of_largest
 from topobounds.pruning.sparsities import read_sparsities
-from topobounds.topology.persistence import PersistenceDiagram
-from topobounds.topology.tensors import Topology, layer_topology
-from topobounds.weights import count_non_zero, non_zero, weight_array
+from topobounds.pruning.tensors import (
+    Asked,
+    Chosen,
+    Files,
+    Places,
+    Surveyed,
+    checksum_of,
+    choose,
+    choose_at,
+    opened_files,
+    survey,
+    survey_at,
+    zeroed,
+)
+from topobounds.weights import non_zero, weight_array
 
 ON_INFEASIBLE = ("share", "raise", "clamp")
+AHEAD = 2**28
+"""Bytes of masks that workers choose before they are due."""
 MASKS = "pruning/masks.safetensors"
 """Where the masks are in a folder."""
 NAMED = 5  # layers in a message
@@ -122,7 +135,8 @@ def prune_checkpoint(
     seed : int, optional
         Of a random method; drawn by default.
     executor : concurrent.futures.Executor, optional
-        Where the forests are found, layer by layer.
+        What finds the forests and chooses the masks, tensor by tensor, on any machine that reads the same paths: it
+        gets names, not weights, and masks come back. This process writes.
     progress : callable, optional
         ``progress(done, total, tensor)``, in bytes.
 
@@ -167,16 +181,17 @@ def prune_checkpoint(
     if seed is not None:
         integer("seed", seed, 0)
     drawn = (secrets.randbits(64) if seed is None else seed) if chosen.is_random else None
-    with open_checkpoint(source) as checkpoint, _scores(scores) as scored:
+    places = None if executor is None else Places.of(source, scores)
+    with opened_files(source, scores) as files, closing(_Pruning(files, chosen, drawn, progress or _silent)) as pruning:
+        checkpoint = files.checkpoint
         if not dry_run:
             check_new(Path(target)) if masks_only else checkpoint.check_target(target)
         reading = read_tensors(checkpoint, include=include, exclude=exclude, geometry=geometry, input_size=input_size)
         layers, left_out = chosen_layers(reading, checkpoint, include)
-        pruning = _Pruning(checkpoint, scored, chosen, drawn, progress or _silent)
         with ThreadPoolExecutor(1) as helper:
             base = None if dry_run else helper.submit(_hashes, checkpoint)
             left_out = _other_weights(checkpoint) | left_out
-            left_out |= pruning.survey(layers, None if isinstance(scores, Mapping) else executor, source, scores)
+            left_out |= pruning.survey(layers, executor, places)
             if not pruning.tensors:
                 raise argument_error("source", f"a file with layers to prune{_commonest(left_out)}", str(source))
             counts = pruning.counts(keep, density, scope, allocate, sparsities, on_infeasible)
@@ -247,12 +262,6 @@ def _check_amount(keep: Any, density: Any, *, has_file: bool) -> None:
         real("keep", keep, "a number of weights or a share of them in (0, 1]", 0.0, 1.0, open_low=True)
 
 
-def _scores(scores: Path_ | Mapping[str, Any] | None) -> AbstractContextManager[Checkpoint | None]:
-    if scores is None:
-        return nullcontext()
-    return ArraysCheckpoint(scores) if isinstance(scores, Mapping) else open_checkpoint(scores)
-
-
 def _silent(done: int, total: int, name: str) -> None:
     """Show no progress."""
 
@@ -260,141 +269,53 @@ def _silent(done: int, total: int, name: str) -> None:
 # -- what is found before anything is written -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class _Tensor:
-    """What is known of a tensor before it is pruned; small beside it.
-
-    Attributes
-    ----------
-    layer : LayerTensor
-        The graphs that it holds.
-    critical : ndarray of int64
-        Flat indices of the weights that carry its topology.
-    diagrams : list of tuple
-        What tells the diagram of each graph.
-    neural_persistence : float
-        Normalised, summed over its graphs.
-    profile : Profile
-        What allocations go by.
-    itemsize : int
-        Bytes of a weight, as they are ranked.
-    """
-
-    layer: LayerTensor
-    critical: NDArray[np.int64]
-    diagrams: list[tuple[Any, ...]]
-    neural_persistence: float
-    profile: Profile
-    itemsize: int
-
-
-def _signature(diagram: PersistenceDiagram) -> tuple[Any, ...]:
-    return diagram.deaths, diagram.n_essential, diagram.w_max
-
-
-def _are_equal(before: Sequence[tuple[Any, ...]], after: Sequence[PersistenceDiagram]) -> bool:
-    """Whether diagrams are, bit for bit, what these signatures tell."""
-    pairs = zip(before, map(_signature, after), strict=True)
-    return all(np.array_equal(old[0], new[0]) and old[1:] == new[1:] for old, new in pairs)
-
-
-def _surveyed(layer: LayerTensor, array: Array, scores: Array | None) -> "_Tensor | str":
-    """Return what is known of a tensor, or why it cannot be pruned."""
-    weights = weight_array(array if scores is None else scores)
-    survivors = count_non_zero(array)
-    if not survivors:
-        return "all its weights are zero"
-    try:
-        topology = _topology(layer, weights, None if scores is None else non_zero(array))
-    except ValueError as error:
-        return str(error).rstrip(".")
-    return _Tensor(
-        layer=layer,
-        critical=np.flatnonzero(topology.critical),
-        diagrams=[_signature(diagram) for diagram in topology.diagrams],
-        neural_persistence=topology.neural_persistence,
-        profile=Profile.of(topology, array.size, survivors),
-        itemsize=weights.itemsize,
-    )
-
-
-def _topology(layer: LayerTensor, weights: Array, support: Mask | None) -> Topology:
-    return layer_topology(layer, weights, support)
-
-
-def _surveyed_at(source: Path_, scores: Path_ | None, layer: LayerTensor) -> "_Tensor | str":
-    """Do the same in another process, which opens the files itself."""
-    with open_checkpoint(source) as checkpoint, _scores(scores) as scored:
-        try:
-            return _surveyed(layer, *_read(checkpoint, scored, layer.name))
-        except CheckpointError as error:
-            return str(error).rstrip(".")
-
-
-def _read(checkpoint: Checkpoint, scored: Checkpoint | None, name: str) -> tuple[Array, Array | None]:
-    """Read a tensor, and the scores that stand for it where there are some."""
-    array = checkpoint.tensor(name)
-    if scored is None or name not in scored.names:
-        return array, None
-    scores = scored.tensor(name)
-    if scores.shape != array.shape:
-        raise argument_error("scores", f"of the shape {array.shape} for '{name}'", scores.shape)
-    return array, scores
-
-
 class _Pruning:
     """One pruning of a checkpoint: a pass over its tensors to find their forests, and one to write them pruned."""
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        scored: Checkpoint | None,
-        method: Method,
-        seed: int | None,
-        progress: NamedProgress,
-    ) -> None:
-        self.checkpoint = checkpoint
-        self.scored = scored
+    def __init__(self, files: Files, method: Method, seed: int | None, progress: NamedProgress) -> None:
+        self.files = files
+        self.checkpoint = files.checkpoint
         self.method = method
         self.seed = seed
-        self.tensors: dict[str, _Tensor] = {}
+        self.tensors: dict[str, Surveyed] = {}
         self._asked: dict[str, int | None] = {}
         self._counts: dict[str, int] = {}
         self._pruned: dict[str, PrunedLayer] = {}
+        self._coming: _Coming | None = None
+        self._work: Callable[[Sequence[Asked]], _Coming] | None = None
         self._progress = progress
         self._done = 0
         self._total = 0
 
+    def close(self) -> None:
+        """Give up what workers have not finished."""
+        if self._coming is not None:
+            self._coming.close()
+
     # -- finding out --
 
-    def survey(
-        self, layers: Sequence[LayerTensor], executor: Executor | None, source: Path_, scores: Any
-    ) -> dict[str, str]:
+    def survey(self, layers: Sequence[LayerTensor], executor: Executor | None, places: Places | None) -> dict[str, str]:
         """Find the forests of all layers; return those that cannot be pruned, with the reason."""
         left_out: dict[str, str] = {}
         self._total = 2 * sum(layer.n_weights * _itemsize(layer) for layer in layers)
-        for layer, found in zip(layers, self._found(layers, executor, source, scores), strict=True):
-            if isinstance(found, str):
-                left_out[layer.name] = found
+        if executor is None or places is None:
+            found: Iterator[Surveyed | str] = map(self._surveyed, layers)
+        else:
+            found = Elsewhere(executor, partial(survey_at, places)).in_order(layers)
+            self._work = partial(_Coming, executor, places)
+        for layer, each in zip(layers, found, strict=True):
+            if isinstance(each, str):
+                left_out[layer.name] = each
             else:
-                self.tensors[layer.name] = found
+                self.tensors[layer.name] = each
+            self._advance(layer)
         return left_out
 
-    def _found(
-        self, layers: Sequence[LayerTensor], executor: Executor | None, source: Path_, scores: Any
-    ) -> Iterator[_Tensor | str]:
-        waiting: list[Future[_Tensor | str]] = []
-        if executor is not None:
-            waiting = [executor.submit(partial(_surveyed_at, source, scores, layer)) for layer in layers]
-        for number, layer in enumerate(layers):
-            try:
-                yield waiting[number].result() if waiting else _surveyed(layer, *self._read(layer.name))
-            except CheckpointError as error:
-                yield str(error).rstrip(".")
-            self._advance(layer)
-
-    def _read(self, name: str) -> tuple[Array, Array | None]:
-        return _read(self.checkpoint, self.scored, name)
+    def _surveyed(self, layer: LayerTensor) -> Surveyed | str:
+        try:
+            return survey(layer, *self.files.read(layer.name))
+        except CheckpointError as error:
+            return str(error).rstrip(".")
 
     def _advance(self, layer: LayerTensor) -> None:
         self._done += layer.n_weights * _itemsize(layer)
@@ -518,7 +439,7 @@ class _Pruning:
     def _free(self, common: np.dtype[Any] | None) -> Iterator[tuple[Array, Mask]]:
         """Yield the flat weights of each tensor, and which of them are not zero and not protected."""
         for name, tensor in self.tensors.items():
-            array, scores = self._read(name)
+            array, scores = self.files.read(name)
             open_ = non_zero(array).ravel()
             if self.method.counted_by.protects:
                 open_[tensor.critical] = False
@@ -531,38 +452,37 @@ class _Pruning:
         """Return a tensor with its pruned weights zero, and keep the record of it."""
         if name not in self.tensors:
             return array
-        tensor, count = self.tensors[name], self._counts[name]
-        scores = _read(self.checkpoint, self.scored, name)[1] if self.scored is not None else None
-        weights = weight_array(array if scores is None else scores)
-        group = self._prunable(tensor, weights, array)
-        mask = self._mask(group, count, list(self.tensors).index(name))
-        price = exchange(group, count, mask) if self.method is METHODS["t-imp"] else None
-        del group
-        new = _zeroed(array, mask)
-        after = _after(tensor.layer, weight_array(new), None) if scores is None else _after(tensor.layer, weights, mask)
-        self._pruned[name] = self._record(tensor, count, after, price)
+        scores = None if self.files.scored is None else self.files.read(name)[1]
+        if self._work is None:
+            mask, new, chosen = choose(self._asked_of(name), array, scores)
+        else:
+            chosen = self._sent(name, checksum_of(array, scores))
+            mask = chosen.mask(array.shape)
+            new = zeroed(array, mask)
+        self._pruned[name] = self._record(self.tensors[name], self._counts[name], chosen)
         if write is not None:
             write(name, mask)
-        self._advance(tensor.layer)
+        self._advance(self.tensors[name].layer)
         return new
 
-    def _mask(self, group: Prunable, count: int, place: int) -> Mask:
-        method = self.method
-        entropy = None if self.seed is None else (self.seed, place)
-        if method.counts_of:
-            return redrawn_mask(group, _of_count(group.weights.shape, count), method, entropy)
-        (mask,) = kept_masks([group], Request("count", count, count), method, entropy=entropy)
-        return mask
+    def _asked_of(self, name: str) -> Asked:
+        entropy = None if self.seed is None else (self.seed, list(self.tensors).index(name))
+        return Asked(self.tensors[name], self._counts[name], self.method.name, entropy)
 
-    def _prunable(self, tensor: _Tensor, weights: Array, array: Array) -> Prunable:
-        protected = np.zeros(array.shape, np.bool_)
-        if self.method.counted_by.protects:
-            protected.reshape(-1)[tensor.critical] = True
-        return Prunable(weights, non_zero(array), protected, (tensor.layer,))
+    def _sent(self, name: str, checksum: int) -> Chosen:
+        """Return the mask that a worker has chosen, of a file that must be the one that is open here."""
+        assert self._work is not None
+        if self._coming is None:
+            self._coming = self._work([self._asked_of(each) for each in self.tensors])
+        chosen = self._coming.take(name)
+        if not checksum == chosen.checksum == self.tensors[name].checksum:
+            path = self.checkpoint.path
+            raise CheckpointError(f"{path} is not the same file on all workers: tensor '{name}' differs there.")
+        return chosen
 
-    def _record(self, tensor: _Tensor, count: int, after: Topology | None, price: Exchange | None) -> PrunedLayer:
+    def _record(self, tensor: Surveyed, count: int, chosen: Chosen) -> PrunedLayer:
         """Return what was done to a tensor, whose topology was computed anew from what is left."""
-        name = tensor.layer.name
+        name, price = tensor.layer.name, chosen.price
         return PrunedLayer(
             name=name,
             kind=tensor.layer.kind,
@@ -574,14 +494,14 @@ class _Pruning:
             kept=count,
             alpha=len(tensor.critical),
             neural_persistence_before=tensor.neural_persistence,
-            neural_persistence_after=0.0 if after is None else after.neural_persistence,
-            preserved=after is not None and _are_equal(tensor.diagrams, after.diagrams),
+            neural_persistence_after=chosen.neural_persistence,
+            preserved=chosen.preserved,
             reason=self._reason(tensor, count),
             swaps=None if price is None else price.swaps,
             squared_weight_lost=None if price is None else price.squared_weight_lost,
         )
 
-    def _reason(self, tensor: _Tensor, count: int) -> str | None:
+    def _reason(self, tensor: Surveyed, count: int) -> str | None:
         asked, notes = self._asked[tensor.layer.name], []
         if asked is None:
             notes.append("asked of all layers together")
@@ -631,31 +551,39 @@ class _Pruning:
         self.checkpoint.rewrite(target, change, resume=resume, beside=beside, room=masks_size(shapes))
 
 
+class _Coming:
+    """Masks that workers choose, as many ahead of what is taken as there is room for."""
+
+    def __init__(self, executor: Executor, places: Places, asked: Sequence[Asked]) -> None:
+        self._work = Elsewhere(executor, partial(choose_at, places))
+        self._asked = {each.name: each for each in asked}
+        self._left = deque(self._asked)
+        self._futures: dict[str, Future[Any]] = {}
+
+    def take(self, name: str) -> Chosen:
+        """Return the mask of a tensor, and have the next ones chosen."""
+        self._submit(name)
+        while self._left and sum(map(self._n_bytes, self._futures)) < AHEAD:
+            self._submit(self._left.popleft())
+        return self._work.result(self._asked.pop(name), self._futures.pop(name))
+
+    def close(self) -> None:
+        """Give up what has not been taken."""
+        for future in self._futures.values():
+            future.cancel()
+
+    def _submit(self, name: str) -> None:
+        if name in self._asked and name not in self._futures:
+            self._futures[name] = self._work.submit(self._asked[name])
+
+    def _n_bytes(self, name: str) -> int:
+        return self._asked[name].tensor.profile.weights // 8
+
+
 def _itemsize(layer: LayerTensor) -> int:
     """Return the bytes of a stored weight; 4 where the dtype is not numpy's."""
     digits = re.search(r"\d+", layer.dtype)
     return max(1, int(digits[0]) // 8) if digits else 4
-
-
-def _after(layer: LayerTensor, weights: Array, support: Mask | None) -> Topology | None:
-    """Return the topology of pruned weights; None where none is left."""
-    if not (weights if support is None else support).any():
-        return None
-    return _topology(layer, weights, support)
-
-
-def _of_count(shape: tuple[int, ...], count: int) -> Mask:
-    mask = np.zeros(shape, np.bool_)
-    mask.reshape(-1)[:count] = True
-    return mask
-
-
-def _zeroed(array: Array, mask: Mask) -> Array:
-    """Return an array with +0 where the mask is False, the bits of the others as they are."""
-    contiguous = np.ascontiguousarray(array)
-    bits = contiguous.view(f"u{array.itemsize}")
-    new: Array = np.multiply(bits, mask.reshape(bits.shape), dtype=bits.dtype).view(array.dtype)
-    return new.reshape(array.shape)
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -707,7 +635,7 @@ def _identity(base: Mapping[str, str], pruning: _Pruning, counts: Sequence[int],
     """Return what tells a pruning from all others; None where that would be too long to find out."""
     if isinstance(scores, Mapping):
         return None
-    scored = None if pruning.scored is None else _hashes(pruning.scored)
+    scored = None if pruning.files.scored is None else _hashes(pruning.files.scored)
     told = {
         "base": base,
         "scores": scored,

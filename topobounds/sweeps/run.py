@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from topobounds._arguments import argument_error, file_name, integer
-from topobounds._parallel import MOST_JOBS, process_pool, processors
+from topobounds._parallel import MOST_JOBS, MOST_LOST, process_pool, processors
 from topobounds._records import Record
 from topobounds.runs.locks import lock
 from topobounds.sweeps.plan import MOST_POINTS, Point, SweepPlan
@@ -29,8 +29,6 @@ LOCK = "sweep.lock"
 UNIT_SECONDS = 1.0  # that a unit of work takes
 MOST_IN_A_UNIT = 2000  # points
 WORTH_A_POOL = 4.0  # seconds of work for which processes are started
-MOST_LOST = 4
-"""Times that the worker of a point may be lost, by being killed or for want of memory, before the point has failed."""
 MOST_GIVEN_UP = 3
 """Points in a row that fail so before it is the workers that are to blame, and the sweep is broken off."""
 

@@ -112,15 +112,18 @@ def expected_persistence(
     values = _falling(magnitudes, cells)
     missing = missing_edges(m, n, QUICK)
     used = min(values.size, missing.lower.size - 1)
-    steps = persistences(values, order)
-    rest = (float(steps[-1]) if values.size == cells else 1.0) - float(steps[used - 1])
-    lower, upper = missing.on_every_support(cells, m * n, used) if every_support else missing.until(cells, used)
-    rises = np.append(np.diff(steps[:used]), rest if used < cells else 0.0)
+    last = float(persistences(values[[0, -1]], order)[-1]) if values.size == cells else 1.0
+    # Only the last of several equal values is followed by a rise.
+    ks = np.append(np.flatnonzero(values[1:used] != values[: used - 1]) + 1, used)
+    levels = values[ks - 1]
+    steps = persistences(levels, order)
+    lower, upper = missing.on_every_support(cells, m * n, ks) if every_support else missing.until(cells, ks)
+    rises = np.append(np.diff(steps), last - float(steps[-1]) if used < cells else 0.0)
     # The rest of the values, beyond the ranks used, may all be as large as the last, which adds nothing.
     below = float(np.sum((lower * rises)[:-1]))
     above = float(np.sum(upper * rises))
     error = _sum_error(used) + _persistence_error(order)
-    lost = UNDERFLOW if np.any((steps < UNDERFLOW) & (values < values[0])) else 0.0
+    lost = UNDERFLOW if np.any((steps < UNDERFLOW) & (levels < levels[0])) else 0.0
     return Enclosure(below * (1 - error), above * (1 + error) + lost * (m + n))
 
 

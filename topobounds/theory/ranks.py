@@ -57,22 +57,19 @@ class MissingEdges:
         rounding = UNIT * self.alpha  # of the differences
         return np.maximum(0.0, self.alpha - self.upper[entries] - rounding), above + rounding
 
-    def until(self, cells: int, used: int) -> tuple[FloatArray, FloatArray]:
-        """Return bounds on ``E[R_cells] - E[R_k]`` for k = 1, ..., `used`."""
+    def until(self, cells: int, ks: Integers) -> tuple[FloatArray, FloatArray]:
+        """Return bounds on ``E[R_cells] - E[R_k]`` at these k, which are not beyond the last entry."""
         place = min(cells, self.lower.size - 1)
         end_lower = float(self.lower[place]) if place == cells else 0.0
         end_upper = float(self.upper[place])
-        ks = slice(1, used + 1)
         return np.maximum(0.0, self.lower[ks] - end_upper), np.maximum(0.0, self.upper[ks] - end_lower)
 
-    def on_every_support(self, cells: int, size: int, used: int) -> tuple[FloatArray, FloatArray]:
-        """Return bounds for k = 1, ..., `used` that hold for each connected support of `cells` of `size` cells."""
+    def on_every_support(self, cells: int, size: int, ks: Integers) -> tuple[FloatArray, FloatArray]:
+        """Return the same, k rising, for each connected support of `cells` of `size` cells."""
         if cells == size:
-            return self.lower[1 : used + 1], self.upper[1 : used + 1]
-        ks = np.arange(1, used + 1)
+            return self.lower[ks], self.upper[ks]
         shift = ks * ((size - cells) / (cells + 1)) * (1 + UNIT)
-        upper = np.minimum.accumulate(self.upper[1 : used + 1] + shift)
-        return np.maximum(0.0, self.lower[1 : used + 1] - shift), upper
+        return np.maximum(0.0, self.lower[ks] - shift), np.minimum.accumulate(self.upper[ks] + shift)
 
 
 @kept(32)

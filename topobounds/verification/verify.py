@@ -4,17 +4,21 @@ import math
 import os
 import secrets
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from topobounds._arguments import MOST_TRIALS, argument_error, choice, density_fraction, integer, items, real
+from topobounds._parallel import Elsewhere
 from topobounds._types import Interval, NamedProgress
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.layer_tensors import read_tensors
+from topobounds.checkpoint.location import path_elsewhere
 from topobounds.layers import Conv, LayerTensor
 from topobounds.supports import SUPPORTS, check_memory, check_neurons, read_support
 from topobounds.verification.claims import CLAIMS, Claim
@@ -41,6 +45,7 @@ def verify(
     confidence: float = 0.999,
     tolerance: float = 0.005,
     seed: int | None = None,
+    executor: Executor | None = None,
     progress: NamedProgress | None = None,
 ) -> list[Verdict]:
     """Test claims about the overlap and the diagram on samples, or on a given layer, and say which hold.
@@ -77,8 +82,11 @@ def verify(
         In [0, 1). When the trials are spent, a bound met to within this counts as holding.
     seed : int, optional
         Non-negative; drawn and recorded if left out. One seed gives one result.
+    executor : concurrent.futures.Executor, optional
+        What draws the samples, on any machine; claims that share their samples are one piece of work. It gets no
+        weights, so that `weights` are tested here only.
     progress : callable, optional
-        Called with (samples done, most samples, claim).
+        Called with (samples done, most samples, claim); of an executor with (claims done, claims, claim).
 
     Returns
     -------
@@ -103,9 +111,9 @@ def verify(
     if weights is None:
         setting = _setting_of_draws(m, n, k, density, support, distribution, seed)
     else:
-        _refuse(m=m, n=n, density=density, support=support)
+        _refuse(m=m, n=n, density=density, support=support, executor=executor)
         setting = _setting_of_matrix(weights, k, distribution, seed)
-    return _verdicts(setting, _chosen(claims), terms)
+    return _verdicts(setting, _chosen(claims), terms, executor)
 
 
 def verify_file(
@@ -119,6 +127,7 @@ def verify_file(
     confidence: float = 0.999,
     tolerance: float = 0.005,
     seed: int | None = None,
+    executor: Executor | None = None,
     progress: NamedProgress | None = None,
 ) -> list[Verdict]:
     """Test claims on every layer in a file of weights that is a matrix.
@@ -133,8 +142,13 @@ def verify_file(
         What `topobounds.open_checkpoint` takes.
     tensor : str, optional
         The name of one tensor, or of one of its parts; all of them if left out.
-    k, distribution, claims, trials, confidence, tolerance, seed, progress
+    k, distribution, claims, trials, confidence, tolerance, seed
         As in `verify`.
+    executor : concurrent.futures.Executor, optional
+        What tests the tensors, each a piece of work, on any machine that reads the same path: it gets names, not
+        weights.
+    progress : callable, optional
+        As in `verify`; of an executor with (tensors done, tensors, name).
 
     Returns
     -------
@@ -170,6 +184,7 @@ def verify_file(
         confidence=confidence,
         tolerance=tolerance,
         seed=seed,
+        executor=executor,
         progress=progress,
     ).verdicts
 
@@ -203,41 +218,96 @@ def verdicts_on_file(
     confidence: float = 0.999,
     tolerance: float = 0.005,
     seed: int | None = None,
+    executor: Executor | None = None,
     progress: NamedProgress | None = None,
 ) -> FileVerdicts:
     """Return what `verify_file` does, with what of the file is left out."""
     seed = _seed(seed)
     terms = _terms(trials, confidence, tolerance, progress)
     chosen = _chosen(claims)
-    verdicts: list[Verdict] = []
-    refusals: list[ValueError] = []
-    n_tested = 0
     with open_checkpoint(path) as checkpoint:
         owner = None if tensor is None else checkpoint.tied.get(tensor, tensor)
         layers, left_out, damaged = _matrices(checkpoint, tensor)
-        for layer in layers:
-            try:
-                parts = layer.split(checkpoint.tensor(layer.name))
-            except CheckpointError as error:
-                if len(layers) == 1:
-                    raise
-                left_out[layer.name] = str(error)
-                damaged.append(layer.name)
-                continue
-            for name, matrix in zip(layer.part_names, parts, strict=True):
-                if owner not in (None, name, layer.name):
-                    continue
-                try:
-                    of_matrix = _verdicts(_setting_of_matrix(matrix, k, distribution, seed), chosen, terms)
-                except ValueError as error:
-                    refusals.append(ValueError(f"{path}, tensor '{name}': {error}"))
-                    of_matrix = _undecided(matrix, k, chosen, terms, seed, str(error))
-                else:
-                    n_tested += 1
-                verdicts += [replace(verdict, file=str(path), tensor=name) for verdict in of_matrix]
-    if refusals and not n_tested:
-        raise refusals[0]
+        task = _FileTask(os.fspath(path), owner, k, distribution, _ids(chosen), replace(terms, progress=None), seed)
+        if executor is None:
+            found = [_of_tensor(replace(task, terms=terms), layer, checkpoint) for layer in layers]
+        else:
+            found = _tested_elsewhere(executor, task, layers, progress)
+    for layer, of_tensor in zip(layers, found, strict=True):
+        if of_tensor.damage is not None:
+            if len(layers) == 1:
+                raise CheckpointError(of_tensor.damage)
+            left_out[layer.name] = of_tensor.damage
+            damaged.append(layer.name)
+    refusals = [of_tensor.refusal for of_tensor in found if of_tensor.refusal is not None]
+    if refusals and not any(of_tensor.n_tested for of_tensor in found):
+        raise ValueError(refusals[0])
+    verdicts = [verdict for of_tensor in found for verdict in of_tensor.verdicts]
     return FileVerdicts(verdicts, left_out, tuple(damaged))
+
+
+@dataclass(frozen=True)
+class _FileTask:
+    """What is tested on every tensor of a file; it holds no weights, so that it can go to other processes."""
+
+    path: str
+    owner: str | None
+    k: int | None
+    distribution: str | None
+    claims: tuple[str, ...] | None
+    terms: Terms
+    seed: int
+
+
+@dataclass(frozen=True)
+class _OfTensor:
+    """What became of a tensor: verdicts on its matrices, how many were tested, why the first of the others was not."""
+
+    verdicts: list[Verdict]
+    n_tested: int = 0
+    refusal: str | None = None
+    damage: str | None = None
+
+
+def _tested_elsewhere(
+    executor: Executor, task: _FileTask, layers: Sequence[LayerTensor], progress: NamedProgress | None
+) -> list[_OfTensor]:
+    work = Elsewhere(executor, partial(_in_worker, path_elsewhere(task.path), task))
+    found = []
+    for layer, of_tensor in zip(layers, work.in_order(layers), strict=True):
+        found.append(of_tensor)
+        if progress is not None:
+            progress(len(found), len(layers), layer.name)
+    return found
+
+
+def _in_worker(path: str, task: _FileTask, layer: LayerTensor) -> _OfTensor:
+    """Test one tensor in another process, which opens the file."""
+    with open_checkpoint(path) as checkpoint:
+        return _of_tensor(task, layer, checkpoint)
+
+
+def _of_tensor(task: _FileTask, layer: LayerTensor, checkpoint: Checkpoint) -> _OfTensor:
+    """Test claims on the matrices that a tensor holds."""
+    chosen, k, seed = _chosen(task.claims), task.k, task.seed
+    verdicts: list[Verdict] = []
+    refusal, n_tested = None, 0
+    try:
+        parts = layer.split(checkpoint.tensor(layer.name))
+    except CheckpointError as error:
+        return _OfTensor([], damage=str(error))
+    for name, matrix in zip(layer.part_names, parts, strict=True):
+        if task.owner not in (None, name, layer.name):
+            continue
+        try:
+            of_matrix = _verdicts(_setting_of_matrix(matrix, k, task.distribution, seed), chosen, task.terms)
+        except ValueError as error:
+            refusal = refusal or f"{task.path}, tensor '{name}': {error}"
+            of_matrix = _undecided(matrix, k, chosen, task.terms, seed, str(error))
+        else:
+            n_tested += 1
+        verdicts += [replace(verdict, file=task.path, tensor=name) for verdict in of_matrix]
+    return _OfTensor(verdicts, n_tested, refusal)
 
 
 def _undecided(
@@ -353,10 +423,16 @@ def _chosen(claims: Iterable[str] | None) -> list[Claim] | None:
     return [claim for claim in CLAIMS.values() if claim.id in names]
 
 
+def _ids(claims: list[Claim] | None) -> tuple[str, ...] | None:
+    return None if claims is None else tuple(claim.id for claim in claims)
+
+
 # -- claims and what they are tested on --------------------------------------------------------------------------------
 
 
-def _verdicts(setting: Setting, chosen: list[Claim] | None, terms: Terms) -> list[Verdict]:
+def _verdicts(
+    setting: Setting, chosen: list[Claim] | None, terms: Terms, executor: Executor | None = None
+) -> list[Verdict]:
     misfits = {claim.id: reason for claim in CLAIMS.values() if (reason := claim.misfit(setting))}
     for claim in chosen or ():
         if claim.id in misfits:
@@ -366,13 +442,39 @@ def _verdicts(setting: Setting, chosen: list[Claim] | None, terms: Terms) -> lis
         subject = Subject(setting.weights)
         return [_verdict(c, setting, c.kind.test_subject(c, subject, setting, terms), terms) for c in claims]
     settings = {claim.id: claim.kind.adapt(setting) for claim in claims}
-    streams = {claim.id: claim.kind.stream(claim, settings[claim.id]) for claim in claims}
-    outcomes: dict[str, Outcome] = {}
+    streams: dict[str, list[str]] = {}
     for claim in claims:
-        if claim.id not in outcomes:
-            together = [other for other in claims if streams[other.id] == streams[claim.id]]
-            outcomes |= claim.kind.test_samples(together, settings[claim.id], terms)
+        streams.setdefault(claim.kind.stream(claim, settings[claim.id]), []).append(claim.id)
+    units = [_Unit(tuple(together), settings[together[0]]) for together in streams.values()]
+    outcomes: dict[str, Outcome] = {}
+    if executor is None:
+        for unit in units:
+            outcomes |= _tested(terms, unit)
+    else:
+        work = Elsewhere(executor, partial(_tested, replace(terms, progress=None)))
+        for unit, of_unit in zip(units, work.in_order(units), strict=True):
+            outcomes |= of_unit
+            terms.advance(len(outcomes), len(claims), unit.name)
     return [_verdict(claim, settings[claim.id], outcomes[claim.id], terms) for claim in claims]
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """Claims that are tested on the same samples, and the layers that these are of."""
+
+    claims: tuple[str, ...]
+    setting: Setting
+
+    @property
+    def name(self) -> str:
+        """The first of the claims."""
+        return self.claims[0]
+
+
+def _tested(terms: Terms, unit: _Unit) -> dict[str, Outcome]:
+    """Return the outcome of each claim of a unit, here or in another process."""
+    claims = [CLAIMS[name] for name in unit.claims]
+    return claims[0].kind.test_samples(claims, unit.setting, terms)
 
 
 def _verdict(claim: Claim, setting: Setting, outcome: Outcome, terms: Terms) -> Verdict:

@@ -1,0 +1,307 @@
+"""One tensor of a file that is pruned: what is known of it, its mask, and what that leaves; here or in a worker."""
+
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topobounds._arguments import argument_error
+from topobounds._types import Array, Mask
+from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from topobounds.checkpoint.location import path_elsewhere
+from topobounds.checkpoint.memory import ArraysCheckpoint
+from topobounds.layers import LayerTensor
+from topobounds.pruning.budgets import Profile
+from topobounds.pruning.methods import METHODS, Method, pruning_method
+from topobounds.pruning.pipeline import Exchange, Prunable, Request, exchange, kept_masks, redrawn_mask
+from topobounds.topology.persistence import PersistenceDiagram
+from topobounds.topology.tensors import Topology, layer_topology
+from topobounds.weights import count_non_zero, non_zero, weight_array
+
+Scores = str | os.PathLike[str] | Mapping[str, Any]
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a pruning.
+
+    Attributes
+    ----------
+    checkpoint : Checkpoint
+        The weights.
+    scored : Checkpoint or None
+        What is taken for them.
+    """
+
+    checkpoint: Checkpoint
+    scored: Checkpoint | None
+
+    def read(self, name: str) -> tuple[Array, Array | None]:
+        """Read a tensor, and the scores that stand for it where there are some.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is damaged there.
+        ValueError
+            If the scores have another shape.
+        """
+        array = self.checkpoint.tensor(name)
+        if self.scored is None or name not in self.scored.names:
+            return array, None
+        scores = self.scored.tensor(name)
+        if scores.shape != array.shape:
+            raise argument_error("scores", f"of the shape {array.shape} for '{name}'", scores.shape)
+        return array, scores
+
+
+@contextmanager
+def opened_files(source: str | os.PathLike[str], scores: Scores | None) -> Iterator[Files]:
+    """Open the files of a pruning."""
+    with open_checkpoint(source) as checkpoint:
+        if scores is None:
+            held: Any = nullcontext()
+        else:
+            held = ArraysCheckpoint(scores) if isinstance(scores, Mapping) else open_checkpoint(scores)
+        with held as scored:
+            yield Files(checkpoint, scored)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where workers find the files of a pruning.
+
+    Attributes
+    ----------
+    source : str
+        The weights.
+    scores : str or None
+        What is taken for them.
+    """
+
+    source: str
+    scores: str | None
+
+    @classmethod
+    def of(cls, source: str | os.PathLike[str], scores: Scores | None) -> "Places":
+        """Return the places of files.
+
+        Raises
+        ------
+        ValueError
+            If the scores are arrays, which are not sent.
+        """
+        if isinstance(scores, Mapping):
+            rule = "a path where 'executor' does the work, for arrays are not sent"
+            raise argument_error("scores", rule, "a mapping")
+        return cls(path_elsewhere(source), None if scores is None else path_elsewhere(scores))
+
+
+def checksum_of(array: Array, scores: Array | None) -> int:
+    """Return the CRC-32 of what was read of a tensor."""
+    found = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)
+    return found if scores is None else zlib.crc32(np.ascontiguousarray(scores).view(np.uint8).data, found)
+
+
+# -- before it is pruned ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Surveyed:
+    """What is known of a tensor before it is pruned; small beside it.
+
+    Attributes
+    ----------
+    layer : LayerTensor
+        The graphs that it holds.
+    critical : ndarray of int64
+        Flat indices of the weights that carry its topology.
+    diagrams : list of tuple
+        What tells the diagram of each graph.
+    neural_persistence : float
+        Normalised, summed over its graphs.
+    profile : Profile
+        What allocations go by.
+    itemsize : int
+        Bytes of a weight, as they are ranked.
+    checksum : int or None
+        Of what a worker read; None where this process did.
+    """
+
+    layer: LayerTensor
+    critical: NDArray[np.int64]
+    diagrams: list[tuple[Any, ...]]
+    neural_persistence: float
+    profile: Profile
+    itemsize: int
+    checksum: int | None = None
+
+
+def survey(layer: LayerTensor, array: Array, scores: Array | None) -> Surveyed | str:
+    """Return what is known of a tensor, or why it cannot be pruned."""
+    weights = weight_array(array if scores is None else scores)
+    survivors = count_non_zero(array)
+    if not survivors:
+        return "all its weights are zero"
+    try:
+        topology = layer_topology(layer, weights, None if scores is None else non_zero(array))
+    except ValueError as error:
+        return str(error).rstrip(".")
+    return Surveyed(
+        layer=layer,
+        critical=np.flatnonzero(topology.critical),
+        diagrams=[_signature(diagram) for diagram in topology.diagrams],
+        neural_persistence=topology.neural_persistence,
+        profile=Profile.of(topology, array.size, survivors),
+        itemsize=weights.itemsize,
+    )
+
+
+def survey_at(places: Places, layer: LayerTensor) -> Surveyed | str:
+    """Do the same in another process, which opens the files itself."""
+    with opened_files(places.source, places.scores) as files:
+        try:
+            array, scores = files.read(layer.name)
+        except CheckpointError as error:
+            return str(error).rstrip(".")
+        found = survey(layer, array, scores)
+        return found if isinstance(found, str) else replace(found, checksum=checksum_of(array, scores))
+
+
+def _signature(diagram: PersistenceDiagram) -> tuple[Any, ...]:
+    return diagram.deaths, diagram.n_essential, diagram.w_max
+
+
+# -- its mask ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What is asked of a tensor.
+
+    Attributes
+    ----------
+    tensor : Surveyed
+        The tensor.
+    count : int
+        Weights that are left.
+    method : str
+        Which ones.
+    entropy : tuple of int or None
+        Seed of a method that is random.
+    """
+
+    tensor: Surveyed
+    count: int
+    method: str
+    entropy: tuple[int, int] | None
+
+    @property
+    def name(self) -> str:
+        """Name of the tensor."""
+        return self.tensor.layer.name
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The mask of a tensor, and what it leaves of the topology.
+
+    Attributes
+    ----------
+    packed : ndarray of uint8
+        The mask, eight weights a byte.
+    price : Exchange or None
+        What T-IMP's mask costs; None for other methods.
+    neural_persistence : float
+        Of the weights that are left, as `Surveyed` has it of all.
+    preserved : bool
+        Whether their diagrams are those of all, bit for bit.
+    checksum : int or None
+        As of `Surveyed`.
+    """
+
+    packed: NDArray[np.uint8]
+    price: Exchange | None
+    neural_persistence: float
+    preserved: bool
+    checksum: int | None = None
+
+    def mask(self, shape: tuple[int, ...]) -> Mask:
+        """Return the mask."""
+        return np.unpackbits(self.packed, count=int(np.prod(shape))).reshape(shape).view(np.bool_)
+
+
+def choose(asked: Asked, array: Array, scores: Array | None) -> tuple[Mask, Array, Chosen]:
+    """Return the mask of a tensor, the tensor with the pruned weights zero, and the record of it, without the mask."""
+    method, tensor = pruning_method(asked.method), asked.tensor
+    weights = weight_array(array if scores is None else scores)
+    group = _prunable(tensor, method, weights, array)
+    mask = _mask(group, asked.count, method, asked.entropy)
+    price = exchange(group, asked.count, mask) if method is METHODS["t-imp"] else None
+    del group
+    new = zeroed(array, mask)
+    after = _after(tensor.layer, weight_array(new), None) if scores is None else _after(tensor.layer, weights, mask)
+    chosen = Chosen(
+        packed=np.empty(0, np.uint8),
+        price=price,
+        neural_persistence=0.0 if after is None else after.neural_persistence,
+        preserved=after is not None and _are_equal(tensor.diagrams, after.diagrams),
+    )
+    return mask, new, chosen
+
+
+def choose_at(places: Places, asked: Asked) -> Chosen:
+    """Do the same in another process, which opens the files itself and sends the mask back."""
+    with opened_files(places.source, places.scores) as files:
+        array, scores = files.read(asked.name)
+        mask, _, chosen = choose(asked, array, scores)
+        return replace(chosen, packed=np.packbits(mask), checksum=checksum_of(array, scores))
+
+
+def _mask(group: Prunable, count: int, method: Method, entropy: tuple[int, int] | None) -> Mask:
+    if method.counts_of:
+        return redrawn_mask(group, _of_count(group.weights.shape, count), method, entropy)
+    (mask,) = kept_masks([group], Request("count", count, count), method, entropy=entropy)
+    return mask
+
+
+def _prunable(tensor: Surveyed, method: Method, weights: Array, array: Array) -> Prunable:
+    protected = np.zeros(array.shape, np.bool_)
+    if method.counted_by.protects:
+        protected.reshape(-1)[tensor.critical] = True
+    return Prunable(weights, non_zero(array), protected, (tensor.layer,))
+
+
+def _after(layer: LayerTensor, weights: Array, support: Mask | None) -> Topology | None:
+    """Return the topology of pruned weights; None where none is left."""
+    if not (weights if support is None else support).any():
+        return None
+    return layer_topology(layer, weights, support)
+
+
+def _are_equal(before: Sequence[tuple[Any, ...]], after: Sequence[PersistenceDiagram]) -> bool:
+    """Whether diagrams are, bit for bit, what these signatures tell."""
+    pairs = zip(before, map(_signature, after), strict=True)
+    return all(np.array_equal(old[0], new[0]) and old[1:] == new[1:] for old, new in pairs)
+
+
+def _of_count(shape: tuple[int, ...], count: int) -> Mask:
+    mask = np.zeros(shape, np.bool_)
+    mask.reshape(-1)[:count] = True
+    return mask
+
+
+def zeroed(array: Array, mask: Mask) -> Array:
+    """Return an array with +0 where the mask is False, the bits of the others as they are."""
+    contiguous = np.ascontiguousarray(array)
+    bits = contiguous.view(f"u{array.itemsize}")
+    new: Array = np.multiply(bits, mask.reshape(bits.shape), dtype=bits.dtype).view(array.dtype)
+    return new.reshape(array.shape)
