@@ -4,13 +4,13 @@ QUICK := tests/test_arguments.py tests/test_records.py tests/test_floors.py test
   tests/checkpoint/test_checkpoint.py tests/test_supports.py tests/theory/test_overlap.py tests/theory/test_paper.py \
   tests/theory/test_compression.py tests/theory/test_table1.py tests/theory/test_counting.py
 
-.PHONY: figures test quick attack lint bench clean
+.PHONY: figures test quick attack lint package release bench clean
 
 figures: .venv/.installed  ## train what is missing, draw every figure and table into ./figures
 	$(BIN)/topobounds figures
 
 test: .venv/.installed  ## the whole test suite
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 quick: .venv/.installed  ## half a minute of tests, for while you work
 	$(BIN)/pytest -n auto $(QUICK)
@@ -24,12 +24,18 @@ lint: .venv/.installed  ## formatting, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+package: .venv/.installed  ## wheel and source distribution: what is in them, and their use without any extra
+	$(BIN)/nox -s package
+
+release: .venv/.installed  ## what a release has to pass beyond the tests
+	$(BIN)/nox
+
 bench: .venv/.installed  ## the benchmarks, with their peers
 	$(BIN)/pip install -e '.[bench]'
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 clean:
-	rm -rf .venv figures
+	rm -rf .venv .nox figures
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "topobounds needs Python 3.11 or newer: make PYTHON=python3.11")'

@@ -1,17 +1,42 @@
-"""Shared by all tests: a throwaway cache for compiled kernels, and the data folder if there is one."""
+"""Shared by all tests: where compiled kernels are kept, and the data folder if there is one."""
 
+import hashlib
 import os
-import tempfile
+import shutil
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-# numba's cache of a kernel does not notice an edit in another file, so tests never trust an old one; the workers of
-# one run share what the first of them compiles.
-_run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+ROOT = Path(__file__).parents[1]
+
+
+def kernel_cache():
+    """Return the folder for what numba compiles, one for the kernels as they are now, and remove those before.
+
+    numba's cache of a kernel notices an edit in its own file only, and no setting of numba's at all. Under a name made
+    of all of them it can outlive a run, and the processes of one run share it.
+    """
+    content = hashlib.sha256(version("numba").encode())
+    for file in sorted((ROOT / "topobounds" / "_kernels").glob("*.py")):
+        content.update(file.read_bytes())
+    settings = {name: value for name, value in sorted(os.environ.items()) if name.startswith("NUMBA_")}
+    settings.pop("NUMBA_CACHE_DIR", None)
+    content.update(repr(settings).encode())
+    folder = ROOT / ".pytest_cache" / "kernels" / content.hexdigest()[:16]
+    if "PYTEST_XDIST_WORKER" not in os.environ and folder.parent.exists():
+        for other in set(folder.parent.iterdir()) - {folder}:
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
+
+
+os.environ["NUMBA_CACHE_DIR"] = str(kernel_cache())
+# Hundreds of processes are started here: none should compile the package's source anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # pytest-xdist gives its workers a terminal's width, which what is printed into a pipe would obey.
 os.environ.pop("COLUMNS", None)
-os.environ["NUMBA_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"topobounds-numba-{_run}")
 
 
 @pytest.fixture(scope="session")

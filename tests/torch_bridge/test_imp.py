@@ -514,13 +514,11 @@ def test_killed_with_its_processes_it_ends_in_the_same_bytes(tiny, tmp_path):
             assert caller.poll() is None
             time.sleep(0.01)
         caller.kill()
-    again = [*command, "--device", "cpu", "--jobs", "2", "--json"]
-    found = subprocess.run(again, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
-    assert contents(tmp_path / "run") == contents(tiny.path)
+    again = run_imp(ImpPlan.from_toml((tmp_path / "plan.toml").read_text()), tmp_path / "run", device="cpu")
+    assert contents(again.path) == contents(tiny.path)
 
 
-@pytest.mark.parametrize(("kills", "seed"), [(3, 1), pytest.param(20, 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kills", "seed"), [(3, 1), pytest.param(20, 2, marks=pytest.mark.attack)])
 def test_killed_at_random_moments_it_ends_in_the_same_bytes(tmp_path, kills, seed):
     plan, started = plan_of(CONV, replicates=2), time.monotonic()
     whole = contents(run_imp(plan, tmp_path / "whole", device="cpu").path)

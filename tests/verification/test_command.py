@@ -1,12 +1,10 @@
 """`topobounds verify` as a command."""
 
-import functools
+import contextlib
 import json
 import math
 import os
 import shlex
-import subprocess
-import sys
 import zipfile
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.command_line import process, topobounds
 from tests.verification.cases import at_density, blocked, exchangeable
 from topobounds import analyze
 from topobounds.cli import main
@@ -27,13 +26,8 @@ KEYS = {"claim", "m", "n", "density", "support", "distribution", "bound", "estim
 KEYS |= {"confidence_interval", "trials", "verdict"}
 
 
-def topobounds(*arguments, **options):
-    command = [sys.executable, "-m", "topobounds", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
-
-
-def json_checks(*arguments, **options):
-    run = topobounds("verify", *arguments, "--json", **options)
+def json_checks(*arguments, start=topobounds):
+    run = start("verify", *arguments, "--json")
     assert (run.returncode, run.stderr) == (0, "")
     return json.loads(run.stdout)["checks"]
 
@@ -67,7 +61,8 @@ def test_the_command_prints_a_table_and_the_command_that_shows_it_again(tmp_path
 
 def test_it_is_said_that_no_witness_is_written_where_nothing_is_violated(tmp_path):
     arguments = ["verify", "--m", 8, "--n", 6, "--claim", "theorem_3_3", "--seed", 1]
-    run = topobounds(*arguments, "--witness", "w.json", "--json", cwd=tmp_path)
+    with contextlib.chdir(tmp_path):
+        run = topobounds(*arguments, "--witness", "w.json", "--json")
     assert (run.returncode, run.stderr) == (0, "No claim is violated, so w.json is not written.\n")
     assert run.stdout == topobounds(*arguments, "--json").stdout
     assert not (tmp_path / "w.json").exists()
@@ -104,9 +99,13 @@ def test_strict_is_calm_where_nothing_is_violated():
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processors cannot be taken away here")
 def test_one_seed_gives_one_result_whatever_the_processors():
     arguments = ("--m", 100, "--n", 80, "--density", 0.2, "--seed", 9, "--claim", "enclosure")
-    first = min(os.sched_getaffinity(0))
-    alone = json_checks(*arguments, preexec_fn=functools.partial(os.sched_setaffinity, 0, {first}))
-    assert alone == json_checks(*arguments)
+    processors = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(processors)})
+    try:
+        alone = json_checks(*arguments, start=process)
+    finally:
+        os.sched_setaffinity(0, processors)
+    assert alone == json_checks(*arguments, start=process)
 
 
 def test_the_command_on_files(tmp_path):
@@ -267,7 +266,7 @@ def test_nothing_is_printed_if_the_witness_cannot_be_written():
 
 
 def test_bad_input_in_a_process(bad_files):
-    run = topobounds("verify", "nan.npy", "--json", cwd=bad_files)
+    run = process("verify", "nan.npy", "--json", cwd=bad_files)
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith("Error: nan.npy, tensor 'nan': Argument 'weights' must be finite")
     assert len(run.stderr.strip().splitlines()) == 1

@@ -1,0 +1,41 @@
+"""What a release has to pass beyond `make test`: packages in clean environments.
+
+``make package`` runs the first of these sessions, ``make release`` all of them. uv makes the environments, in seconds
+where its cache knows the packages.
+"""
+
+import tempfile
+from pathlib import Path
+
+import nox
+from uv import find_uv_bin
+
+ROOT = Path(__file__).parent
+
+nox.options.default_venv_backend = "uv"
+
+
+def built(session: nox.Session) -> tuple[Path, Path]:
+    """Build the source distribution, and from it the wheel; return the wheel and the source distribution."""
+    folder = Path(tempfile.mkdtemp(dir=session.create_tmp()))
+    session.run(find_uv_bin(), "build", "--quiet", "--out-dir", str(folder), str(ROOT), external=True)
+    (wheel,) = folder.glob("*.whl")
+    (source,) = folder.glob("*.tar.gz")
+    return wheel, source
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build, look at what is in the packages, install without any extra and use it."""
+    wheel, source = built(session)
+    session.install(str(wheel))
+    session.run("python", str(ROOT / "tests" / "distributions.py"), str(wheel), str(source))
+    session.chdir(session.create_tmp())
+    session.run("python", "-I", str(ROOT / "tests" / "bare_install.py"))
+
+
+@nox.session
+def readonly(session: nox.Session) -> None:
+    """Use an installation that nobody can write to, without a home."""
+    session.install(str(built(session)[0]))
+    session.run("python", "-I", str(ROOT / "tests" / "readonly_install.py"))
