@@ -114,9 +114,8 @@ def many_trials(millions):
 
 
 def checkpoints(folder):
-    paths = sorted(
-        str(path.resolve()) for path in folder.iterdir() if path.suffix in (".safetensors", ".npz", ".pt", ".pth", ".th")
-    )
+    suffixes = (".safetensors", ".npz", ".pt", ".pth", ".th")
+    paths = sorted(str(path.resolve()) for path in folder.iterdir() if path.suffix in suffixes)
     plan = SweepPlan.of({"grid": [{"question": "analyze", "path": paths, "seed": 0}]})
     with tempfile.TemporaryDirectory() as out:
         began = time.perf_counter()

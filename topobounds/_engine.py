@@ -16,8 +16,9 @@ def kernels_disabled() -> bool:
     False
     """
     config = getattr(sys.modules.get("numba"), "config", None)  # none yet while another thread is importing it
-    if hasattr(config, "DISABLE_JIT"):
-        return bool(config.DISABLE_JIT)
+    disabled = getattr(config, "DISABLE_JIT", None)
+    if disabled is not None:
+        return bool(disabled)
     return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 
