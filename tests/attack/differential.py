@@ -465,7 +465,7 @@ def engine(case: Case, rng: np.random.Generator) -> Iterator[None]:
         wanted = [lambda keys: max(keys.shape), lambda keys: 1 + keys.size // 5, lambda keys: 1 + keys.size // 20]
         changed |= {"_wanted": wanted[rng.integers(3)], "_CROWD": int(rng.integers(1, 9))}
     if 0.4 < kind < 0.5:
-        changed |= {"_limit": lambda keys: 1 + keys.size // 20}
+        changed |= {"_LIMIT": 0.5}
     if 0.3 < kind < 0.6:
         changed |= {"_SAMPLED_HITS": int(rng.integers(1, 64))}
     old = {name: getattr(machine, name) for name in changed}

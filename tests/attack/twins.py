@@ -122,9 +122,13 @@ def float_of(bits: Any) -> Any:
     return np.uint32(bits).view(np.float32)
 
 
-def float_of_upper_half(bits: Any) -> Any:
-    """See `_float_of_upper_half`."""
-    return np.uint32(int(bits) << 16).view(np.float32)
+def add_bfloat16(bits: Any, start: Any, sums: Any) -> None:
+    """See `_add_bfloat16`."""
+    values = (_part(bits, start, 256).astype(np.uint32) << np.uint32(16)).view(np.float32)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        squares = (values * values).astype(np.float64)
+    for i, square in enumerate(squares):
+        sums[i % 64] += square
 
 
 def float_of_byte(code: Any, shift: Any) -> Any:
@@ -145,7 +149,7 @@ def add_block(codes: Any, start: Any, scale_of: Any, shift: Any, sums: Any) -> N
 
 SPANNING = [any_at_least, write_bins, any_above, at_least, equal, key, differ, lowest, highest, number]
 SPANNING += [bits_of, ratio, float_of]
-SHARED = [any_at_least, at_least, equal, key, lowest, number, float_of_upper_half, float_of_byte, add_block]
+SHARED = [any_at_least, at_least, equal, key, lowest, number, float_of, add_bfloat16, float_of_byte, add_block]
 
 
 @contextmanager

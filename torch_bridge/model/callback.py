@@ -63,7 +63,7 @@ def topology_metrics(
     topology/density 1.0
     topology/weight/neural_persistence 0.035
     topology/weight/neural_persistence_expected 0.03
-    topology/weight/neural_persistence_z 2.156
+    topology/weight/neural_persistence_z 2.158
     topology/weight/overlap 0.798
     topology/weight/overlap_expected 0.84
     topology/weight/overlap_z -1.436
