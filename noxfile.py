@@ -13,6 +13,7 @@ from uv import find_uv_bin
 ROOT = Path(__file__).parent
 
 nox.options.default_venv_backend = "uv"
+nox.options.download_python = "never"  # other Pythons are those on the PATH
 
 
 def built(session: nox.Session) -> tuple[Path, Path]:
@@ -39,3 +40,38 @@ def readonly(session: nox.Session) -> None:
     """Use an installation that nobody can write to, without a home."""
     session.install(str(built(session)[0]))
     session.run("python", "-I", str(ROOT / "tests" / "readonly_install.py"))
+
+
+TOOLS = ("pytest", "pytest-xdist", "hypothesis", "networkx", "jsonschema")
+ROOMS = ("tests/theory", "tests/topology", "tests/chance", "tests/checkpoint", "tests/pruning", "tests/verification")
+ROOMS += tuple(f"tests/test_{name}.py" for name in ("analyze_command", "arguments", "cli", "codes", "errors", "files"))
+ROOMS += tuple(f"tests/test_{name}.py" for name in ("findings", "json", "layers", "montecarlo", "plotting", "records"))
+ROOMS += tuple(f"tests/test_{name}.py" for name in ("roads", "sweep", "threads", "weights"))
+
+
+def check_rooms(session: nox.Session, *requirements: str) -> None:
+    """Run the tests of the package itself in an environment without torch; those that need what is absent skip."""
+    session.install(*requirements, *TOOLS)
+    session.chdir(ROOT)
+    session.run("pytest", "-n", "auto", "-p", "no:cacheprovider", *ROOMS, *session.posargs)
+
+
+@nox.session(python=["3.12", "3.13", "3.14"])
+def without_torch(session: nox.Session) -> None:
+    """Run on other Pythons. One that is not on the machine is skipped, and nox says so."""
+    check_rooms(session, str(built(session)[0]))
+
+
+@nox.session
+def oldest(session: nox.Session) -> None:
+    """Run with the oldest dependencies that pyproject.toml allows."""
+    check_rooms(session, "--resolution", "lowest-direct", str(built(session)[0]))
+
+
+@nox.session
+@nox.parametrize("extra", ["torch", "remote", "gguf", "onnx", "page", "scheduler", "frames"])
+def extras(session: nox.Session, extra: str) -> None:
+    """Use each extra alone: what it is for works, and importing topobounds does not load it."""
+    session.install(f"{built(session)[0]}[{extra}]")
+    session.chdir(session.create_tmp())
+    session.run("python", "-I", str(ROOT / "tests" / "extra_install.py"), extra)

@@ -4,10 +4,13 @@ import hashlib
 import os
 import shutil
 import sys
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+
+from tests.optional import ABSENT, absent_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,3 +49,15 @@ def data_dir():
     if not folder or not Path(folder).is_dir():
         pytest.skip("TOPOBOUNDS_DATA names no folder with the data sets")
     return Path(folder)
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Leave out what needs a package that is not installed: environments of releases have few of them."""
+    left_out = collection_path.suffix == ".py" and bool(ABSENT) and absent_of(collection_path) is not None
+    return True if left_out else None
+
+
+def pytest_report_header():
+    """Say what is left out, and why: a file that is not collected is silent otherwise."""
+    files = Counter(filter(None, map(absent_of, Path(__file__).parent.rglob("test_*.py")))) if ABSENT else {}
+    return [f"{count} files of tests left out: {name} is not installed" for name, count in sorted(files.items())]
