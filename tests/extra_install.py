@@ -58,7 +58,11 @@ class Ranges(SimpleHTTPRequestHandler):
     """Serves the range that is asked for, which the standard library's does not."""
 
     def send_head(self):
-        content = Path(self.translate_path(self.path)).read_bytes()
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            self.send_error(404)
+            return
+        content = path.read_bytes()
         asked = self.headers.get("Range")
         first, last = 0, len(content) - 1
         if asked:

@@ -110,6 +110,7 @@ def test_no_room_for_the_error_leaves_its_status():
 
 
 def test_a_download_without_a_network_is_one_line(monkeypatch, tmp_path, capfd):
+    pytest.importorskip("pooch")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("TOPOBOUNDS_DATA", raising=False)
     source = replace(data.IDX_SOURCES["mnist"], url="http://localhost:9/mnist/")
