@@ -15,7 +15,9 @@ OURS = {"tests", "torch_bridge", "paper_figures"}
 @cache
 def absent_of(path: Path) -> str | None:
     """Return a package that a file imports at its top, or by another file of ours, and that is not installed."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    top = ast.parse(path.read_text(encoding="utf-8")).body
+    tried = [inner for node in top if isinstance(node, ast.Try) for inner in node.body]
+    for node in top + tried:
         if isinstance(node, ast.ImportFrom) and node.level == 0:
             names = [node.module or "", *(f"{node.module}.{each.name}" for each in node.names)]
         elif isinstance(node, ast.Import):
