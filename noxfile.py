@@ -69,6 +69,7 @@ def oldest(session: nox.Session) -> None:
     session.install("--resolution", "lowest-direct", "-r", str(ROOT / "pyproject.toml"), *extras)
     session.install("--no-deps", str(built(session)[0]))
     session.run("python", str(ROOT / "tests" / "oldest_install.py"), *EXTRAS)
+    session.posargs.extend(["-W", "ignore::DeprecationWarning"])  # of old packages among themselves
     check_without_torch(session)
 
 

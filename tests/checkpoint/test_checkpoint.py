@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from safetensors.numpy import save
 
 from topobounds.checkpoint import DTYPES, CheckpointError, open_checkpoint, opening, read_arrays
@@ -52,7 +53,11 @@ def test_safetensors(tmp_path):
 @pytest.mark.parametrize("name", sorted(DTYPES))
 def test_every_dtype_of_safetensors(tmp_path, name):
     array = np.array([[0, 1], [1, 0]]).astype(DTYPES[name])
-    (tmp_path / "x.safetensors").write_bytes(save({"x": array}))
+    try:
+        content = save({"x": array})
+    except SafetensorError as error:
+        pytest.skip(f"this release of safetensors cannot write it: {error}")
+    (tmp_path / "x.safetensors").write_bytes(content)
     ((_, found),) = read_arrays(tmp_path / "x.safetensors")
     assert (found.dtype, found.shape) == (DTYPES[name], (2, 2))
     assert found.tobytes() == array.tobytes()

@@ -63,7 +63,7 @@ def test_same_weights_as_scipy_on_ranks(matrix):
     rows, cols = np.nonzero(matrix)
     levels, ranks = np.unique(np.abs(matrix[rows, cols]), return_inverse=True)
     cost = (len(levels) - ranks).astype(float)  # scipy minimises, and cannot hold a zero
-    tree = minimum_spanning_tree(coo_array((cost, (rows, m + cols)), shape=(m + n, m + n)))
+    tree = minimum_spanning_tree(coo_array((cost, (np.int32(rows), np.int32(m + cols))), shape=(m + n, m + n)))
     ours = maximum_spanning_forest(matrix)
     found = levels[len(levels) - np.sort(tree.data).astype(int)] if tree.nnz else []
     np.testing.assert_array_equal(ours.weights, found)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -34,7 +34,13 @@ class CommandWithExamples(click.Command):
                     formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
 
 
-class Count(click.ParamType[Any]):
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]  # when it runs, older releases take no parameter
+else:
+    _ParamType = click.ParamType
+
+
+class Count(_ParamType):
     """An integer within a range, refused in the words of `topobounds._arguments`."""
 
     name = "integer"
@@ -50,7 +56,7 @@ class Count(click.ParamType[Any]):
             raise click.UsageError(str(error), ctx) from None
 
 
-class Density(click.ParamType[Any]):
+class Density(_ParamType):
     """A density in (0, 1]."""
 
     name = "float"
@@ -63,7 +69,7 @@ class Density(click.ParamType[Any]):
             raise click.UsageError(str(error), ctx) from None
 
 
-class Name(click.ParamType[Any]):
+class Name(_ParamType):
     """The name of a file or, with `folder`, of what is a folder or can become one."""
 
     name = "path"
@@ -82,7 +88,7 @@ class Name(click.ParamType[Any]):
             raise click.UsageError(str(error), ctx) from None
 
 
-class Sizes(click.ParamType[Any]):
+class Sizes(_ParamType):
     """Sizes along one, two or three dimensions, as in ``3``, ``3x3`` or ``3x3x3``."""
 
     name = "sizes"
@@ -96,7 +102,7 @@ class Sizes(click.ParamType[Any]):
             raise click.UsageError(str(argument_error(_option(param), rule, value)), ctx) from None
 
 
-class Widths(click.ParamType[Any]):
+class Widths(_ParamType):
     """Widths of layers in a row, as in ``784-300-100-10``."""
 
     name = "widths"

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.collections import FillBetweenPolyCollection
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
@@ -20,14 +20,14 @@ class BandArtists(NamedTuple):
     """What `draw_band` added: the line of means, and the band of one standard deviation around it."""
 
     mean: Line2D
-    band: FillBetweenPolyCollection
+    band: PolyCollection
 
 
 class IntervalArtists(NamedTuple):
     """What `draw_interval` added to the axes: the line of middles, and the interval around it."""
 
     middle: Line2D
-    band: FillBetweenPolyCollection
+    band: PolyCollection
 
 
 def layer_colors(count: int) -> list[tuple[float, float, float, float]]:

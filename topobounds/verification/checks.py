@@ -170,10 +170,11 @@ def _spanning_forest_in_order(cells: Integers, shape: tuple[int, ...]) -> Intege
     """Return the cells that join two components when they enter one after another; by scipy."""
     m, n = shape
     rows, cols = np.divmod(cells, n)
-    graph = csr_array((np.arange(1.0, cells.size + 1), (rows, m + cols)), shape=(m + n, m + n))
+    ends = rows.astype(np.int32), (m + cols).astype(np.int32)  # older releases of scipy find trees by such alone
+    graph = csr_array((np.arange(1.0, cells.size + 1), ends), shape=(m + n, m + n))
     tree = minimum_spanning_tree(graph).tocoo()
-    ends = np.sort(np.stack([tree.row, tree.col]), axis=0)
-    return np.asarray(ends[0] * n + ends[1] - m, np.int64)
+    inputs, outputs = np.sort(np.stack([tree.row, tree.col]).astype(np.int64), axis=0)
+    return np.asarray(inputs * n + outputs - m)
 
 
 def _t_imp_mask(subject: Subject, keep: int) -> NDArray[np.bool_]:
