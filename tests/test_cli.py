@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tests.command_line import process, topobounds
@@ -252,6 +253,8 @@ def test_the_legend_breaks_between_its_entries():
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-"])
 def test_a_closed_stream_is_no_failure(closed):
+    if closed == "2>&-" and np.lib.NumpyVersion(np.__version__) < "2.2.0":
+        pytest.skip("this numpy cannot import its f2py without a stderr")
     command = f"{shlex.quote(sys.executable)} -m topobounds verify --m 7 --n 3 --trials 2 {closed}"
     run = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120, check=False)
     assert (run.returncode, run.stderr) == (0, "")
