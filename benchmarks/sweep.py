@@ -115,7 +115,9 @@ def many_trials(millions):
 
 def checkpoints(folder):
     paths = sorted(
-        str(path.resolve()) for path in folder.iterdir() if path.suffix in (".safetensors", ".npz", ".pt", ".pth", ".th")
+        str(path.resolve())
+        for path in folder.iterdir()
+        if path.suffix in (".safetensors", ".npz", ".pt", ".pth", ".th")
     )
     plan = SweepPlan.of({"grid": [{"question": "analyze", "path": paths, "seed": 0}]})
     with tempfile.TemporaryDirectory() as out:
