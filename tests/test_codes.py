@@ -41,6 +41,7 @@ def as_large_layers(monkeypatch):
     """Every matrix is read as large ones are: by the kernels, in several chunks, and not sorted as a whole."""
     for module, name, value in [
         (moments, "_CHUNK", 2**14),
+        (moments, "_TASK", 2**14),
         (magnitudes, "SORTED_CELLS", 0),
         (magnitudes, "_CHUNK", 10_000),
         (spanning, "_SCALED_CELLS", 0),

@@ -164,6 +164,17 @@ def test_moments_of_weights_whose_squares_leave_the_range(shape, scale):
     assert moments.rms == pytest.approx(2 * np.sqrt(moments.nonzero / values.size) * scale, rel=1e-12, abs=5e-324)
 
 
+@pytest.mark.parametrize("exponent", [-133, -70, -60, 60, 64, 124])
+def test_moments_of_bfloat16_whose_squares_no_float32_holds(exponent):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    array = (normal(2000, 2200) * 2.0**exponent).astype(ml_dtypes.bfloat16)
+    array[::3, ::5] = 0
+    values = array.astype(np.float64)
+    moments = weight_moments(array)
+    assert moments.nonzero == np.count_nonzero(values)
+    assert moments.rms == pytest.approx(np.sqrt(np.mean(values**2)), rel=1e-13)
+
+
 @pytest.mark.parametrize("shape", [(5, 7), (2000, 2200)])
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 def test_moments_of_weights_that_are_not_finite(shape, value):

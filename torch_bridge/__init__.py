@@ -22,6 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "experiment.plan": ["ImpPlan"],
         "pruning.method": ["PruningReport", "TopologicalUnstructured", "topological_", "topological_unstructured"],
         "pruning.gradual": ["GradualPruning"],
+        "pruning.on_device": ["topological_mask"],
         "pruning.sparsifier": ["TopologicalSparsifier"],
         "training.figure_nets": ["TrainingPlan"],
     },

@@ -95,6 +95,55 @@ def test_what_is_lost_against_magnitude_is_counted_slowly(net, tmp_path):
         assert layer.squared_weight_lost == pytest.approx(lost, abs=1e-9)
 
 
+def test_swaps_stand_beside_what_the_same_weights_give_in_random_order(tmp_path):
+    """Gates, ranked together, and a matrix: the mean over orders of the same weights is what is said to be expected."""
+    rng = np.random.default_rng(5)
+    shapes = {"rnn.weight_ih_l0": (32, 9), "rnn.weight_hh_l0": (32, 8), "fc.weight": (20, 30)}
+    values = {name: rng.standard_normal(shape) * np.exp(rng.standard_normal(shape)) for name, shape in shapes.items()}
+    found = {name: [] for name in shapes}
+    for number in range(150):
+        drawn = {name: np.stack([rng.permutation(gate.ravel()) for gate in _gates(values[name])]) for name in shapes}
+        np.savez(tmp_path / f"{number}.npz", **{name: drawn[name].reshape(shape) for name, shape in shapes.items()})
+        report = prune_checkpoint(
+            tmp_path / f"{number}.npz", tmp_path / "new.npz", density=0.25, on_infeasible="clamp", dry_run=True
+        )
+        for layer in report.layers:
+            found[layer.name].append((layer.swaps, layer.swaps_expected, layer.swaps_deviation))
+    for swaps, expected, deviations in (zip(*each, strict=True) for each in found.values()):
+        assert len(set(expected)) == 1  # it goes by the values of each gate, which stay in it
+        assert abs(np.mean(swaps) - expected[0]) < 4 * np.std(swaps) / np.sqrt(len(swaps))
+        if deviations[0] is not None:
+            assert np.std(swaps) == pytest.approx(deviations[0], rel=0.25)
+
+
+def _gates(weights):
+    return np.split(weights, 4 if len(weights) == 32 else 1)
+
+
+def test_where_chance_is_not_known_the_reason_says_so(net, tmp_path):
+    rng = np.random.default_rng(0)
+    weights = {
+        "zeros.weight": rng.standard_normal((30, 20)) * (rng.random((30, 20)) < 0.9),
+        "conv.weight": rng.standard_normal((6, 4, 3, 3)),
+        "big.weight": rng.standard_normal((200, 100)),
+    }
+    np.savez(tmp_path / "a.npz", **weights)
+    reasons = {each.name: each.reason for each in _dry(tmp_path / "a.npz", density=0.5)}
+    assert "layers without zeros" in reasons["zeros.weight"]
+    assert "not known for kernels without sampling" in reasons["conv.weight"]
+    assert "how far these swaps spread by chance is not known" in reasons["big.weight"]
+    scores = {"big.weight": np.where(rng.random((200, 100)) < 0.9, np.abs(weights["big.weight"]), 0)}
+    (scored,) = _dry(tmp_path / "a.npz", density=0.5, scores=scores, include=["big.weight"])
+    assert (scored.swaps_expected, scored.swaps is None) == (None, False)
+    (other,) = _dry(tmp_path / "a.npz", density=0.5, method="magnitude", include=["big.weight"])
+    assert (other.swaps, other.swaps_expected) == (None, None)
+    assert "counted for t-imp" in other.reason
+
+
+def _dry(file, **options):
+    return prune_checkpoint(file, file, dry_run=True, **options).layers
+
+
 def test_kernels_keep_their_critical_weights(tmp_path):
     arrays = {"conv.weight": normal(6, 4, 3, 3), "conv.bias": normal(6), "fc.weight": normal(10, 60)}
     np.savez(tmp_path / "net.npz", **arrays)

@@ -13,11 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from topobounds import magnitude_overlap, maximum_spanning_forest, neural_persistence, persistence_diagram
+from topobounds import (
+    ScaledWeights,
+    magnitude_overlap,
+    maximum_spanning_forest,
+    neural_persistence,
+    persistence_diagram,
+)
 from topobounds.topology import spanning
 from topobounds.topology import spanning_engine as machine
 from topobounds.topology.key_matrix import KeyMatrix
 from topobounds.topology.order import filtration
+from topobounds.topology.spanning import forest_and_largest
 
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
 
@@ -136,7 +143,7 @@ def test_pieces_threads_and_rounds_of_every_kind(kind, limits, monkeypatch):
     elif limits == "much wanted":
         monkeypatch.setattr(machine, "_wanted", lambda keys: keys.size // 5)
     elif limits == "never enough room":
-        monkeypatch.setattr(machine, "_limit", lambda keys: keys.size // 20)
+        monkeypatch.setattr(machine, "_LIMIT", 0.5)
     for dtype, layout in itertools.product(DTYPES, ["C", "Fortran", "rows reversed", "every other column"]):
         m, n = rng.integers(50, 130, 2)
         weights = LAYOUTS[layout](_values(kind, m, n, rng).astype(dtype))
@@ -323,3 +330,31 @@ def test_kernels_call_nothing_of_other_files():
     own = re.findall(r"^.*import.*topobounds.*$|^from topobounds.*$", text, re.MULTILINE)
     callable_names = [line for line in own if not line.startswith("from topobounds._types import ")]
     assert callable_names == ["from topobounds._kernels import compiled, inlined"]
+
+
+@pytest.mark.parametrize("wanted", [1, 300, 2000, 10**6])
+def test_the_largest_that_come_with_a_forest_are_those_of_sorting(wanted):
+    rng = np.random.default_rng(wanted)
+    known = 0
+    for dtype, kind in itertools.product([*DTYPES, np.int8], KINDS):
+        values = _values(kind, 120, 90, rng)
+        weights = np.clip(np.round(values * 40), -128, 127).astype(dtype) if dtype is np.int8 else values.astype(dtype)
+        forest, largest = forest_and_largest(weights, n_largest=wanted)
+        assert np.array_equal(forest.ranks, maximum_spanning_forest(weights).ranks)
+        if largest is not None:
+            known += 1
+            magnitudes = np.sort(np.abs(weights.astype(np.float64)), axis=None)[::-1]
+            magnitudes = magnitudes[magnitudes > 0]
+            assert largest.size >= min(0.9 * wanted, magnitudes.size)
+            assert np.array_equal(largest, magnitudes[: largest.size])
+    assert known >= 0.4 * len(KINDS) * (len(DTYPES) + 1)
+
+
+def test_the_largest_products_of_codes_and_scales_come_with_a_forest():
+    rng = np.random.default_rng(5)
+    codes = rng.integers(-128, 128, (800, 700)).astype(np.int8)
+    weights = ScaledWeights(codes, rng.random((8, 7)).astype(np.float32) + np.float32(0.5), (100, 100))
+    _, largest = forest_and_largest(weights, n_largest=9000)
+    magnitudes = np.sort(np.abs(np.asarray(weights).astype(np.float64)), axis=None)[::-1]
+    assert largest.size >= 8100
+    assert np.array_equal(largest, magnitudes[: largest.size])

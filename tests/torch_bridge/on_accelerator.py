@@ -11,7 +11,7 @@ from torch.nn import functional
 from tests.torch_bridge.accelerator import REMOTE, RemoteTensor
 from tests.torch_bridge.test_imp import CONV, TINY, contents, plan_of
 from tests.torch_bridge.test_prune import ResNet18
-from torch_bridge import TopologyLog, TrainingPlan, analyze, topological_
+from torch_bridge import TopologyLog, TrainingPlan, analyze, topological_, topological_mask
 from torch_bridge.experiment.plan import ImpPlan
 from torch_bridge.experiment.run import run_imp
 from torch_bridge.model.stored import PLAIN_TYPES
@@ -168,3 +168,15 @@ def test_masks_and_reports_of_a_model():
         assert other.get_buffer(name).device == REMOTE
         assert torch.equal(other.get_buffer(name).cpu(), mask)
     assert TopologyLog(example_input=elsewhere)(other, 0) == TopologyLog(example_input=example)(model, 0)
+
+
+def test_masks_that_are_computed_where_the_weights_are():
+    for weights in (torch.randn(40, 30), torch.randn(40, 30).round(), torch.randn(40, 30).to(torch.bfloat16)):
+        survivors = torch.rand(40, 30) < 0.8
+        expected = topological_mask(weights, 0.3, survivors)
+        found = topological_mask(weights.to(REMOTE), 0.3, survivors.to(REMOTE))
+        assert found.device == REMOTE
+        assert torch.equal(found.cpu(), expected)
+        assert torch.equal(topological_mask(weights.to(REMOTE), 0.3).cpu(), topological_mask(weights, 0.3))
+    with pytest.raises(ValueError, match="must be finite, but 1 of its 6 entries"):
+        topological_mask(torch.tensor([[1.0, 2.0, torch.nan], [1.0, 1.0, 1.0]]).to(REMOTE), 3)

@@ -11,12 +11,22 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.ao.nn import quantized
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DeviceMesh, DTensor, Replicate
 from torch.nn import functional
 from torch.nn.utils import prune
 
 from topobounds import maximum_spanning_forest, neural_persistence
-from torch_bridge import ImpPlan, TopologyLog, analyze, run_imp, topological_, topological_unstructured
+from torch_bridge import (
+    ImpPlan,
+    TopologicalSparsifier,
+    TopologyLog,
+    analyze,
+    run_imp,
+    topological_,
+    topological_unstructured,
+)
 from torch_bridge.model.stored import stored_values
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
@@ -497,6 +507,120 @@ def test_modules_that_read_their_own_weights_have_no_readers():
     report = topological_(model, 0.1, example_input=torch.randn(2, 3, 8), on_infeasible="clamp")
     assert not any(layer.reason for layer in report.layers)
     assert not model._forward_pre_hooks
+
+
+FRONTS = ("prune", "parametrize", "sparsifier")
+
+
+def pruned_by(front, model, share=0.3):
+    """Prune a share of every layer through a front, without an example; return the names of what was pruned."""
+    if front != "sparsifier":
+        report = topological_(model, share, front=front, convention="flattened", on_infeasible="clamp")
+        return [layer.name for layer in report.layers]
+    sparsifier = TopologicalSparsifier(share, on_infeasible="clamp")
+    sparsifier.prepare(model, None)
+    sparsifier.step()
+    return [group["tensor_fqn"] for group in sparsifier.groups]
+
+
+@pytest.mark.parametrize("front", FRONTS[1:])
+def test_a_fused_block_is_served_by_a_parametrisation_without_an_example(front):
+    model, example = Mamba(), torch.randn(2, 5, 8)
+    assert pruned_by(front, model) == ["in_proj.weight", "out_proj.weight", "conv1d.weight", "dt_proj.weight"]
+    masks = {name: mask for name, mask in model.named_buffers() if name.endswith("mask")}
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(example).square().sum().backward()
+        optimizer.step()
+    plain = Mamba()
+    for name, mask in masks.items():
+        weight = name.replace("parametrizations.", "").removesuffix(".0.mask")
+        original = model.get_parameter(name.replace("0.mask", "original"))
+        assert (original.grad[mask == 0] == 0).all()
+        plain.get_parameter(weight).data = original.detach() * mask
+        bias = weight.replace("weight", "bias")
+        plain.get_parameter(bias).data = model.get_parameter(bias).detach()
+    torch.testing.assert_close(model(example), plain(example))
+
+
+class HoldsWeight(nn.Module):
+    """Has a parameter that may be another module's, and reads it."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.w = weight
+
+    def forward(self, x):
+        return functional.linear(x, self.w)
+
+
+SHARERS = {
+    "scripted": (torch.jit.script, "1.weight", "Linear is scripted or traced"),
+    "written by hand": (
+        lambda layer: HoldsWeight(layer.weight),
+        "1.w",
+        "HoldsWeight is no layer that topobounds knows",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script")
+@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize("kind", SHARERS)
+def test_weights_that_a_part_out_of_reach_holds_too_are_left_out(kind, front):
+    share, name, reason = SHARERS[kind]
+    layer = nn.Linear(8, 8, bias=False)
+    model = nn.Sequential(layer, share(layer), nn.Linear(8, 6))
+    weight = layer.weight
+    assert pruned_by(front, model, 0.1) == ["2.weight"]
+    assert layer.weight is weight
+    if front == "sparsifier":
+        with pytest.raises(ValueError, match=f"'config' must be a list of weights that can be pruned .*'{name}'"):
+            TopologicalSparsifier().prepare(model, [{"tensor_fqn": "0.weight"}])
+        return
+    left_out = topological_(model, 0.1, front=front).left_out
+    assert left_out["0.weight"].startswith(f"the same weights as '{name}', which is left alone: {reason}")
+    assert reason in left_out[name]
+    with pytest.raises(ValueError, match=f"'amount' must be a mapping of parameters that can be pruned .*'{name}'"):
+        topological_(model, {"0.weight": 0.1}, front=front)
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_weights_that_are_sharded_are_left_out_gathered_or_not(one_process, front):
+    model, example = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 6)), torch.randn(3, 8)
+    fully_shard(model[0], mesh=init_device_mesh("cpu", (1,)))
+    assert isinstance(model[0].weight, DTensor)
+    assert "distributed" in analyze(model, example).left_out["0.weight"]
+    assert isinstance(model[0].weight, DTensor)
+    for gathered in (False, True):
+        if gathered:
+            with torch.no_grad():
+                model(example)
+            assert not isinstance(model[0].weight, DTensor)
+        if front != "sparsifier" or not gathered:
+            assert pruned_by(front, model, 0.1) == ["2.weight"]
+        if front != "sparsifier":
+            assert "distributed" in topological_(model, 0.1, front=front).left_out["0.weight"]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(example).square().sum().backward()
+        optimizer.step()
+    assert isinstance(model[0].weight, DTensor)
+    assert int((model[2].weight == 0).sum()) >= 5
+
+
+def test_a_whole_model_that_is_sharded_has_nothing_to_prune(one_process):
+    model = fully_shard(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 6)), mesh=init_device_mesh("cpu", (1,)))
+    with pytest.raises(
+        ValueError, match=r"must have a layer to prune, and this has none\. '0\.weight': It is distributed"
+    ):
+        topological_(model, 0.1)
+    with torch.no_grad():
+        model(torch.randn(3, 8))
+    with pytest.raises(ValueError, match=r"'0\.weight': It is distributed by FSDP"):
+        topological_(model, 0.1)
 
 
 # zeros that nobody pruned now

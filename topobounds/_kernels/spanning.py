@@ -27,7 +27,7 @@ UNREAD_BINS = 64  # counters that take turns for what nobody reads: one alone wo
 _PENDING = 1024  # entries that are compared with edges together
 _U0, _U1, _U2, _U15, _U32 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(15), np.uint64(32)
 _U64, _U128 = np.uint64(_LANES), np.uint64(_BLOCK)
-_ONE, _GROUP = np.uint32(1), np.uint64(8)
+_ONE = np.uint32(1)
 HOLDS_EDGES = np.uint32(2**31)  # the mark of a bin, above all that it can count
 _LOW = np.uint64(0xFFFFFFFF)
 _U31_BITS = np.uint32(0x7FFFFFFF)
@@ -888,16 +888,11 @@ def _same_edges_before(places: NDArray[np.uint32], edges_above: NDArray[np.uint3
 @inlined
 def _count_all(places: NDArray[np.uint32], start: Any, bins: NDArray[np.uint32], pending: Cells, n_pending: Any) -> Any:
     """Count a block of entries in their bins; add those of bins that hold edges to `pending`, and return its length."""
-    for group in range(_U0, _U128, _GROUP):
-        marks = np.uint32(0)
-        for lane in range(group, group + _GROUP):
-            count = np.uint32(bins[places[lane]] + _ONE)
-            bins[places[lane]] = count
-            marks |= count
-        if marks >= HOLDS_EDGES:
-            for lane in range(group, group + _GROUP):
-                pending[n_pending] = start + lane
-                n_pending += np.uint64(bins[places[lane]] >= HOLDS_EDGES)
+    for lane in range(_U0, _U128):
+        count = np.uint32(bins[places[lane]] + _ONE)
+        bins[places[lane]] = count
+        pending[n_pending] = start + lane
+        n_pending += np.uint64(count >= HOLDS_EDGES)
     return n_pending
 
 

@@ -114,7 +114,7 @@ def _nulls(
 ) -> tuple[OverlapNull, PersistenceNull]:
     (forest,) = topology.forests
     if isinstance(forest, SpanningForest):
-        matrix = MeasuredLayer.of(weights, forest=forest, n_nonzero=n_nonzero)
+        matrix = MeasuredLayer.of(weights, forest=forest, n_nonzero=n_nonzero, largest=topology.largest)
         return (
             layer_overlap_null(matrix, forest.alpha, sampling),
             layer_persistence_null(matrix, ORDER, sampling, in_report=True),

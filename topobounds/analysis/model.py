@@ -20,8 +20,10 @@ from topobounds._types import Array
 from topobounds.analysis.curves import LayerCurves
 from topobounds.analysis.expected import NO_GRAPH, NOT_ASKED, checked_seed, checked_trials, expected_columns
 from topobounds.analysis.fixed import looks_fixed
+from topobounds.chance.magnitudes import SORTED_CELLS
 from topobounds.layers import Conv, TensorLayer
 from topobounds.theory.compression import compression
+from topobounds.theory.persistence import sufficient_rank
 from topobounds.topology.moments import weight_moments
 from topobounds.topology.tensors import Topology, graph_topology
 from topobounds.weights import ScaledWeights, as_array, check_finite
@@ -734,7 +736,7 @@ def layer_report(
     eta_tau, eta_tau_toeplitz = (c.ratio for c in implied) if implied else (None, None)
     if inputs_first is None:
         inputs_first = _inputs_first(array.shape, layer)
-    topology = None if layer is None else graph_topology(layer, array)
+    topology = None if layer is None else graph_topology(layer, array, n_largest=_n_largest(layer) if chance else 0)
     moments = weight_moments(array)
     columns: dict[str, Any] = {"chance_reason": NO_GRAPH if layer is None else NOT_ASKED}
     if layer is not None and topology is not None and chance:
@@ -760,6 +762,13 @@ def layer_report(
         **_dead(layer, topology, inputs_first=inputs_first),
         **columns,
     )
+
+
+def _n_largest(layer: TensorLayer) -> int:
+    """Return how many of the largest weights what chance gives is read off, where these are not all of them."""
+    if isinstance(layer, Conv) or layer.n_weights <= SORTED_CELLS:
+        return 0
+    return sufficient_rank(layer.n_inputs, layer.n_outputs)
 
 
 def _inputs_first(shape: tuple[int, ...], layer: TensorLayer | None) -> bool:

@@ -37,12 +37,15 @@ class MeasuredLayer:
         Of the weights of the mask that are not zero.
     n_nonzero : int or None
         How many these are, where it has been counted.
+    known_largest : ndarray of float64, or None
+        What `largest` is, where it is known.
     """
 
     matrix: NDArray[Any] | ScaledWeights
     support: NDArray[np.bool_] | None
     forest: SpanningForest
     n_nonzero: int | None = None
+    known_largest: FloatArray | None = None
 
     @classmethod
     def of(
@@ -51,6 +54,7 @@ class MeasuredLayer:
         mask: ArrayLike | None = None,
         forest: SpanningForest | None = None,
         n_nonzero: int | None = None,
+        largest: FloatArray | None = None,
     ) -> "MeasuredLayer":
         """Read a layer.
 
@@ -62,6 +66,8 @@ class MeasuredLayer:
             The forest of these weights under this mask, where it is known; its rows may be their columns.
         n_nonzero : int, optional
             The weights of the mask that are not zero, where they have been counted.
+        largest : ndarray of float64, optional
+            About `sufficient_rank` of the largest |w| under the mask, falling, where they are known.
 
         Raises
         ------
@@ -76,11 +82,13 @@ class MeasuredLayer:
             matrix = weight_matrix(weights)
         if forest is None:
             forest = maximum_spanning_forest(matrix, support)
-        return cls(matrix, support, forest, n_nonzero)
+        return cls(matrix, support, forest, n_nonzero, largest)
 
     @cached_property
     def largest(self) -> FloatArray:
-        """The largest |w|, falling, without zeros: all, or as many as are wanted or more."""
+        """The largest |w|, falling, without zeros: all, or about as many as are wanted."""
+        if self.known_largest is not None:
+            return self.known_largest
         if self.support is None:
             return largest_magnitudes(self.matrix, sufficient_rank(*self.forest.shape))
         values = np.abs(np.asarray(self.matrix)[self.support].astype(np.float64))

@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,6 +137,12 @@ class ModelNames(Checkpoint):
             )
         return source.split(new, *parts)
 
+    def masks(self) -> Iterator[tuple[str, Array]]:
+        """Yield the masks of the weights that are stored beside them, by the names of the weights."""
+        for name, source in self._sources.items():
+            if isinstance(source, Joined) and source.join is _masked:
+                yield name, self._stored.tensor(source.parts[0])
+
     def _main_part(self, name: str) -> str:
         """Return the stored tensor that has the shape and type of a tensor: the last of its parts."""
         source = self._sources[self._checked(name)]
@@ -181,6 +187,11 @@ def with_model_names(checkpoint: Checkpoint) -> Checkpoint:
     if list(sources.items()) == [(name, name) for name in checkpoint.names]:
         return checkpoint
     return ModelNames(checkpoint, sources, reasons, prefix)
+
+
+def stored_masks(checkpoint: Checkpoint) -> Iterator[tuple[str, Array]]:
+    """Yield the masks that a checkpoint multiplies its weights by, by the names of the weights."""
+    return checkpoint.masks() if isinstance(checkpoint, ModelNames) else iter(())
 
 
 def _common_prefix(names: Iterable[str]) -> str:

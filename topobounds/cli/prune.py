@@ -9,6 +9,7 @@ from topobounds._arguments import argument_error
 from topobounds.cli.arguments import CommandWithExamples, Count, Density, Name, Sizes, output_file
 from topobounds.cli.output import (
     console_on_stdout,
+    decimals,
     new_table,
     print_json,
     print_line,
@@ -178,8 +179,8 @@ def _print_report(report: "PruningReport", density: float | None) -> None:
     console = console_on_stdout()
     if report.budgets:
         _print_budgets(report)
-    table = new_table("layer", "shape", "kept", "density", "must keep", "swaps", "lost", "diagram")
-    for column in table.columns[2:7]:
+    table = new_table("layer", "shape", "kept", "density", "must keep", "swaps", "by chance", "lost", "diagram")
+    for column in table.columns[2:8]:
         column.justify = "right"
     for layer in report.layers:
         table.add_row(
@@ -189,6 +190,7 @@ def _print_report(report: "PruningReport", density: float | None) -> None:
             f"{layer.density:.4f}",
             str(layer.alpha),
             "-" if layer.swaps is None else str(layer.swaps),
+            decimals(layer.swaps_expected, 1),
             "-" if layer.squared_weight_lost is None else f"{layer.squared_weight_lost:.3g}",
             "kept" if layer.preserved else "changed",
         )

@@ -37,7 +37,7 @@ from topobounds.checkpoint.masks import masks_size, writing_masks
 from topobounds.layers import LayerTensor
 from topobounds.pruning.budgets import ALLOCATIONS, FROM_FILE, Profile, allocated
 from topobounds.pruning.choosing import chosen_layers
-from topobounds.pruning.methods import METHODS, Method, pruning_method
+from topobounds.pruning.methods import Method, pruning_method
 from topobounds.pruning.report import PrunedLayer, PruningReport
 from topobounds.pruning.selection import counts_of_largest
 from topobounds.pruning.sparsities import read_sparsities
@@ -496,17 +496,19 @@ class _Pruning:
             neural_persistence_before=tensor.neural_persistence,
             neural_persistence_after=chosen.neural_persistence,
             preserved=chosen.preserved,
-            reason=self._reason(tensor, count),
+            reason=self._reason(tensor, count, chosen.by_chance.reason),
             swaps=None if price is None else price.swaps,
             squared_weight_lost=None if price is None else price.squared_weight_lost,
+            swaps_expected=chosen.by_chance.mean,
+            swaps_deviation=chosen.by_chance.deviation,
         )
 
-    def _reason(self, tensor: Surveyed, count: int) -> str | None:
+    def _reason(self, tensor: Surveyed, count: int, unknown: str | None) -> str | None:
         asked, notes = self._asked[tensor.layer.name], []
         if asked is None:
             notes.append("asked of all layers together")
-        if self.method is not METHODS["t-imp"]:
-            notes.append("what is swapped and lost is counted for t-imp")
+        if unknown is not None:
+            notes.append(unknown)
         if asked is not None and count > asked and count == len(tensor.critical):
             notes.append(f"{asked} were asked for, {count} carry its topology")
         if asked is not None and count == tensor.profile.survivors < tensor.profile.weights:

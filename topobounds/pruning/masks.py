@@ -337,7 +337,7 @@ def _request(group: Sequence[Prunable], keep: Keep | None, compression_ratio: Ke
         raise ValueError("Exactly one of the arguments 'keep' and 'compression_ratio' must be given.")
     survivors = sum(tensor.n_survivors for tensor in group)
     if compression_ratio is None:
-        return Request("keep", keep, _kept(cast(Keep, keep), survivors))
+        return Request("keep", keep, kept_count(cast(Keep, keep), survivors))
     real("compression_ratio", compression_ratio, "a number of at least 1", 1.0, sys.float_info.max)
     count = round(sum(tensor.weights.size for tensor in group) / as_written(compression_ratio))
     if count > survivors:
@@ -346,7 +346,7 @@ def _request(group: Sequence[Prunable], keep: Keep | None, compression_ratio: Ke
     return Request("compression_ratio", compression_ratio, count)
 
 
-def _kept(keep: Keep, survivors: int) -> int:
+def kept_count(keep: Keep, survivors: int) -> int:
     """Return how many of the survivors a count or a share keeps."""
     if is_integer(keep):
         return integer("keep", keep, 0, survivors)

@@ -12,6 +12,8 @@ from topobounds.layers import LayerTensor
 from topobounds.pruning.effective import path_scores
 from topobounds.pruning.methods import METHODS, Method
 from topobounds.pruning.selection import RANKINGS
+from topobounds.theory.deviation import known_deviation
+from topobounds.theory.overlap import expected_overlap
 
 _CHUNK = 2**20  # weights
 Infeasible = Literal["raise", "clamp"]
@@ -186,6 +188,76 @@ def exchange(tensor: Prunable, count: int, topological: Mask | None = None) -> E
     given_up, instead = _only_in(largest, topological, tensor.weights), _only_in(topological, largest, tensor.weights)
     lost = math.fsum(np.square(given_up)) - math.fsum(np.square(instead))
     return Exchange(given_up.size, max(0.0, lost))
+
+
+KERNEL_UNKNOWN = "what chance would swap is not known for kernels without sampling"
+ZEROS_UNKNOWN = "what chance would swap is known for layers without zeros"
+SPREAD_UNKNOWN = "how far these swaps spread by chance is not known"
+
+
+@dataclass(frozen=True)
+class ExpectedSwaps:
+    """What T-IMP would swap of a tensor by chance: the same weights in random order in each of its graphs.
+
+    Attributes
+    ----------
+    mean : float or None
+        The middle of a certified interval.
+    deviation : float or None
+        Standard deviation, proved or a limit.
+    reason : str or None
+        Why one of them is None.
+    """
+
+    mean: float | None
+    deviation: float | None
+    reason: str | None
+
+
+def expected_swaps(tensor: Prunable, count: int) -> ExpectedSwaps:
+    """Return what T-IMP would swap by chance of a tensor of which so many weights are left.
+
+    Magnitude pruning to `count` weights leaves k of a graph of m inputs and n outputs, whatever the order of its
+    weights, and so loses (m + n - 1) (1 - E X_k) edges of its forest, which are the swaps.
+
+    Parameters
+    ----------
+    tensor : Prunable
+        Of one layer; its weights rank it.
+    count : int
+        Weights that are left, no fewer than are protected.
+
+    References
+    ----------
+    docs/theory/why_t_imp.md, "The price".
+
+    Examples
+    --------
+    >>> weights = np.random.default_rng(0).standard_normal((784, 300))
+    >>> tensor = Prunable.unprotected(weights, np.ones(weights.shape, np.bool_), LayerTensor("fc", weights.shape))
+    >>> found = expected_swaps(tensor, 1083)
+    >>> round(found.mean, 1), round(found.deviation, 1)
+    (217.0, 9.0)
+    """
+    (layer,) = tensor.layers
+    if layer.shares_weights:
+        return ExpectedSwaps(None, None, KERNEL_UNKNOWN)
+    if tensor.n_survivors < tensor.weights.size:
+        return ExpectedSwaps(None, None, ZEROS_UNKNOWN)
+    counts = [count]
+    if len(layer.parts) > 1:
+        largest = np.zeros(tensor.weights.shape, np.bool_)
+        RANKINGS["magnitude"]([tensor.weights.ravel()], [tensor.survivors.ravel()], count, [largest.ravel()], None)
+        counts = [int(np.count_nonzero(part)) for part in layer.split(largest)]
+    means, deviations = [], []
+    for graph, k in zip(layer.matrix_graphs, counts, strict=True):
+        m, n = graph.n_inputs, graph.n_outputs
+        overlap, known = expected_overlap(m, n, k), known_deviation(m, n, k)
+        means.append((m + n - 1) * (1 - (overlap.lower + overlap.upper) / 2))
+        deviations.append(None if known is None else (m + n - 1) * known.value)
+    spread = [each for each in deviations if each is not None]
+    deviation = math.hypot(*spread) if len(spread) == len(deviations) else None
+    return ExpectedSwaps(math.fsum(means), deviation, SPREAD_UNKNOWN if deviation is None else None)
 
 
 def _only_in(mask: Mask, other: Mask, weights: Array) -> FloatArray:

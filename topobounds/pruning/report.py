@@ -38,6 +38,10 @@ class PrunedLayer(Record):
         What else there is to say: the weights are another layer's too; how its graph was guessed.
     swaps : int or None
         Weights that T-IMP keeps here and magnitude pruning to the same count would not; None for other methods.
+    swaps_expected, swaps_deviation : float or None
+        Mean and standard deviation of `swaps` if the same weights lay in random order: the middle of a certified
+        interval, and what is proved or a limit. None for other methods and where they are not known: for kernels, for
+        layers with zeros, and the deviation where hardly anything is swapped.
     squared_weight_lost : float or None
         Sum of the squared weights that magnitude pruning would keep, less that of those kept; None for other methods.
     """
@@ -57,6 +61,8 @@ class PrunedLayer(Record):
     reason: str | None = None
     swaps: int | None = None
     squared_weight_lost: float | None = None
+    swaps_expected: float | None = None
+    swaps_deviation: float | None = None
 
     @property
     def density(self) -> float:

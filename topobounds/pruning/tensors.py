@@ -18,7 +18,17 @@ from topobounds.checkpoint.memory import ArraysCheckpoint
 from topobounds.layers import LayerTensor
 from topobounds.pruning.budgets import Profile
 from topobounds.pruning.methods import METHODS, Method, pruning_method
-from topobounds.pruning.pipeline import Exchange, Prunable, Request, exchange, kept_masks, redrawn_mask
+from topobounds.pruning.pipeline import (
+    ZEROS_UNKNOWN,
+    Exchange,
+    ExpectedSwaps,
+    Prunable,
+    Request,
+    exchange,
+    expected_swaps,
+    kept_masks,
+    redrawn_mask,
+)
 from topobounds.topology.persistence import PersistenceDiagram
 from topobounds.topology.tensors import Topology, layer_topology
 from topobounds.weights import count_non_zero, non_zero, weight_array
@@ -220,6 +230,8 @@ class Chosen:
         The mask, eight weights a byte.
     price : Exchange or None
         What T-IMP's mask costs; None for other methods.
+    by_chance : ExpectedSwaps
+        What it would cost by chance, or why that is not known.
     neural_persistence : float
         Of the weights that are left, as `Surveyed` has it of all.
     preserved : bool
@@ -230,6 +242,7 @@ class Chosen:
 
     packed: NDArray[np.uint8]
     price: Exchange | None
+    by_chance: ExpectedSwaps
     neural_persistence: float
     preserved: bool
     checksum: int | None = None
@@ -246,12 +259,14 @@ def choose(asked: Asked, array: Array, scores: Array | None) -> tuple[Mask, Arra
     group = _prunable(tensor, method, weights, array)
     mask = _mask(group, asked.count, method, asked.entropy)
     price = exchange(group, asked.count, mask) if method is METHODS["t-imp"] else None
+    by_chance = _by_chance(group, asked.count, method, scored=scores is not None)
     del group
     new = zeroed(array, mask)
     after = _after(tensor.layer, weight_array(new), None) if scores is None else _after(tensor.layer, weights, mask)
     chosen = Chosen(
         packed=np.empty(0, np.uint8),
         price=price,
+        by_chance=by_chance,
         neural_persistence=0.0 if after is None else after.neural_persistence,
         preserved=after is not None and _are_equal(tensor.diagrams, after.diagrams),
     )
@@ -278,6 +293,14 @@ def _prunable(tensor: Surveyed, method: Method, weights: Array, array: Array) ->
     if method.counted_by.protects:
         protected.reshape(-1)[tensor.critical] = True
     return Prunable(weights, non_zero(array), protected, (tensor.layer,))
+
+
+def _by_chance(group: Prunable, count: int, method: Method, *, scored: bool) -> ExpectedSwaps:
+    if method is not METHODS["t-imp"]:
+        return ExpectedSwaps(None, None, "what is swapped and lost is counted for t-imp")
+    if scored and count_non_zero(group.weights) < group.weights.size:
+        return ExpectedSwaps(None, None, ZEROS_UNKNOWN)
+    return expected_swaps(group, count)
 
 
 def _after(layer: LayerTensor, weights: Array, support: Mask | None) -> Topology | None:

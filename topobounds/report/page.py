@@ -286,6 +286,7 @@ PRUNED = (
     Column("kept", "kept", 0, "Weights that are left"),
     Column("must keep", "alpha", 0, WORDS["must keep"]),
     Column("swaps", "swaps", 0, "Weights that T-IMP keeps here and magnitude pruning to the same number would not"),
+    Column("by chance", "swaps_expected", 1, "What it would be if the same weights lay in random order"),
     Column("weight lost", "squared_weight_lost", 4, "Squared weight given up for them"),
     Column("diagrams kept", "preserved", None, "Whether the persistence diagrams are those before, bit for bit"),
     Column("persistence before", "neural_persistence_before", 4, WORDS["persistence"]),

@@ -56,6 +56,10 @@ class Effort(NamedTuple):
         Blocks of shapes that are looked at in one round of `middle_components`.
     steps : int
         Steps of exact counting at one k that are cheap: 400,000 take a fifth of a second.
+    all_steps : int
+        Likewise at all k: 700,000 take about as long, 5 million up to two seconds.
+    ranks : int
+        At how many k, at most, a curve is enclosed that is not counted.
     """
 
     least: int = 64
@@ -63,6 +67,8 @@ class Effort(NamedTuple):
     most: int = MAX_PAIRS
     blocks: int = 2**15
     steps: int = 400_000
+    all_steps: int = 5_000_000
+    ranks: int = 128
 
 
 SHARP = Effort()

@@ -20,10 +20,11 @@ from topobounds._arguments import argument_error, integer, real
 from topobounds._parallel import kept
 from topobounds._types import FloatArray, Integers
 from topobounds.layers.shape import Shape
+from topobounds.theory._components import SHARP
 from topobounds.theory.counting import counting_steps, exact_expected_ranks
 from topobounds.theory.deviation import LEAST_RANK, LEAST_SIDE, retention_covariance
 from topobounds.theory.enclosure import Enclosure
-from topobounds.theory.ranks import EXACT_STEPS, QUICK, missing_edges, outwards, rank_at_depth
+from topobounds.theory.ranks import QUICK, missing_edges, outwards, rank_at_depth
 
 DEPTH = 10  # ranks up to M (ln M + DEPTH), M the longer side, leave about e^-DEPTH forest edges
 LARGEST_ORDER = 1000
@@ -112,15 +113,18 @@ def expected_persistence(
     values = _falling(magnitudes, cells)
     missing = missing_edges(m, n, QUICK)
     used = min(values.size, missing.lower.size - 1)
-    steps = persistences(values, order)
-    rest = (float(steps[-1]) if values.size == cells else 1.0) - float(steps[used - 1])
-    lower, upper = missing.on_every_support(cells, m * n, used) if every_support else missing.until(cells, used)
-    rises = np.append(np.diff(steps[:used]), rest if used < cells else 0.0)
+    last = float(persistences(values[[0, -1]], order)[-1]) if values.size == cells else 1.0
+    # Only the last of several equal values is followed by a rise.
+    ks = np.append(np.flatnonzero(values[1:used] != values[: used - 1]) + 1, used)
+    levels = values[ks - 1]
+    steps = persistences(levels, order)
+    lower, upper = missing.on_every_support(cells, m * n, ks) if every_support else missing.until(cells, ks)
+    rises = np.append(np.diff(steps), last - float(steps[-1]) if used < cells else 0.0)
     # The rest of the values, beyond the ranks used, may all be as large as the last, which adds nothing.
     below = float(np.sum((lower * rises)[:-1]))
     above = float(np.sum(upper * rises))
     error = _sum_error(used) + _persistence_error(order)
-    lost = UNDERFLOW if np.any((steps < UNDERFLOW) & (values < values[0])) else 0.0
+    lost = UNDERFLOW if np.any((steps < UNDERFLOW) & (levels < levels[0])) else 0.0
     return Enclosure(below * (1 - error), above * (1 + error) + lost * (m + n))
 
 
@@ -166,7 +170,7 @@ def untrained_persistence(m: int, n: int, *, p: int = 2) -> Enclosure:
     m, n, _ = Shape.checked(m, n, None)
     p = integer("p", p, 1, LARGEST_ORDER)
     cells = m * n
-    if counting_steps(m, n, cells) <= EXACT_STEPS and min(m, n) > 1:
+    if counting_steps(m, n, cells) <= SHARP.all_steps and min(m, n) > 1:
         return outwards(_exact_untrained_persistence(m, n, p))
     missing = missing_edges(m, n)
     ranks = np.arange(1.0, missing.lower.size)

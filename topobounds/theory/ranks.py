@@ -1,6 +1,6 @@
 """How many forest edges are expected among the k largest weights, for every k at once: bounds, rounded outwards.
 
-Exact where layers are small; else enclosed at about a hundred k, and between them by concavity.
+Exact where layers are small; else enclosed at a hundred k or so, and between them by concavity.
 """
 
 import math
@@ -19,9 +19,8 @@ from topobounds.theory.counting import counting_steps, exact_expected_ranks
 from topobounds.theory.enclosure import Enclosure
 from topobounds.theory.overlap import RetentionCurve, expected_retention_of
 
-EXACT_STEPS = 5 * 10**6  # of exact counting at all ranks: about two seconds
 QUICK = Effort(
-    least=16, enough=1e-3, most=9_000, blocks=8_192, steps=20_000
+    least=16, enough=1e-3, most=9_000, blocks=8_192, steps=20_000, all_steps=700_000, ranks=80
 )  # of enclosing at one rank: thousandths of a second
 DEEPEST = 20  # k up to M (ln M + DEEPEST), M the longer side, leave about e^-DEEPEST forest edges
 
@@ -57,22 +56,19 @@ class MissingEdges:
         rounding = UNIT * self.alpha  # of the differences
         return np.maximum(0.0, self.alpha - self.upper[entries] - rounding), above + rounding
 
-    def until(self, cells: int, used: int) -> tuple[FloatArray, FloatArray]:
-        """Return bounds on ``E[R_cells] - E[R_k]`` for k = 1, ..., `used`."""
+    def until(self, cells: int, ks: Integers) -> tuple[FloatArray, FloatArray]:
+        """Return bounds on ``E[R_cells] - E[R_k]`` at these k, which are not beyond the last entry."""
         place = min(cells, self.lower.size - 1)
         end_lower = float(self.lower[place]) if place == cells else 0.0
         end_upper = float(self.upper[place])
-        ks = slice(1, used + 1)
         return np.maximum(0.0, self.lower[ks] - end_upper), np.maximum(0.0, self.upper[ks] - end_lower)
 
-    def on_every_support(self, cells: int, size: int, used: int) -> tuple[FloatArray, FloatArray]:
-        """Return bounds for k = 1, ..., `used` that hold for each connected support of `cells` of `size` cells."""
+    def on_every_support(self, cells: int, size: int, ks: Integers) -> tuple[FloatArray, FloatArray]:
+        """Return the same, k rising, for each connected support of `cells` of `size` cells."""
         if cells == size:
-            return self.lower[1 : used + 1], self.upper[1 : used + 1]
-        ks = np.arange(1, used + 1)
+            return self.lower[ks], self.upper[ks]
         shift = ks * ((size - cells) / (cells + 1)) * (1 + UNIT)
-        upper = np.minimum.accumulate(self.upper[1 : used + 1] + shift)
-        return np.maximum(0.0, self.lower[1 : used + 1] - shift), upper
+        return np.maximum(0.0, self.lower[ks] - shift), np.minimum.accumulate(self.upper[ks] + shift)
 
 
 @kept(32)
@@ -93,12 +89,12 @@ def missing_edges(m: int, n: int, effort: Effort = SHARP) -> MissingEdges:
     last = rank_at_depth(m, n, DEEPEST)
     if min(m, n) == 1:
         lower = upper = np.arange(alpha, -1.0, -1.0)[: last + 1]
-    elif counting_steps(m, n, m * n) <= EXACT_STEPS:
+    elif counting_steps(m, n, m * n) <= effort.all_steps:
         bounds = [outwards(alpha - rank) for rank in exact_expected_ranks(m, n, last)]
         lower = np.array([bound.lower for bound in bounds])
         upper = np.array([bound.upper for bound in bounds])
     else:
-        curve = expected_retention_of(Shape(m, n, m + n - 1), _ranks_to_enclose(m, n, last), effort)
+        curve = expected_retention_of(Shape(m, n, m + n - 1), _ranks_to_enclose(m, n, last, effort.ranks), effort)
         lower, upper = _between(curve, alpha, last)
     for ends in (lower, upper):
         ends.setflags(write=False)
@@ -138,10 +134,11 @@ def _between(curve: RetentionCurve, alpha: int, last: int) -> tuple[FloatArray, 
     return np.maximum(0.0, alpha - rank_above - slack), np.minimum(alpha, alpha - rank_below + slack)
 
 
-def _ranks_to_enclose(m: int, n: int, last: int) -> list[int]:
+def _ranks_to_enclose(m: int, n: int, last: int, most: int) -> list[int]:
     """Return the ranks to enclose: dense above criticality, sqrt(m n), where E[R_k] bends and enclosing is cheap."""
+    n_bend = most // 5 + 1
     critical = math.sqrt(m * n)
-    bend = np.linspace(1.0, 2.6, 26) * critical
-    beyond = np.geomspace(2.6 * critical, max(last, 2.7 * critical), 100)
+    bend = np.linspace(1.0, 2.6, n_bend) * critical
+    beyond = np.geomspace(2.6 * critical, max(last, 2.7 * critical), most - n_bend - 2)
     ranks = np.concatenate([[3, 0.3 * critical, 0.8 * critical], bend, beyond[1:], [last]])
     return sorted({int(k) for k in ranks if 1 <= k <= last})

@@ -346,11 +346,14 @@ class Edges:
         ``row << 32 | column``, and the key there.
     ranks : ndarray of int64
         Ranks, from 1, of the first of them: as many as became known while the forest was made.
+    largest : ndarray of uint64, or None
+        The largest keys of the layer, falling, where about as many as were asked for became known with them.
     """
 
     cells: Cells
     keys: Cells
     ranks: NDArray[np.int64]
+    largest: Cells | None = None
 
     @property
     def rows(self) -> NDArray[np.int64]:

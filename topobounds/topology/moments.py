@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ _TASK = 4 * _CHUNK
 _NAN_OF_FNUZ = np.uint8(0x80)  # the negative zero of other types
 _LEAST = 2.0**-149  # the smallest float32 that is not 0
 _SMALLEST = 1e-290  # of a sum of squares, of which none has lost digits that count
+_SMALLEST_BFLOAT16 = 1e-29  # likewise of a mean of squares that were made in float32: each may have lost 2^-150
 
 
 class WeightMoments(NamedTuple):
@@ -141,7 +142,7 @@ def _added_products(weights: ScaledWeights) -> tuple[int, float]:
         total, nonzero, beyond = add_squares_of_products(tile, n, lines.start, *terms)
         return math.nan if beyond or (fnuz and np.any(tile == _NAN_OF_FNUZ)) else total, int(nonzero)
 
-    step = max(_CHUNK // n, 1)
+    step = max(_TASK // n, 1)
     starts = range(0, m, step)
     with ThreadPoolExecutor(min(processors(), len(starts))) as pool:
         sums = list(pool.map(add, (slice(start, min(start + step, m)) for start in starts)))
@@ -156,18 +157,20 @@ def _added(flat: NDArray[Any]) -> tuple[int, float]:
             return int(np.count_nonzero(values)), float(values @ values)
     from topobounds._kernels.magnitudes import add_squares, add_squares_of_bfloat16  # noqa: PLC0415 (loads numba)
 
-    sums_of = add_squares
+    def added(sums_of: Callable[[NDArray[Any]], tuple[float, int]]) -> tuple[int, float]:
+        def add(first: int) -> list[tuple[float, int]]:
+            last = min(first + _TASK, flat.size)
+            return [sums_of(flat[at : at + _CHUNK]) for at in range(first, last, _CHUNK)]
+
+        with ThreadPoolExecutor(processors()) as pool:
+            sums = [pair for pairs in pool.map(add, range(0, flat.size, _TASK)) for pair in pairs]
+        return sum(int(nonzero) for _, nonzero in sums), _exact_sum(total for total, _ in sums)
+
     if flat.dtype.name == "bfloat16":
-        flat = flat.view(np.uint16)
-        sums_of = add_squares_of_bfloat16
-
-    def add(first: int) -> list[tuple[float, int]]:
-        last = min(first + _TASK, flat.size)
-        return [sums_of(_in_numpy_type(flat[at : at + _CHUNK])) for at in range(first, last, _CHUNK)]
-
-    with ThreadPoolExecutor(processors()) as pool:
-        sums = [pair for pairs in pool.map(add, range(0, flat.size, _TASK)) for pair in pairs]
-    return sum(int(nonzero) for _, nonzero in sums), _exact_sum(total for total, _ in sums)
+        nonzero, total = added(lambda values: add_squares_of_bfloat16(values.view(np.uint16)))
+        if not nonzero or _SMALLEST_BFLOAT16 * flat.size < total < math.inf:
+            return nonzero, total
+    return added(lambda values: add_squares(_in_numpy_type(values)))
 
 
 def _exact_sum(terms: Iterable[float]) -> float:
@@ -191,4 +194,4 @@ def _scaled_rms(flat: NDArray[Any]) -> float:
 
 def _in_numpy_type(values: NDArray[Any]) -> NDArray[Any]:
     """Return values in a type that kernels can read."""
-    return values.astype(np.float32) if values.dtype == np.float16 else values
+    return values.astype(np.float32) if values.dtype.name in ("float16", "bfloat16") else values

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import choice
 from topobounds._engine import NumpyBudget, kernels_disabled
+from topobounds._types import FloatArray
 from topobounds.topology.key_matrix import Edges, KeyMatrix, keys_of
 from topobounds.topology.order import Filtration, sorted_cells
 from topobounds.topology.protocol import Deficit, RankedForest
@@ -132,12 +133,40 @@ def maximum_spanning_forest(
     >>> forest.alpha, forest.critical_rank
     (4, 4)
     """
+    return forest_and_largest(weights, mask, zeros=zeros)[0]
+
+
+def forest_and_largest(
+    weights: ArrayLike, mask: ArrayLike | None = None, *, zeros: Zeros = "absent", n_largest: int = 0
+) -> tuple[SpanningForest, FloatArray | None]:
+    """Return the maximum spanning forest of a layer, and the largest weights that had to be sorted for it.
+
+    Parameters
+    ----------
+    weights, mask, zeros
+        As in `maximum_spanning_forest`.
+    n_largest : int
+        How many are asked for, about; 0 for none.
+
+    Returns
+    -------
+    forest : SpanningForest
+        That of `maximum_spanning_forest`.
+    largest : ndarray of float64, or None
+        The largest |w|, falling, without zeros: somewhat less than were asked for, or more; None if it does not come
+        to that.
+
+    Raises
+    ------
+    ValueError
+        As `maximum_spanning_forest`.
+    """
     zeros = choice("zeros", zeros, ("absent", "edge"))  # type: ignore[assignment]
     matrix = stored_matrix(weights)
     support = None if mask is None else mask_matrix(mask, matrix.shape)
-    keys, edges = layer_edges(matrix, support, zeros)
+    keys, edges = layer_edges(matrix, support, zeros, n_largest)
     weights_of_edges = keys.magnitudes(edges.keys)
-    return SpanningForest(
+    forest = SpanningForest(
         rows=edges.rows,
         cols=edges.cols,
         weights=weights_of_edges,
@@ -147,6 +176,7 @@ def maximum_spanning_forest(
         alpha=int(np.count_nonzero(weights_of_edges)),
         n_components=sum(keys.shape) - edges.cells.size,
     )
+    return forest, None if edges.largest is None else keys.magnitudes(edges.largest).astype(np.float64)
 
 
 def magnitude_overlap(weights: ArrayLike, k: int | None = None, mask: ArrayLike | None = None) -> float:
@@ -181,7 +211,7 @@ def magnitude_overlap(weights: ArrayLike, k: int | None = None, mask: ArrayLike 
 
 
 def layer_edges(
-    matrix: NDArray[Any] | ScaledWeights, support: NDArray[np.bool_] | None, zeros: Zeros
+    matrix: NDArray[Any] | ScaledWeights, support: NDArray[np.bool_] | None, zeros: Zeros, n_largest: int = 0
 ) -> tuple[KeyMatrix, Edges]:
     """Return the order keys of a layer, and its forest's edges with the ranks that became known on the way.
 
@@ -191,6 +221,8 @@ def layer_edges(
         As `stored_matrix` and `mask_matrix` return them.
     zeros : {"absent", "edge"}
         As in `maximum_spanning_forest`.
+    n_largest : int
+        As in `forest_and_largest`.
 
     Raises
     ------
@@ -204,7 +236,7 @@ def layer_edges(
         from topobounds.topology.spanning_engine import NotFiniteError, spanning_edges  # noqa: PLC0415 (loads numba)
 
         try:
-            return keys, spanning_edges(keys)
+            return keys, spanning_edges(keys, n_largest)
         except NotFiniteError:
             check_finite(matrix, support)
     return keys, _plain_edges(sorted_cells(np.asarray(matrix), support), keys)

@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ THREADS = processors()
 _CELLS_PER_CHUNK = 2**21
 _CELLS_PER_COPY = 2**17  # a tile that is copied stays in the cache
 _SAMPLED_HITS = 64  # sampled keys above the bound: it lets 1 +- 1/8 of what is wanted through
+_HITS_FOR_LARGEST = 128  # likewise, where the largest keys are asked for: 1 +- 1/11
 _ROOM = 2**13  # entries, and those of one line, that there is room for in a call of the kernel
 _ROOM_KEPT = 2**19 - 1  # entries of arrays kept between forests: from 4 MiB on numpy takes memory by 2 MiB
 _MOST_KEPT = 4  # of these arrays
@@ -44,7 +45,7 @@ _MOST_BINS = 2**17  # a table of them stays in the cache
 _FEW_TIES = 16  # edges that every line may look through
 _NONE = np.empty(0, np.uint64)
 _PADDING = np.zeros(64, np.uint32)  # labels that kernels may read ahead of the first
-_TOO_MANY = 3  # times what is wanted
+_TOO_MANY, _LIMIT = 3, 4  # times what is wanted: in a sample, and in all
 _MANY, _ENOUGH = 1.5, 0.85  # times what is wanted, where what is short of it costs but one more read
 _CROWD = 8  # above this many active vertices per component a filter round beats a Borůvka round
 
@@ -100,8 +101,8 @@ class NotFiniteError(Exception):
     """A weight is NaN or infinite."""
 
 
-def spanning_edges(keys: KeyMatrix) -> Edges:
-    """Return the edges of the maximum spanning forest.
+def spanning_edges(keys: KeyMatrix, n_largest: int = 0) -> Edges:
+    """Return the edges of the maximum spanning forest, and with them about `n_largest` of the largest keys.
 
     Raises
     ------
@@ -111,7 +112,8 @@ def spanning_edges(keys: KeyMatrix) -> Edges:
     m, n = keys.shape
     parent = np.arange(m + n, dtype=np.uint32)
     finished = np.zeros(m + n, np.bool_)
-    early, ranks, complete = _filter_round(keys, parent, first=True)
+    first = _filter_round(keys, parent, first=True, n_largest=n_largest)
+    early, complete = first.found, first.complete
     late: list[Found] = []
     stuck = not early[0].size
     while not complete:
@@ -124,14 +126,15 @@ def spanning_edges(keys: KeyMatrix) -> Edges:
             late.append(_boruvka_round(keys, parent, active, finished))
             stuck = False
         else:
-            found, _, complete = _filter_round(keys, parent)
-            late.append(found)
-            stuck = 2 * found[0].size < n_components  # a Borůvka round always joins as many as that
+            later = _filter_round(keys, parent)
+            late.append(later.found)
+            complete = later.complete
+            stuck = 2 * later.found[0].size < n_components  # a Borůvka round always joins as many as that
     if not late:
-        return Edges(early[1], early[0], ranks)
+        return Edges(early[1], early[0], first.ranks, first.largest)
     late_keys, late_cells = _in_order(*(np.concatenate(arrays) for arrays in zip(*late, strict=True)))
     edge_keys, edge_cells = np.concatenate([early[0], late_keys]), np.concatenate([early[1], late_cells])
-    return Edges(edge_cells, edge_keys, ranks)
+    return Edges(edge_cells, edge_keys, first.ranks, first.largest)
 
 
 def ranks_of(keys: KeyMatrix, edge_keys: Cells, edge_cells: Cells) -> NDArray[np.int64]:
@@ -215,28 +218,53 @@ def _active(keys: KeyMatrix, labels: Vertices, finished: NDArray[np.bool_]) -> N
     return active
 
 
-def _filter_round(keys: KeyMatrix, parent: Vertices, *, first: bool = False) -> tuple[Found, NDArray[np.int64], bool]:
+class _Round(NamedTuple):
+    """What a filter round found.
+
+    Attributes
+    ----------
+    found : tuple of ndarray
+        The edges.
+    ranks : ndarray of int64
+        Their ranks among the edges between components.
+    complete : bool
+        Whether no edge is left to find.
+    largest : ndarray of uint64, or None
+        The keys that reached the bound, falling, if they are as many as were asked for, about, or all there are.
+    """
+
+    found: Found
+    ranks: NDArray[np.int64]
+    complete: bool
+    largest: Cells | None
+
+
+def _filter_round(keys: KeyMatrix, parent: Vertices, *, first: bool = False, n_largest: int = 0) -> _Round:
     """Join the components that `parent` labels by all edges whose key reaches a bound; `parent` is modified in place.
 
-    Returns the edges, their ranks among the edges between components, and whether no edge is left to find. If many more
-    than wanted reached the bound, it does nothing. In the `first` round every vertex is a component, so the ranks are
-    those among all cells.
+    If many more than wanted reached the bound, it does nothing. In the `first` round every vertex is a component, so
+    the ranks are those among all cells.
     """
     m, n = keys.shape
     own, labels = _oriented(keys, parent)
-    bound, tied = _sampled_bound(keys, None if first else own, labels)
+    n_hits, wanted = (_HITS_FOR_LARGEST, 1.15 * n_largest) if n_largest else (_SAMPLED_HITS, 0)
+    wanted = max(_wanted(keys), math.ceil(wanted))
+    bound, tied = _sampled_bound(keys, None if first else own, labels, wanted, n_hits)
     coding = Coding.of(keys)
     with _Rooms() as rooms:
         codes = _NONE
         if 0 < bound <= np.iinfo(keys.kind).max:
-            codes = _collected(keys, own, labels, bound, coding, rooms, apart=first)
-        if codes.size > _limit(keys):
+            codes = _collected(keys, own, labels, bound, coding, rooms, wanted, apart=first)
+        if codes.size > _LIMIT * wanted:
             codes, bound, tied = _NONE, keys.infinity, False
         codes = _sorted(keys, codes, coding, rooms)
         positions = np.empty(min(m + n - 1, codes.size), np.int64)
         bits = np.uint64(coding.row_bits), np.uint64(coding.col_bits)
         positions = positions[: kernels.kruskal(codes, *bits, m, parent, positions)]
         found, n_codes = codes[positions], codes.size
+        largest = None
+        if n_largest and not coding.dropped and (n_codes >= 0.9 * n_largest or (bound == 1 and not tied)):
+            largest = np.uint64(coding.top) - (codes >> np.uint64(coding.cell_bits))
     cells = coding.cells(found)
     found_keys, ranks = coding.keys(found, keys, cells), positions + 1
     if tied and positions.size < m + n - 1 and bound > 1:
@@ -244,7 +272,7 @@ def _filter_round(keys: KeyMatrix, parent: Vertices, *, first: bool = False) -> 
         tied_cells, tied_ranks = _joined_at(keys, bound, parent)
         found_keys = np.append(found_keys, np.full(tied_cells.size, bound, np.uint64))
         cells, ranks = np.append(cells, tied_cells), np.append(ranks, n_codes + tied_ranks)
-    return (found_keys, cells), ranks, bound == 1 or cells.size == m + n - 1
+    return _Round((found_keys, cells), ranks, bound == 1 or cells.size == m + n - 1, largest)
 
 
 class _Rooms:
@@ -281,10 +309,6 @@ def _wanted(keys: KeyMatrix) -> int:
     return math.ceil(longer * (math.log(longer) + 5)) + 16
 
 
-def _limit(keys: KeyMatrix) -> int:
-    return 4 * _wanted(keys)
-
-
 def _oriented(keys: KeyMatrix, labels: Vertices) -> tuple[Vertices, Vertices]:
     """Return the labels of the lines of `keys`, and of the entries of a line, padded."""
     m, _ = keys.shape
@@ -293,37 +317,47 @@ def _oriented(keys: KeyMatrix, labels: Vertices) -> tuple[Vertices, Vertices]:
     return own, np.concatenate([_PADDING, others])
 
 
-def _sampled_bound(keys: KeyMatrix, own: Vertices | None, labels: Vertices) -> tuple[int, bool]:
+def _sampled_bound(
+    keys: KeyMatrix, own: Vertices | None, labels: Vertices, wanted: int, n_hits: int
+) -> tuple[int, bool]:
     """Return the key that about the wanted number of cells reach, and False; if too many tie there, the next and True.
 
     Where ties cannot be taken in order, because lines are columns, the next and False, or 0 if nothing has it.
     """
-    share = _wanted(keys) / keys.size
+    share = wanted / keys.size
     if share > 1 / 4:
         return 1, False
-    sample, lines, entries = keys.sample(math.ceil(_SAMPLED_HITS / share))
+    sample, lines, entries = keys.sample(math.ceil(n_hits / share))
     if own is not None:
         sample *= own[lines, None] != windows(labels[_PADDING.size :], sample.shape[1])[entries]
     place = sample.size - math.ceil(share * sample.size)
     bound = int(np.partition(sample.ravel(), place)[place])
-    wanted, reaching, above = sample.size - place, np.count_nonzero(sample >= bound), np.count_nonzero(sample > bound)
+    hits, reaching, above = sample.size - place, np.count_nonzero(sample >= bound), np.count_nonzero(sample > bound)
     in_order = not keys.transposed
-    if reaching > _TOO_MANY * wanted and 0 < bound < keys.infinity:
+    if reaching > _TOO_MANY * hits and 0 < bound < keys.infinity:
         return (bound + 1 if above or in_order else 0), in_order
     few_levels = in_order and keys.kind is np.uint8
-    if few_levels and above > _ENOUGH * wanted and reaching > _MANY * wanted:
+    if few_levels and above > _ENOUGH * hits and reaching > _MANY * hits:
         bound += 1
     return min(max(bound, 1), keys.infinity), few_levels
 
 
 def _collected(
-    keys: KeyMatrix, own: Vertices, labels: Vertices, bound: int, coding: Coding, rooms: _Rooms, *, apart: bool
+    keys: KeyMatrix,
+    own: Vertices,
+    labels: Vertices,
+    bound: int,
+    coding: Coding,
+    rooms: _Rooms,
+    wanted: int,
+    *,
+    apart: bool,
 ) -> Codes:
-    """Return the codes of all keys of at least `bound` between components; some of them if they are beyond the limit.
+    """Return the codes of all keys of at least `bound` between components; some of them if far more than `wanted` are.
 
     They come in the order of lines and entries. `apart` says that every vertex is a component.
     """
-    limit, layout, total = _limit(keys), coding.layout(keys), 0
+    limit, layout, total = _LIMIT * wanted, coding.layout(keys), 0
     spare: list[tuple[Codes, int]] = []  # rooms that nobody is writing to, and how much of each is written
 
     # Codes with scales are multiplied out only where they reach the bound divided by their scale.

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from topobounds._arguments import argument_error
-from topobounds._types import Array, Mask
+from topobounds._types import Array, FloatArray, Mask
 from topobounds.layers import Conv, Dense, LayerTensor, Recurrent, TensorLayer
 from topobounds.topology.persistence import PersistenceDiagram, total_neural_persistence
 from topobounds.topology.protocol import Deficit
-from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
+from topobounds.topology.spanning import SpanningForest, forest_and_largest
 from topobounds.weights import check_finite
 
 if TYPE_CHECKING:
@@ -22,22 +22,26 @@ if TYPE_CHECKING:
     Forest = SpanningForest | CriticalWeights
 
 
-def _forest_of_matrix(weights: Array, graph: TensorLayer, support: Mask | None) -> SpanningForest:
-    return maximum_spanning_forest(weights, support)
+def _forest_of_matrix(
+    weights: Array, graph: TensorLayer, support: Mask | None, n_largest: int
+) -> tuple[SpanningForest, FloatArray | None]:
+    return forest_and_largest(weights, support, n_largest=n_largest)
 
 
-def _forest_of_kernel(weights: Array, graph: TensorLayer, support: Mask | None) -> "CriticalWeights":
+def _forest_of_kernel(
+    weights: Array, graph: TensorLayer, support: Mask | None, n_largest: int
+) -> "tuple[CriticalWeights, None]":
     from topobounds.topology.convolution import critical_kernel_weights  # noqa: PLC0415 (loads numba)
 
-    return critical_kernel_weights(weights, cast(Conv, graph), support)
+    return critical_kernel_weights(weights, cast(Conv, graph), support), None
 
 
-FORESTS: "dict[type[Any], Callable[[Array, TensorLayer, Mask | None], Forest]]" = {
+FORESTS: "dict[type[Any], Callable[[Array, TensorLayer, Mask | None, int], tuple[Forest, FloatArray | None]]]" = {
     Dense: _forest_of_matrix,
     Recurrent: _forest_of_matrix,
     Conv: _forest_of_kernel,
 }
-"""For each shape of a layer graph the forest it has."""
+"""For each shape of a layer graph the forest it has, and what `Topology.largest` is to be."""
 
 
 def _carriers(forest: "Forest") -> Mask:
@@ -59,11 +63,14 @@ class Topology:
         One for each graph of the tensor.
     sizes : tuple of int
         How many weights carry each of these forests.
+    largest : ndarray of float64, or None
+        The largest |w| of a matrix, falling, if they were asked for and became known with the forest.
     """
 
     forests: "tuple[Forest, ...]"
     sizes: tuple[int, ...]
     _join: Callable[[Sequence[Mask]], Mask]
+    largest: FloatArray | None = None
 
     @cached_property
     def critical(self) -> Mask:
@@ -140,7 +147,7 @@ class Topology:
         return int(np.count_nonzero(self.critical & mask)) / n_critical if n_critical else 1.0
 
 
-def graph_topology(graph: TensorLayer, weights: Array, mask: Mask | None = None) -> Topology:
+def graph_topology(graph: TensorLayer, weights: Array, mask: Mask | None = None, *, n_largest: int = 0) -> Topology:
     """Return the topology of the weights of one layer graph under a mask.
 
     Parameters
@@ -151,6 +158,8 @@ def graph_topology(graph: TensorLayer, weights: Array, mask: Mask | None = None)
         A matrix, of either orientation, or the kernel of the convolution.
     mask : ndarray of bool of the shape of `weights`, optional
         The weights that are there; all by default.
+    n_largest : int
+        How many of the largest |w| of a matrix are asked for, about.
 
     Raises
     ------
@@ -162,9 +171,9 @@ def graph_topology(graph: TensorLayer, weights: Array, mask: Mask | None = None)
     >>> graph_topology(Dense(2, 2), np.array([[3.0, 2.0], [2.5, 1.0]])).critical.tolist()
     [[True, True], [True, False]]
     """
-    forest = FORESTS[type(graph)](weights, graph, mask)
+    forest, largest = FORESTS[type(graph)](weights, graph, mask, n_largest)
     size = forest.alpha if isinstance(forest, SpanningForest) else forest.n_critical
-    return Topology((forest,), (size,), itemgetter(0))
+    return Topology((forest,), (size,), itemgetter(0), largest)
 
 
 def layer_topology(layer: LayerTensor, weights: Array, mask: Mask | None = None) -> Topology:

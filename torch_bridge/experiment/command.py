@@ -2,15 +2,24 @@
 
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from topobounds._arguments import argument_error, choice, printable, spelled
-from topobounds.cli.arguments import CommandWithExamples, Count, Name, output_file
-from topobounds.cli.output import console_on_stdout, new_table, print_json, print_line, print_table, progress_bar
+from topobounds.cli.arguments import CommandWithExamples, Count, Name, Sizes, output_file
+from topobounds.cli.output import (
+    console_on_stdout,
+    counted,
+    grouped_reasons,
+    new_table,
+    print_json,
+    print_line,
+    print_table,
+    progress_bar,
+)
 from topobounds.pruning.methods import RECORDED_NAMES
 
 if TYPE_CHECKING:
@@ -201,6 +210,46 @@ def export(folder: Path, out: Path, as_json: bool) -> None:
     _print_files(history.export(folder, out), as_json)
 
 
+@imp.command(
+    "import",
+    cls=CommandWithExamples,
+    examples=(
+        "topobounds imp import open_lth_data/lottery_1a2b/replicate_1",
+        "topobounds imp import rounds --input 3x32x32 --html audit.html --json",
+    ),
+)
+@click.argument("folder", type=Run)
+@click.option("--geometry", metavar="TOML", type=Name(), help="What the tensors are, where that is told wrong.")
+@click.option("--input", "input_size", type=Sizes(), help="What convolutions read, as 3x32x32.  [default: maps of 8x8]")
+@click.option("--trials", type=Count(2), default=20, show_default=True, help="Random orders of a layer.")
+@click.option("--seed", type=Count(0, 2**64 - 1), default=0, show_default=True, help="Seed of what is drawn.")
+@click.option("--html", metavar="FILE", type=Name(), help="Write a page about the levels.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def import_(folder: Path, html: Path | None, as_json: bool, **how: Any) -> None:
+    """Audit the run of another program in FOLDER: what its masks left of the topology of every layer.
+
+    FOLDER holds numbered folders, the levels, or numbered replicates of them: those of open_lth, or any with one file
+    of weights each, whose masks are in a second file (mask.pth), in the same one (fc.weight_mask), or its zeros.
+    """
+    if html is not None:
+        output_file("--html", html)
+        from topobounds.report.page import template
+
+        template()
+    from torch_bridge.experiment.audit import audit_run
+
+    with progress_bar("levels") as progress:
+        found = audit_run(folder, progress=progress, **how)
+    if html is not None:
+        from torch_bridge.experiment.page import write_audit_page
+
+        write_audit_page(found, html)
+    if as_json:
+        print_json(found)
+    else:
+        _print_audit(found)
+
+
 def _plan(name: str) -> "ImpPlan":
     from torch_bridge.experiment.plan import ImpPlan
 
@@ -277,9 +326,50 @@ def _print_status(found: dict[str, Any]) -> None:
     console.print(note, markup=False, highlight=False)
 
 
-def _cell(value: Any) -> str:
+def _print_audit(found: dict[str, Any]) -> None:
+    from torch_bridge.experiment.audit import COLUMNS
+
+    console, levels = console_on_stdout(), found["levels"]
+    where = ", ".join(dict.fromkeys(level["masks_from"] for level in levels))
+    console.print(f"{found['folder']}: {counted(len(levels), 'level')}, masks from {where}.", markup=False)
+    table = new_table(*(title for title, _ in COLUMNS))
+    for level in levels:
+        table.add_row(*(_cell(level[key], 1 if key.endswith("_z") else 4) for _, key in COLUMNS))
+    print_table(console, table)
+    for line in _audit_notes(found):
+        print_line(line)
+
+
+def _audit_notes(found: dict[str, Any]) -> Iterator[str]:
+    """Yield what is to be said below the table of levels."""
+    yield (
+        "Forest: the weights that carry the topology. Kept: the share of the level before's that the mask left, beside "
+        "what as many of the largest weights keep by chance; overlap: of the weights at the level's end. Swaps, T-IMP "
+        "dead: what T-IMP changes at the same counts, and leaves without a weight."
+    )
+    statuses = {level[key] for level in found["levels"] for key in ("overlap_status", "forest_survived_status")}
+    if "sampled" in statuses:
+        yield f"By chance: {found['trials']} random orders of each layer on its own places, seed {found['seed']}."
+    assumed = {layer["assumed"] for layer in found["layers"] if layer["assumed"]}
+    for guess in sorted(assumed):
+        yield f"Assumed of kernels: {guess}."
+    for level in found["levels"]:
+        label = f"replicate {level['replicate']}, level {level['level']}"
+        if level["revived"]:
+            yield f"{label}: its masks are not within those before; {counted(level['revived'], 'weight')} came back."
+        if level["compared_with"] not in (None, level["level"] - 1):
+            yield f"{label} is compared with level {level['compared_with']}, whose weights its mask was not made from."
+    levels = {name: reason for name, reason in found["left_out"].items() if name.startswith("replicate ")}
+    for name, reason in levels.items():
+        yield f"left out: {name}: {reason}."
+    tensors = {name: reason for name, reason in found["left_out"].items() if name not in levels}
+    if tensors:
+        yield f"{counted(len(tensors), 'tensor')} left out: {grouped_reasons(tensors)}."
+
+
+def _cell(value: Any, digits: int = 4) -> str:
     if isinstance(value, float):
-        return f"{value:.4f}"
+        return f"{value:.{digits}f}"
     return "-" if value is None else str(value)
 
 

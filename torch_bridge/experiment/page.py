@@ -1,8 +1,10 @@
 """A page about a run of IMP: its levels, and what each found of each layer. No torch here."""
 
 import os
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from topobounds.report.page import WORDS, Column, Page, fact, table_of, write_page
 from torch_bridge.experiment.history import layer_records, open_run, status
@@ -28,6 +30,24 @@ LAYERS = (
     Column("persistence", "neural_persistence", 4, WORDS["persistence"]),
     Column("by chance", "neural_persistence_expected", 4, WORDS["by chance"]),
 )
+KEPT = "Of the weights that carried the topology at the end of the level before, the share that the mask left"
+SURVIVAL = (
+    Column("forest kept", "forest_survived", 4, KEPT),
+    Column("by chance", "forest_survived_expected", 4, WORDS["by chance"]),
+    Column("z", "forest_survived_z", 1, WORDS["z"]),
+    Column("missing edges", "missing_edges", 0, "How many of them the mask took"),
+    Column("swaps", "swaps", 0, "Weights that T-IMP keeps at the same count in the place of the largest"),
+)
+AUDITED_LEVELS = (
+    *LEVELS[:3],
+    *SURVIVAL,
+    Column("overlap", "overlap", 4, WORDS["overlap"]),
+    Column("by chance", "overlap_expected", 4, WORDS["by chance"]),
+    Column("dead units", "dead_units", 0, "Neurons without a weight"),
+    Column("T-IMP dead", "t_imp_dead_units", 0, "Neurons that T-IMP leaves without a weight at the same counts"),
+    LEVELS[3],
+)
+AUDITED_LAYERS = (*LAYERS[:6], *SURVIVAL, *LAYERS[6:8])
 
 
 def write_run_page(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> Path:
@@ -86,3 +106,46 @@ def write_run_page(folder: str | os.PathLike[str], path: str | os.PathLike[str])
         provenance=f"topobounds {version('topobounds')}. {run.path}, plan {run.sha256}.",
     )
     return write_page(page, {"levels": levels, "layers": layers, "status": found}, path)
+
+
+def write_audit_page(found: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
+    """Write a page about the run of another program.
+
+    Parameters
+    ----------
+    found : dict
+        What `torch_bridge.experiment.audit.audit_run` returns.
+    path : path
+        The file, replaced whole if there is one.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+
+    Raises
+    ------
+    ImportError
+        If jinja2 is not installed.
+    """
+    levels = [{"name": f"{level['replicate']}, {level['level']}", **level} for level in found["levels"]]
+    left_out = [{"name": name, "reason": reason} for name, reason in found["left_out"].items()]
+    least = min((level["forest_survived"] for level in levels if level["forest_survived"] is not None), default=None)
+    drawn = f"By chance: {found['trials']} random orders where the law is not known, seed {found['seed']}."
+    page = Page(
+        title=Path(found["folder"]).name,
+        subtitle="What iterative pruning by another program left of the topology, level by level.",
+        facts=[
+            fact("levels", f"{len(levels):,}"),
+            fact("last density", f"{levels[-1]['density']:.4g}"),
+            fact("forest kept, the least", "-" if least is None else f"{least:.4f}"),
+        ],
+        tables=[
+            table_of("levels", "Levels", AUDITED_LEVELS, levels, drawn, details=True),
+            table_of("layers", "Layers", AUDITED_LAYERS, found["layers"], "Every layer of every level.", details=True),
+            table_of("left_out", "Left out", (Column("what", "name"), Column("why", "reason")), left_out, ""),
+        ],
+        words=tuple((word, WORDS[word]) for word in ("must keep", "overlap", "by chance", "z")),
+        provenance=f"topobounds {version('topobounds')}. {found['folder']}.",
+    )
+    return write_page(page, found, path)

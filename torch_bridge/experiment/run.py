@@ -50,6 +50,7 @@ from torch_bridge.experiment.topology_records import (
     check_feasible,
     layer_facts,
     layer_topologies,
+    level_summary,
     price_record,
     prune,
     pruning_record,
@@ -76,7 +77,6 @@ from torch_bridge.training.models import build_model
 TrainFunction = Callable[[nn.Module, dict[str, Tensor], int], Mapping[str, Any] | None]
 
 CHECKPOINT_SECONDS = 10.0
-PERSISTENCES = ("neural_persistence", "neural_persistence_before_pruning", "neural_persistence_after_pruning")
 
 
 def run_imp(
@@ -553,7 +553,7 @@ class _LevelMaker:
                 record["forest_persisted"] = self.before_pruning[name].share_in(topology.critical)
             layers.append(record)
         yield from layers
-        summary = _summary(layers)
+        summary = level_summary(layers)
         if pruning_method(self.plan.pruning.method).by_paths:
             kept = [masks[layer.name] for layer in self.layers]
             summary["dead_connections"] = dead_connections(self.layers, kept)
@@ -597,23 +597,6 @@ def _checked_metrics(metrics: Any) -> dict[str, Any]:
     if accuracy is not None and (isinstance(accuracy, bool) or not isinstance(accuracy, int | float)):
         raise argument_error("train_fn", f"{rule}, 'test_accuracy' a number", accuracy)
     return found
-
-
-def _summary(layers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the sums over the layers; the overlap is that of all forests together.
-
-    Dead units are outputs that no weight reaches, gate by gate where there are gates; what no weight reads is told by
-    layer only, for it is some layer's output as well.
-    """
-    total = {key: sum(layer[key] for layer in layers) for key in ("weights", "kept", "critical", "alpha")}
-    held = sum(layer["overlap"] * layer["critical"] for layer in layers)
-    return {
-        **total,
-        "density": total["kept"] / total["weights"],
-        "overlap": held / total["critical"] if total["critical"] else 1.0,
-        "dead_units": sum(layer["dead_outputs"] for layer in layers),
-        **{key: sum(layer[key] for layer in layers) if key in layers[0] else None for key in PERSISTENCES},
-    }
 
 
 def _result(trained: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The layers of a net as graphs: pruning them, and what pruning and training did to their topology. No torch here."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     Forest = SpanningForest | CriticalWeights
 
+PERSISTENCES = ("neural_persistence", "neural_persistence_before_pruning", "neural_persistence_after_pruning")
 TRIALS = 20  # random orders of a layer: a level of an experiment is to take little longer for them
 
 
@@ -128,28 +129,75 @@ def chance_record(
         `topobounds.LayerReport`; of several graphs the weights that they hold add up, and what is sampled of one is
         sampled. ``overlap_trials`` and ``overlap_seed`` where there was sampling.
     """
-    sampling = Sampling(trials, seed)
-    nulls = [_overlap_null(*part, sampling) for part in _parts(layer, weights, mask, topology)]
-    if any(null.expected is None for null in nulls):
-        nulls = [null for null in nulls if null.expected is not None]
-    sizes = [size for size in topology.sizes if size]
-    means = [(null.expected.lower + null.expected.upper) / 2 for null in nulls if null.expected]
-    deviations = [null.deviation or 0.0 for null in nulls]
-    total = sum(sizes)
-    expected = sum(size * mean for size, mean in zip(sizes, means, strict=True)) / total if total else None
-    deviation = math.hypot(*(s * d for s, d in zip(sizes, deviations, strict=True))) / total if total else None
-    sampled = [null for null in nulls if null.trials]
+    nulls = [_overlap_null(*part, None, Sampling(trials, seed)) for part in _parts(layer, weights, mask, topology)]
+    return _beside_chance("overlap", topology.overlap, topology.sizes, nulls)
+
+
+def survival_record(
+    layer: LayerTensor, weights: Array, old: Mask, new: Mask, before: Topology, trials: int = TRIALS, seed: int = 0
+) -> dict[str, Any]:
+    """Return what is left of a layer's topology under another mask, beside what chance would leave.
+
+    Parameters
+    ----------
+    layer : LayerTensor
+        What was pruned.
+    weights : ndarray
+        Its weights before that.
+    old, new : ndarray of bool
+        The masks before and after it.
+    before : Topology
+        Of the weights under the old mask.
+    trials, seed : int
+        As in `chance_record`.
+
+    Returns
+    -------
+    dict
+        ``forest_survived``, the share of the weights that carry the topology that is left, and with ``_expected``,
+        ``_deviation``, ``_z``, ``_status``, ``_trials`` and ``_seed`` what the same weights would give in random order
+        on their support if as many of them were left, graph by graph, the largest; ``missing_edges``, how many of those
+        that carry the topology are gone; ``revived``, how many weights are left that the old mask had pruned.
+    """
+    counts = [int(np.count_nonzero(part)) for part in layer.split(np.logical_and(old, new))]
+    parts = zip(_parts(layer, weights, old, before), counts, strict=True)
+    nulls = [_overlap_null(*part, count, Sampling(trials, seed)) for part, count in parts]
     return {
-        "overlap_expected": expected,
-        "overlap_deviation": deviation,
-        "overlap_z": (topology.overlap - expected) / deviation if deviation and expected is not None else None,
-        "overlap_status": "sampled"
-        if any(null.status == "sampled" for null in nulls)
-        else "certified"
-        if total
-        else None,
-        "overlap_trials": trials if sampled else None,
-        "overlap_seed": seed if sampled else None,
+        "forest_survived": before.share_in(new),
+        **_beside_chance("forest_survived", before.share_in(new), before.sizes, nulls),
+        "missing_edges": int(np.count_nonzero(np.greater(before.critical, new))),
+        "revived": int(np.count_nonzero(np.greater(new, old))),
+    }
+
+
+def _beside_chance(name: str, measured: float, sizes: Sequence[int], nulls: Sequence[OverlapNull]) -> dict[str, Any]:
+    """Return what chance gives for a share of the weights that carry the topology of several graphs, counted together.
+
+    Parameters
+    ----------
+    name : str
+        What the keys begin with.
+    measured : float
+        The share.
+    sizes : sequence of int
+        How many weights carry the topology of each graph.
+    nulls : sequence of OverlapNull
+        Of each graph.
+    """
+    known = [(size, null) for size, null in zip(sizes, nulls, strict=True) if null.expected is not None and size]
+    total = sum(size for size, _ in known)
+    means = [(size, (null.expected.lower + null.expected.upper) / 2) for size, null in known if null.expected]
+    expected = sum(size * mean for size, mean in means) / total if total else None
+    deviation = math.hypot(*(size * (null.deviation or 0.0) for size, null in known)) / total if total else None
+    status = "sampled" if any(null.status == "sampled" for _, null in known) else "certified"
+    sampled = next((null for _, null in known if null.trials), None)
+    return {
+        f"{name}_expected": expected,
+        f"{name}_deviation": deviation,
+        f"{name}_z": (measured - expected) / deviation if deviation and expected is not None else None,
+        f"{name}_status": status if total else None,
+        f"{name}_trials": sampled.trials if sampled else None,
+        f"{name}_seed": sampled.seed if sampled else None,
     }
 
 
@@ -188,6 +236,23 @@ def training_record(layer: LayerTensor, mask: Mask, topology: Topology) -> dict[
     }
 
 
+def level_summary(layers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the sums over the layers; the overlap is that of all forests together.
+
+    Dead units are outputs that no weight reaches, gate by gate where there are gates; what no weight reads is told by
+    layer only, for it is some layer's output as well.
+    """
+    total = {key: sum(layer[key] for layer in layers) for key in ("weights", "kept", "critical", "alpha")}
+    held = sum(layer["overlap"] * layer["critical"] for layer in layers)
+    return {
+        **total,
+        "density": total["kept"] / total["weights"],
+        "overlap": held / total["critical"] if total["critical"] else 1.0,
+        "dead_units": sum(layer["dead_outputs"] for layer in layers),
+        **{key: sum(layer[key] for layer in layers) if key in layers[0] else None for key in PERSISTENCES},
+    }
+
+
 def _parts(
     layer: LayerTensor, weights: Array, mask: Mask, topology: Topology
 ) -> Iterator[tuple[LayerTensor, Array, Mask, "Forest"]]:
@@ -199,13 +264,15 @@ def _parts(
             yield layer, part, alive, forest
 
 
-def _overlap_null(layer: LayerTensor, weights: Array, mask: Mask, forest: "Forest", sampling: Sampling) -> OverlapNull:
-    """Return what chance gives for the overlap of one graph."""
+def _overlap_null(
+    layer: LayerTensor, weights: Array, mask: Mask, forest: "Forest", k: int | None, sampling: Sampling
+) -> OverlapNull:
+    """Return what chance gives for the overlap of one graph with its k largest weights, or as many as are critical."""
     if isinstance(forest, SpanningForest):
         measured = MeasuredLayer.of(weights, mask, forest, int(np.count_nonzero(weights[mask])))
-        return layer_overlap_null(measured, forest.alpha, sampling)
+        return layer_overlap_null(measured, forest.alpha if k is None else k, sampling)
     kernel = MeasuredKernel.of(weights, cast(Conv, layer.geometry), mask, forest)
-    return kernel_overlap_null(kernel, None, sampling)
+    return kernel_overlap_null(kernel, k, sampling)
 
 
 def dead_units(layer: LayerTensor, mask: Mask) -> tuple[int, int]:

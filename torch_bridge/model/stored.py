@@ -83,14 +83,14 @@ def one_line(error: Exception) -> str:
 def _check_present(stored: Tensor) -> None:
     if is_lazy(stored) or stored.is_meta:
         raise UnreadWeight("It has no weights yet: they are made when the model is first called, or moved from 'meta'.")
-    if _is_of("torch._subclasses.fake_tensor", "FakeTensor", stored):
+    if is_of("torch._subclasses.fake_tensor", "FakeTensor", stored):
         raise UnreadWeight("It is a fake tensor, which has a shape and no values.")
-    if _is_of("torch.distributed.tensor", "DTensor", stored) or hasattr(stored, "local_shards"):
+    if is_of("torch.distributed.tensor", "DTensor", stored) or hasattr(stored, "local_shards"):
         raise UnreadWeight("It is distributed over several processes: full_tensor() gathers it.")
 
 
-def _is_of(module: str, name: str, value: object) -> bool:
-    """Return whether a value is of a class whose module may not have been imported."""
+def is_of(module: str, name: str, value: object) -> bool:
+    """Return whether a value is of a class whose module may not have been imported; if it was not, it is none."""
     found = getattr(sys.modules.get(module), name, None)
     return isinstance(found, type) and isinstance(value, found)
 

@@ -24,7 +24,7 @@ from torch_bridge.model.modules import (
 )
 from torch_bridge.model.neurons import Neurons
 from torch_bridge.model.reads import WeightReads
-from torch_bridge.model.stored import UnreadWeight, is_plain, one_line, stored_values
+from torch_bridge.model.stored import UnreadWeight, is_of, is_plain, one_line, stored_values
 
 Sizes = tuple[tuple[int, ...], tuple[int, ...]]
 ModuleTensors = dict[nn.Module, tuple[LayerTensor, ...]]
@@ -184,6 +184,29 @@ def why_not_pruned(module: nn.Module, name: str) -> str | None:
         kind = kind if type(parameter) is nn.Parameter else type(parameter).__name__
         return f"It is stored in another form ({kind}): prune it before it is put into this form."
     return None
+
+
+def out_of_reach(model: nn.Module) -> dict[int, str]:
+    """Return why a mask would not serve all that read a weight, by the identity of its parameter.
+
+    A module that is no layer here (scripted, or one that was written by hand) may hold the parameter of a layer as its
+    own, and reads it unmasked; FSDP puts tensors of its own in the place of parameters whenever it gathers or shards.
+    """
+    named = dict(model.named_parameters(remove_duplicate=False))
+    found = {
+        id(named[name]): f"the same weights as '{name}', which is left alone: {reason.rstrip('.')}"
+        for name, reason in unread_weights(model)
+        if name in named
+    }
+    for module in model.modules():
+        if _is_sharded(module):
+            reason = "It is distributed by FSDP, which replaces it in every call: prune a file of the weights."
+            found |= {id(parameter): reason for parameter in module.parameters()}
+    return found
+
+
+def _is_sharded(module: nn.Module) -> bool:
+    return any(is_of("torch.distributed.fsdp", name, module) for name in ("FSDPModule", "FullyShardedDataParallel"))
 
 
 def _why_no_parameter(module: nn.Module, name: str) -> str:
@@ -428,6 +451,9 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
         for place, name, kept in tensors:
             kept.put_back()
             place[name] = kept.tensor
+        for module in modules:
+            if is_of("torch.distributed.fsdp", "FSDPModule", module):  # the call has gathered its weights
+                cast(Any, module).reshard()
 
 
 def _evaluate(model: nn.Module) -> None:

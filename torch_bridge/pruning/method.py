@@ -290,7 +290,9 @@ def topological_(
     Notes
     -----
     Weights that layers share are pruned once, in all of them, and get one mask, which keeps what carries the topology
-    of each; if one of these layers is left alone, all are. A weight that is zero is no survivor, whoever made it so.
+    of each; if one of these layers is left alone, all are, and so are weights that a module out of reach holds as its
+    own too (a scripted one, or one that is no layer here), for it would read them unmasked. What FSDP distributes is
+    left alone, gathered or not. A weight that is zero is no survivor, whoever made it so.
 
     Torch's hook multiplies a weight by its mask when its module is called. Where another module reads the weight
     without that call (attention its ``out_proj``; ``functional.linear(x, self.layer.weight)``; fused Mamba blocks), a

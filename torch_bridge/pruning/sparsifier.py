@@ -11,8 +11,8 @@ from topobounds.pruning import METHODS, Request, kept_masks
 from topobounds.weights import as_array
 from torch_bridge._torch import BaseSparsifier, nn, torch
 from torch_bridge.model.masked import Masked
-from torch_bridge.model.modules import weight_tensors
-from torch_bridge.model.tracing import current_weight, model_tensors, why_not_pruned
+from torch_bridge.model.modules import stored_weight, weight_tensors
+from torch_bridge.model.tracing import current_weight, model_tensors, out_of_reach, why_not_pruned
 from torch_bridge.pruning.method import protected
 from torch_bridge.pruning.targets import alive
 
@@ -74,21 +74,28 @@ class TopologicalSparsifier(BaseSparsifier):  # type: ignore[misc,unused-ignore]
         Raises
         ------
         ValueError
-            If a tensor is no weight of a layer.
+            If a tensor is no weight of a layer, or cannot be pruned in place.
         """
         known = {
             tensor.name: (module, tensor) for module, tensors in model_tensors(model).items() for tensor in tensors
         }
+        beyond = out_of_reach(model)
+        obstacles = {
+            name: why_not_pruned(module, tensor.own_name) or beyond.get(id(stored_weight(module, tensor.own_name)))
+            for name, (module, tensor) in known.items()
+        }
         if config is None:
             config = [
                 {"tensor_fqn": name}
-                for name, (module, tensor) in known.items()
-                if tensor.kind != "embedding" and why_not_pruned(module, tensor.own_name) is None
+                for name, (_, tensor) in known.items()
+                if tensor.kind != "embedding" and obstacles[name] is None
             ]
         for each in config:
             name = str(each.get("tensor_fqn")).removeprefix(".")
             if name not in known:
                 raise argument_error("config", f"a list of layers' weights, such as {', '.join(list(known)[:5])}", name)
+            if obstacles[name] is not None:
+                raise argument_error("config", f"a list of weights that can be pruned ({obstacles[name]})", name)
             _checked_level(each.get("sparsity_level", 0.5))
         super().prepare(model, config)  # type: ignore[no-untyped-call,unused-ignore]
 

@@ -15,7 +15,15 @@ from topobounds.weights import as_array
 from torch_bridge._torch import Tensor, nn
 from torch_bridge.model.masked import current_mask
 from torch_bridge.model.modules import stored_weight
-from torch_bridge.model.tracing import Trace, current_weight, model_tensors, trace, unread_weights, why_not_pruned
+from torch_bridge.model.tracing import (
+    Trace,
+    current_weight,
+    model_tensors,
+    out_of_reach,
+    trace,
+    unread_weights,
+    why_not_pruned,
+)
 
 Amount = int | float | Fraction
 Amounts = Amount | Mapping[str, Amount]
@@ -123,8 +131,9 @@ def find_targets(
         groups.setdefault(place.parameter if place.parameter is not None else place.name, []).append(place)
     left_alone: dict[str, str] = {}
     chosen = []
+    beyond = out_of_reach(model)
     for group in groups.values():
-        reasons = _why_not(group, amount, skip)
+        reasons = _why_not(group, amount, skip, beyond)
         left_alone |= reasons
         if not reasons:
             chosen.append(group)
@@ -164,17 +173,17 @@ def _check_names(places: list[Place], amount: Amounts, skip: Collection[str]) ->
                 raise ValueError(f"Argument '{argument}' names '{name}'; the model has no such layer, only: {shown}.")
 
 
-def _why_not(group: list[Place], amount: Amounts, skip: Collection[str]) -> dict[str, str]:
+def _why_not(group: list[Place], amount: Amounts, skip: Collection[str], beyond: Mapping[int, str]) -> dict[str, str]:
     """Return the reasons to leave a tensor alone, by place; empty if it is to be pruned."""
     reasons = {place.name: "skipped" for place in group if place.name in skip}
     if isinstance(amount, Mapping):
         if not reasons and any(place.name in amount for place in group):
-            _check_can_be_pruned(group[0])
+            _check_can_be_pruned(group[0], beyond)
             return {}
-        reasons = reasons or {place.name: "not asked for" for place in group}
+        reasons = reasons or {place.name: _obstacle(place, beyond) or "not asked for" for place in group}
     else:
         for place in group:
-            obstacle = why_not_pruned(place.module, place.tensor.own_name)
+            obstacle = _obstacle(place, beyond)
             if obstacle is not None:
                 reasons.setdefault(place.name, obstacle)
             if place.tensor.kind == "embedding":
@@ -185,8 +194,13 @@ def _why_not(group: list[Place], amount: Amounts, skip: Collection[str]) -> dict
     return {each.name: reasons.get(each.name, f"the same weights as '{first}', which is left alone") for each in group}
 
 
-def _check_can_be_pruned(place: Place) -> None:
-    obstacle = why_not_pruned(place.module, place.tensor.own_name)
+def _obstacle(place: Place, beyond: Mapping[int, str]) -> str | None:
+    """Return why a weight cannot be pruned in place; None if it can."""
+    return why_not_pruned(place.module, place.tensor.own_name) or beyond.get(id(place.parameter))
+
+
+def _check_can_be_pruned(place: Place, beyond: Mapping[int, str]) -> None:
+    obstacle = _obstacle(place, beyond)
     if obstacle is not None:
         raise argument_error("amount", f"a mapping of parameters that can be pruned ({obstacle})", place.name)
 
