@@ -135,7 +135,7 @@ def run(folder: Path, mutants: int, seconds: float, seed: int) -> list[dict[str,
 
     copy, results = folder / "copy", folder / "results.jsonl"
     if not copy.exists():
-        ignored = shutil.ignore_patterns(".git", ".venv", "*.pyc", "__pycache__", "figures")
+        ignored = shutil.ignore_patterns(".git", ".venv", "*.pyc", "__pycache__")
         shutil.copytree(ROOT, copy, ignore=ignored)
     done = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     os.environ["PYTHONPATH"] = str(copy)
@@ -146,7 +146,7 @@ def run(folder: Path, mutants: int, seconds: float, seed: int) -> list[dict[str,
         if time.monotonic() > end:
             break
         start = time.monotonic()
-        python = "1" if "_kernels" in change["module"] else "0"
+        python = "1" if "/_kernels/" in change["module"] else "0"
         command = f"env NUMBA_DISABLE_JIT={python} {sys.executable} -m pytest -x -q -n 0 -p no:cacheprovider "
         command += " ".join(tests_of(change["module"]))
         spec = MutationSpec(
