@@ -306,16 +306,19 @@ def test_a_damaged_manifest_is_named(run, content):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "message", "since"),
     [
-        (b"\x02\0\0\0\0\0\0\0{]", r"x\.safetensors is damaged: .+[hH]eader"),
+        (b"\x02\0\0\0\0\0\0\0{]", r"x\.safetensors is damaged: .+header", (0, 6)),
         (
             b"\x3a\0\0\0\0\0\0\0" + b'{"t":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}}'.ljust(58) + bytes(8),
-            r"tensor 't' is of dtype C64, which numpy has no name for|x\.safetensors is damaged",
+            "tensor 't' is of dtype C64, which numpy has no name for",
+            (0, 7),
         ),
     ],
 )
-def test_a_file_that_was_never_right_is_refused(run, content, message):
+def test_a_file_that_was_never_right_is_refused(run, content, message, since):
+    if tuple(map(int, metadata.version("safetensors").split(".")[:2])) < since:  # it says less, or refuses sooner
+        message = r"x\.safetensors is damaged: Error while deserializing: "
     with run.writing("level") as level:
         (level.path / "x.safetensors").write_bytes(content)
     with pytest.raises(RunError, match=message):

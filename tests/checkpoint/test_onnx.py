@@ -147,9 +147,9 @@ def test_the_geometry_of_a_convolution(opened, attributes, given):
         assert (conv.input_size, conv.output_size) == (given, tuple((a - k) // step + 1 for a, k, step in sides))
     elif attributes.get("auto_pad"):  # likewise
         assert (conv.input_size, conv.output_size) == (given, tuple(-(-a // step) for a, _, step in sides))
-    if result.shape[2:] != conv.output_size:
-        assert tuple(map(int, onnx_version.split(".")[:2])) < (1, 23)
-        return
+    if tuple(map(int, onnx_version.split(".")[:2])) < (1, 23) and result.shape[2:] != conv.output_size:
+        pytest.skip("the evaluator of this release counts the positions of padded convolutions wrongly")
+    assert conv.output_size == result.shape[2:]
     assert layer.assumed is None
     assert layer.split(weight)[0].shape == conv.weight_shape
     for corner in [(0, 0), (given[0] - 1, given[1] - 1)]:
