@@ -158,6 +158,9 @@ def test_the_latex_leaves_out_what_the_paper_does_not_say():
     assert [line[:9] for line in lines] == [r"\eta_\tau"]
     assert comments == ["% Left out: Theorem 3.3 and Corollary 3.4, about the 1083 largest weights, not 7."]
     assert formulas(overlap_latex(3, 4, k=5))[1] == ["% Left out: Theorem 3.3, about the 6 largest weights, not 5."]
+    lines, comments = formulas(overlap_latex(3, 4, 0.9, k=7))  # more than there are edges
+    assert [line[:9] for line in lines] == [r"\eta_\tau"]
+    assert comments == ["% Left out: Theorem 3.3 and Corollary 3.4, about the 6 largest weights, not 7."]
     assert overlap_latex(3, 4, k=6) == overlap_latex(3, 4)
     assert overlap_latex(784, 300, 0.1).count(" = 1, ") == 1
 

@@ -56,6 +56,17 @@ def test_normalised_is_at_most_one_and_scale_and_sign_change_nothing(weights, p)
     assert neural_persistence(weights.T, p=p, normalized=True) == pytest.approx(value, rel=1e-12)
 
 
+@pytest.mark.parametrize(("m", "n"), [(7, 3), (3, 7), (12, 5)])
+def test_gudhis_edges_stand_by_weight_and_among_ties_by_flat_index(m, n):
+    rng = np.random.default_rng(m)
+    for _ in range(20):
+        diagram = persistence_diagram(rng.integers(0, 3, (m, n)).astype(float), backend="gudhi")
+        flat = [
+            (-death, row * n + col) for death, (row, col) in zip(diagram.deaths, diagram.edges.tolist(), strict=True)
+        ]
+        assert flat == sorted(flat)
+
+
 def test_known_diagram():
     diagram = persistence_diagram([[4.0, 2.0], [-3.0, 1.0]])
     assert np.asarray(diagram).tolist() == [[1, 1], [1, 0.75], [1, 0.5]]
