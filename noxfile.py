@@ -46,12 +46,12 @@ EXTRAS = ("remote", "gguf", "onnx", "page", "scheduler", "frames")  # all for us
 TOOLS = ("pytest", "pytest-xdist", "hypothesis", "networkx", "jsonschema")
 
 
-def check_without_torch(session: nox.Session) -> None:
+def check_without_torch(session: nox.Session, *options: str) -> None:
     """Run the tests; the files that need torch are left out, and pytest says how many."""
     session.install(*TOOLS)
     session.chdir(ROOT)
     away = [f"--ignore=tests/{name}" for name in ("attack", "paper_figures", "torch_bridge")]
-    session.run("pytest", "-n", "auto", "-p", "no:cacheprovider", "tests", *away, *session.posargs)
+    session.run("pytest", "-n", "auto", "-p", "no:cacheprovider", "tests", *away, *options, *session.posargs)
 
 
 @nox.session(python=["3.12", "3.13", "3.14"])
@@ -70,12 +70,11 @@ def oldest(session: nox.Session) -> None:
     session.install("--no-deps", str(built(session)[0]))
     session.run("python", str(ROOT / "tests" / "oldest_install.py"), *EXTRAS)
     # Old packages warn of one another; the printed tables of the pages are spaced as the newest rich does.
-    session.posargs.extend(["-W", "ignore::DeprecationWarning", "--ignore=tests/test_docs.py"])
-    check_without_torch(session)
+    check_without_torch(session, "-W", "ignore::DeprecationWarning", "--ignore=tests/test_docs.py")
 
 
 @nox.session
-@nox.parametrize("extra", ["torch", "remote", "gguf", "onnx", "page", "scheduler", "frames"])
+@nox.parametrize("extra", ["torch", *EXTRAS])
 def extras(session: nox.Session, extra: str) -> None:
     """Use each extra alone: what it is for works, and importing topobounds does not load it."""
     session.install(f"{built(session)[0]}[{extra}]")
