@@ -18,6 +18,7 @@ from tests.naive import kruskal
 from tests.naive_convolution import critical
 from topobounds import layer_tensors, network_masks, open_checkpoint, persistence_diagram, prune_checkpoint
 from topobounds.checkpoint import CheckpointError
+from topobounds.theory.deviation import known_deviation
 
 RNG = np.random.default_rng(7)
 BFLOAT16 = ml_dtypes.bfloat16
@@ -109,11 +110,18 @@ def test_swaps_stand_beside_what_the_same_weights_give_in_random_order(tmp_path)
         )
         for layer in report.layers:
             found[layer.name].append((layer.swaps, layer.swaps_expected, layer.swaps_deviation))
+            assert layer.swaps_status == "certified"
+            assert layer.swaps_deviation_status == known_deviation_status(layer)
     for swaps, expected, deviations in (zip(*each, strict=True) for each in found.values()):
         assert len(set(expected)) == 1  # it goes by the values of each gate, which stay in it
         assert abs(np.mean(swaps) - expected[0]) < 4 * np.std(swaps) / np.sqrt(len(swaps))
         if deviations[0] is not None:
             assert np.std(swaps) == pytest.approx(deviations[0], rel=0.25)
+
+
+def known_deviation_status(layer):
+    known = known_deviation(*((8, layer.shape[1]) if layer.shape[0] == 32 else layer.shape))
+    return None if layer.swaps_deviation is None or known is None else known.status
 
 
 def _gates(weights):

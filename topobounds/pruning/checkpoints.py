@@ -501,6 +501,8 @@ class _Pruning:
             squared_weight_lost=None if price is None else price.squared_weight_lost,
             swaps_expected=chosen.by_chance.mean,
             swaps_deviation=chosen.by_chance.deviation,
+            swaps_status=chosen.by_chance.status,
+            swaps_deviation_status=chosen.by_chance.deviation_status,
         )
 
     def _reason(self, tensor: Surveyed, count: int, unknown: str | None) -> str | None:

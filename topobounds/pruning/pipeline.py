@@ -204,14 +204,22 @@ class ExpectedSwaps:
     mean : float or None
         The middle of a certified interval.
     deviation : float or None
-        Standard deviation, proved or a limit.
+        Standard deviation.
+    deviation_status : {"proved", "limit"} or None
+        What that rests on: the weakest of its graphs.
     reason : str or None
         Why one of them is None.
     """
 
-    mean: float | None
-    deviation: float | None
-    reason: str | None
+    mean: float | None = None
+    deviation: float | None = None
+    deviation_status: str | None = None
+    reason: str | None = None
+
+    @property
+    def status(self) -> str | None:
+        """What the mean rests on."""
+        return None if self.mean is None else "certified"
 
 
 def expected_swaps(tensor: Prunable, count: int) -> ExpectedSwaps:
@@ -241,23 +249,26 @@ def expected_swaps(tensor: Prunable, count: int) -> ExpectedSwaps:
     """
     (layer,) = tensor.layers
     if layer.shares_weights:
-        return ExpectedSwaps(None, None, KERNEL_UNKNOWN)
+        return ExpectedSwaps(reason=KERNEL_UNKNOWN)
     if tensor.n_survivors < tensor.weights.size:
-        return ExpectedSwaps(None, None, ZEROS_UNKNOWN)
+        return ExpectedSwaps(reason=ZEROS_UNKNOWN)
     counts = [count]
     if len(layer.parts) > 1:
         largest = np.zeros(tensor.weights.shape, np.bool_)
         RANKINGS["magnitude"]([tensor.weights.ravel()], [tensor.survivors.ravel()], count, [largest.ravel()], None)
         counts = [int(np.count_nonzero(part)) for part in layer.split(largest)]
-    means, deviations = [], []
+    means, spreads = [], []
     for graph, k in zip(layer.matrix_graphs, counts, strict=True):
         m, n = graph.n_inputs, graph.n_outputs
         overlap, known = expected_overlap(m, n, k), known_deviation(m, n, k)
         means.append((m + n - 1) * (1 - (overlap.lower + overlap.upper) / 2))
-        deviations.append(None if known is None else (m + n - 1) * known.value)
-    spread = [each for each in deviations if each is not None]
-    deviation = math.hypot(*spread) if len(spread) == len(deviations) else None
-    return ExpectedSwaps(math.fsum(means), deviation, SPREAD_UNKNOWN if deviation is None else None)
+        if known is not None:
+            spreads.append(((m + n - 1) * known.value, known.status))
+    mean = math.fsum(means)
+    if len(spreads) < len(means):
+        return ExpectedSwaps(mean, reason=SPREAD_UNKNOWN)
+    deviation = math.hypot(*(value for value, _ in spreads))
+    return ExpectedSwaps(mean, deviation, "limit" if ("limit" in (kind for _, kind in spreads)) else "proved")
 
 
 def _only_in(mask: Mask, other: Mask, weights: Array) -> FloatArray:

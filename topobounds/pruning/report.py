@@ -42,6 +42,8 @@ class PrunedLayer(Record):
         Mean and standard deviation of `swaps` if the same weights lay in random order: the middle of a certified
         interval, and what is proved or a limit. None for other methods and where they are not known: for kernels, for
         layers with zeros, and the deviation where hardly anything is swapped.
+    swaps_status, swaps_deviation_status : str or None
+        What these two rest on: ``"certified"``; ``"proved"`` or ``"limit"``.
     squared_weight_lost : float or None
         Sum of the squared weights that magnitude pruning would keep, less that of those kept; None for other methods.
     """
@@ -63,6 +65,8 @@ class PrunedLayer(Record):
     squared_weight_lost: float | None = None
     swaps_expected: float | None = None
     swaps_deviation: float | None = None
+    swaps_status: str | None = None
+    swaps_deviation_status: str | None = None
 
     @property
     def density(self) -> float:

@@ -297,9 +297,9 @@ def _prunable(tensor: Surveyed, method: Method, weights: Array, array: Array) ->
 
 def _by_chance(group: Prunable, count: int, method: Method, *, scored: bool) -> ExpectedSwaps:
     if method is not METHODS["t-imp"]:
-        return ExpectedSwaps(None, None, "what is swapped and lost is counted for t-imp")
+        return ExpectedSwaps(reason="what is swapped and lost is counted for t-imp")
     if scored and count_non_zero(group.weights) < group.weights.size:
-        return ExpectedSwaps(None, None, ZEROS_UNKNOWN)
+        return ExpectedSwaps(reason=ZEROS_UNKNOWN)
     return expected_swaps(group, count)
 
 
