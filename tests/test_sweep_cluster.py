@@ -169,3 +169,12 @@ def test_an_address_without_a_scheduler_is_refused(plan, tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert "'--scheduler' must be the address of a Dask scheduler that answers" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://h:x", "foo://x", ""])
+def test_what_is_no_address_is_refused_at_once_and_in_one_line(address, tmp_path):
+    command = [sys.executable, "-m", "topobounds", "verify", "--m", "4", "--n", "3", "--scheduler", address]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
+    assert (run.returncode, run.stdout) == (2, "")
+    (line,) = run.stderr.splitlines()
+    assert line.endswith(f"such as tcp://127.0.0.1:8786, not '{address}'.")

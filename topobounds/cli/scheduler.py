@@ -58,12 +58,14 @@ def executor_at(address: str | None) -> Iterator[tuple[Executor | None, int | No
         return
     try:
         from distributed import Client
+        from distributed.comm.addressing import get_address_host_port
     except ModuleNotFoundError:
         raise click.UsageError(
             "--scheduler needs distributed, which is not installed: in a clone of topobounds, "
             "pip install '.[scheduler]'."
         ) from None
     try:
+        get_address_host_port(address)  # a client that finds it wrong tries for 20 s to close, and prints a traceback
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         rule = "the address of a Dask scheduler that answers, such as tcp://127.0.0.1:8786"
