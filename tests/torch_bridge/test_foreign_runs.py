@@ -15,8 +15,7 @@ from tests.test_json import unexplained
 from topobounds import maximum_spanning_forest, topology_price
 from topobounds.cli import main
 from topobounds.runs import RunError
-from topobounds.runs.foreign import find_levels, read_level
-from topobounds.runs.foreign import test_accuracy as accuracy_of
+from topobounds.runs.foreign import find_levels, logged_accuracy, read_level
 from torch_bridge.experiment.audit import audit_run
 from torch_bridge.experiment.plan import ImpPlan
 from torch_bridge.experiment.run import run_imp
@@ -449,7 +448,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path, capsys):
 def test_the_last_accuracy_of_a_logger(open_lth, content, expected):
     level = find_levels(open_lth).levels[0]
     (level.path / "logger").write_bytes(content.encode("utf-8", "surrogateescape"))
-    value, reason = accuracy_of(level)
+    value, reason = logged_accuracy(level)
     assert (value, reason) == expected if isinstance(expected, tuple) else expected in reason
 
 
@@ -514,3 +513,29 @@ def test_what_a_level_holds(open_lth):
     assert [layer.name for layer in held.layers] == ["fc1.weight", "fc2.weight"]
     assert held.masks["fc1.weight"].dtype == bool
     assert held.weights["fc1.weight"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--input", "0x3"), "Argument '--input' must be a positive integer, not 0."),
+        (("--geometry", "nosuch.toml"), "nosuch.toml could not be read: No such file or directory."),
+    ],
+)
+def test_what_is_told_wrongly_is_no_fault_of_a_level(tmp_path, capsys, options, said):
+    (tmp_path / "level_0").mkdir()
+    np.savez(tmp_path / "level_0" / "end.npz", fc=np.eye(3))
+    with pytest.raises(SystemExit) as left:
+        main(["imp", "import", str(tmp_path), *options])
+    assert left.value.code == 2
+    assert capsys.readouterr().err == f"Error: {said}\n"
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.bool_, np.float32])
+def test_masks_beside_the_weights_are_left_out_as_masks(tmp_path, dtype):
+    (tmp_path / "level_0").mkdir()
+    mask = np.eye(4, 3, dtype=dtype)
+    np.savez(tmp_path / "level_0" / "end.npz", **{"fc.weight": np.ones((4, 3)), "fc.weight_mask": mask})
+    found = audit_run(tmp_path)
+    assert found["left_out"] == {"fc.weight_mask": "mask"}
+    assert found["layers"][0]["kept"] == 3

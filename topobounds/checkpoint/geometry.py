@@ -147,7 +147,7 @@ class Geometry:
 
     def __init__(self, given: str | os.PathLike[str] | Mapping[str, Any], names: Iterable[str]) -> None:
         self._origin = "geometry" if isinstance(given, Mapping) else file_name("geometry", given)
-        content = given if isinstance(given, Mapping) else _read(Path(self._origin))
+        content = geometry_content(given)
         names = list(names)
         self._tables: dict[str, dict[str, Any]] = {}
         for pattern, table in content.items():
@@ -221,6 +221,17 @@ class Geometry:
 
 def _matches(name: str, pattern: str) -> bool:
     return name == pattern or fnmatchcase(name, pattern)
+
+
+def geometry_content(given: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the tables of a geometry file, or what is given in its place.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be read, or is no TOML.
+    """
+    return given if isinstance(given, Mapping) else _read(Path(file_name("geometry", given)))
 
 
 def _read(file: Path) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, cast
 from topobounds._arguments import argument_error, integer, items
 from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.described import Described
-from topobounds.checkpoint.geometry import Geometry
+from topobounds.checkpoint.geometry import Geometry, geometry_content
 from topobounds.checkpoint.kernels import assumed_geometry, kernel_words
 from topobounds.checkpoint.memory import ArraysCheckpoint
 from topobounds.checkpoint.stored import Names, Stored, nearest_names
@@ -164,6 +164,22 @@ def _completed(tensor: LayerTensor, input_size: Sequence[int]) -> LayerTensor:
         tensor = replace(tensor, geometry=conv, assumed="; ".join(filter(None, (tensor.assumed, assumed))))
     words = kernel_words(cast(Conv, tensor.geometry))
     return replace(tensor, words=tuple(f"{word}: {words}" for word in tensor.words) or (words,))
+
+
+def check_told(geometry: Told | None, input_size: Sequence[int] | None) -> None:
+    """Refuse what is told of no checkpoint, before any is opened.
+
+    Raises
+    ------
+    CheckpointError
+        If `geometry` cannot be read.
+    ValueError
+        If `input_size` is no size of a map.
+    """
+    if geometry is not None:
+        geometry_content(geometry)
+    if input_size is not None:
+        _input_size(input_size)
 
 
 def _input_size(sizes: Sequence[int]) -> tuple[int, ...]:

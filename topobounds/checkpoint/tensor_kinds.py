@@ -241,9 +241,9 @@ def _dense(stored: Stored) -> Answer:
 RULES: tuple[Rule, ...] = (
     coded,
     _unreadable,
+    _mask,
     _no_numbers,
     _optimiser_state,
-    _mask,
     _vector,
     _recurrent,
     _low_rank,

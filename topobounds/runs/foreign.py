@@ -223,7 +223,7 @@ def read_level(level: ForeignLevel, *, geometry: Any = None, input_size: Sequenc
     return LevelWeights(kept, weights, masks, masks_from, left_out)
 
 
-def test_accuracy(level: ForeignLevel) -> tuple[float | None, str | None]:
+def logged_accuracy(level: ForeignLevel) -> tuple[float | None, str | None]:
     """Return the last test accuracy that open_lth has logged of a level, or None and why there is none."""
     file = level.path / LOGGER
     if not file.is_file():

@@ -11,6 +11,7 @@ import numpy as np
 from topobounds._types import Array, Mask, NamedProgress
 from topobounds.chance.orders import checked_sampling
 from topobounds.checkpoint import CheckpointError
+from topobounds.checkpoint.layer_tensors import check_told
 from topobounds.layers import LayerTensor
 from topobounds.pruning import METHODS, Prunable, Request, exchange, kept_masks
 from topobounds.runs import RunError
@@ -20,8 +21,8 @@ from topobounds.runs.foreign import (
     check_same_layers,
     find_levels,
     level_label,
+    logged_accuracy,
     read_level,
-    test_accuracy,
 )
 from topobounds.topology.tensors import Topology
 from topobounds.weights import weight_array
@@ -107,10 +108,13 @@ def audit_run(
     ------
     RunError
         If there are no levels, or none of them can be read.
+    CheckpointError
+        If `geometry` cannot be read.
     ValueError
         If an argument is out of range.
     """
     checked_sampling(trials, seed)
+    check_told(geometry, input_size)
     run = find_levels(folder)
     left_out = dict(run.left_out)
     levels: list[dict[str, Any]] = []
@@ -199,7 +203,7 @@ def _t_imp(layer: LayerTensor, weights: Array, old: Mask, before: Topology, coun
 
 def _level_record(level: _Measured, compared: _Measured | None, layers: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the summary of a level, from the records of its layers."""
-    accuracy, why_none = test_accuracy(level.found)
+    accuracy, why_none = logged_accuracy(level.found)
     record: dict[str, Any] = {
         "replicate": level.found.replicate,
         "level": level.found.level,
