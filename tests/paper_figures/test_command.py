@@ -101,19 +101,19 @@ def test_killed_and_restarted_ends_in_the_same_bytes(tiny, tmp_path):
     command = [sys.executable, "-m", "topobounds", "figures", "figure1", "--out", str(tmp_path), *TINY]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while not list(tmp_path.glob("runs/*/trial-0/manifest.json")):
+    while not list(tmp_path.glob("runs/*/trial-*/manifest.json")):  # with several jobs any of them may be the first
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    (finished,) = tmp_path.glob("runs/*/trial-0/manifest.json")
-    written = finished.stat().st_mtime_ns
-    assert not list(tmp_path.glob("runs/*/trial-2/manifest.json")), "killed in the middle"
+    finished = {file: file.stat().st_mtime_ns for file in tmp_path.glob("runs/*/trial-*/manifest.json")}
+    assert len(finished) < 3, "killed in the middle"
     assert not list(tmp_path.glob("*.csv"))
     run = figures("figure1", "--out", tmp_path, "--jobs", 1, *TINY)
     assert run.returncode == 0, run.stderr
-    assert finished.stat().st_mtime_ns == written, "a finished trial is not trained again"
+    for file, written in finished.items():
+        assert file.stat().st_mtime_ns == written, "a finished trial is not trained again"
     for name in ("figure1.csv", "figure1.json", "figure1.pdf", "figure1.png"):
         assert (tmp_path / name).read_bytes() == (tiny[0] / name).read_bytes()
 
