@@ -3,8 +3,9 @@
     python benchmarks/prune.py [GIGABYTES] [FOLDER]
 
 One block of a language model is repeated until the files have so many gigabytes (4 by default). Printed are the
-seconds of a copy with fsync and of `prune_checkpoint`, hash, masks and fsync included, their ratio, and the most
-anonymous memory above what the imports take, beside the goal: the two largest tensors and 300 MB.
+seconds of a copy with fsync (the mean of one before and one after, for disks are uneven) and of `prune_checkpoint`,
+hash, masks and fsync included, their ratio, and the most anonymous memory above what the imports take, beside the goal:
+the two largest tensors and 300 MB.
 """
 
 import json
@@ -76,7 +77,9 @@ def copy_with_fsync(source: Path, target: Path) -> float:
     for file in target.iterdir():
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
-    return time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    shutil.rmtree(target)
+    return seconds
 
 
 def main() -> None:
@@ -88,12 +91,13 @@ def main() -> None:
         print(f"| {gigabytes:g} GB, bfloat16 | copy, fsync | prune | ratio | memory | goal | diagrams kept | density |")
         print("| --- | --- | --- | --- | --- | --- | --- | --- |")
         for scope in ("local", "global"):
-            copied = copy_with_fsync(folder / "model", folder / "copy")
-            shutil.rmtree(folder / "copy")
+            copies = [copy_with_fsync(folder / "model", folder / "copy")]
             arguments = [sys.executable, "-c", CHILD, folder / "model", folder / "new", scope]
             output = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
             seconds, memory, preserved, density = re.findall(r"\S+", output)
             shutil.rmtree(folder / "new")
+            copies.append(copy_with_fsync(folder / "model", folder / "copy"))
+            copied = sum(copies) / 2
             cells = f"{copied:.1f} s | {float(seconds):.1f} s | {float(seconds) / copied:.1f} | {float(memory):.0f} MB"
             print(f"| {scope} | {cells} | {GOAL:.0f} MB | {preserved} | {float(density):.6f} |", flush=True)
 

@@ -4,7 +4,7 @@ import os
 import platform
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, partial, wraps
 from pathlib import Path
@@ -16,6 +16,7 @@ from topobounds._arguments import integer
 Report = Callable[[int, str], None]
 """``report(done, message)``: how many steps of a piece are done."""
 Piece = TypeVar("Piece", bound=Hashable)
+Item = TypeVar("Item")
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -97,6 +98,20 @@ def _model_name() -> str:
         return ""
     names = (value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == "model name")
     return next(names, "")
+
+
+def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Apply a function that releases the lock to all items, on all cores; return the results in their order.
+
+    Examples
+    --------
+    >>> in_threads(abs, [-1, 2])
+    [1, 2]
+    """
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(processors(), len(items))) as pool:
+        return list(pool.map(function, items))
 
 
 def how_many(jobs: int | None, device: str) -> int:

@@ -69,8 +69,15 @@ def order_keys(matrix: NDArray[Any]) -> NDArray[Any]:
     return keys
 
 
-def non_zero(weights: NDArray[Any]) -> NDArray[np.bool_]:
+def non_zero(weights: NDArray[Any], out: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
     """Return where weights are not zero; -0 is zero.
+
+    Parameters
+    ----------
+    weights : ndarray
+        Of any shape.
+    out : ndarray of bool of that shape, optional
+        Contiguous; what is returned.
 
     Examples
     --------
@@ -78,9 +85,9 @@ def non_zero(weights: NDArray[Any]) -> NDArray[np.bool_]:
     [[True, False, False]]
     """
     if weights.itemsize not in MAGNITUDE_BITS or weights.dtype.name not in _NATIVE_FLOATS or not weights.dtype.isnative:
-        return np.asarray(weights != 0)
+        return np.asarray(np.not_equal(weights, 0, out=out))
     flat = np.ascontiguousarray(weights).reshape(-1)
-    found = np.empty(flat.size, np.bool_)
+    found = np.empty(flat.size, np.bool_) if out is None else out.reshape(-1)
     for start in range(0, flat.size, _CELLS_CHECKED):  # in the cache: ml_dtypes compares one by one
         part = slice(start, start + _CELLS_CHECKED)
         np.not_equal(order_keys(flat[part]), 0, out=found[part])

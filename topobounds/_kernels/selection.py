@@ -1,7 +1,7 @@
 """Kernels of pruning masks: the threshold of the largest keys by counting digits, and the mask, ties by index.
 
 Keys are the bits of the weights as unsigned integers, without the sign, which `magnitude` masks away; they sort as |w|
-does. Of a weight that is not open, `open` being False, nothing is asked.
+does. Only free weights are asked: those that are open and not marked in `kept` yet.
 """
 
 from typing import Any
@@ -20,9 +20,16 @@ _BLOCK, _U0 = np.uint64(1024), np.uint64(0)
 
 @compiled
 def count_digits(
-    bits: Keys, open_: Marks, magnitude: Any, above: Any, prefix: Any, shift: Any, counts: NDArray[np.int64]
+    bits: Keys,
+    open_: Marks,
+    kept: Marks,
+    magnitude: Any,
+    above: Any,
+    prefix: Any,
+    shift: Any,
+    counts: NDArray[np.int64],
 ) -> None:
-    """Add to `counts`, modified in place, the open keys by digit: those whose bits from `above` up are `prefix`.
+    """Add to `counts`, modified in place, the free keys by digit: those whose bits from `above` up are `prefix`.
 
     The digit is the key's bits from `shift` up, as many as make ``counts.size``, a power of 2.
     """
@@ -30,12 +37,12 @@ def count_digits(
     for index in range(_U0, np.uint64(bits.size)):
         key = np.uint64(bits[index] & magnitude)
         if key >> above == prefix:
-            counts[key >> shift & low] += np.int64(open_[index])
+            counts[key >> shift & low] += np.int64(open_[index] > kept[index])
 
 
 @compiled
 def mark_largest(bits: Keys, open_: Marks, magnitude: Any, threshold: Any, ties: int, kept: Marks) -> int:
-    """Mark in `kept`, modified in place, the open keys above `threshold` and the first `ties` of those equal to it.
+    """Mark in `kept`, modified in place, the free keys above `threshold` and the first `ties` of those equal to it.
 
     Returns how many ties are left.
     """
@@ -48,7 +55,7 @@ def mark_largest(bits: Keys, open_: Marks, magnitude: Any, threshold: Any, ties:
             equal |= open_[index] & np.uint8(key == threshold)
         if equal and ties:
             for index in range(block, end):
-                if ties and open_[index] and bits[index] & magnitude == threshold:
+                if bits[index] & magnitude == threshold and open_[index] > kept[index] and ties:  # seldom the first
                     kept[index] = 1
                     ties -= 1
     return ties

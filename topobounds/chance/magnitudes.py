@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topobounds._parallel import processors
+from topobounds._parallel import in_threads
 from topobounds._types import FloatArray, Integers, Keys
 from topobounds.topology.key_matrix import ScaledKeyMatrix, keys_of
 from topobounds.weights import ScaledWeights, key_bits
@@ -162,6 +161,4 @@ def _above(bits: Keys, magnitude: Any, bound: Any) -> tuple[Keys, int]:
 
 def _each(function: Callable[[Keys], Result], bits: Keys) -> list[Result]:
     """Apply a function whose kernel releases the lock to pieces of `bits`, on all cores."""
-    chunks = [bits[start : start + _CHUNK] for start in range(0, bits.size, _CHUNK)]
-    with ThreadPoolExecutor(min(processors(), len(chunks))) as pool:
-        return list(pool.map(function, chunks))
+    return in_threads(function, [bits[start : start + _CHUNK] for start in range(0, bits.size, _CHUNK)])

@@ -27,12 +27,12 @@ from topobounds._arguments import (
     is_integer,
     real,
 )
-from topobounds._parallel import Elsewhere
+from topobounds._parallel import Elsewhere, in_threads
 from topobounds._types import Array, Mask, NamedProgress
 from topobounds.checkpoint import Checkpoint, CheckpointError
 from topobounds.checkpoint.base import check_new
 from topobounds.checkpoint.layer_tensors import Reading, read_tensors
-from topobounds.checkpoint.location import size_of
+from topobounds.checkpoint.location import Location, size_of
 from topobounds.checkpoint.masks import masks_size, writing_masks
 from topobounds.layers import LayerTensor
 from topobounds.pruning.budgets import ALLOCATIONS, FROM_FILE, Profile, allocated
@@ -46,6 +46,7 @@ from topobounds.pruning.tensors import (
     Chosen,
     Files,
     Places,
+    Rooms,
     Surveyed,
     checksum_of,
     choose,
@@ -283,6 +284,7 @@ class _Pruning:
         self._pruned: dict[str, PrunedLayer] = {}
         self._coming: _Coming | None = None
         self._work: Callable[[Sequence[Asked]], _Coming] | None = None
+        self._rooms = Rooms()
         self._progress = progress
         self._done = 0
         self._total = 0
@@ -436,15 +438,15 @@ class _Pruning:
         free = counts_of_largest(partial(self._free, common), total - sum(least), 8 if common else sizes.pop())
         return [low + more for low, more in zip(least, free, strict=True)]
 
-    def _free(self, common: np.dtype[Any] | None) -> Iterator[tuple[Array, Mask]]:
-        """Yield the flat weights of each tensor, and which of them are not zero and not protected."""
+    def _free(self, common: np.dtype[Any] | None) -> Iterator[tuple[Array, Mask, Mask]]:
+        """Yield the flat weights of each tensor, which of them are not zero, and which are protected."""
         for name, tensor in self.tensors.items():
             array, scores = self.files.read(name)
-            open_ = non_zero(array).ravel()
+            protected = np.zeros(array.size, np.bool_)
             if self.method.counted_by.protects:
-                open_[tensor.critical] = False
+                protected[tensor.critical] = True
             weights = weight_array(array if scores is None else scores).ravel()
-            yield weights if common is None else weights.astype(common), open_
+            yield weights if common is None else weights.astype(common), non_zero(array).ravel(), protected
 
     # -- pruning --
 
@@ -454,7 +456,7 @@ class _Pruning:
             return array
         scores = None if self.files.scored is None else self.files.read(name)[1]
         if self._work is None:
-            mask, new, chosen = choose(self._asked_of(name), array, scores)
+            mask, new, chosen = choose(self._asked_of(name), array, scores, self._rooms)
         else:
             chosen = self._sent(name, checksum_of(array, scores))
             mask = chosen.mask(array.shape)
@@ -623,11 +625,13 @@ def _masks_place(checkpoint: Checkpoint, target: Path, *, masks_only: bool) -> P
 
 def _hashes(checkpoint: Checkpoint) -> dict[str, str]:
     """Return the SHA-256 of each file of a checkpoint, by name."""
-    found = {}
-    for file in checkpoint.files:
+
+    def digest(file: Location) -> str:
         with file.open("rb") as stream:
-            found[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
-    return found
+            return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+
+    names = [file.name for file in checkpoint.files]
+    return dict(zip(names, in_threads(digest, checkpoint.files), strict=True))
 
 
 def _awaited(base: "Future[dict[str, str]] | None") -> dict[str, str]:

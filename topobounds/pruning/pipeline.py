@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from topobounds._parallel import in_threads
 from topobounds._types import Array, FloatArray, Mask
 from topobounds.layers import LayerTensor
 from topobounds.pruning.effective import path_scores
@@ -85,6 +86,7 @@ def kept_masks(
     *,
     on_infeasible: str = "raise",
     entropy: tuple[int, int] | None = None,
+    out: Sequence[Mask] | None = None,
 ) -> list[Mask]:
     """Return the masks of tensors that are ranked together.
 
@@ -100,6 +102,8 @@ def kept_masks(
         What to do if fewer weights are to be left than are protected: refuse, or keep exactly those.
     entropy : tuple of int, optional
         Seed of a ranking that is random, which needs it.
+    out : sequence of ndarray of bool, optional
+        The masks that are returned, whatever they hold: contiguous, of the shape of each tensor.
 
     Returns
     -------
@@ -123,12 +127,15 @@ def kept_masks(
     n_protected = sum(tensor.n_protected for tensor in group)
     if request.count < n_protected and on_infeasible == "raise":
         raise _too_few(group, n_protected, request)
-    kept = [tensor.protected.ravel().copy() for tensor in group]
-    free = [np.greater(tensor.survivors, tensor.protected).ravel() for tensor in group]
+    masks = [np.empty(tensor.weights.shape, np.bool_) for tensor in group] if out is None else list(out)
+    for mask, tensor in zip(masks, group, strict=True):
+        np.copyto(mask, tensor.protected)
+    kept = [mask.reshape(-1) for mask in masks]
+    survivors = [tensor.survivors.ravel() for tensor in group]
     wanted = max(request.count, n_protected) - n_protected
     ranked = path_scores(group) if method.by_paths else [tensor.weights for tensor in group]
-    RANKINGS[method.rank]([array.ravel() for array in ranked], free, wanted, kept, entropy)
-    return [mask.reshape(tensor.weights.shape) for mask, tensor in zip(kept, group, strict=True)]
+    RANKINGS[method.rank]([array.ravel() for array in ranked], survivors, wanted, kept, entropy)
+    return masks
 
 
 def redrawn_mask(tensor: Prunable, mask: Mask, method: Method, entropy: tuple[int, int] | None) -> Mask:
@@ -155,7 +162,9 @@ class Exchange:
     squared_weight_lost: float
 
 
-def exchange(tensor: Prunable, count: int, topological: Mask | None = None) -> Exchange | None:
+def exchange(
+    tensor: Prunable, count: int, topological: Mask | None = None, room: Mask | None = None
+) -> Exchange | None:
     """Return the price of keeping the protected weights of a tensor of which so many are left.
 
     Parameters
@@ -166,6 +175,8 @@ def exchange(tensor: Prunable, count: int, topological: Mask | None = None) -> E
         Weights that are left.
     topological : ndarray of bool of the tensor's shape, optional
         T-IMP's mask of so many, where it is known.
+    room : ndarray of bool of the tensor's shape, optional
+        Contiguous memory for the mask of magnitude pruning; the tensor's own protected weights are as good.
 
     Returns
     -------
@@ -183,8 +194,9 @@ def exchange(tensor: Prunable, count: int, topological: Mask | None = None) -> E
         return None
     if topological is None:
         (topological,) = kept_masks([tensor], Request("count", count, count), METHODS["t-imp"])
-    largest = np.zeros(tensor.weights.shape, np.bool_)
-    RANKINGS["magnitude"]([tensor.weights.ravel()], [tensor.survivors.ravel()], count, [largest.ravel()], None)
+    largest = np.empty(tensor.weights.shape, np.bool_) if room is None else room
+    largest.fill(False)
+    RANKINGS["magnitude"]([tensor.weights.ravel()], [tensor.survivors.ravel()], count, [largest.reshape(-1)], None)
     given_up, instead = _only_in(largest, topological, tensor.weights), _only_in(topological, largest, tensor.weights)
     lost = math.fsum(np.square(given_up)) - math.fsum(np.square(instead))
     return Exchange(given_up.size, max(0.0, lost))
@@ -274,9 +286,12 @@ def expected_swaps(tensor: Prunable, count: int) -> ExpectedSwaps:
 def _only_in(mask: Mask, other: Mask, weights: Array) -> FloatArray:
     """Return the weights that one mask keeps and another does not."""
     flat, one, two = weights.ravel(), mask.ravel(), other.ravel()
-    parts = (slice(start, start + _CHUNK) for start in range(0, flat.size, _CHUNK))  # in the cache
-    found = [flat[part][np.greater(one[part], two[part])].astype(np.float64) for part in parts]
-    return np.concatenate(found)
+
+    def only(start: int) -> FloatArray:
+        part = slice(start, start + _CHUNK)
+        return flat[part][np.greater(one[part], two[part])].astype(np.float64)
+
+    return np.concatenate(in_threads(only, range(0, flat.size, _CHUNK)))  # chunks stay in the cache
 
 
 def _too_few(group: Sequence[Prunable], n_protected: int, request: Request) -> ValueError:

@@ -2,12 +2,15 @@
 
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._engine import kernels_disabled
-from topobounds._types import Array, Mask
+from topobounds._parallel import in_threads
+from topobounds._types import Array, Keys, Mask
 from topobounds.weights import MAGNITUDE_BITS, order_keys
 
 Weights = list[Array]
@@ -17,11 +20,12 @@ Entropy = tuple[int, int] | None
 COMPILED_FROM = 2**18
 """Weights from which on compiled kernels select; four times as many where numba, half a second, is not loaded yet."""
 _DIGIT = 16  # bits of a key that are counted at once: the counts stay in the cache
+_CHUNK = 2**21  # weights for one call
 
 
-def mark_random(weights: Weights, free: Masks, wanted: int, kept: Masks, entropy: Entropy) -> None:
-    """Mark a uniformly random subset of `wanted` free weights in `kept`, modified in place."""
-    places = [np.flatnonzero(each) for each in free]
+def mark_random(weights: Weights, survivors: Masks, wanted: int, kept: Masks, entropy: Entropy) -> None:
+    """Mark a uniformly random subset of `wanted` survivors, of those not marked yet, in `kept`, modified in place."""
+    places = [np.flatnonzero(_free(part, mask)) for part, mask in zip(survivors, kept, strict=True)]
     ends = np.cumsum([each.size for each in places])
     chosen = np.zeros(ends[-1], np.bool_)
     chosen[np.random.default_rng(entropy).choice(ends[-1], wanted, replace=False)] = True
@@ -29,16 +33,20 @@ def mark_random(weights: Weights, free: Masks, wanted: int, kept: Masks, entropy
         mask[place] = part
 
 
-def mark_largest(weights: Weights, free: Masks, wanted: int, kept: Masks, entropy: Entropy = None) -> None:
-    """Mark the `wanted` largest of the free weights in `kept`, modified in place; the first ones among equals."""
+def mark_largest(weights: Weights, survivors: Masks, wanted: int, kept: Masks, entropy: Entropy = None) -> None:
+    """Mark the `wanted` largest survivors, of those not marked yet, in `kept`, modified in place.
+
+    The first ones are taken among equals.
+    """
     if not wanted:
         return
     if len({part.dtype for part in weights}) > 1:
         weights = [part.astype(np.float64) for part in weights]  # which holds the other types exactly
     compiled_from = COMPILED_FROM * (1 if "numba" in sys.modules else 4)
     if sum(part.size for part in weights) >= compiled_from and not kernels_disabled():
-        _mark_by_digits(weights, free, wanted, kept)
+        _mark_by_digits(weights, survivors, wanted, kept)
         return
+    free = [_free(part, mask) for part, mask in zip(survivors, kept, strict=True)]
     keys = np.concatenate([order_keys(part)[open_] for part, open_ in zip(weights, free, strict=True)])
     threshold = np.partition(keys, keys.size - wanted)[keys.size - wanted]
     ties = wanted - int(np.count_nonzero(keys > threshold))
@@ -50,83 +58,132 @@ def mark_largest(weights: Weights, free: Masks, wanted: int, kept: Masks, entrop
         ties -= equal.size
 
 
-def _mark_by_digits(weights: Weights, free: Masks, wanted: int, kept: Masks) -> None:
-    """Do the same by counting the digits of the keys, from the highest on, with compiled kernels."""
+def _free(survivors: Mask, kept: Mask) -> Mask:
+    return np.greater(survivors, kept)
+
+
+def _mark_by_digits(weights: Weights, survivors: Masks, wanted: int, kept: Masks) -> None:
+    """Do the same by counting the digits of the keys, from the highest on, with compiled kernels, on all cores."""
     from topobounds._kernels import selection as kernels  # noqa: PLC0415 (loads numba)
 
-    itemsize = weights[0].itemsize
-    kind = np.dtype(f"u{itemsize}").type
-    magnitude = kind(MAGNITUDE_BITS[itemsize])
-    layers = [(part.view(kind), open_.view(np.uint8)) for part, open_ in zip(weights, free, strict=True)]
-    threshold, above = 0, 8 * itemsize - 1
-    while above:
-        width = min(_DIGIT, above)
-        counts = np.zeros(2**width, np.int64)
-        for bits, open_ in layers:
-            kernels.count_digits(
-                bits, open_, magnitude, np.uint64(above), np.uint64(threshold), np.uint64(above - width), counts
-            )
-        place, larger = _threshold_place(counts[::-1], wanted)
-        wanted -= larger
-        threshold, above = threshold << width | (2**width - 1 - place), above - width
-    for (bits, open_), mask in zip(layers, kept, strict=True):
-        wanted = kernels.mark_largest(bits, open_, magnitude, kind(threshold), wanted, mask.view(np.uint8))
+    kind, magnitude = _key_kind(weights[0].itemsize)
+    layers = zip((part.view(kind) for part in weights), survivors, kept, strict=True)
+    pieces = [piece for layer in layers for piece in _pieces(*layer)]
+
+    def counts(digit: _Digit) -> list[NDArray[np.int64]]:
+        return in_threads(lambda piece: digit.counts(*piece), pieces)
+
+    threshold, _, ties = _threshold(counts, wanted, weights[0].itemsize)
+
+    def mark(number: int) -> None:
+        bits, open_, mask = pieces[number]
+        kept_bytes = mask.view(np.uint8)
+        kernels.mark_largest(bits, open_.view(np.uint8), magnitude, kind(threshold), ties[number], kept_bytes)
+
+    in_threads(mark, range(len(pieces)))
 
 
-def counts_of_largest(read: Callable[[], Iterable[tuple[Array, Mask]]], wanted: int, itemsize: int) -> list[int]:
-    """Return how many of the `wanted` largest free weights of all tensors are in each; the first ones among equals.
+def counts_of_largest(read: Callable[[], Iterable[tuple[Array, Mask, Mask]]], wanted: int, itemsize: int) -> list[int]:
+    """Return how many of the `wanted` largest of some weights are in each tensor; the first ones among equals.
 
     The tensors are read one at a time, as often as their keys have digits.
 
     Parameters
     ----------
     read : callable
-        ``read()`` yields the flat weights of each tensor, of one type, and which of them are free.
+        ``read()`` yields the flat weights of each tensor, of one type, which of them survive, and which of these do not
+        count, for they are kept.
     wanted : int
-        At most as many as are free.
+        At most as many as count.
     itemsize : int
         Bytes of a weight.
     """
-    from topobounds._kernels import selection as kernels  # noqa: PLC0415 (loads numba)
-
     if not wanted:
         return [0 for _ in read()]
-    kind = np.dtype(f"u{itemsize}").type
-    magnitude = kind(MAGNITUDE_BITS[itemsize])
-    prefix, above = 0, 8 * itemsize - 1
-    kept: list[int] = []
+    kind, _ = _key_kind(itemsize)
+
+    def counts(digit: _Digit) -> list[NDArray[np.int64]]:
+        return [digit.all_counts(weights.view(kind), survivors, kept) for weights, survivors, kept in read()]
+
+    _, larger, ties = _threshold(counts, wanted, itemsize)
+    return [above + equal for above, equal in zip(larger, ties, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Digit:
+    """A digit of those keys whose bits from `above` up are `prefix`: the next `width` bits."""
+
+    above: int
+    prefix: int
+    width: int
+
+    def counts(self, bits: Keys, survivors: Mask, kept: Mask) -> NDArray[np.int64]:
+        """Return how many keys that survive and are not kept yet have each digit, the highest first."""
+        from topobounds._kernels import selection as kernels  # noqa: PLC0415 (loads numba)
+
+        found = np.zeros(2**self.width, np.int64)
+        above, prefix, shift = np.uint64(self.above), np.uint64(self.prefix), np.uint64(self.above - self.width)
+        masks = survivors.view(np.uint8), kept.view(np.uint8)
+        kernels.count_digits(bits, *masks, _key_kind(bits.itemsize)[1], above, prefix, shift, found)
+        return found[::-1]
+
+    def all_counts(self, bits: Keys, survivors: Mask, kept: Mask) -> NDArray[np.int64]:
+        """Do the same of many keys, on all cores."""
+        found = in_threads(lambda piece: self.counts(*piece), _pieces(bits, survivors, kept))
+        total: NDArray[np.int64] = np.sum(found, axis=0)
+        return total
+
+
+def _pieces(bits: Keys, survivors: Mask, kept: Mask) -> list[tuple[Keys, Mask, Mask]]:
+    parts = [slice(start, start + _CHUNK) for start in range(0, max(bits.size, 1), _CHUNK)]
+    return [(bits[part], survivors[part], kept[part]) for part in parts]
+
+
+def _threshold(
+    counts: Callable[[_Digit], list[NDArray[np.int64]]], wanted: int, itemsize: int
+) -> tuple[int, list[int], list[int]]:
+    """Return the least of the `wanted` largest keys, and how many in each piece are above it and equal to it.
+
+    Parameters
+    ----------
+    counts : callable
+        ``counts(digit)`` returns, for each piece, how many of its keys have each digit, the highest first.
+    wanted : int
+        At most as many as there are; at least 1.
+    itemsize : int
+        Bytes of a key.
+
+    Returns
+    -------
+    threshold : int
+        A key.
+    larger, ties : list of int
+        For each piece; together they are `wanted`, the ties being those of the first pieces.
+    """
+    threshold, above = 0, 8 * itemsize - 1
+    larger: list[int] = []
     while above:
-        width = min(_DIGIT, above)
-        found = []
-        for weights, open_ in read():
-            counts = np.zeros(2**width, np.int64)
-            shift = np.uint64(above - width)
-            kernels.count_digits(
-                weights.view(kind), open_.view(np.uint8), magnitude, np.uint64(above), np.uint64(prefix), shift, counts
-            )
-            found.append(counts[::-1])  # the highest digit first
-        place, larger = _threshold_place(np.sum(found, axis=0), wanted)
-        wanted -= larger
-        kept = [
-            before + int(counts[:place].sum()) for before, counts in zip(kept or [0] * len(found), found, strict=True)
-        ]
-        prefix, above = prefix << width | (2**width - 1 - place), above - width
-    for number, counts in enumerate(found):
-        ties = min(wanted, int(counts[place]))
-        kept[number] += ties
-        wanted -= ties
-    return kept
+        digit = _Digit(above, threshold, min(_DIGIT, above))
+        found = counts(digit)
+        before = np.sum(found, axis=0).cumsum()
+        place = int(np.searchsorted(before, wanted))
+        more = [int(each[:place].sum()) for each in found]
+        larger = [old + new for old, new in zip(larger or [0] * len(found), more, strict=True)]
+        wanted -= sum(more)
+        threshold, above = threshold << digit.width | (2**digit.width - 1 - place), above - digit.width
+    equal = np.array([int(each[place]) for each in found])
+    ties = np.clip(wanted - (equal.cumsum() - equal), 0, equal)
+    return threshold, larger, ties.tolist()
 
 
-def _threshold_place(counts: NDArray[np.int64], wanted: int) -> tuple[int, int]:
-    """Return the digit, from the highest, in which the last wanted key lies, and how many are in higher ones."""
-    larger = counts.cumsum() - counts
-    place = int(np.searchsorted(larger, wanted)) - 1
-    return place, int(larger[place])
+def _key_kind(itemsize: int) -> tuple[Any, Any]:
+    """Return the type of keys, and which of their bits sort as |w| does."""
+    kind = np.dtype(f"u{itemsize}").type
+    return kind, kind(MAGNITUDE_BITS[itemsize])
 
 
 RANKINGS: dict[str, Callable[[Weights, Masks, int, Masks, Entropy], None]] = {
     "magnitude": mark_largest,
     "random": mark_random,
 }
-"""The ways to choose so many of the free weights of flat tensors, by name; the chosen ones are marked in place."""
+"""The ways to choose so many of the survivors of flat tensors that are not kept yet, by name; these are marked."""

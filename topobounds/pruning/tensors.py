@@ -1,5 +1,6 @@
 """One tensor of a file that is pruned: what is known of it, its mask, and what that leaves; here or in a worker."""
 
+import math
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._arguments import argument_error
+from topobounds._parallel import in_threads
 from topobounds._types import Array, Mask
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.location import path_elsewhere
@@ -30,8 +32,10 @@ from topobounds.pruning.pipeline import (
     redrawn_mask,
 )
 from topobounds.topology.persistence import PersistenceDiagram
-from topobounds.topology.tensors import Topology, layer_topology
+from topobounds.topology.tensors import layer_topology
 from topobounds.weights import count_non_zero, non_zero, weight_array
+
+_CHUNK = 2**20  # weights for one call: they stay in the cache
 
 Scores = str | os.PathLike[str] | Mapping[str, Any]
 
@@ -252,17 +256,40 @@ class Chosen:
         return np.unpackbits(self.packed, count=int(np.prod(shape))).reshape(shape).view(np.bool_)
 
 
-def choose(asked: Asked, array: Array, scores: Array | None) -> tuple[Mask, Array, Chosen]:
-    """Return the mask of a tensor, the tensor with the pruned weights zero, and the record of it, without the mask."""
+class Rooms:
+    """Memory for the masks of one tensor after the other: to get new memory takes longer than to fill it."""
+
+    def __init__(self) -> None:
+        self._rooms: dict[str, Mask] = {}
+
+    def mask(self, use: str, shape: tuple[int, ...]) -> Mask:
+        """Return a mask with any content; what an earlier call with the same use returned is overwritten with it."""
+        size = math.prod(shape)
+        room = self._rooms.get(use)
+        if room is None or room.size < size:
+            room = self._rooms[use] = np.empty(size, np.bool_)
+        return room[:size].reshape(shape)
+
+
+def choose(asked: Asked, array: Array, scores: Array | None, rooms: Rooms) -> tuple[Mask, Array, Chosen]:
+    """Return the mask of a tensor, the tensor with the pruned weights zero, and the record of it, without the mask.
+
+    The mask lies in `rooms`, and is overwritten when they are used for the next tensor.
+    """
     method, tensor = pruning_method(asked.method), asked.tensor
     weights = weight_array(array if scores is None else scores)
-    group = _prunable(tensor, method, weights, array)
-    mask = _mask(group, asked.count, method, asked.entropy)
-    price = exchange(group, asked.count, mask) if method is METHODS["t-imp"] else None
+    group = _prunable(tensor, method, weights, array, rooms)
+    mask = _mask(group, asked.count, method, asked.entropy, rooms.mask("kept", array.shape))
+    price = None
+    if method is METHODS["t-imp"]:
+        price = exchange(group, asked.count, mask, room=group.protected)  # which nothing reads any more
     by_chance = _by_chance(group, asked.count, method, scored=scores is not None)
     del group
     new = zeroed(array, mask)
-    after = _after(tensor.layer, weight_array(new), None) if scores is None else _after(tensor.layer, weights, mask)
+    after = None
+    if mask.any():
+        ranked, support = (weight_array(new), None) if scores is None else (weights, mask)
+        after = layer_topology(tensor.layer, ranked, support)
     chosen = Chosen(
         packed=np.empty(0, np.uint8),
         price=price,
@@ -277,22 +304,24 @@ def choose_at(places: Places, asked: Asked) -> Chosen:
     """Do the same in another process, which opens the files itself and sends the mask back."""
     with opened_files(places.source, places.scores) as files:
         array, scores = files.read(asked.name)
-        mask, _, chosen = choose(asked, array, scores)
+        mask, _, chosen = choose(asked, array, scores, Rooms())
         return replace(chosen, packed=np.packbits(mask), checksum=checksum_of(array, scores))
 
 
-def _mask(group: Prunable, count: int, method: Method, entropy: tuple[int, int] | None) -> Mask:
+def _mask(group: Prunable, count: int, method: Method, entropy: tuple[int, int] | None, out: Mask) -> Mask:
     if method.counts_of:
         return redrawn_mask(group, _of_count(group.weights.shape, count), method, entropy)
-    (mask,) = kept_masks([group], Request("count", count, count), method, entropy=entropy)
+    (mask,) = kept_masks([group], Request("count", count, count), method, entropy=entropy, out=[out])
     return mask
 
 
-def _prunable(tensor: Surveyed, method: Method, weights: Array, array: Array) -> Prunable:
-    protected = np.zeros(array.shape, np.bool_)
+def _prunable(tensor: Surveyed, method: Method, weights: Array, array: Array, rooms: Rooms) -> Prunable:
+    protected = rooms.mask("protected", array.shape)
+    protected.fill(False)
     if method.counted_by.protects:
         protected.reshape(-1)[tensor.critical] = True
-    return Prunable(weights, non_zero(array), protected, (tensor.layer,))
+    survivors = non_zero(array, out=rooms.mask("survivors", array.shape))
+    return Prunable(weights, survivors, protected, (tensor.layer,))
 
 
 def _by_chance(group: Prunable, count: int, method: Method, *, scored: bool) -> ExpectedSwaps:
@@ -301,13 +330,6 @@ def _by_chance(group: Prunable, count: int, method: Method, *, scored: bool) -> 
     if scored and count_non_zero(group.weights) < group.weights.size:
         return ExpectedSwaps(reason=ZEROS_UNKNOWN)
     return expected_swaps(group, count)
-
-
-def _after(layer: LayerTensor, weights: Array, support: Mask | None) -> Topology | None:
-    """Return the topology of pruned weights; None where none is left."""
-    if not (weights if support is None else support).any():
-        return None
-    return layer_topology(layer, weights, support)
 
 
 def _are_equal(before: Sequence[tuple[Any, ...]], after: Sequence[PersistenceDiagram]) -> bool:
@@ -324,7 +346,12 @@ def _of_count(shape: tuple[int, ...], count: int) -> Mask:
 
 def zeroed(array: Array, mask: Mask) -> Array:
     """Return an array with +0 where the mask is False, the bits of the others as they are."""
-    contiguous = np.ascontiguousarray(array)
-    bits = contiguous.view(f"u{array.itemsize}")
-    new: Array = np.multiply(bits, mask.reshape(bits.shape), dtype=bits.dtype).view(array.dtype)
-    return new.reshape(array.shape)
+    bits, kept = np.ascontiguousarray(array).reshape(-1).view(f"u{array.itemsize}"), mask.reshape(-1)
+    new = np.empty_like(bits)
+
+    def fill(start: int) -> None:
+        part = slice(start, start + _CHUNK)
+        np.multiply(bits[part], kept[part], out=new[part], dtype=bits.dtype)
+
+    in_threads(fill, range(0, bits.size, _CHUNK))
+    return new.view(array.dtype).reshape(array.shape)
