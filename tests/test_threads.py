@@ -2,6 +2,7 @@
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from threading import Barrier
 from types import ModuleType
 
@@ -18,6 +19,8 @@ from topobounds import (
     topological_mask,
 )
 from topobounds._engine import kernels_disabled
+from topobounds._parallel import Sharing, fair_share
+from topobounds.topology.moments import weight_moments
 
 THREADS = 16
 
@@ -79,3 +82,31 @@ def test_a_thread_that_imports_numba_does_not_disturb_the_others(monkeypatch):
     assert not kernels_disabled()
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     assert kernels_disabled()
+
+
+def test_what_is_done_at_the_same_time_shares_the_processors():
+    sharing, together = Sharing(), Barrier(2)
+
+    def share(_: int) -> int:
+        with sharing.piece():
+            together.wait(60)
+            return fair_share(8)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(share, range(2))) == [4, 8], "the first one began alone"
+    with sharing.piece():
+        assert (fair_share(8), fair_share(1)) == (8, 1), "both of them have ended"
+        with sharing.piece():
+            assert (fair_share(8), fair_share(1)) == (4, 1)
+    assert fair_share(8) == 8
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_the_sums_of_squares_are_the_same_whatever_the_share_of_the_processors(at_once):
+    weights = np.random.default_rng(0).standard_normal((1500, 3000))
+    alone = weight_moments(weights)
+    sharing = Sharing()
+    with ExitStack() as pieces:
+        for _ in range(at_once):
+            pieces.enter_context(sharing.piece())
+        assert weight_moments(weights) == alone

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache, partial, wraps
 from pathlib import Path
 from threading import Lock
@@ -29,6 +30,7 @@ MOST_LOST = 4
 """Times that the worker of a piece may be lost, by being killed or for want of memory, before it is no more asked."""
 PATIENCE = 10.0
 """Seconds within which the processes of a caller that was killed have ended, too."""
+_pieces_at_once = ContextVar("pieces_at_once", default=1)
 
 
 def kept(maxsize: int) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
@@ -100,17 +102,57 @@ def _model_name() -> str:
     return next(names, "")
 
 
+class Sharing:
+    """Pieces of work that threads do at the same time: within each, `fair_share` of the processors is its own.
+
+    Examples
+    --------
+    >>> sharing = Sharing()
+    >>> with sharing.piece():
+    ...     fair_share(8), [in_thread for in_thread in in_threads(fair_share, [8, 8])]
+    (8, [8, 8])
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._n_pieces = 0
+
+    @contextmanager
+    def piece(self) -> Iterator[None]:
+        """Do one of the pieces, in the thread that enters."""
+        with self._lock:
+            self._n_pieces += 1
+            token = _pieces_at_once.set(self._n_pieces)
+        try:
+            yield
+        finally:
+            _pieces_at_once.reset(token)
+            with self._lock:
+                self._n_pieces -= 1
+
+
+def fair_share(threads: int) -> int:
+    """Return how many of so many threads a piece of work should use itself, at least one; see `Sharing`."""
+    return max(1, threads // _pieces_at_once.get())
+
+
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Apply a function that releases the lock to all items, on all cores; return the results in their order.
+    """Apply a function that releases the lock to all items, on all cores that are this thread's to use.
+
+    Returns
+    -------
+    list
+        The results in the order of the items.
 
     Examples
     --------
     >>> in_threads(abs, [-1, 2])
     [1, 2]
     """
-    if len(items) < 2:
+    threads = min(fair_share(processors()), len(items))
+    if threads < 2:
         return [function(item) for item in items]
-    with ThreadPoolExecutor(min(processors(), len(items))) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(function, items))
 
 

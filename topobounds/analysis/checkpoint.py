@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, boolean, integer
-from topobounds._parallel import MOST_JOBS, Elsewhere, processors
+from topobounds._parallel import MOST_JOBS, Elsewhere, Sharing, processors
 from topobounds.analysis.beside import Beside, BesideCheckpoint, Unread, check_values, masked, scored
 from topobounds.analysis.curves import layer_curves
 from topobounds.analysis.expected import checked_seed, checked_trials
@@ -200,6 +200,7 @@ class _Work:
         self.done: dict[str, _Done] = {}
         self._reading_lock = Lock()  # archives and streams are read by one thread at a time
         self._large = BoundedSemaphore(MOST_LARGE)
+        self._sharing = Sharing()
 
     def in_threads(self, n_threads: int) -> None:
         """Do all tensors in threads of this process."""
@@ -226,7 +227,8 @@ class _Work:
         self._gather(Elsewhere(executor, partial(_in_worker, task)))
 
     def _here(self, layer: LayerTensor) -> _Done:
-        with self._large if self.sizes[layer.name] >= LARGE else nullcontext():
+        large = self._large if self.sizes[layer.name] >= LARGE else nullcontext()
+        with large, self._sharing.piece():
             return _tensor_done(self.checkpoint, self.beside, layer, self.task, self._reading_lock)
 
     def _gather(self, work: Elsewhere[LayerTensor, _Done]) -> None:

@@ -6,7 +6,6 @@ Trial i depends on the seed and on i alone, not on the number of trials or of th
 import math
 import secrets
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._arguments import LARGEST_SEED, MOST_TRIALS, argument_error, integer
-from topobounds._parallel import kept, processors
+from topobounds._parallel import in_threads, kept, processors
 from topobounds._types import FloatArray, Integers
 from topobounds.layers import Conv
 
@@ -113,8 +112,7 @@ def sample_supports(
     def run(first: int) -> FloatArray:
         return statistic(_forest_ranks(present, cells, n_cells, alpha, starts[first : first + size]))
 
-    with ThreadPoolExecutor(processors()) as pool:
-        return Sample(np.concatenate(list(pool.map(run, range(0, trials, size)))), seed)
+    return Sample(np.concatenate(in_threads(run, range(0, trials, size))), seed)
 
 
 def _forest_ranks(
@@ -174,8 +172,7 @@ def _kernel_orders(conv: Conv, support: bytes, trials: int, seed: int) -> tuple[
         critical = critical_kernel_weights(order, conv)
         return size + 1 - critical.weights.astype(np.int64), critical.merges
 
-    with ThreadPoolExecutor(processors()) as pool:
-        return tuple(pool.map(run, range(trials)))
+    return tuple(in_threads(run, range(trials)))
 
 
 def live_taps(conv: Conv) -> NDArray[np.bool_]:

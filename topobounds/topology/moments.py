@@ -3,7 +3,6 @@
 import functools
 import math
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._engine import NumpyBudget
-from topobounds._parallel import processors
+from topobounds._parallel import in_threads
 from topobounds.weights import ScaledWeights, as_array, every_byte, infinity_key, is_signed_byte, weight_array
 
 _ENGINE = NumpyBudget("topobounds._kernels.magnitudes", cells=2**22, loaded_cells=2**16)
@@ -144,8 +143,7 @@ def _added_products(weights: ScaledWeights) -> tuple[int, float]:
 
     step = max(_TASK // n, 1)
     starts = range(0, m, step)
-    with ThreadPoolExecutor(min(processors(), len(starts))) as pool:
-        sums = list(pool.map(add, (slice(start, min(start + step, m)) for start in starts)))
+    sums = in_threads(add, [slice(start, min(start + step, m)) for start in starts])
     return sum(count for _, count in sums), _exact_sum(total for total, _ in sums)
 
 
@@ -162,8 +160,7 @@ def _added(flat: NDArray[Any]) -> tuple[int, float]:
             last = min(first + _TASK, flat.size)
             return [sums_of(flat[at : at + _CHUNK]) for at in range(first, last, _CHUNK)]
 
-        with ThreadPoolExecutor(processors()) as pool:
-            sums = [pair for pairs in pool.map(add, range(0, flat.size, _TASK)) for pair in pairs]
+        sums = [pair for pairs in in_threads(add, range(0, flat.size, _TASK)) for pair in pairs]
         return sum(int(nonzero) for _, nonzero in sums), _exact_sum(total for total, _ in sums)
 
     if flat.dtype.name == "bfloat16":

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._kernels import spanning as kernels
-from topobounds._parallel import processors
+from topobounds._parallel import fair_share, processors
 from topobounds._types import Cells, Vertices
 from topobounds.topology.key_matrix import Edges, KeyMatrix, ScaledKeyMatrix, windows
 
@@ -561,7 +561,7 @@ def _chunks(keys: KeyMatrix, lines: NDArray[np.int64] | None = None, *, copied: 
 
 
 def _each(function: Callable[[Any], Result], chunks: Sequence[Any]) -> list[Result]:
-    """Apply a function whose kernels release the lock to every chunk, on all cores if there are several chunks.
+    """Apply a function whose kernels release the lock to every chunk, on all cores that are free for it.
 
     The caller takes chunks too: where the other cores are busy it does nearly all of them, and loses little.
     """
@@ -572,7 +572,7 @@ def _each(function: Callable[[Any], Result], chunks: Sequence[Any]) -> list[Resu
         while (index := next(turn)) < len(chunks):
             results[index] = function(chunks[index])
 
-    helpers = min(THREADS, len(chunks)) - 1
+    helpers = min(fair_share(THREADS), len(chunks)) - 1
     if not helpers:
         work()
     else:
