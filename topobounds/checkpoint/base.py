@@ -153,6 +153,7 @@ class Checkpoint(ABC):
             The new file, or the new folder where this was opened as one; it appears whole or not at all.
         change : callable
             ``change(name, array)`` returns what takes the array's place: of its shape and dtype, or the array itself.
+            It is written, or copied, before the next call, which may overwrite it.
         resume : str, optional
             What tells this rewriting from others. One that was killed or interrupted leaves what it has written in
             ``.TARGET.partial``; the next one of the same text keeps the files that are finished there. `change` is

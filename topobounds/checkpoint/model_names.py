@@ -116,7 +116,8 @@ class ModelNames(Checkpoint):
             if isinstance(source, str):
                 return change(name, array)
             if part not in waiting:
-                waiting.update(zip(source.parts, self._changed_parts(name, source, change), strict=True))
+                parts = self._changed_parts(name, source, change)
+                waiting.update((each, new.copy()) for each, new in zip(source.parts, parts, strict=True))
             return waiting.pop(part)
 
         self._stored.rewrite(target, change_stored, resume=resume, beside=beside, room=room)

@@ -460,7 +460,7 @@ class _Pruning:
         else:
             chosen = self._sent(name, checksum_of(array, scores))
             mask = chosen.mask(array.shape)
-            new = zeroed(array, mask)
+            new = zeroed(array, mask, self._rooms)
         self._pruned[name] = self._record(self.tensors[name], self._counts[name], chosen)
         if write is not None:
             write(name, mask)

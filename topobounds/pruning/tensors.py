@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from topobounds._arguments import argument_error
 from topobounds._parallel import in_threads
@@ -257,24 +257,29 @@ class Chosen:
 
 
 class Rooms:
-    """Memory for the masks of one tensor after the other: to get new memory takes longer than to fill it."""
+    """Memory for the arrays of one tensor after the other: to get new memory takes longer than to fill it."""
 
     def __init__(self) -> None:
-        self._rooms: dict[str, Mask] = {}
+        self._rooms: dict[str, NDArray[np.uint8]] = {}
+
+    def array(self, use: str, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """Return an array with any content, in the place of what an earlier call with the same use returned."""
+        n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        room = self._rooms.get(use)
+        if room is None or room.size < n_bytes:
+            room = self._rooms[use] = np.empty(n_bytes, np.uint8)
+        found: Array = room[:n_bytes].view(dtype).reshape(shape)
+        return found
 
     def mask(self, use: str, shape: tuple[int, ...]) -> Mask:
-        """Return a mask with any content; what an earlier call with the same use returned is overwritten with it."""
-        size = math.prod(shape)
-        room = self._rooms.get(use)
-        if room is None or room.size < size:
-            room = self._rooms[use] = np.empty(size, np.bool_)
-        return room[:size].reshape(shape)
+        """Return a mask likewise."""
+        return self.array(use, shape, np.bool_)
 
 
 def choose(asked: Asked, array: Array, scores: Array | None, rooms: Rooms) -> tuple[Mask, Array, Chosen]:
     """Return the mask of a tensor, the tensor with the pruned weights zero, and the record of it, without the mask.
 
-    The mask lies in `rooms`, and is overwritten when they are used for the next tensor.
+    Mask and tensor lie in `rooms`, and are overwritten when these are used for the next one.
     """
     method, tensor = pruning_method(asked.method), asked.tensor
     weights = weight_array(array if scores is None else scores)
@@ -285,7 +290,7 @@ def choose(asked: Asked, array: Array, scores: Array | None, rooms: Rooms) -> tu
         price = exchange(group, asked.count, mask, room=group.protected)  # which nothing reads any more
     by_chance = _by_chance(group, asked.count, method, scored=scores is not None)
     del group
-    new = zeroed(array, mask)
+    new = zeroed(array, mask, rooms)
     after = None
     if mask.any():
         ranked, support = (weight_array(new), None) if scores is None else (weights, mask)
@@ -344,10 +349,10 @@ def _of_count(shape: tuple[int, ...], count: int) -> Mask:
     return mask
 
 
-def zeroed(array: Array, mask: Mask) -> Array:
-    """Return an array with +0 where the mask is False, the bits of the others as they are."""
+def zeroed(array: Array, mask: Mask, rooms: Rooms) -> Array:
+    """Return an array in `rooms`, with +0 where the mask is False, the bits of the others as they are."""
     bits, kept = np.ascontiguousarray(array).reshape(-1).view(f"u{array.itemsize}"), mask.reshape(-1)
-    new = np.empty_like(bits)
+    new = rooms.array("new", bits.shape, bits.dtype)
 
     def fill(start: int) -> None:
         part = slice(start, start + _CHUNK)

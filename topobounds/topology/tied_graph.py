@@ -5,6 +5,7 @@ all its edges, and merges so many components. What it takes is linear in the sto
 are never sorted: the heaviest few go first, and then only those that may still join channels.
 """
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -246,6 +247,14 @@ def _estimated_level(levels: NDArray[Any], size: int) -> Any:
     """Return the level that about `size` of the levels reach, by a sample; 0 if there are few more than that."""
     if levels.size <= 2 * size:
         return levels.dtype.type(0)
-    sample = levels[np.random.default_rng(0).integers(levels.size, size=_SAMPLE)]
+    sample = levels[_sampled_places(levels.size)]
     place = _SAMPLE - 1 - math.ceil(_SAMPLE * size / levels.size)
     return np.partition(sample, place)[place]
+
+
+@functools.lru_cache(64)
+def _sampled_places(n_levels: int) -> NDArray[np.int64]:
+    """Return where a sample is taken: kept, since the layers of a net and their trials have few lengths."""
+    places: NDArray[np.int64] = np.random.default_rng(0).integers(n_levels, size=_SAMPLE)
+    places.flags.writeable = False
+    return places
