@@ -95,6 +95,12 @@ def write_anew(
         _move(staged, place, is_folder=folder is not None)
 
 
+def write_blocks(stream: IO[bytes], content: memoryview) -> None:
+    """Write bytes block by block: Linux takes twice as long for a hundred megabytes in one call."""
+    for start in range(0, len(content), BLOCK):
+        stream.write(content[start : start + BLOCK])
+
+
 @contextmanager
 def flushing(stream: IO[bytes]) -> Iterator[Callable[[], None]]:
     """Yield a function that has the disk take, from now on and in the background, what was written to a file."""

@@ -18,7 +18,7 @@ from topobounds._types import Array
 from topobounds.checkpoint.base import Beside, Change, Checkpoint, CheckpointError, explained
 from topobounds.checkpoint.config import LONGEST_JSON, parsed_json, read_config, tied_by_config
 from topobounds.checkpoint.location import Location, RemotePath, read_range, size_of
-from topobounds.checkpoint.rewriting import WeightFile, flushing, write_anew
+from topobounds.checkpoint.rewriting import WeightFile, flushing, write_anew, write_blocks
 from topobounds.checkpoint.signatures import format_of
 
 DTYPES: dict[str, Any] = {
@@ -191,9 +191,9 @@ def weight_file(checkpoint: Checkpoint, file: Location, header: Header, names: C
             for name, entry in header.entries.items():
                 if name in own:
                     new = np.ascontiguousarray(checkpoint.changed(name, change))
-                    stream.write(new.reshape(-1).view(np.uint8).data if new.size else b"")
+                    write_blocks(stream, new.reshape(-1).view(np.uint8).data if new.size else memoryview(b""))
                 else:
-                    stream.write(read_range(file, header.start + entry.first, entry.n_bytes).data)
+                    write_blocks(stream, read_range(file, header.start + entry.first, entry.n_bytes).data)
                 flush()
 
     return WeightFile(file, write, own)
