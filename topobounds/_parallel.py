@@ -4,7 +4,7 @@ import os
 import platform
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache, partial, wraps
@@ -152,6 +152,8 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> lis
     threads = min(fair_share(processors()), len(items))
     if threads < 2:
         return [function(item) for item in items]
+    from concurrent.futures import ThreadPoolExecutor  # loads queues and logging
+
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(function, items))
 
