@@ -75,6 +75,41 @@ def test_a_folder_of_one_file_becomes_a_folder(tmp_path, name):
         assert np.array_equal(new.get_tensor("b"), ARRAYS["b"] / 2)
 
 
+def write_arrays(kind, folder):
+    """Write the arrays, "b" with a mask and another tensor between them where the kind is "masked"; return the file or folder."""
+    if kind == "shards":
+        return write_shards(folder / "x")
+    if kind == "npz":
+        np.savez(folder / "x.npz", **ARRAYS)
+        return folder / "x.npz"
+    if kind in ("torch", "legacy"):
+        torch = pytest.importorskip("torch")
+        tensors = {name: torch.from_numpy(array) for name, array in ARRAYS.items()}
+        torch.save(tensors, folder / "x.pt", _use_new_zipfile_serialization=kind == "torch")
+        return folder / "x.pt"
+    masked = {"b_mask": np.ones((6, 5), np.float32), "b_n": -ARRAYS["b"], "b_orig": ARRAYS["b"]}  # in this order
+    arrays = ARRAYS if kind == "safetensors" else {"a": ARRAYS["a"], **masked, "c": ARRAYS["c"]}
+    save_file(arrays, folder / "x.safetensors")
+    return folder / "x.safetensors"
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "shards", "npz", "torch", "legacy", "masked"])
+def test_a_change_may_return_all_arrays_in_the_same_memory(tmp_path, kind):
+    room = np.empty((6, 5), np.float32)
+
+    def cut(_, array):
+        room[:] = np.where(array > 0, array, 0)
+        return room
+
+    source = write_arrays(kind, tmp_path)
+    target = tmp_path / f"new{source.suffix}"
+    with open_checkpoint(source) as checkpoint:
+        checkpoint.rewrite(target, cut)
+    with open_checkpoint(target) as new:
+        for name, array in ARRAYS.items():
+            assert np.array_equal(new.tensor(name), np.where(array > 0, array, 0))
+
+
 def test_what_is_no_array_in_an_archive_is_copied(tmp_path):
     np.savez_compressed(tmp_path / "x.npz", **ARRAYS, turned=np.asfortranarray(ARRAYS["a"]))
     with zipfile.ZipFile(tmp_path / "x.npz", "a") as archive:

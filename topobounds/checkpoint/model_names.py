@@ -32,7 +32,8 @@ class Joined:
     join : callable
         The weight from its parts.
     split : callable or None
-        ``split(weight, *parts)``: the parts of another weight; None where it cannot be stored so.
+        ``split(weight, *parts)``: the parts of another weight, in memory of their own, for they may wait until they are
+        written; None where it cannot be stored so.
     """
 
     parts: tuple[str, ...]
@@ -116,8 +117,7 @@ class ModelNames(Checkpoint):
             if isinstance(source, str):
                 return change(name, array)
             if part not in waiting:
-                parts = self._changed_parts(name, source, change)
-                waiting.update((each, new.copy()) for each, new in zip(source.parts, parts, strict=True))
+                waiting.update(zip(source.parts, self._changed_parts(name, source, change), strict=True))
             return waiting.pop(part)
 
         self._stored.rewrite(target, change_stored, resume=resume, beside=beside, room=room)
