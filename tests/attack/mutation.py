@@ -2,8 +2,9 @@
 
 ``python -m tests.attack.mutation --mutants 300 --seconds 5400 --folder FOLDER`` draws changes of cosmic-ray's from a
 seed, makes them one after the other in a copy of the repository in FOLDER, runs the quick tests of the module that is
-changed, and writes to FOLDER/results.jsonl what came of it; it goes on where it ended. Kernels run as plain Python
-(`tests.attack.twins`), so that a change need not be compiled.
+changed, and writes to FOLDER/results.jsonl what came of it; it goes on where it ended, unless the source or the seed is
+another, which draws other changes. Kernels run as plain Python (`tests.attack.twins`), so that a change need not be
+compiled.
 """
 
 import argparse
@@ -129,20 +130,29 @@ def tests_of(module: str) -> list[str]:
 
 
 def run(folder: Path, mutants: int, seconds: float, seed: int) -> list[dict[str, Any]]:
-    """Make the changes that are not made yet, until the time is over; return all results."""
+    """Make the changes that are not made yet, until the time is over; return all results.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds results of other changes than are drawn now.
+    """
     from cosmic_ray.mutating import mutate_and_test
     from cosmic_ray.work_item import MutationSpec
 
     copy, results = folder / "copy", folder / "results.jsonl"
-    if not copy.exists():
-        ignored = shutil.ignore_patterns(".git", ".venv", "*.pyc", "__pycache__")
-        shutil.copytree(ROOT, copy, ignore=ignored)
+    planned = drawn(mutants, seed)
     done = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    if not _begin(done, planned):
+        raise ValueError(f"{results} is of another source or seed, which draws other changes: give a new folder.")
+    if not copy.exists():
+        ignored = shutil.ignore_patterns(".git", ".venv", ".nox", "*.pyc", "__pycache__")
+        shutil.copytree(ROOT, copy, ignore=ignored)
     os.environ["PYTHONPATH"] = str(copy)
     os.environ["PYTEST_XDIST_TESTRUNUID"] = "mutation"
     end = time.monotonic() + seconds
     os.chdir(copy)
-    for change in drawn(mutants, seed)[len(done) :]:
+    for change in planned[len(done) :]:
         if time.monotonic() > end:
             break
         start = time.monotonic()
@@ -163,6 +173,13 @@ def run(folder: Path, mutants: int, seconds: float, seed: int) -> list[dict[str,
         with results.open("a") as file:
             file.write(json.dumps(done[-1]) + "\n")
     return done
+
+
+def _begin(done: list[dict[str, Any]], planned: list[dict[str, Any]]) -> bool:
+    """Whether results are those of the first of the planned changes."""
+    return len(done) <= len(planned) and all(
+        change.items() <= result.items() for result, change in zip(done, planned, strict=False)
+    )
 
 
 def main() -> int:
