@@ -1,4 +1,4 @@
-"""Compiled kernels called from sixteen threads at once give what one thread gives."""
+"""Compiled kernels called from sixteen threads at once give what one gives; what runs at once shares the processors."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor

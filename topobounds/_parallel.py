@@ -109,8 +109,10 @@ class Sharing:
     --------
     >>> sharing = Sharing()
     >>> with sharing.piece():
-    ...     fair_share(8), [in_thread for in_thread in in_threads(fair_share, [8, 8])]
-    (8, [8, 8])
+    ...     alone = fair_share(8)
+    ...     with sharing.piece():
+    ...         alone, fair_share(8)
+    (8, 4)
     """
 
     def __init__(self) -> None:

@@ -55,7 +55,8 @@ def mark_largest(bits: Keys, open_: Marks, magnitude: Any, threshold: Any, ties:
             equal |= open_[index] & np.uint8(key == threshold)
         if equal and ties:
             for index in range(block, end):
-                if bits[index] & magnitude == threshold and open_[index] > kept[index] and ties:  # seldom the first
+                # What is seldom true comes first: the others are then hardly ever asked.
+                if bits[index] & magnitude == threshold and open_[index] > kept[index] and ties:
                     kept[index] = 1
                     ties -= 1
     return ties

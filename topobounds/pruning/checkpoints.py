@@ -435,10 +435,10 @@ class _Pruning:
         kinds = {tensor.layer.dtype for tensor in self.tensors.values()}
         common = None if len(sizes) == len(kinds) == 1 else np.dtype(np.float64)
         least = self._least
-        free = counts_of_largest(partial(self._free, common), total - sum(least), 8 if common else sizes.pop())
+        free = counts_of_largest(partial(self._all_weights, common), total - sum(least), 8 if common else sizes.pop())
         return [low + more for low, more in zip(least, free, strict=True)]
 
-    def _free(self, common: np.dtype[Any] | None) -> Iterator[tuple[Array, Mask, Mask]]:
+    def _all_weights(self, common: np.dtype[Any] | None) -> Iterator[tuple[Array, Mask, Mask]]:
         """Yield the flat weights of each tensor, which of them are not zero, and which are protected."""
         for name, tensor in self.tensors.items():
             array, scores = self.files.read(name)

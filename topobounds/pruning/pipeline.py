@@ -176,7 +176,7 @@ def exchange(
     topological : ndarray of bool of the tensor's shape, optional
         T-IMP's mask of so many, where it is known.
     room : ndarray of bool of the tensor's shape, optional
-        Contiguous memory for the mask of magnitude pruning; the tensor's own protected weights are as good.
+        Contiguous memory that is overwritten with the mask of magnitude pruning; it may be the tensor's `protected`.
 
     Returns
     -------
