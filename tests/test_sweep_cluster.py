@@ -47,6 +47,18 @@ def undisturbed(tmp_path_factory):
     return answers(folder / "out")
 
 
+SOON = "import sys; from topobounds.cli import main, scheduler; scheduler.CONNECT_SECONDS = 1; main(sys.argv[1:])"
+"""The command line, in a process that gives up waiting for a cluster after a second."""
+
+
+def refused(plan, out, address):
+    words = [sys.executable, "-c", SOON, "sweep", str(plan), "--out", str(out), "--scheduler", address]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()[-1]
+
+
 def command(plan, out, cluster, environment=None):
     words = [sys.executable, "-m", "topobounds", "sweep", str(plan), "--out", str(out), "--scheduler", cluster.address]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
@@ -156,19 +168,14 @@ def test_analyze_on_a_cluster_gives_what_it_gives_here(cluster, tmp_path):
 
 @pytest.mark.slow
 def test_a_scheduler_without_workers_is_refused(cluster, plan, tmp_path):
-    process = command(plan, tmp_path / "out", cluster)
-    output, errors = process.communicate(timeout=60)
-    assert (process.returncode, output) == (2, "")
     rule = "must be the address of a scheduler with workers"
-    assert errors.splitlines()[-1] == f"Error: Argument '--scheduler' {rule}, not '{cluster.address}'."
+    error = f"Error: Argument '--scheduler' {rule}, not '{cluster.address}'."
+    assert refused(plan, tmp_path / "out", cluster.address) == error
 
 
 def test_an_address_without_a_scheduler_is_refused(plan, tmp_path):
-    words = [sys.executable, "-m", "topobounds", "sweep", str(plan), "--out", str(tmp_path / "out")]
-    done = subprocess.run([*words, "--scheduler", "tcp://127.0.0.1:9"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "'--scheduler' must be the address of a Dask scheduler that answers" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    error = refused(plan, tmp_path / "out", "tcp://127.0.0.1:9")
+    assert "'--scheduler' must be the address of a Dask scheduler that answers" in error
 
 
 @pytest.mark.parametrize("address", ["nonsense", "tcp://h:x", "foo://x", ""])
