@@ -545,7 +545,7 @@ def test_a_bar_is_on_stderr_of_a_terminal_only(tmp_path):
 
 
 def test_what_is_done_when_interrupted_is_printed(tmp_path):
-    layers = {f"layer{i:02}.weight": weights(1500, 1500) for i in range(40)}
+    layers = dict.fromkeys((f"layer{i:02}.weight" for i in range(40)), weights(1500, 1500))
     save_file(layers, tmp_path / "w.safetensors")
     started = time.monotonic()
     status, out, terminal = in_a_terminal(
