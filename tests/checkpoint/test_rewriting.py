@@ -76,7 +76,7 @@ def test_a_folder_of_one_file_becomes_a_folder(tmp_path, name):
 
 
 def write_arrays(kind, folder):
-    """Write the arrays, "b" with a mask and another tensor between them where the kind is "masked"; return the file or folder."""
+    """Write the arrays; if "masked", with a mask for b, and another tensor between the two; return file or folder."""
     if kind == "shards":
         return write_shards(folder / "x")
     if kind == "npz":
