@@ -35,7 +35,11 @@ TESTS = {
     ],
     "_kernels/tied_graph": ["tests/topology/test_recurrent.py", "tests/topology/test_convolution.py"],
     "_kernels/selection": ["tests/pruning/test_selection.py"],
-    "topology/spanning_engine": ["tests/attack/test_twins.py", "tests/topology/test_few_levels.py"],
+    "topology/spanning_engine": [
+        "tests/attack/test_twins.py",
+        "tests/topology/test_spanning_fast.py::test_the_largest_that_come_with_a_forest_are_those_of_sorting",
+        "tests/topology/test_few_levels.py",
+    ],
     "topology/key_matrix": ["tests/attack/test_twins.py", "tests/topology/test_few_levels.py", "tests/test_weights.py"],
     "topology/spanning": ["tests/topology/test_spanning.py", "tests/attack/test_twins.py"],
     "topology/order": ["tests/topology/test_spanning.py", "tests/topology/test_persistence.py"],

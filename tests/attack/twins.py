@@ -19,7 +19,7 @@ from topobounds._engine import NumpyBudget
 from topobounds._kernels import magnitudes as magnitude_kernels
 from topobounds._kernels import spanning as kernels
 from topobounds.pruning import selection
-from topobounds.topology import spanning
+from topobounds.topology import moments, spanning
 
 BLOCK = kernels._BLOCK
 LANES = kernels._LANES
@@ -163,7 +163,8 @@ def installed() -> Iterator[None]:
                 stack.enter_context(patch.object(module, f"_{function.__name__}", function))
         for module in (_engine, spanning, selection):
             stack.enter_context(patch.object(module, "kernels_disabled", lambda: False))
-        stack.enter_context(patch.object(spanning, "_ENGINE", NumpyBudget("numba", 0)))
+        for module in (spanning, moments):
+            stack.enter_context(patch.object(module, "_ENGINE", NumpyBudget("numba", 0)))
         stack.enter_context(patch.object(selection, "COMPILED_FROM", 1))
         yield
 
