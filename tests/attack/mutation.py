@@ -28,6 +28,7 @@ WRITTEN_FOR_LLVM = ("generate", "_splat", "_load", "_keys", "_unsigned")
 
 TESTS = {
     "_kernels": ["tests/attack/test_twins.py"],
+    "_kernels/magnitudes": ["tests/chance/test_magnitudes.py", "tests/attack/test_twins.py"],
     "_kernels/spanning": [
         "tests/topology/test_few_levels.py::test_levels_one_after_the_other_join_what_kruskals_algorithm_joins",
         "tests/topology/test_few_levels.py::test_ranks_in_the_midst_of_long_ties",
