@@ -27,7 +27,6 @@ from topobounds.theory.enclosure import Enclosure
 from topobounds.theory.overlap import expected_overlap
 from topobounds.theory.ties import tie_counts
 from topobounds.topology.moments import weight_moments
-from topobounds.weights import order_keys
 
 
 @dataclass(frozen=True)
@@ -164,10 +163,9 @@ def kernel_overlap_null(kernel: MeasuredKernel, k: int | None, sampling: Samplin
     def overlap(ranks: NDArray[np.int64], _merges: NDArray[np.int64]) -> float:
         return float(np.mean(ranks <= (ranks.size if k is None else k)))
 
-    ranks = _ranks(kernel.kernel, kernel.present, critical.indices[: critical.n_critical])
     return _of_sample(
         sample_kernels(kernel.conv, kernel.present, overlap, *sampling) if sampling else None,
-        measured=overlap(ranks, critical.merges),
+        measured=overlap(critical.ranks[: critical.n_critical], critical.merges),
         uniform_support=None,
         k=k,
         size=(critical.shape, int(np.count_nonzero(kernel.present)), critical.alpha),
@@ -280,15 +278,6 @@ def _on_uniform_support(shape: tuple[int, int], k: int, cells: int) -> Enclosure
     every = expected_overlap(*shape, cells)
     lower = math.nextafter(largest.lower / every.upper, 0.0)
     return Enclosure(lower, min(1.0, math.nextafter(largest.upper / every.lower, 2.0)))
-
-
-def _ranks(kernel: NDArray[np.floating], present: NDArray[np.bool_], indices: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the ranks from 1 of weights among those present: |w| falling, ties by flat index."""
-    cells = np.flatnonzero(present)
-    order = cells[np.argsort(~order_keys(kernel.reshape(1, -1)).ravel()[cells], kind="stable")]
-    ranks = np.zeros(kernel.size, np.int64)
-    ranks[order] = np.arange(1, order.size + 1)
-    return ranks[indices]
 
 
 def _of_sample(
