@@ -19,6 +19,7 @@ from topobounds.layers import Conv
 
 TRIALS = 200
 CONFIDENCE = 3  # standard errors on either side of a sampled mean
+SAMPLED_WIDTH = CONFIDENCE / math.sqrt(TRIALS)  # of that interval to either side, in standard deviations
 NOT_SAMPLED = "It would have to be sampled, and no trials were asked for."
 MOST_SAMPLED_CELLS = 2**32 - 1
 _RANKS_AT_A_TIME = 2**20
