@@ -19,8 +19,8 @@ from topobounds.analysis.beside import Beside, BesideCheckpoint, Unread, check_v
 from topobounds.analysis.curves import layer_curves
 from topobounds.analysis.expected import checked_seed, checked_trials
 from topobounds.analysis.findings import find
-from topobounds.analysis.model import LayerReport, ModelReport, NetworkReport, Source, layer_report
 from topobounds.analysis.network import ASSUMED, Connected, chains, network_reports
+from topobounds.analysis.reports import LayerReport, ModelReport, NetworkReport, Source, layer_report
 from topobounds.analysis.scales import scale_shares
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.layer_tensors import Reading, read_tensors

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 from numpy.typing import NDArray
 
-from topobounds.plotting.curves import CATEGORIES
+from topobounds.plotting.colors import CATEGORIES
 from topobounds.topology.persistence import PersistenceDiagram
 
 _BELOW = -0.05  # where the bars of components that never die end

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from topobounds._arguments import argument_error, choice, printable, spelled
+from topobounds._arguments import argument_error, choice, counted, printable, spelled
 from topobounds.cli.arguments import CommandWithExamples, Count, Name, Sizes, output_file
-from topobounds.cli.output import (
+from topobounds.cli.console import (
     console_on_stdout,
-    counted,
     grouped_reasons,
     new_table,
     print_json,
