@@ -43,7 +43,7 @@ def publish_runs(folders: Sequence[Path], out: Path, *, caption_drawn: bool = Tr
     folders : sequence of pathlib.Path
         Run folders, finished or not.
     out : pathlib.Path
-        Where to; made where missing.
+        The folder to write to; it is made where it is missing.
     caption_drawn : bool
         Whether the caption stands beneath the picture, too.
 
