@@ -9,7 +9,7 @@ import click
 from paper_figures.registry import FIGURES, ONLY_NAMED, figure_module
 from topobounds._arguments import argument_error, choice
 from topobounds.cli.arguments import CommandWithExamples, Count, Name
-from topobounds.cli.output import console_on_stdout, print_json, print_line, print_table, progress_bar
+from topobounds.cli.console import console_on_stdout, print_json, print_line, print_table, progress_bar
 
 if TYPE_CHECKING:
     from topobounds.figures.record import FigureRecord

@@ -26,7 +26,7 @@ from tests.test_json import unexplained
 from topobounds import ModelReport, analyze
 from topobounds.analysis import checkpoint
 from topobounds.analysis.findings import RULES
-from topobounds.analysis.model import FIRST_KEYS
+from topobounds.analysis.reports import FIRST_KEYS
 from topobounds.analysis.table import checked_columns, column_names
 from topobounds.cli import main
 from topobounds.cli.layer_table import FULL, folded

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from topobounds.analysis.fixed import looks_fixed
-from topobounds.analysis.model import layer_report
+from topobounds.analysis.reports import layer_report
 from topobounds.chance import magnitudes
 from topobounds.chance.magnitudes import largest_magnitudes
 from topobounds.layers import Conv, Dense

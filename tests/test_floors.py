@@ -103,7 +103,7 @@ def test_a_module_imports_only_from_below(path):
         ("topobounds/layers/shapes.py", "import topobounds.theory.paper"),
         ("topobounds/montecarlo.py", "import numba"),
         ("topobounds/runs/folder.py", "import importlib\nimportlib.import_module('torch')"),
-        ("topobounds/analysis/model.py", "from paper_figures import settings"),
+        ("topobounds/analysis/reports.py", "from paper_figures import settings"),
         ("paper_figures/figure1.py", "import torch"),
         ("torch_bridge/experiment/picture.py", "from paper_figures import settings"),
         ("torch_bridge/model/analyze.py", "from torch_bridge.pruning import method"),

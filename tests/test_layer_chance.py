@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topobounds import critical_rank_law, layer_report, maximum_spanning_forest, overlap_null, persistence_null
-from topobounds.analysis.model import COLUMNS, ModelReport
+from topobounds.analysis.reports import COLUMNS, ModelReport
 from topobounds.layers import Conv, Dense
 from topobounds.topology.moments import weight_moments
 

@@ -19,9 +19,9 @@ from . import (
 from .analysis.checkpoint import Interrupted, analyze
 from .analysis.comparison import Comparison, compare
 from .analysis.compression import compression_report
-from .analysis.model import LayerReport, ModelReport, layer_report
 from .analysis.overlap import overlap_report
 from .analysis.preview import Preview, preview
+from .analysis.reports import LayerReport, ModelReport, layer_report
 from .chance.convolution import CriticalWeightsEstimate, expected_critical_weights
 from .chance.overlap import OverlapNull, overlap_null, overlap_range
 from .chance.persistence import PersistenceNull, persistence_null

@@ -39,6 +39,17 @@ def argument_error(name: str, rule: str, given: object) -> ValueError:
     return ValueError(f"Argument '{name}' must be {rule}, not {_shown(given)}.")
 
 
+def counted(number: int, what: str, several: str = "") -> str:
+    """Return how many there are of something, whose plural has an s unless it is given.
+
+    Examples
+    --------
+    >>> counted(1, "trial"), counted(5, "trial"), counted(2, "matrix", "matrices")
+    ('1 trial', '5 trials', '2 matrices')
+    """
+    return f"{number} {what}" if number == 1 else f"{number} {several or what + 's'}"
+
+
 def printable(text: str) -> str:
     r"""Return a text as it may go to a terminal: on one line, what is not printable escaped as in Python.
 

@@ -1,7 +1,7 @@
 """Names for the arrays that more than one room hands on."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,3 +17,4 @@ Words = NDArray[np.uint64]  # random ones
 Interval = tuple[float, float]
 Progress = Callable[[int, int], object]  # called with how much is done, and of how much
 NamedProgress = Callable[[int, int, str], object]  # and of what
+Zeros = Literal["absent", "edge"]  # what a weight of zero is

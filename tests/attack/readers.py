@@ -280,7 +280,7 @@ def fuzz(kind: str, seconds: int, folder: Path) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["topobounds", "torch_bridge"], enable_loader_override=False):
-        import topobounds.analysis.model
+        import topobounds.analysis.reports
         import topobounds.checkpoint.layer_tensors
         import topobounds.checkpoint.onnx
         import topobounds.pruning.sparsities

@@ -74,6 +74,28 @@ def test_a_few_absent_cells_leave_the_null_certified():
     assert null.expected.width < 1e-4
 
 
+@pytest.mark.parametrize("n_absent", [20, 90])
+@pytest.mark.parametrize("k", [300, 499, 900])
+def test_the_null_of_a_layer_with_some_zeros_is_certified_and_what_sampling_gives(k, n_absent):
+    weights = np.random.default_rng(8).standard_normal((200, 300))
+    weights.flat[np.argsort(np.abs(weights), axis=None)[:n_absent]] = 0
+    null = overlap_null(weights, k)
+    sampled = simulate_overlap(200, 300, k, support=weights != 0, trials=4000, seed=2)
+    assert null.status == "certified"
+    error = 4 * sampled.standard_deviation / math.sqrt(4000)
+    assert null.expected.lower - error <= sampled.mean <= null.expected.upper + error
+    assert null.deviation == pytest.approx(sampled.standard_deviation, rel=0.1)
+
+
+def test_a_deviation_that_is_proved_for_the_full_layer_is_sampled_for_one_with_a_zero():
+    weights = np.random.default_rng(1).standard_normal((784, 10))
+    assert overlap_null(weights).deviation_status == "proved"
+    weights[3, 4] = 0
+    null = overlap_null(weights, trials=50, seed=1)
+    assert (null.status, null.deviation_status, null.trials) == ("certified", "sampled", 50)
+    assert overlap_null(weights, 3).deviation == 0  # three edges make no cycle on any support
+
+
 def test_pruned_row_scales_are_far_below_the_chance_of_their_own_support():
     """784 x 300, log-normal row scales, 5% kept: the full layer's value would read as chance, and is not."""
     rng = np.random.default_rng(0)

@@ -21,6 +21,9 @@ from topobounds import (
     persistence_null,
 )
 from topobounds.chance import magnitudes
+from topobounds.chance.layer import MeasuredLayer
+from topobounds.chance.orders import Sampling
+from topobounds.chance.persistence import _sampled
 from topobounds.theory.persistence import expected_persistence, persistence_range
 
 SMALL = {
@@ -140,6 +143,29 @@ def test_a_few_absent_cells_leave_the_null_certified():
     assert null.expected.lower <= full.expected.upper + 0.05
     assert full.expected.lower - 0.05 <= null.expected.upper
     assert null.expected.width < full.expected.width + 0.1
+
+
+@pytest.mark.parametrize("n_absent", [3, 12])
+def test_the_null_of_a_layer_with_some_zeros_is_certified_and_what_sampling_gives(n_absent):
+    """As of weights rounded to few bits, the smallest of which become zero: here up to 12 of 60,000."""
+    rng = np.random.default_rng(8)
+    full = rng.standard_normal((200, 300))
+    weights = full.copy()
+    weights.flat[np.argsort(np.abs(full), axis=None)[:n_absent]] = 0
+    null = persistence_null(weights)
+    layer = MeasuredLayer.of(weights)
+    sample = _sampled(layer, 2, Sampling(2000, 3))
+    assert (null.status, null.deviation_status, null.weights) == ("certified", "limit", 60_000 - n_absent)
+    assert null.expected.lower - 4 * sample.standard_error <= sample.mean
+    assert sample.mean <= null.expected.upper + 4 * sample.standard_error
+    assert null.deviation == pytest.approx(sample.deviation, rel=0.1)
+    assert null.expected.width < persistence_null(full).expected.width + 0.43 * null.deviation
+
+
+def test_a_layer_with_many_zeros_is_sampled():
+    weights = np.random.default_rng(8).standard_normal((200, 300))
+    weights[np.abs(weights) < 0.1] = 0
+    assert persistence_null(weights, trials=5, seed=0).status == "sampled"
 
 
 def test_values_are_scale_free_and_signs_do_not_matter():

@@ -12,7 +12,7 @@ from topobounds import layer_tensors, open_checkpoint
 from topobounds.checkpoint.layer_tensors import read_tensors
 from topobounds.checkpoint.memory import ArraysCheckpoint
 from topobounds.layers import Conv, Dense
-from topobounds.layers.tensors import GATES
+from topobounds.layers.layer_tensor import GATES
 from torch_bridge.model.tracing import model_tensors
 
 pytestmark = pytest.mark.usefixtures("registered")

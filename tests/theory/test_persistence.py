@@ -123,6 +123,36 @@ def test_the_interval_for_every_support_holds_for_each_connected_one(absent):
     assert all(m in interval for m in means)
 
 
+@pytest.mark.parametrize("absent", [1, 2, 3, 4])
+def test_the_missing_edges_on_every_support_are_those_of_each_connected_one(absent):
+    """By all subsets of the cells; a whole row but one cell may be absent."""
+    cells = 9 - absent
+    ks = np.arange(1, cells + 1)
+    lower, upper = missing_edges(3, 3).on_every_support(cells, 9, ks)
+    full_lower, full_upper = missing_edges(3, 3).lower[ks], missing_edges(3, 3).upper[ks]
+    assert np.all(upper - lower <= full_upper - full_lower + 2 * (5 - full_lower) * absent / cells + 1e-12)
+    n_connected = 0
+    for left_out in itertools.combinations(all_cells(3, 3), absent):
+        support = [cell for cell in all_cells(3, 3) if cell not in left_out]
+        missing = [5 - mean_rank(support, int(k), 3, 3) for k in ks]
+        if not missing[-1]:
+            n_connected += 1
+            assert all(low <= edges <= high for low, edges, high in zip(lower, missing, upper, strict=True))
+    assert n_connected > 8
+
+
+def mean_rank(support, k, m, n):
+    """Return the mean rank of the sets of k cells of a support, each counted by the components that it leaves."""
+    ranks = []
+    for some in itertools.combinations(support, k):
+        label = list(range(m + n))
+        for row, column in some:
+            old, new = label[row], label[m + column]
+            label = [new if each == old else each for each in label]
+        ranks.append(m + n - len(set(label)))
+    return Fraction(sum(ranks), len(ranks))
+
+
 @pytest.mark.parametrize("known", [1, 2, 4, 8])
 def test_fewer_magnitudes_only_widen_the_interval(known):
     part = expected_persistence(3, 3, VALUES["distinct"][:known])

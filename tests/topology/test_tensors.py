@@ -5,8 +5,8 @@ import pytest
 
 from topobounds import critical_kernel_weights, maximum_spanning_forest
 from topobounds.layers import Conv, Dense, LayerTensor, Recurrent
+from topobounds.layers.layer_tensor import GATES, numbered_parts
 from topobounds.layers.layout import Layout
-from topobounds.layers.tensors import GATES, numbered_parts
 from topobounds.pruning import magnitude_mask
 from topobounds.topology.tensors import FORESTS, graph_topology, layer_topology
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from topobounds import effective_masks, overlap_null, topology_price
 from topobounds.layers import Conv, LayerTensor
-from topobounds.layers.tensors import GATES, numbered_parts
+from topobounds.layers.layer_tensor import GATES, numbered_parts
 from topobounds.pruning import METHODS as EVERY_METHOD
 from topobounds.pruning import dead_connections
 from topobounds.topology.convolution import critical_kernel_weights

@@ -526,14 +526,16 @@ def heaviest_by_entry(
     keys: Keys,
     places: Vertices,
 ) -> None:
-    """Raise `keys`, for each entry of a line, to the largest key that the lines of `tile` hold there.
+    """Find the largest key of each entry of a line, across the lines of `tile` that lie in another component.
 
-    As `heaviest_by_line`, across all lines: `places` receives the line, counted from `first`, the first of equals. It
-    stops once all of `keys` have reached `ceiling`, which no key exceeds: where the largest weights tie, very soon.
+    `keys` and `places` are modified in place, each entry whose key here is larger than what stands in `keys`: to that
+    key, and the number of its line, counted from `first`, the first of equals. The other arguments are as in `collect`;
+    the labels of the entries begin after 64 others (see the top of this file). It stops once all of `keys` have reached
+    `ceiling`, which no key exceeds: where the largest weights tie, very soon.
     """
     n = np.uint64(labels.size) - _U64
     for line in range(np.uint64(own.size)):
-        if line & _U15 == _U15:  # seldom enough to cost nothing
+        if line & _U15 == _U15:  # only every sixteenth line, which costs nothing
             reached = True
             for entry in range(n):
                 reached &= keys[entry] >= ceiling

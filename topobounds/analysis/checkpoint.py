@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import BoundedSemaphore, Lock
@@ -19,8 +19,8 @@ from topobounds.analysis.beside import Beside, BesideCheckpoint, Unread, check_v
 from topobounds.analysis.curves import layer_curves
 from topobounds.analysis.expected import checked_seed, checked_trials
 from topobounds.analysis.findings import find
-from topobounds.analysis.model import LayerReport, ModelReport, NetworkReport, Source, layer_report
 from topobounds.analysis.network import ASSUMED, Connected, chains, network_reports
+from topobounds.analysis.reports import LayerReport, ModelReport, NetworkReport, Source, layer_report
 from topobounds.analysis.scales import scale_shares
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.layer_tensors import Reading, read_tensors
@@ -33,6 +33,8 @@ Progress = Callable[[int, int, str], None]
 LARGE = 2**26
 """Bytes of a tensor of which no more than `MOST_LARGE` are read at the same time."""
 MOST_LARGE = 2
+SMALL = 2**22
+"""Bytes of a tensor below which Python does most of the work, so that two at the same time take longer than in turn."""
 INTERRUPTED = "Interrupted before it was read."
 
 
@@ -200,6 +202,7 @@ class _Work:
         self.done: dict[str, _Done] = {}
         self._reading_lock = Lock()  # archives and streams are read by one thread at a time
         self._large = BoundedSemaphore(MOST_LARGE)
+        self._small = Lock()
         self._sharing = Sharing()
 
     def in_threads(self, n_threads: int) -> None:
@@ -228,8 +231,16 @@ class _Work:
 
     def _here(self, layer: LayerTensor) -> _Done:
         large = self._large if self.sizes[layer.name] >= LARGE else nullcontext()
-        with large, self._sharing.piece():
-            return _tensor_done(self.checkpoint, self.beside, layer, self.task, self._reading_lock)
+        with large:
+            return _tensor_done(
+                self.checkpoint, self.beside, layer, self.task, self._reading_lock, self._computing(layer)
+            )
+
+    @contextmanager
+    def _computing(self, layer: LayerTensor) -> Iterator[None]:
+        in_turn = self._small if self.sizes[layer.name] < SMALL else nullcontext()
+        with in_turn, self._sharing.piece():
+            yield
 
     def _gather(self, work: Elsewhere[LayerTensor, _Done]) -> None:
         futures = {work.submit(layer): layer for layer in self.reading.layers}
@@ -360,17 +371,25 @@ def _in_worker(task: _Task, layer: LayerTensor) -> _Done:
     with ExitStack() as held:
         checkpoint = held.enter_context(open_checkpoint(task.path))
         beside = _beside(task.shapes, (), task.mask, task.scores, held)
-        return _tensor_done(checkpoint, beside, layer, task, Lock())
+        return _tensor_done(checkpoint, beside, layer, task, Lock(), nullcontext())
 
 
-def _tensor_done(checkpoint: Checkpoint, beside: _BesideFiles, layer: LayerTensor, task: _Task, lock: Lock) -> _Done:
+def _tensor_done(
+    checkpoint: Checkpoint,
+    beside: _BesideFiles,
+    layer: LayerTensor,
+    task: _Task,
+    lock: Lock,
+    computing: AbstractContextManager[None],
+) -> _Done:
     """Return the reports of one tensor, or why it is left out."""
     try:
         weights = _weights(checkpoint, beside, layer, lock)
         ranked = _ranked(weights, beside, layer)
         names = [name for name, of in checkpoint.tied.items() if of == layer.name]
         try:
-            return _Done(tuple(_part_reports(layer, weights, ranked, task, ", ".join(names) or None)))
+            with computing:
+                return _Done(tuple(_part_reports(layer, weights, ranked, task, ", ".join(names) or None)))
         except ValueError as error:
             check_values(ranked, "its weights")
             raise Unread(str(error)) from None

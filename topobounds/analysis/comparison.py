@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._records import Record, html_table
 from topobounds.analysis.expected import checked_seed, checked_trials
-from topobounds.analysis.model import LayerReport, layer_report
+from topobounds.analysis.reports import LayerReport, layer_report
 from topobounds.checkpoint import Checkpoint, CheckpointError
 from topobounds.checkpoint.layer_tensors import read_tensors
 from topobounds.checkpoint.memory import ArraysCheckpoint, opened

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from topobounds._arguments import argument_error, nearest
-from topobounds.analysis.model import Finding, LayerReport, ModelReport
+from topobounds.analysis.reports import Finding, LayerReport, ModelReport
 from topobounds.layers.shape import Shape
 from topobounds.theory.critical_rank import critical_rank_law_of
 

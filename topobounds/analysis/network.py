@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from topobounds.analysis.model import NetworkReport
+from topobounds.analysis.reports import NetworkReport
 from topobounds.layers import LayerTensor
 from topobounds.topology.network import network_forest
 

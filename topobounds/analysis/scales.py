@@ -4,7 +4,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from topobounds.analysis.model import LayerReport, ScaleShares
+from topobounds.analysis.reports import LayerReport, ScaleShares
 from topobounds.chance.scales import ScaleComparison, scale_null
 from topobounds.layers import Conv, TensorLayer
 

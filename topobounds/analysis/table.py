@@ -7,7 +7,7 @@ from typing import Any
 
 from topobounds._arguments import argument_error, nearest
 from topobounds._records import Column
-from topobounds.analysis.model import FIRST_KEYS, LayerReport
+from topobounds.analysis.reports import FIRST_KEYS, LayerReport
 
 RANGES = ("safe_density_range", "neural_persistence_range")
 """Keys of two numbers, which become two columns: ``_low`` and ``_high`` in the place of ``_range``."""

@@ -1,5 +1,6 @@
 """One layer or kernel read for a null hypothesis: its magnitudes, its support, and its spanning forest."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -106,14 +107,23 @@ class MeasuredLayer:
         """Rows m and columns n."""
         return self.forest.shape
 
-    def is_nearly_full_at(self, rank: int) -> bool:
-        """Return whether so few cells are absent, of a connected support, that bounds up to a rank hardly widen.
+    @property
+    def n_absent(self) -> int:
+        """Cells that are zero, or not of the mask."""
+        return self.matrix.size - self.n_weights
 
-        d absent cells shift the expected forest edges among the k largest weights by at most k d / (cells + 1).
+    def shift_at(self, rank: int) -> float:
+        """Return by how many forest edges among the largest `rank` weights absent cells may shift their expectation.
+
+        d absent cells, of a connected support, shift it by at most d / `n_weights` of it.
         """
-        absent = self.matrix.size - self.n_weights
-        shift = rank * absent / (self.n_weights + 1)
-        return self.forest.alpha == sum(self.shape) - 1 and shift <= NEARLY_FULL
+        return min(rank, self.forest.alpha) * self.n_absent / self.n_weights
+
+    @property
+    def may_be_nearly_full(self) -> bool:
+        """Whether the support is connected, and so few cells are absent that bounds might hardly widen."""
+        alpha = self.forest.alpha
+        return alpha == sum(self.shape) - 1 and self.shift_at(alpha) <= math.sqrt(alpha)
 
     @cached_property
     def present(self) -> NDArray[np.bool_]:

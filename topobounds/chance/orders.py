@@ -19,10 +19,12 @@ from topobounds.layers import Conv
 
 TRIALS = 200
 CONFIDENCE = 3  # standard errors on either side of a sampled mean
+SAMPLED_WIDTH = CONFIDENCE / math.sqrt(TRIALS)  # of that interval to either side, in standard deviations
 NOT_SAMPLED = "It would have to be sampled, and no trials were asked for."
 MOST_SAMPLED_CELLS = 2**32 - 1
 _RANKS_AT_A_TIME = 2**20
 _DRAWN_PER_VERTEX = 6  # edges that leave few vertices outside of the largest component
+_FEW_FOR_THREADS = 2**17  # weights and neurons: with fewer, Python does most of a trial
 _FEW_OF = 8  # cells: a support of fewer is listed, and one of more drawn by looking whether a cell is in it
 
 
@@ -159,19 +161,19 @@ def _kernel_orders(conv: Conv, support: bytes, trials: int, seed: int) -> tuple[
 
     They are kept, since several statistics are taken of one kernel, and the layers of a net often share a geometry.
     """
-    from topobounds.topology.convolution import critical_kernel_weights  # noqa: PLC0415 (loads numba)
+    from topobounds.topology.convolution import critical_by_level  # noqa: PLC0415 (loads numba)
 
-    bits = np.unpackbits(np.frombuffer(support, np.uint8), count=conv.n_weights)
-    present = bits.astype(np.bool_).reshape(conv.weight_shape)
-    size = int(np.count_nonzero(present))
+    present = np.flatnonzero(np.unpackbits(np.frombuffer(support, np.uint8), count=conv.n_weights))
 
     def run(trial: int) -> tuple[Integers, Integers]:
         generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(trial,)))
-        order = np.zeros(present.shape)
-        order[present] = generator.permutation(size) + 1.0
-        critical = critical_kernel_weights(order, conv)
-        return size + 1 - critical.weights.astype(np.int64), critical.merges
+        levels = np.zeros(conv.n_weights, np.uint32 if conv.n_weights < 2**32 else np.uint64)
+        levels[present] = generator.permutation(present.size) + 1
+        indices, merges = critical_by_level(levels, conv)
+        return present.size + 1 - levels[indices].astype(np.int64), merges
 
+    if conv.n_weights + conv.n_vertices < _FEW_FOR_THREADS:
+        return tuple(map(run, range(trials)))
     return tuple(in_threads(run, range(trials)))
 
 

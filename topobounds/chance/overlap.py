@@ -8,10 +8,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import integer
 from topobounds._records import Record
-from topobounds.chance.layer import MeasuredKernel, MeasuredLayer
+from topobounds.chance.layer import NEARLY_FULL, MeasuredKernel, MeasuredLayer
 from topobounds.chance.orders import (
     CONFIDENCE,
     NOT_SAMPLED,
+    SAMPLED_WIDTH,
     TRIALS,
     Sample,
     Sampling,
@@ -27,7 +28,6 @@ from topobounds.theory.enclosure import Enclosure
 from topobounds.theory.overlap import expected_overlap
 from topobounds.theory.ties import tie_counts
 from topobounds.topology.moments import weight_moments
-from topobounds.weights import order_keys
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ def overlap_null(
 
     The null hypothesis: the weights come in uniformly random order on the layer's own support. On a full layer the
     mean is certified; the deviation is that of `overlap_deviation`, exact or a limit, and simulated where neither is
-    good. On a layer with zeros or a mask, and for a convolution kernel, both are sampled.
+    good. A few zeros, as in numbers of few bits, on a connected support leave the mean certified. With more zeros or a
+    mask, and for a convolution kernel, both are sampled.
 
     Parameters
     ----------
@@ -151,7 +152,7 @@ def layer_overlap_null(layer: MeasuredLayer, k: int, sampling: Sampling | None) 
     """Return the `overlap_null` of a layer that has been read; without sampling, what is known without it."""
     if not layer.forest.alpha:
         return _without_null(layer.shape, k, "The layer has no weight other than zero, so nothing can be permuted.")
-    return _of_full_layer(layer, k, sampling) if layer.is_nearly_full_at(k) else _of_support(layer, k, sampling)
+    return _of_full_layer(layer, k, sampling) if _is_nearly_full(layer, k) else _of_support(layer, k, sampling)
 
 
 def kernel_overlap_null(kernel: MeasuredKernel, k: int | None, sampling: Sampling | None) -> OverlapNull:
@@ -164,10 +165,9 @@ def kernel_overlap_null(kernel: MeasuredKernel, k: int | None, sampling: Samplin
     def overlap(ranks: NDArray[np.int64], _merges: NDArray[np.int64]) -> float:
         return float(np.mean(ranks <= (ranks.size if k is None else k)))
 
-    ranks = _ranks(kernel.kernel, kernel.present, critical.indices[: critical.n_critical])
     return _of_sample(
         sample_kernels(kernel.conv, kernel.present, overlap, *sampling) if sampling else None,
-        measured=overlap(ranks, critical.merges),
+        measured=overlap(critical.ranks[: critical.n_critical], critical.merges),
         uniform_support=None,
         k=k,
         size=(critical.shape, int(np.count_nonzero(kernel.present)), critical.alpha),
@@ -226,13 +226,26 @@ def overlap_range(weights: ArrayLike, k: int | None = None, *, mask: ArrayLike |
     return Enclosure(least / alpha, most / alpha)
 
 
+def _is_nearly_full(layer: MeasuredLayer, k: int) -> bool:
+    """Whether few cells are absent, or the interval around the expected overlap is no wider than that of a sample."""
+    if not layer.may_be_nearly_full:
+        return False
+    shift = layer.shift_at(k)
+    if shift <= NEARLY_FULL:
+        return True
+    deviation = known_deviation(*layer.shape, min(k, layer.n_weights))
+    return deviation is not None and shift <= SAMPLED_WIDTH * deviation.value * layer.forest.alpha
+
+
 def _of_full_layer(layer: MeasuredLayer, k: int, sampling: Sampling | None) -> OverlapNull:
     m, n = layer.shape
     kept = min(k, layer.n_weights)
     deviation = known_deviation(m, n, kept)
+    if layer.n_absent and deviation and deviation.value and deviation.status == "proved":
+        deviation = None  # of the full layer, not of this one
     known = deviation is not None
     if deviation is None and sampling is not None:
-        support = layer.present if layer.n_weights < layer.matrix.size else "uniform"
+        support = layer.present if layer.n_absent else "uniform"
         estimate = simulate_overlap(m, n, kept, support=support, trials=sampling.trials, seed=sampling.seed)
         deviation = Deviation(estimate.standard_deviation, "sampled")
     return _null(
@@ -249,14 +262,12 @@ def _of_full_layer(layer: MeasuredLayer, k: int, sampling: Sampling | None) -> O
 
 
 def _on_nearly_full_support(layer: MeasuredLayer, k: int) -> Enclosure:
-    """Return an interval around the expected overlap; absent cells shift it by at most k absent / (cells + 1)."""
-    absent = layer.matrix.size - layer.n_weights
-    if not absent:
-        return expected_overlap(*layer.shape, k)
-    kept = min(k, layer.n_weights)
-    full = expected_overlap(*layer.shape, kept)
-    shift = kept * absent / (layer.n_weights + 1) / layer.forest.alpha * (1 + UNIT)
-    return Enclosure(max(0.0, full.lower - shift), min(1.0, full.upper + shift))
+    """Return an interval around the expected overlap; d absent cells shift it by at most d / `n_weights` of it."""
+    full = expected_overlap(*layer.shape, min(k, layer.n_weights))
+    if not layer.n_absent:
+        return full
+    share = layer.n_absent / layer.n_weights + 4 * UNIT
+    return Enclosure(full.lower * (1 - share), min(1.0, full.upper * (1 + share)))
 
 
 def _of_support(layer: MeasuredLayer, k: int, sampling: Sampling | None) -> OverlapNull:
@@ -280,15 +291,6 @@ def _on_uniform_support(shape: tuple[int, int], k: int, cells: int) -> Enclosure
     every = expected_overlap(*shape, cells)
     lower = math.nextafter(largest.lower / every.upper, 0.0)
     return Enclosure(lower, min(1.0, math.nextafter(largest.upper / every.lower, 2.0)))
-
-
-def _ranks(kernel: NDArray[np.floating], present: NDArray[np.bool_], indices: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the ranks from 1 of weights among those present: |w| falling, ties by flat index."""
-    cells = np.flatnonzero(present)
-    order = cells[np.argsort(~order_keys(kernel.reshape(1, -1)).ravel()[cells], kind="stable")]
-    ranks = np.zeros(kernel.size, np.int64)
-    ranks[order] = np.arange(1, order.size + 1)
-    return ranks[indices]
 
 
 def _of_sample(

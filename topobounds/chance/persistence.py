@@ -7,11 +7,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import real
 from topobounds._records import Record
-from topobounds.chance.layer import MeasuredKernel, MeasuredLayer
+from topobounds.chance.layer import NEARLY_FULL, MeasuredKernel, MeasuredLayer
 from topobounds.chance.magnitudes import BINNED_CELLS, BinnedMagnitudes
 from topobounds.chance.orders import (
     CONFIDENCE,
     NOT_SAMPLED,
+    SAMPLED_WIDTH,
     TRIALS,
     Sample,
     Sampling,
@@ -28,7 +29,6 @@ from topobounds.theory.persistence import (
     persistence_deviation,
     persistence_sum,
     persistences,
-    sufficient_rank,
 )
 from topobounds.weights import weight_matrix
 
@@ -117,8 +117,9 @@ def persistence_null(
     """Return a layer's neural persistence beside what its values alone would give.
 
     The null hypothesis: the values |w| that are not zero lie on the layer's own support in uniformly random order.
-    On a full layer its mean is certified, and its deviation a limit or, for layers with a side below 50, sampled. On a
-    layer with zeros or a mask, and for a convolution kernel, both are sampled.
+    On a full layer its mean is certified, and its deviation a limit or, for layers with a side below 50, sampled; also
+    with a few zeros, as in numbers of few bits, on a connected support. With more zeros or a mask, and for a
+    convolution kernel, both are sampled.
 
     Parameters
     ----------
@@ -180,10 +181,12 @@ def layer_persistence_null(
     expected = None
     deviation = None
     uniform_support = None
-    if layer.is_nearly_full_at(sufficient_rank(*layer.shape)):
-        expected = expected_persistence(m, n, layer.largest, p=p, cells=layer.n_weights, every_support=True)
-        deviation = persistence_deviation(m, n, layer.largest, p=p)
-    elif not in_report:
+    if layer.may_be_nearly_full:
+        limit = persistence_deviation(m, n, layer.largest, p=p)
+        if _is_nearly_full(layer, limit):
+            expected = expected_persistence(m, n, layer.largest, p=p, cells=layer.n_weights, every_support=True)
+            deviation = limit
+    if expected is None and not in_report:
         uniform_support = expected_persistence(m, n, layer.largest, p=p, cells=layer.n_weights)
     return _null(
         expected=expected,
@@ -197,6 +200,12 @@ def layer_persistence_null(
         weights=layer.n_weights,
         alpha=layer.forest.alpha,
     )
+
+
+def _is_nearly_full(layer: MeasuredLayer, deviation: float | None) -> bool:
+    """Whether absent cells, if any, widen the interval around the mean by no more than the width of a sample's."""
+    shift = layer.shift_at(layer.forest.alpha)  # times the largest rise of a persistence, which is at most 1
+    return shift <= (NEARLY_FULL if deviation is None else 2 * SAMPLED_WIDTH * deviation)
 
 
 def kernel_persistence_null(kernel: MeasuredKernel, p: float, sampling: Sampling | None) -> PersistenceNull:

@@ -51,10 +51,11 @@ def parsed_json(content: bytes) -> Any:
     Raises
     ------
     ValueError
-        If it is no JSON in UTF-8, holds one key twice in one object, is nested deeply, or has over five million values.
+        If it is no JSON in UTF-8, holds one key twice in one object, is nested too deeply for Python, or may
+        hold over five million values.
     """
     if sum(content.count(mark) for mark in (b",", b"[", b"{")) > MOST_VALUES:
-        raise ValueError(f"it holds more than {MOST_VALUES} values")
+        raise ValueError(f"it may hold more than {MOST_VALUES} values")
     try:
         return json.loads(content.decode("utf-8"), object_pairs_hook=_without_duplicates)
     except RecursionError:

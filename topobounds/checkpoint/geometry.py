@@ -28,8 +28,8 @@ from topobounds.checkpoint.kernels import assumed_geometry
 from topobounds.checkpoint.location import size_of
 from topobounds.checkpoint.stored import Stored, nearest_names
 from topobounds.layers import PADDING_MODES, LayerTensor
+from topobounds.layers.layer_tensor import GATES, WHOLE, gate_words, numbered_parts
 from topobounds.layers.layout import Layout
-from topobounds.layers.tensors import GATES, WHOLE, gate_words, numbered_parts
 
 LONGEST = 2**20  # bytes of a geometry file
 _KINDS = ("dense", "conv", "recurrent", "embedding", "none")

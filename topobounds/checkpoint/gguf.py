@@ -21,8 +21,8 @@ from topobounds.checkpoint.described import Described
 from topobounds.checkpoint.location import Location, read_range, size_of
 from topobounds.checkpoint.signatures import format_of
 from topobounds.layers import LayerTensor
+from topobounds.layers.layer_tensor import numbered_parts
 from topobounds.layers.layout import Layout
-from topobounds.layers.tensors import numbered_parts
 from topobounds.weights import ScaledWeights
 
 VERSIONS = (2, 3)

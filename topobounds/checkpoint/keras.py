@@ -5,8 +5,8 @@ import re
 from topobounds.checkpoint.kernels import DEPTHWISE, channels_last
 from topobounds.checkpoint.stored import Stored
 from topobounds.layers import LayerTensor
+from topobounds.layers.layer_tensor import GATES, gate_words, numbered_parts
 from topobounds.layers.layout import Layout
-from topobounds.layers.tensors import GATES, gate_words, numbered_parts
 
 _GATES_BY_NUMBER = {1: GATES["RNN"], 3: ("update", "reset", "new"), 4: GATES["LSTM"]}
 _ATTENTION = r"query|key|value|q|k|v"

@@ -102,7 +102,7 @@ def written(sizes: Sequence[int]) -> str:
 
 
 def channels_last(stored: Stored, *, depthwise: bool, assumed: str | None = None) -> LayerTensor:
-    """Return the convolution of a kernel that Keras or Flax stores: its map first, then inputs, then outputs."""
+    """Return the convolution of a kernel that Keras or Flax stores: spatial axes first, then inputs, then outputs."""
     n_axes = len(stored.shape)
     kernel = tuple(range(n_axes - 2))
     inputs, outputs = stored.shape[-2:]
@@ -111,7 +111,8 @@ def channels_last(stored: Stored, *, depthwise: bool, assumed: str | None = None
         return LayerTensor(stored.name, stored.shape, "conv", groups=inputs, layout=layout, assumed=assumed)
     transposed = stored.has_word(_TRANSPOSED) and not depthwise
     # Keras stores a transposed convolution outputs first, Flax as it does any other.
-    of_flax = stored.bias == outputs != inputs or stored.module.startswith("ConvTranspose")
+    bias_tells = outputs != inputs and stored.bias == outputs
+    of_flax = bias_tells or stored.module.startswith("ConvTranspose")
     order = (n_axes - 2, n_axes - 1, *kernel) if transposed and of_flax else (n_axes - 1, n_axes - 2, *kernel)
     groups = outputs if depthwise and inputs == 1 else 1
     layout = Layout(order=order)

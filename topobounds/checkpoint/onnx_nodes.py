@@ -7,8 +7,8 @@ from typing import Any
 
 from topobounds.checkpoint.described import Described
 from topobounds.layers import LayerTensor
+from topobounds.layers.layer_tensor import numbered_parts
 from topobounds.layers.layout import Layout
-from topobounds.layers.tensors import numbered_parts
 
 GATES = {"LSTM": ("input", "output", "forget", "cell"), "GRU": ("update", "reset", "new"), "RNN": ("",)}
 """The gates of each recurrent operator, in the order in which ONNX stacks them (``iofc``, ``zrh``)."""

@@ -14,7 +14,7 @@ from topobounds.checkpoint.keras import read_keras
 from topobounds.checkpoint.kernels import read_kernel
 from topobounds.checkpoint.stored import Stored
 from topobounds.layers import LayerTensor
-from topobounds.layers.tensors import GATES, gate_words, numbered_parts
+from topobounds.layers.layer_tensor import GATES, gate_words, numbered_parts
 
 Answer = LayerTensor | str | None
 Rule = Callable[[Stored], Answer]

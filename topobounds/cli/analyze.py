@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import click
 
 from topobounds.cli.arguments import CommandWithExamples, Count, Name, Sizes, output_file
-from topobounds.cli.output import console_on_stdout, print_json, progress_bar
+from topobounds.cli.console import console_on_stdout, print_json, progress_bar
 from topobounds.cli.scheduler import executor_at, refuse_both
 
 if TYPE_CHECKING:
-    from topobounds.analysis.model import ModelReport
+    from topobounds.analysis.reports import ModelReport
 
 INTERRUPTED = 130
 

@@ -6,7 +6,7 @@ import click
 
 from topobounds._arguments import argument_error
 from topobounds.cli.arguments import CommandWithExamples, Density, Widths, refuse_stray, required
-from topobounds.cli.output import console_on_stdout, decimals, new_table, print_json, print_table
+from topobounds.cli.console import console_on_stdout, decimals, new_table, print_json, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from topobounds.cli.arguments import CommandWithExamples, Count, Name, Sizes, output_file
-from topobounds.cli.output import (
+from topobounds.cli.console import (
     console_on_stdout,
     decimals,
     new_table,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds.cli.arguments import LARGEST, CommandWithExamples, Count, Sizes, refuse_stray, required
-from topobounds.cli.output import console_on_stdout, decimals, new_table, print_json, print_table, progress_bar
+from topobounds.cli.console import console_on_stdout, decimals, new_table, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,7 +15,7 @@ import click
 from topobounds._memory import memory
 from topobounds._parallel import processor_name, processors
 from topobounds.cli.arguments import CommandWithExamples
-from topobounds.cli.output import console_on_stdout, new_table, print_json, print_table
+from topobounds.cli.console import console_on_stdout, new_table, print_json, print_table
 
 PLUGINS = "topobounds.doctor"
 """Entry-point group: functions without arguments, each of which answers the key of its name."""

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from topobounds.cli.output import UNBOUNDED, grouped_reasons, lines_of, new_table, print_table
+from topobounds.cli.console import UNBOUNDED, grouped_reasons, lines_of, new_table, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from topobounds.analysis.model import LayerReport, ModelReport
+    from topobounds.analysis.reports import LayerReport, ModelReport
 
 MOST_ROWS = 60  # layers that have a row each where not all of them are asked for
 WORST = 10
@@ -143,21 +143,17 @@ def _print_layers(console: "Console", layers: "Sequence[LayerReport]", wide: int
     """Print a row for each layer, with as many columns as the terminal has room for."""
     titles = FULL if console.width >= wide else SOME if console.width >= MEDIUM else FEW
     cells = [[title.cell(layer) for title in titles] for layer in layers]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)] if cells else []
-    heads = [max(map(len, title.title.split("\n"))) for title in titles]
-    taken = sum(max(pair) + 1 for pair in zip(widths[1:], heads[1:], strict=False))
-    room = max(console.width - taken, SHORTEST_NAME)
+    cell_widths = [max(map(len, column)) for column in zip(*cells, strict=True)] if cells else []
+    title_widths = [max(map(len, title.title.split("\n"))) for title in titles]
+    pairs = zip(cell_widths[1:], title_widths[1:], strict=False)  # of all columns but the names'
+    width_of_others = sum(max(pair) + 1 for pair in pairs)  # one for the space after it
+    width_for_names = max(console.width - width_of_others, SHORTEST_NAME)
     table = new_table(padding=(0, 1, 0, 0))
     for title in titles:
-        lines = (
-            title.title.splitlines()
-            if console.width < UNBOUNDED
-            else [title.title.replace("-\n", "").replace("\n", " ")]
-        )
         lines = title.title.split("\n")
         table.add_column(_title(console, lines), justify="left" if title.is_text else "right")
     for row in cells:
-        table.add_row(lines_of(*folded(row[0], room)), *row[1:])
+        table.add_row(lines_of(*folded(row[0], width_for_names)), *row[1:])
     print_table(console, table)
 
 
@@ -263,9 +259,9 @@ def _print_patterns(console: "Console", layers: "Sequence[LayerReport]") -> None
         rows.append([pattern, str(len(group)), *shape, *cells])
     heads = ["number", *(["shape"] if console.width >= WIDE else []), *["density", "worst"] * len(measures)]
     columns = list(zip(heads, *(row[1:] for row in rows), strict=True))
-    room = max(console.width - sum(max(map(len, column)) + 1 for column in columns), SHORTEST_NAME)
+    width_for_names = max(console.width - sum(max(map(len, column)) + 1 for column in columns), SHORTEST_NAME)
     for row in rows:
-        table.add_row(lines_of(*folded(row[0], room)), *row[1:])
+        table.add_row(lines_of(*folded(row[0], width_for_names)), *row[1:])
     print_table(console, table)
 
 

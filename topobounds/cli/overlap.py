@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from topobounds.cli.arguments import CommandWithExamples, Count, Density
-from topobounds.cli.output import (
+from topobounds.cli.console import (
     UNBOUNDED,
     console_on_stdout,
     decimals,

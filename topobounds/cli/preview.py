@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from topobounds.cli.arguments import CommandWithExamples, Density, Name, Sizes
-from topobounds.cli.output import console_on_stdout, decimals, new_table, print_json, print_line, print_table
+from topobounds.cli.console import console_on_stdout, decimals, new_table, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from topobounds.analysis.preview import Preview

@@ -7,7 +7,7 @@ import click
 
 from topobounds._arguments import argument_error
 from topobounds.cli.arguments import CommandWithExamples, Count, Density, Name, Sizes, output_file
-from topobounds.cli.output import (
+from topobounds.cli.console import (
     console_on_stdout,
     decimals,
     new_table,

@@ -9,7 +9,7 @@ import click
 
 from topobounds._arguments import argument_error
 from topobounds.cli.arguments import CommandWithExamples, Count, Name, refuse_stray
-from topobounds.cli.output import console_on_stdout, new_table, print_json, print_table, progress_bar
+from topobounds.cli.console import console_on_stdout, new_table, print_json, print_table, progress_bar
 from topobounds.cli.scheduler import executor_at
 
 if TYPE_CHECKING:

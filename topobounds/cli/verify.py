@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from topobounds._arguments import choice
+from topobounds._arguments import choice, counted
 from topobounds.cli.arguments import CommandWithExamples, Count, Density, Name, output_file, spelling
-from topobounds.cli.output import (
+from topobounds.cli.console import (
     console_on_stdout,
-    counted,
     decimals,
     grouped_reasons,
     new_table,

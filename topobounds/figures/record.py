@@ -148,8 +148,3 @@ def point_seed(seed: int, *place: int) -> int:
         From 0 to 2^32 - 1.
     """
     return int(np.random.SeedSequence([seed, *place]).generate_state(1)[0])
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun, ``1 trial``, ``5 trials``."""
-    return f"{count} {noun}" + ("s" if count != 1 else "")

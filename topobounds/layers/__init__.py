@@ -2,9 +2,9 @@
 
 from topobounds.layers.axis import Axis
 from topobounds.layers.convolution import PADDING_MODES, Conv
+from topobounds.layers.layer_tensor import LayerTensor
 from topobounds.layers.protocol import Layer, PrintedCounts, TensorLayer, is_layer
 from topobounds.layers.shapes import Dense, Network, Recurrent, Unrolled
-from topobounds.layers.tensors import LayerTensor
 
 __all__ = [
     "PADDING_MODES",

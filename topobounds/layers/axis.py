@@ -67,7 +67,7 @@ class Axis:
 
     @cached_property
     def graph(self) -> AxisGraph:
-        """The one-channel graph along this dimension, counted in O(size + positions) where no padding is copied."""
+        """The one-channel graph along this dimension; takes a time of O(size + positions) unless padding is copied."""
         parent = list(range(self.size + self.positions))
 
         def find(x: int) -> int:

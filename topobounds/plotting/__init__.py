@@ -4,14 +4,8 @@ Every function takes a matplotlib ``Axes`` first, returns the artists it added, 
 matplotlib. Sizes, fonts and what stands around the axes are the caller's.
 """
 
-from topobounds.plotting.curves import (
-    CATEGORIES,
-    BandArtists,
-    IntervalArtists,
-    draw_band,
-    draw_interval,
-    layer_colors,
-)
+from topobounds.plotting.colors import CATEGORIES, layer_colors
+from topobounds.plotting.curves import BandArtists, IntervalArtists, draw_band, draw_interval
 from topobounds.plotting.diagrams import (
     BarcodeArtists,
     DiagramArtists,

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 from numpy.typing import NDArray
 
-from topobounds.plotting.curves import CATEGORIES
+from topobounds.plotting.colors import CATEGORIES
 from topobounds.topology.persistence import PersistenceDiagram
 
 _BELOW = -0.05  # where the bars of components that never die end
@@ -59,7 +59,7 @@ def draw_betti_curve(ax: Axes, diagram: PersistenceDiagram, **line: Any) -> Line
     Parameters
     ----------
     ax : Axes
-        Where to draw. Its abscissa is turned round, so that the filtration is read from left to right.
+        Where to draw. Its x axis runs from 1 down to 0, so that the filtration is read from left to right.
     diagram : PersistenceDiagram
         The diagram, on the normalised scale.
     **line
@@ -93,7 +93,7 @@ def draw_barcode(ax: Axes, diagram: PersistenceDiagram, **bars: Any) -> BarcodeA
     Parameters
     ----------
     ax : Axes
-        Where to draw. Its abscissa is turned round, so that the filtration is read from left to right.
+        Where to draw. Its x axis runs from 1 down to 0, so that the filtration is read from left to right.
     diagram : PersistenceDiagram
         The diagram, on the normalised scale.
     **bars
@@ -102,15 +102,15 @@ def draw_barcode(ax: Axes, diagram: PersistenceDiagram, **bars: Any) -> BarcodeA
     Returns
     -------
     BarcodeArtists
-        The finite bars from bottom to top in order of entry, the shortest first, and above them those of the components
-        that never die, which go on below 0.
+        The finite bars from bottom to top in order of entry, the shortest first, and above them the essential ones, of
+        the components that never die, which go on below 0.
     """
     heights = np.arange(len(diagram.deaths) + diagram.n_essential, dtype=float)
-    finite, forever = np.split(heights, [len(diagram.deaths)])
+    finite, endless = np.split(heights, [len(diagram.deaths)])
     style = {"colors": CATEGORIES[0], "linewidths": 1.2, **bars}
     drawn = LineCollection(_bars(diagram.births, diagram.deaths, finite), **style)
     essential = LineCollection(
-        _bars(np.ones(forever.size), np.full(forever.size, _BELOW), forever), colors=CATEGORIES[1], linewidths=1.2
+        _bars(np.ones(endless.size), np.full(endless.size, _BELOW), endless), colors=CATEGORIES[1], linewidths=1.2
     )
     ax.add_collection(drawn)
     ax.add_collection(essential)

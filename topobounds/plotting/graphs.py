@@ -12,7 +12,7 @@ from matplotlib.text import Text
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error
-from topobounds.plotting.curves import CATEGORIES
+from topobounds.plotting.colors import CATEGORIES
 from topobounds.topology.spanning import SpanningForest
 from topobounds.weights import weight_matrix
 

@@ -12,12 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, choice
 from topobounds.analysis.curves import spaced_counts
-from topobounds.analysis.model import LayerReport
+from topobounds.analysis.reports import LayerReport
 from topobounds.chance.layer import MeasuredKernel, MeasuredLayer
 from topobounds.chance.orders import TRIALS, checked_sampling
 from topobounds.chance.retention import retention_null
 from topobounds.layers import Conv
-from topobounds.plotting.curves import CATEGORIES, BandArtists, IntervalArtists, draw_interval
+from topobounds.plotting.colors import CATEGORIES
+from topobounds.plotting.curves import BandArtists, IntervalArtists, draw_interval
 from topobounds.theory._logarithms import log_ratio
 from topobounds.topology.effective import EffectiveWeights
 from topobounds.topology.protocol import Forest

@@ -36,26 +36,13 @@ from topobounds.checkpoint.location import Location, size_of
 from topobounds.checkpoint.masks import masks_size, writing_masks
 from topobounds.layers import LayerTensor
 from topobounds.pruning.budgets import ALLOCATIONS, FROM_FILE, Profile, allocated
-from topobounds.pruning.choosing import chosen_layers
+from topobounds.pruning.choosing import Asked, Chosen, Rooms, choose, choose_at, zeroed
 from topobounds.pruning.methods import Method, pruning_method
 from topobounds.pruning.report import PrunedLayer, PruningReport
 from topobounds.pruning.selection import counts_of_largest
 from topobounds.pruning.sparsities import read_sparsities
-from topobounds.pruning.tensors import (
-    Asked,
-    Chosen,
-    Files,
-    Places,
-    Rooms,
-    Surveyed,
-    checksum_of,
-    choose,
-    choose_at,
-    opened_files,
-    survey,
-    survey_at,
-    zeroed,
-)
+from topobounds.pruning.survey import Files, Places, Surveyed, checksum_of, opened_files, survey, survey_at
+from topobounds.pruning.which_layers import chosen_layers
 from topobounds.weights import non_zero, weight_array
 
 ON_INFEASIBLE = ("share", "raise", "clamp")
@@ -484,7 +471,7 @@ class _Pruning:
 
     def _record(self, tensor: Surveyed, count: int, chosen: Chosen) -> PrunedLayer:
         """Return what was done to a tensor, whose topology was computed anew from what is left."""
-        name, price = tensor.layer.name, chosen.price
+        name, exchange = tensor.layer.name, chosen.exchange
         return PrunedLayer(
             name=name,
             kind=tensor.layer.kind,
@@ -498,13 +485,13 @@ class _Pruning:
             neural_persistence_before=tensor.neural_persistence,
             neural_persistence_after=chosen.neural_persistence,
             preserved=chosen.preserved,
-            reason=self._reason(tensor, count, chosen.by_chance.reason),
-            swaps=None if price is None else price.swaps,
-            squared_weight_lost=None if price is None else price.squared_weight_lost,
-            swaps_expected=chosen.by_chance.mean,
-            swaps_deviation=chosen.by_chance.deviation,
-            swaps_status=chosen.by_chance.status,
-            swaps_deviation_status=chosen.by_chance.deviation_status,
+            reason=self._reason(tensor, count, chosen.expected_swaps.reason),
+            swaps=None if exchange is None else exchange.swaps,
+            squared_weight_lost=None if exchange is None else exchange.squared_weight_lost,
+            swaps_expected=chosen.expected_swaps.mean,
+            swaps_deviation=chosen.expected_swaps.deviation,
+            swaps_status=chosen.expected_swaps.status,
+            swaps_deviation_status=chosen.expected_swaps.deviation_status,
         )
 
     def _reason(self, tensor: Surveyed, count: int, unknown: str | None) -> str | None:

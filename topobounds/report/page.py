@@ -14,7 +14,7 @@ from topobounds._files import write_whole
 from topobounds._records import Record
 from topobounds.analysis.comparison import Comparison
 from topobounds.analysis.findings import RULES
-from topobounds.analysis.model import ModelReport
+from topobounds.analysis.reports import ModelReport
 from topobounds.pruning.report import PruningReport
 
 HERE = Path(__file__).parent

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._types import FloatArray
-from topobounds.theory._logarithms import UNIT, Ball, Real, ball_sum, log_binomial, log_ratio
+from topobounds.theory._logarithms import ROUNDING_FACTOR, UNIT, Ball, Real, ball_sum, log_binomial, log_ratio
 
 MAX_PAIRS = 100_000  # shapes (rows, columns) of components counted one by one
 MAX_SIZE = 2**17  # vertices of components counted one by one
-FACTOR = 1 + 2.0**-34  # more than the rounding in products and sums of 2^18 positive numbers
 NEGLIGIBLE = 1e-12  # components
 COARSE, FINE = 1 / 4, 1 / 64  # relative widths of the blocks of shapes in `middle_components`, at first and in the end
 LONGEST_TABLE = 2**18  # of logarithms of binomials
@@ -152,7 +151,7 @@ def _middle_at_ranks(m: int, n: int, ks: FloatArray, largest: int) -> FloatArray
     k = np.repeat(ks, a0.size // ks.size)
     with np.errstate(over="ignore"):
         bounds = (a1 - a0 + 1) * (b1 - b0 + 1) * _binomial_model(m, n, k, (a0, a1), (b0, b1)).exp_above()
-        return np.asarray(np.sum(bounds.reshape(ks.size, -1), axis=1) * FACTOR)
+        return np.asarray(np.sum(bounds.reshape(ks.size, -1), axis=1) * ROUNDING_FACTOR)
 
 
 def _middle_blocks(m: int, n: int, half: int) -> Blocks:
@@ -191,7 +190,7 @@ def middle_components(m: int, n: int, k: int, largest: int, effort: Effort = SHA
         matter = wide & (bounds > effort.enough * SMALL_SHARE / max(bounds.size, 1))
         gained = math.isinf(total) or total <= LEAST_GAIN * before
         if total <= effort.enough or not gained or not matter.any() or 4 * np.count_nonzero(matter) > effort.blocks:
-            return total * FACTOR
+            return total * ROUNDING_FACTOR
         coarse += float(np.sum(bounds[~matter]))
         before = total
         blocks = _quarters(a0[matter], a1[matter], b0[matter], b1[matter])
@@ -239,8 +238,8 @@ def _isolated_vertices(m: int, n: int, ks: FloatArray) -> BySize:
     cells, others = np.array([n, m], dtype=float), np.array([m, n], dtype=float)
     possible = cells <= m * n - ks[:, None]
     empty = log_ratio(m * n, np.where(possible, cells, 0.0), ks[:, None])
-    below = np.where(possible, empty.exp_below(), 0.0) @ others / FACTOR
-    above = np.where(possible, empty.exp_above(), 0.0) @ others * FACTOR
+    below = np.where(possible, empty.exp_below(), 0.0) @ others / ROUNDING_FACTOR
+    above = np.where(possible, empty.exp_above(), 0.0) @ others * ROUNDING_FACTOR
     none = np.zeros_like(below)
     return BySize(*(np.stack([none, one], axis=1) for one in (below, above, none, above)))
 
@@ -293,19 +292,19 @@ def _components(m: int, n: int, k: Real, facts: _Facts) -> BySize:
     trees, trees_above = np.where(possible, tree.exp_below(), 0.0), np.where(possible, tree.exp_above(), 0.0)
     spanned = (spare >= 0) & (cross + k <= cells)  # a spanning tree, whatever else is inside
     moment = ball_sum(placed, _log_missed(cells - edges, cross, spare, spanned)).exp_above()
-    moment = np.where(spanned, moment * FACTOR, 0.0)
+    moment = np.where(spanned, moment * ROUNDING_FACTOR, 0.0)
 
     odds = np.where(possible, spare, 0.0) / np.where(possible, free - spare + 1, 1.0)
-    unicyclic, unicyclic_above = trees * cycles * odds / FACTOR, trees_above * cycles * odds * FACTOR
-    by_moment = (moment - trees - trees * cycle_trees * odds / FACTOR) / 12
+    unicyclic, unicyclic_above = trees * cycles * odds / ROUNDING_FACTOR, trees_above * cycles * odds * ROUNDING_FACTOR
+    by_moment = (moment - trees - trees * cycle_trees * odds / ROUNDING_FACTOR) / 12
     connected = ball_sum(tree, _log_connected(a, b, np.where(odds > 0, odds, 1.0)), -forms.mid)
-    by_search = Ball(connected.mid, connected.rad + forms.rad).exp_above() * FACTOR - trees - unicyclic
+    by_search = Ball(connected.mid, connected.rad + forms.rad).exp_above() * ROUNDING_FACTOR - trees - unicyclic
     more = np.where((a * b > edges + 1) & (spare > 1), np.maximum(0.0, np.minimum(by_moment, by_search)), 0.0)
 
     every = np.where(possible, trees_above + unicyclic_above + more, moment / 4)
     loose = np.nonzero(every - trees - unicyclic > NEGLIGIBLE**2)
     ks = np.broadcast_to(k, a.shape)[loose]
-    in_model = _binomial_model(m, n, ks, (a[loose], a[loose]), (b[loose], b[loose])).exp_above() * FACTOR
+    in_model = _binomial_model(m, n, ks, (a[loose], a[loose]), (b[loose], b[loose])).exp_above() * ROUNDING_FACTOR
     every[loose] = np.minimum(every[loose], in_model)
     return BySize(trees + unicyclic, trees_above + unicyclic_above, unicyclic_above, every)
 

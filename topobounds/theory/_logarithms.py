@@ -23,6 +23,7 @@ from topobounds._types import FloatArray
 Real = float | FloatArray
 
 UNIT = 2.0**-48
+ROUNDING_FACTOR = 1 + 2.0**-34  # more than the rounding in products and sums of 2^18 positive numbers
 LARGEST = 709.0  # whose exponential a double holds
 SUBNORMAL = 2.0**-1060  # more than what an exponential, and a product with it, loses where doubles have fewer digits
 REMAINDER_UNIT = 2.0**-45

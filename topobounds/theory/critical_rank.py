@@ -21,8 +21,8 @@ from topobounds._parallel import kept
 from topobounds._records import Record, plain
 from topobounds._types import FloatArray
 from topobounds.layers.shape import Shape
-from topobounds.theory._components import FACTOR, Effort, components_by_size
-from topobounds.theory._logarithms import SUBNORMAL, UNIT, Ball, ball_sum, log_binomial, log_ratio
+from topobounds.theory._components import Effort, components_by_size
+from topobounds.theory._logarithms import ROUNDING_FACTOR, SUBNORMAL, UNIT, Ball, ball_sum, log_binomial, log_ratio
 from topobounds.theory.counting import connected_graphs, connected_steps
 from topobounds.theory.enclosure import MAX_CELLS, Enclosure, rounded_outwards
 
@@ -31,8 +31,8 @@ MOST_COUNTED = 2**11  # and cells of a layer that is counted
 LEVELS = 48  # numbers of isolated vertices up to which inclusion and exclusion goes
 LARGEST_TERM = 600.0  # logarithm of a term up to which the terms of all levels can be added in double precision
 EFFORT = Effort(least=16)  # components of more vertices are next to none here
-SMALLEST = math.ulp(0.0)  # an upper bound on positive numbers that a double cannot hold
-SUM_FACTOR = 1 + 2.0**-40  # more than the rounding in geometric sums
+_SMALLEST = math.ulp(0.0)  # an upper bound on positive numbers that a double cannot hold
+_SUM_FACTOR = 1 + 2.0**-40  # more than the rounding in geometric sums
 NODES = 40  # ranks between which the distribution function is bounded by its log-concavity
 
 
@@ -365,7 +365,7 @@ def _lower(m: int, n: int, k: int) -> float:
 
 def _upper(m: int, n: int, k: int) -> float:
     trees = float(_log_trees(m, n, k).exp_above())
-    return max(min(_none_isolated(m, n, k).upper, trees), SMALLEST)
+    return max(min(_none_isolated(m, n, k).upper, trees), _SMALLEST)
 
 
 def _log_trees(m: int, n: int, k: int) -> Ball:
@@ -376,11 +376,11 @@ def _log_trees(m: int, n: int, k: int) -> Ball:
     return ball_sum(by_columns, by_rows, drawn)
 
 
-def _none_empty(m: int, n: int, k: int) -> float:
+def _no_row_empty(m: int, n: int, k: int) -> float:
     """Return an upper bound on the chance that none of the m rows is empty: (1 - q(n))^m."""
     if n + k > m * n:
         return 1.0
-    return math.exp(m * math.log1p(-float(_log_empty(m * n, k, n).exp_below()))) * FACTOR + SUBNORMAL
+    return math.exp(m * math.log1p(-float(_log_empty(m * n, k, n).exp_below()))) * ROUNDING_FACTOR + SUBNORMAL
 
 
 class _IsolatedSets(NamedTuple):
@@ -401,23 +401,29 @@ def _isolated_sets(m: int, n: int) -> _IsolatedSets:
 
 @lru_cache(maxsize=4096)
 def _none_isolated(m: int, n: int, k: int) -> Enclosure:
-    """Return an interval in [0, 1] that contains the chance that no vertex is isolated, by the best partial sums."""
+    """Return an interval in [0, 1] that contains the chance that no vertex is isolated.
+
+    By inclusion and exclusion, whose sums that end with an odd number of vertices are lower bounds, and those that end
+    with an even one upper bounds (Bonferroni): the best of them.
+    """
     if min(m, n) < 1 or k > m * n:
         return Enclosure(0.0, 1.0)
     sets = _isolated_sets(m, n)
     possible = sets.cells <= m * n - k
     log_term = ball_sum(sets.log_sets, log_ratio(m * n, np.where(possible, sets.cells, 0.0), k))
-    below = np.where(possible, Ball(np.minimum(log_term.mid, LARGEST_TERM), log_term.rad).exp_below(), 0.0) / FACTOR
     with np.errstate(over="ignore"):
-        most = np.bincount(sets.level, np.where(possible, log_term.exp_above(), 0.0) * FACTOR)
-    least = np.bincount(sets.level, below)
-    # Sums that end with an odd level are lower bounds, those that end with an even one upper bounds (Bonferroni).
-    even = np.arange(len(least)) % 2 == 0
+        each_above = np.where(possible, log_term.exp_above(), 0.0) * ROUNDING_FACTOR
+        term_above = np.bincount(sets.level, each_above)
+    finite = Ball(np.minimum(log_term.mid, LARGEST_TERM), log_term.rad)
+    each_below = np.where(possible, finite.exp_below(), 0.0) / ROUNDING_FACTOR
+    term_below = np.bincount(sets.level, each_below)
+    even = np.arange(len(term_below)) % 2 == 0
     with np.errstate(over="ignore"):
-        lower = np.cumsum(np.where(even, least, -most))[~even]
-        upper = np.cumsum(np.where(even, most, -least))[even]
-    best = max(min(float(upper.min()), _none_empty(m, n, k), _none_empty(n, m, k), 1.0), SMALLEST)
-    return Enclosure(min(best, max(0.0, float(lower.max()))), best)
+        lower = np.cumsum(np.where(even, term_below, -term_above))[~even]
+        upper = np.cumsum(np.where(even, term_above, -term_below))[even]
+    best_upper = min(float(upper.min()), _no_row_empty(m, n, k), _no_row_empty(n, m, k), 1.0)
+    best_upper = max(best_upper, _SMALLEST)
+    return Enclosure(min(best_upper, max(0.0, float(lower.max()))), best_upper)
 
 
 @lru_cache(maxsize=4096)
@@ -430,7 +436,7 @@ def _middle(m: int, n: int, k: int) -> float:
     pairs, paths = (*by_size.every[2:4], 0.0, 0.0)[:2]
     pairs *= _none_isolated(m - 1, n - 1, k - 1).upper
     paths *= max(_none_isolated(m - 1, n - 2, k - 2).upper, _none_isolated(m - 2, n - 1, k - 2).upper)
-    return float(pairs + paths + by_size.every[4:].sum() + larger) * FACTOR
+    return float(pairs + paths + by_size.every[4:].sum() + larger) * ROUNDING_FACTOR
 
 
 def _log_empty(cells: int, k: int, c: int) -> Ball:
@@ -458,7 +464,7 @@ def _enclosed_mean(m: int, n: int) -> Enclosure:
     gaps = np.diff(ranks).astype(float)
     least = float(np.sum(_sums_below(gaps, lower)))
     most = float(np.sum(_sums_above(gaps, lower, upper)))
-    return Enclosure(max(first, last - most * SUM_FACTOR), last - least / SUM_FACTOR)
+    return Enclosure(max(first, last - most * _SUM_FACTOR), last - least / _SUM_FACTOR)
 
 
 def _sums_below(gaps: FloatArray, lower: FloatArray) -> FloatArray:

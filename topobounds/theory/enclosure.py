@@ -13,8 +13,8 @@ import numpy as np
 
 from topobounds._records import Record
 from topobounds._types import FloatArray
-from topobounds.theory._components import FACTOR, BySize
-from topobounds.theory._logarithms import UNIT
+from topobounds.theory._components import BySize
+from topobounds.theory._logarithms import ROUNDING_FACTOR, UNIT
 
 MAX_CELLS = 2**52  # so that every count is an integer that a double holds
 
@@ -60,13 +60,13 @@ def expected_components(
     """
     vertices = m + n
     sizes = np.arange(by_size.every.shape[1])
-    counted = np.cumsum(by_size.counted, axis=1) / FACTOR
-    left_below = np.maximum(0.0, vertices - np.cumsum(sizes * by_size.counted_above, axis=1) * FACTOR)
-    unicyclic = np.cumsum(by_size.unicyclic, axis=1) * FACTOR
+    counted = np.cumsum(by_size.counted, axis=1) / ROUNDING_FACTOR
+    left_below = np.maximum(0.0, vertices - np.cumsum(sizes * by_size.counted_above, axis=1) * ROUNDING_FACTOR)
+    unicyclic = np.cumsum(by_size.unicyclic, axis=1) * ROUNDING_FACTOR
     rest = _chance_of_a_rest(m, n, ks[:, None], counted, unicyclic, left_below)
 
-    above = np.cumsum(by_size.every, axis=1) * FACTOR
-    left_above = vertices - np.cumsum(sizes * by_size.counted, axis=1) / FACTOR
+    above = np.cumsum(by_size.every, axis=1) * ROUNDING_FACTOR
+    left_above = vertices - np.cumsum(sizes * by_size.counted, axis=1) / ROUNDING_FACTOR
     some_beyond = np.min((above + left_above / (sizes + 1))[:, 1:], axis=1)
     giant = np.minimum(1.0, left_above[:, -1] / (vertices // 2 + 1))
     upper = np.minimum(some_beyond, above[:, -1] + middle + giant)

@@ -29,7 +29,7 @@ _NEGLIGIBLE = 1e-9  # share of a layer in a giant component, taken as none: roun
 
 
 @dataclass(frozen=True)
-class PrunedLayer(Record):
+class GloballyPrunedLayer(Record):
     """One layer of a network under global pruning.
 
     Attributes
@@ -71,7 +71,7 @@ class GlobalPruning(Record):
         Share of all weights that is kept.
     kept : int
         Number of them, k.
-    layers : tuple of PrunedLayer
+    layers : tuple of GloballyPrunedLayer
         In the order of the network.
     overlap : float
         Limit of E[R_k] / alpha: the share of the network's maximum spanning forest that the k largest weights hold.
@@ -88,7 +88,7 @@ class GlobalPruning(Record):
     law: str
     density: float
     kept: int
-    layers: tuple[PrunedLayer, ...]
+    layers: tuple[GloballyPrunedLayer, ...]
     overlap: float
     overlap_bound: float | None
     collapse_density: float
@@ -206,7 +206,7 @@ def global_pruning(
         law=name,
         density=k / n_weights,
         kept=k,
-        layers=tuple(PrunedLayer(*each) for each in zip([s.name for s in shapes], *alive, strict=True)),
+        layers=tuple(GloballyPrunedLayer(*each) for each in zip([s.name for s in shapes], *alive, strict=True)),
         overlap=min(1.0, k / alpha, max(0.0, _rank_limit(shapes, shares)) / alpha) if k < n_weights else 1.0,
         overlap_bound=_rank_bound(shapes, k) / alpha if tails is None else None,
         collapse_density=_collapse_density(shapes, tails),

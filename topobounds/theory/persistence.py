@@ -84,7 +84,7 @@ def expected_persistence(
     every_support : bool
         The interval is to hold for every connected support of that many cells, not on average over them. It is narrow
         where few cells are absent: d of them shift the expected forest edges among the k largest weights by at most
-        k d / (cells + 1).
+        ``d / cells`` of their number.
 
     Returns
     -------

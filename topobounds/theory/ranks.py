@@ -64,10 +64,14 @@ class MissingEdges:
         return np.maximum(0.0, self.lower[ks] - end_upper), np.maximum(0.0, self.upper[ks] - end_lower)
 
     def on_every_support(self, cells: int, size: int, ks: Integers) -> tuple[FloatArray, FloatArray]:
-        """Return the same, k rising, for each connected support of `cells` of `size` cells."""
+        """Return the same, k rising, for each connected support of `cells` of `size` cells.
+
+        d absent cells shift E[R_k] by at most ``d / cells`` of it: docs/theory/persistence_null.md, "The null of the
+        values".
+        """
         if cells == size:
             return self.lower[ks], self.upper[ks]
-        shift = ks * ((size - cells) / (cells + 1)) * (1 + UNIT)
+        shift = np.minimum(ks, self.alpha - self.lower[ks]) * ((size - cells) / cells) * (1 + 4 * UNIT)
         return np.maximum(0.0, self.lower[ks] - shift), np.minimum.accumulate(self.upper[ks] + shift)
 
 

@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from topobounds._arguments import argument_error, choice
 from topobounds._kernels.tied_graph import label_vertices
 from topobounds._memory import check_memory
+from topobounds._types import Zeros
 from topobounds.layers import Axis, Conv
 from topobounds.topology.persistence import PersistenceDiagram, neural_persistence
 from topobounds.topology.protocol import Deficit, RankedForest
-from topobounds.topology.spanning import Zeros
 from topobounds.topology.tied_graph import SharedGraph, TapEdges, critical_weights, entry_levels, ranks_in_order
 from topobounds.weights import as_array, check_finite, mask_matrix, order_keys, weight_array
 
@@ -201,7 +201,7 @@ def critical_kernel_weights(
     check_finite(matrix, support, conv.weight_shape)
     keys = order_keys(matrix)
     levels = entry_levels(keys, support, zeros).ravel()
-    indices, merges = _critical(levels, conv)
+    indices, merges = critical_by_level(levels, conv)
     values = np.abs(matrix.ravel()[indices])
     n_critical = int(np.count_nonzero(values))
     return CriticalWeights(
@@ -216,6 +216,29 @@ def critical_kernel_weights(
         n_components=conv.n_vertices - int(merges.sum()),
         _conv=conv,
     )
+
+
+def critical_by_level(levels: NDArray[Any], conv: Conv) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the flat indices of the critical weights of all parts of a layer in order of entry, and their merges.
+
+    Parameters
+    ----------
+    levels : ndarray of unsigned integers, one entry per kernel weight
+        See `topobounds.topology.tied_graph.entry_levels`.
+    conv : Conv
+        The geometry, checked.
+    """
+    found, merged = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    small = max(conv.n_weights, _spatial_edges(conv)) <= MOST_KEPT
+    for copies, graph in _kept_graphs(conv) if small else layer_graphs(conv):
+        indices, merges = critical_weights(levels, graph, graph.n_vertices - conv.groups)
+        found.append(indices)
+        merged.append(copies * merges)
+    indices, part = np.unique(np.concatenate(found), return_inverse=True)
+    merges = np.zeros(indices.size, np.int64)
+    np.add.at(merges, part, np.concatenate(merged))
+    order = np.argsort(~levels[indices], kind="stable")
+    return indices[order], merges[order]
 
 
 def filter_persistence(weights: ArrayLike, conv: Conv, *, p: float = 2) -> float:
@@ -310,21 +333,6 @@ def _support(mask: ArrayLike, conv: Conv, shape: tuple[int, ...]) -> NDArray[np.
     if array.shape != conv.weight_shape:
         raise ValueError(f"Argument 'mask' must have the shape of the kernel, {conv.weight_shape}, not {array.shape}.")
     return mask_matrix(array.reshape(shape), shape)
-
-
-def _critical(levels: NDArray[Any], conv: Conv) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the critical weights of all parts of the layer in order of entry, and their merges."""
-    found, merged = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    small = max(conv.n_weights, _spatial_edges(conv)) <= MOST_KEPT
-    for copies, graph in _kept_graphs(conv) if small else layer_graphs(conv):
-        indices, merges = critical_weights(levels, graph, graph.n_vertices - conv.groups)
-        found.append(indices)
-        merged.append(copies * merges)
-    indices, part = np.unique(np.concatenate(found), return_inverse=True)
-    merges = np.zeros(indices.size, np.int64)
-    np.add.at(merges, part, np.concatenate(merged))
-    order = np.argsort(~levels[indices], kind="stable")
-    return indices[order], merges[order]
 
 
 def _touched(indices: NDArray[np.int64], conv: Conv) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

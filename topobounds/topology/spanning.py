@@ -1,14 +1,14 @@
 """The maximum spanning forest of a layer, and its overlap with the largest weights."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import choice
 from topobounds._engine import NumpyBudget, kernels_disabled
-from topobounds._types import FloatArray
+from topobounds._types import FloatArray, Zeros
 from topobounds.topology.key_matrix import Edges, KeyMatrix, keys_of
 from topobounds.topology.order import Filtration, sorted_cells
 from topobounds.topology.protocol import Deficit, RankedForest
@@ -17,7 +17,6 @@ from topobounds.weights import ScaledWeights, check_finite, mask_matrix, stored_
 if TYPE_CHECKING:
     from topobounds.topology.persistence import PersistenceDiagram
 
-Zeros = Literal["absent", "edge"]
 _ENGINE = NumpyBudget("topobounds.topology.spanning_engine", cells=2**22)  # 0.9 s to load; numpy takes 0.1 us a cell
 _SCALED_CELLS = 2**18  # codes with scales that are multiplied out at once: no more than a filter saves
 _PLAIN_STEP = 2**14  # cells made Python integers at a time

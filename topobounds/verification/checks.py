@@ -71,11 +71,12 @@ def deficit(subject: Subject, rng: np.random.Generator) -> bool:
 
 
 def t_imp_optimal(subject: Subject, rng: np.random.Generator) -> bool:
-    """Whether no mask that keeps the components has larger weights than T-IMP's, at alpha and at a random number k.
+    """Whether no mask that keeps the components has larger weights than T-IMP's, at alpha and at one random k.
 
     The i-th largest weight of T-IMP's mask is to be at least that of any other: it has, among the j largest weights,
-    min(j, k - alpha + R_j), and no other has more. The others are random spanning trees, of all orders and of orders
-    close to the true one, filled up with the largest or with random weights; on small supports all masks.
+    min(j, k - alpha + R_j), k the weights kept and R_j the forest edges among the j, and no other has more. The others
+    are spanning trees of random orders of the weights, and of slightly disturbed ones, filled up with the largest or
+    with random weights; on small supports all masks.
     """
     alpha = subject.forest.alpha
     if not alpha:

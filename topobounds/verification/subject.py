@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from topobounds._types import Integers
+from topobounds._types import Integers, Zeros
 from topobounds.theory.ties import tie_counts
 from topobounds.topology.persistence import PersistenceDiagram, diagram_of_forest
-from topobounds.topology.spanning import SpanningForest, Zeros, maximum_spanning_forest
+from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
 from topobounds.verification.draws import Matrix
 
 

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from topobounds._arguments import argument_error, choice, printable, spelled
+from topobounds._arguments import argument_error, choice, counted, printable, spelled
 from topobounds.cli.arguments import CommandWithExamples, Count, Name, Sizes, output_file
-from topobounds.cli.output import (
+from topobounds.cli.console import (
     console_on_stdout,
-    counted,
     grouped_reasons,
     new_table,
     print_json,
@@ -343,9 +342,9 @@ def _print_audit(found: dict[str, Any]) -> None:
 def _audit_notes(found: dict[str, Any]) -> Iterator[str]:
     """Yield what is to be said below the table of levels."""
     yield (
-        "Forest: the weights that carry the topology. Kept: the share of the level before's that the mask left, beside "
-        "what as many of the largest weights keep by chance; overlap: of the weights at the level's end. Swaps, T-IMP "
-        "dead: what T-IMP changes at the same counts, and leaves without a weight."
+        "Forest: the weights that carry the topology. Kept: of the forest before a level, the share its mask keeps, "
+        "beside what as many of the largest weights keep by chance; overlap: of the weights at the level's end. Swaps, "
+        "T-IMP dead: what T-IMP changes at the same counts, and leaves without a weight."
     )
     statuses = {level[key] for level in found["levels"] for key in ("overlap_status", "forest_survived_status")}
     if "sampled" in statuses:
@@ -358,7 +357,7 @@ def _audit_notes(found: dict[str, Any]) -> Iterator[str]:
         if level["revived"]:
             yield f"{label}: its masks are not within those before; {counted(level['revived'], 'weight')} came back."
         if level["compared_with"] not in (None, level["level"] - 1):
-            yield f"{label} is compared with level {level['compared_with']}, whose weights its mask was not made from."
+            yield f"{label} is compared with level {level['compared_with']}, which is not the one before it."
     levels = {name: reason for name, reason in found["left_out"].items() if name.startswith("replicate ")}
     for name, reason in levels.items():
         yield f"left out: {name}: {reason}."

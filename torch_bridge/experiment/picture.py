@@ -9,8 +9,9 @@ from itertools import chain, count, cycle
 from pathlib import Path
 from typing import Any
 
+from topobounds._arguments import counted
 from topobounds.figures.publish import new_figure, publish, write_numbers
-from topobounds.figures.record import DATASETS, FigureRecord, counted, provenance
+from topobounds.figures.record import DATASETS, FigureRecord, provenance
 from topobounds.plotting import CATEGORIES, draw_band
 from topobounds.pruning.methods import RECORDED_NAMES, pruning_method
 from topobounds.runs import RunError
@@ -42,7 +43,7 @@ def publish_runs(folders: Sequence[Path], out: Path, *, caption_drawn: bool = Tr
     folders : sequence of pathlib.Path
         Run folders, finished or not.
     out : pathlib.Path
-        Where to; made where missing.
+        The folder to write to; it is made where it is missing.
     caption_drawn : bool
         Whether the caption stands beneath the picture, too.
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from topobounds._arguments import about
 from topobounds.analysis.expected import checked_seed, checked_trials
 from topobounds.analysis.findings import find
-from topobounds.analysis.model import LayerReport, ModelReport, NetworkReport, Source, layer_report
 from topobounds.analysis.network import Connected, network_reports
+from topobounds.analysis.reports import LayerReport, ModelReport, NetworkReport, Source, layer_report
 from topobounds.layers import Conv, LayerTensor
 from topobounds.weights import as_array
 from torch_bridge._torch import nn

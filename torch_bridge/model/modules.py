@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from topobounds.layers import LayerTensor
-from topobounds.layers.tensors import GATES, WHOLE
+from topobounds.layers.layer_tensor import GATES, WHOLE
 from torch_bridge._torch import Tensor, _ConvNd, is_lazy, nn
 from torch_bridge.model.masked import parametrised_mask
 

@@ -15,7 +15,7 @@ import numpy as np
 from topobounds._arguments import about, argument_error, boolean, choice, integer, real
 from topobounds._types import Array, Mask
 from topobounds.layers import Conv, LayerTensor
-from topobounds.layers.tensors import numbered_parts
+from topobounds.layers.layer_tensor import numbered_parts
 from topobounds.pruning import (
     METHODS,
     Infeasible,

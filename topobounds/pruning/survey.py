@@ -1,0 +1,179 @@
+"""What is known of a tensor before it is pruned: its graphs, their forests and diagrams; found here or in a worker."""
+
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topobounds._arguments import argument_error
+from topobounds._types import Array
+from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from topobounds.checkpoint.location import path_elsewhere
+from topobounds.checkpoint.memory import ArraysCheckpoint
+from topobounds.layers import LayerTensor
+from topobounds.pruning.budgets import Profile
+from topobounds.topology.persistence import PersistenceDiagram
+from topobounds.topology.tensors import layer_topology
+from topobounds.weights import count_non_zero, non_zero, weight_array
+
+Scores = str | os.PathLike[str] | Mapping[str, Any]
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a pruning.
+
+    Attributes
+    ----------
+    checkpoint : Checkpoint
+        The weights.
+    scored : Checkpoint or None
+        What is taken for them.
+    """
+
+    checkpoint: Checkpoint
+    scored: Checkpoint | None
+
+    def read(self, name: str) -> tuple[Array, Array | None]:
+        """Read a tensor, and the scores that stand for it where there are some.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is damaged there.
+        ValueError
+            If the scores have another shape.
+        """
+        array = self.checkpoint.tensor(name)
+        if self.scored is None or name not in self.scored.names:
+            return array, None
+        scores = self.scored.tensor(name)
+        if scores.shape != array.shape:
+            raise argument_error("scores", f"of the shape {array.shape} for '{name}'", scores.shape)
+        return array, scores
+
+
+@contextmanager
+def opened_files(source: str | os.PathLike[str], scores: Scores | None) -> Iterator[Files]:
+    """Open the files of a pruning."""
+    with open_checkpoint(source) as checkpoint:
+        if scores is None:
+            held: Any = nullcontext()
+        else:
+            held = ArraysCheckpoint(scores) if isinstance(scores, Mapping) else open_checkpoint(scores)
+        with held as scored:
+            yield Files(checkpoint, scored)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where workers find the files of a pruning.
+
+    Attributes
+    ----------
+    source : str
+        The weights.
+    scores : str or None
+        What is taken for them.
+    """
+
+    source: str
+    scores: str | None
+
+    @classmethod
+    def of(cls, source: str | os.PathLike[str], scores: Scores | None) -> "Places":
+        """Return the places of files.
+
+        Raises
+        ------
+        ValueError
+            If the scores are arrays, which are not sent.
+        """
+        if isinstance(scores, Mapping):
+            rule = "a path where 'executor' does the work, for arrays are not sent"
+            raise argument_error("scores", rule, "a mapping")
+        return cls(path_elsewhere(source), None if scores is None else path_elsewhere(scores))
+
+
+def checksum_of(array: Array, scores: Array | None) -> int:
+    """Return the CRC-32 of what was read of a tensor."""
+    found = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)
+    return found if scores is None else zlib.crc32(np.ascontiguousarray(scores).view(np.uint8).data, found)
+
+
+# -- before it is pruned ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Surveyed:
+    """What is known of a tensor before it is pruned; small beside it.
+
+    Attributes
+    ----------
+    layer : LayerTensor
+        The graphs that it holds.
+    critical : ndarray of int64
+        Flat indices of the weights that carry its topology.
+    diagrams : list of tuple
+        What tells the diagram of each graph.
+    neural_persistence : float
+        Normalised, summed over its graphs.
+    profile : Profile
+        What allocations go by.
+    itemsize : int
+        Bytes of a weight, as they are ranked.
+    checksum : int or None
+        Of what a worker read; None where this process did.
+    """
+
+    layer: LayerTensor
+    critical: NDArray[np.int64]
+    diagrams: list[tuple[Any, ...]]
+    neural_persistence: float
+    profile: Profile
+    itemsize: int
+    checksum: int | None = None
+
+
+def survey(layer: LayerTensor, array: Array, scores: Array | None) -> Surveyed | str:
+    """Return what is known of a tensor, or why it cannot be pruned."""
+    weights = weight_array(array if scores is None else scores)
+    survivors = count_non_zero(array)
+    if not survivors:
+        return "all its weights are zero"
+    try:
+        topology = layer_topology(layer, weights, None if scores is None else non_zero(array))
+    except ValueError as error:
+        return str(error).rstrip(".")
+    return Surveyed(
+        layer=layer,
+        critical=np.flatnonzero(topology.critical),
+        diagrams=[signature(diagram) for diagram in topology.diagrams],
+        neural_persistence=topology.neural_persistence,
+        profile=Profile.of(topology, array.size, survivors),
+        itemsize=weights.itemsize,
+    )
+
+
+def survey_at(places: Places, layer: LayerTensor) -> Surveyed | str:
+    """Do the same in another process, which opens the files itself."""
+    with opened_files(places.source, places.scores) as files:
+        try:
+            array, scores = files.read(layer.name)
+        except CheckpointError as error:
+            return str(error).rstrip(".")
+        found = survey(layer, array, scores)
+        return found if isinstance(found, str) else replace(found, checksum=checksum_of(array, scores))
+
+
+def signature(diagram: PersistenceDiagram) -> tuple[Any, ...]:
+    """Return what tells a diagram from others."""
+    return diagram.deaths, diagram.n_essential, diagram.w_max
