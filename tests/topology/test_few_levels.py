@@ -137,7 +137,7 @@ def test_many_ties_in_a_wide_and_in_a_tall_layer(levels):
 
 
 @pytest.mark.parametrize("share", [0.004, 0.03, 0.4])
-@pytest.mark.parametrize("n", [40, 64, 200])
+@pytest.mark.parametrize("n", [40, 64, 193])
 def test_levels_one_after_the_other_join_what_kruskals_algorithm_joins(n, share):
     """Few weights have the level, so that long stretches of a line have none, before it and after it."""
     rng = np.random.default_rng(n)
