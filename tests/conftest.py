@@ -1,5 +1,6 @@
 """Shared by all tests: where compiled kernels are kept, and the data folder if there is one."""
 
+import gc
 import hashlib
 import os
 import shutil
@@ -51,6 +52,16 @@ def data_dir():
     if not folder or not Path(folder).is_dir():
         pytest.skip("TOPOBOUNDS_DATA names no folder with the data sets")
     return Path(folder)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Keep the garbage collector from what is imported and collected meanwhile: none of it is garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_ignore_collect(collection_path, config):

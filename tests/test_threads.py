@@ -50,8 +50,8 @@ ASKED = {
     "magnitude": lambda weights: magnitude_mask(weights, 0.3),
     "t-imp": lambda weights: topological_mask(weights, np.count_nonzero(weights) // 2),
     "overlap null": lambda weights: overlap_null(weights, trials=20, seed=3).to_dict(),
-    "persistence null": lambda weights: persistence_null(weights, trials=20, seed=3).to_dict(),
-    "simulation": lambda weights: simulate_overlap(*weights.shape, trials=50, seed=weights.shape[0]).to_dict(),
+    "persistence null": lambda weights: persistence_null(weights, trials=8, seed=3).to_dict(),
+    "simulation": lambda weights: simulate_overlap(*weights.shape, trials=20, seed=weights.shape[0]).to_dict(),
 }
 
 

@@ -51,13 +51,14 @@ def test_the_device_is_not_the_cpu():
     assert torch.equal((there + 1).cpu(), 2 * torch.ones(3, 3))
 
 
+ONCE = {"epochs": 1}
 PLANS = {
-    "mlp": plan_of(TINY, replicates=2),
-    "adam": plan_of(TINY, recipe={"optimizer": "adam", "momentum": 0.0}, pruning={"method": "shuffled"}),
-    "reinit": plan_of(TINY, pruning={"after": "reinit", "scope": "global"}),
+    "mlp": plan_of(TINY, recipe=ONCE, replicates=2),
+    "adam": plan_of(TINY, recipe=ONCE | {"optimizer": "adam", "momentum": 0.0}, pruning={"method": "shuffled"}),
+    "reinit": plan_of(TINY, recipe=ONCE, pruning={"after": "reinit", "scope": "global"}),
     "vgg11": plan_of(CONV),
-    "lenet-5": plan_of(CONV, model={"name": "lenet-5", "width": None}),
-    "resnet-20": plan_of(CONV, model={"name": "resnet-20"}, recipe={"batch_size": 256}),
+    "lenet-5": plan_of(CONV, model={"name": "lenet-5", "width": None}, pruning={"rounds": 1}),
+    "resnet-20": plan_of(CONV, model={"name": "resnet-20"}, recipe={"batch_size": 256}, pruning={"rounds": 1}),
 }
 
 
@@ -154,7 +155,7 @@ def test_the_nets_of_the_figures(tmp_path):
 
 
 def test_masks_and_reports_of_a_model():
-    model, example = ResNet18(width=4, classes=10), torch.randn(1, 3, 32, 32)
+    model, example = ResNet18(width=4, classes=10), torch.randn(1, 3, 16, 16)
     other, elsewhere = copy.deepcopy(model).to(REMOTE), example.to(REMOTE)
     assert analyze(other, elsewhere, seed=0).to_dict() == analyze(model, example, seed=0).to_dict()
     for scope in ("local", "global"):
