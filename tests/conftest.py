@@ -20,8 +20,8 @@ def kernel_cache():
     """Return the folder for what numba compiles, one for the kernels as they are now, and remove those before.
 
     numba's cache of a kernel notices an edit in its own file only, and no setting of numba's at all. Under a name made
-    of all of them it can outlive a run, and the processes of one run share it. What
-    compiles nothing removes none.
+    of all of them it can outlive a run, and the processes of one run share it. One that
+    compiles nothing removes nothing.
     """
     content = hashlib.sha256(version("numba").encode())
     for file in sorted((ROOT / "topobounds" / "_kernels").glob("*.py")):
