@@ -20,7 +20,8 @@ def kernel_cache():
     """Return the folder for what numba compiles, one for the kernels as they are now, and remove those before.
 
     numba's cache of a kernel notices an edit in its own file only, and no setting of numba's at all. Under a name made
-    of all of them it can outlive a run, and the processes of one run share it.
+    of all of them it can outlive a run, and the processes of one run share it. One that
+    compiles nothing removes nothing.
     """
     content = hashlib.sha256(version("numba").encode())
     for file in sorted((ROOT / "topobounds" / "_kernels").glob("*.py")):
@@ -29,7 +30,8 @@ def kernel_cache():
     settings.pop("NUMBA_CACHE_DIR", None)
     content.update(repr(settings).encode())
     folder = ROOT / ".pytest_cache" / "kernels" / content.hexdigest()[:16]
-    if "PYTEST_XDIST_WORKER" not in os.environ and folder.parent.exists():
+    compiles = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
+    if compiles and "PYTEST_XDIST_WORKER" not in os.environ and folder.parent.exists():
         for other in set(folder.parent.iterdir()) - {folder}:
             shutil.rmtree(other, ignore_errors=True)
     return folder

@@ -13,9 +13,10 @@ from hypothesis.extra import numpy as arrays
 
 from tests import naive, naive_convolution
 from topobounds import effective_masks, maximum_spanning_forest, persistence_diagram
-from topobounds.layers import Conv
+from topobounds.layers import Conv, LayerTensor
 from topobounds.pruning import (
     METHODS,
+    dead_connections,
     geometric_schedule,
     linear_schedule,
     magnitude_mask,
@@ -524,6 +525,21 @@ def test_the_schedules_of_the_literature():
 def test_what_cannot_be_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(np.arange(1.0, 7.0).reshape(2, 3))
+
+
+@pytest.mark.parametrize("conv", [Conv(1, 2, 3, 5, padding=1), Conv(2, 1, (2, 2), (2, 3), stride=(1, 2))], ids=str)
+def test_dead_connections_around_a_kernel_are_those_without_an_edge_between_fed_and_read_neurons(conv):
+    rng = np.random.default_rng(0)
+    row = [LayerTensor("a", (conv.n_inputs, 3)), LayerTensor("k", conv.weight_shape, "conv", geometry=conv)]
+    row.append(LayerTensor("c", (4, conv.n_outputs)))
+    for density in (0.1, 0.3, 0.3, 0.6, 1.0):
+        before, kernel, after = masks = [rng.random(layer.shape) < density for layer in row]
+        fed, read = before.any(axis=1), after.any(axis=0)
+        edges = naive_convolution.edges(conv)
+        joining = [(i, o, w) for i, o, w in edges if kernel.ravel()[w] and fed[i] and read[o]]
+        inputs, outputs, weights = map(list, map(set, zip(*joining, strict=True))) if joining else ([], [], [])
+        alive = int(before[inputs].sum()) + len(weights) + int(after[:, outputs].sum())
+        assert dead_connections(row, masks) == sum(int(mask.sum()) for mask in masks) - alive
 
 
 def test_pruning_by_effective_weights_is_that_of_the_network():

@@ -21,14 +21,26 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT = 120  # seconds that the tests of a mutant may take; longer is an endless loop, which a test run notices
+TIMEOUT = 90  # seconds that the tests of a mutant may take; longer is an endless loop, which a test run notices
 SHARES = {"_kernels": 3, "topology": 3, "theory": 3, "pruning": 1}
 KERNELS = ("spanning", "magnitudes", "tied_graph", "selection")  # that `tests.attack.test_twins` goes through
 WRITTEN_FOR_LLVM = ("generate", "_splat", "_load", "_keys", "_unsigned")
 
 TESTS = {
     "_kernels": ["tests/attack/test_twins.py"],
-    "topology/spanning_engine": ["tests/attack/test_twins.py", "tests/topology/test_few_levels.py"],
+    "_kernels/magnitudes": ["tests/chance/test_magnitudes.py", "tests/attack/test_twins.py"],
+    "_kernels/spanning": [
+        "tests/topology/test_few_levels.py::test_levels_one_after_the_other_join_what_kruskals_algorithm_joins",
+        "tests/topology/test_few_levels.py::test_ranks_in_the_midst_of_long_ties",
+        "tests/attack/test_twins.py",
+    ],
+    "_kernels/tied_graph": ["tests/topology/test_recurrent.py", "tests/topology/test_convolution.py"],
+    "_kernels/selection": ["tests/pruning/test_selection.py"],
+    "topology/spanning_engine": [
+        "tests/attack/test_twins.py",
+        "tests/topology/test_spanning_fast.py::test_the_largest_that_come_with_a_forest_are_those_of_sorting",
+        "tests/topology/test_few_levels.py",
+    ],
     "topology/key_matrix": ["tests/attack/test_twins.py", "tests/topology/test_few_levels.py", "tests/test_weights.py"],
     "topology/spanning": ["tests/topology/test_spanning.py", "tests/attack/test_twins.py"],
     "topology/order": ["tests/topology/test_spanning.py", "tests/topology/test_persistence.py"],
@@ -123,7 +135,10 @@ def tests_of(module: str) -> list[str]:
     place = module.removeprefix("topobounds/").removesuffix(".py")
     room = place.partition("/")[0]
     files = TESTS.get(place) or TESTS.get(room) or [f"tests/{place.replace('/', '/test_')}.py"]
-    return [*([] if room == "_kernels" else [module]), *(file for file in files if (ROOT / file).exists())]
+    return [
+        *([] if room == "_kernels" else [module]),
+        *(test for test in files if (ROOT / test.partition("::")[0]).exists()),
+    ]
 
 
 # -- the run ---------------------------------------------------------------------------------------------------------
@@ -149,15 +164,15 @@ def run(folder: Path, mutants: int, seconds: float, seed: int) -> list[dict[str,
         ignored = shutil.ignore_patterns(".git", ".venv", ".nox", "*.pyc", "__pycache__")
         shutil.copytree(ROOT, copy, ignore=ignored)
     os.environ["PYTHONPATH"] = str(copy)
-    os.environ["PYTEST_XDIST_TESTRUNUID"] = "mutation"
     end = time.monotonic() + seconds
     os.chdir(copy)
     for change in planned[len(done) :]:
         if time.monotonic() > end:
             break
         start = time.monotonic()
-        python = "1" if "/_kernels/" in change["module"] else "0"
-        command = f"env NUMBA_DISABLE_JIT={python} {sys.executable} -m pytest -x -q -n 0 -p no:cacheprovider "
+        as_python = "/_kernels/" in change["module"]
+        command = f"env NUMBA_DISABLE_JIT={int(as_python)} {sys.executable} -m pytest -x -q --tb=no "
+        command += "-p no:xdist -p no:cacheprovider " + ("-p tests.attack.twins " if as_python else "")
         command += " ".join(tests_of(change["module"]))
         spec = MutationSpec(
             module_path=copy / change["module"],

@@ -19,6 +19,7 @@ from topobounds.topology import moments
 is_python = pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0"), reason="kernels are compiled")
 
 
+@pytest.mark.skipif(not is_python.args[0], reason="they are run as they are")
 def test_these_tests_pass_where_kernels_are_python():
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-n", "0", __file__]
@@ -45,9 +46,9 @@ def test_magnitudes_and_moments_are_those_of_numpy(dtype):
     with twins.installed(), patch.object(magnitudes, "SORTED_CELLS", 0), patch.object(magnitudes, "BINNED_CELLS", 700):
         for m, n in [(20, 30), (31, 33), (9, 300), (40, 64)]:
             values = (rng.standard_normal((m, n)) * 30 * (rng.random((m, n)) < 0.8)).astype(kind)
-            for weights in (
-                (values, ScaledWeights(values, rng.random((m, 1)) + 0.1)) if kind.itemsize == 1 else (values,)
-            ):
+            scales = (rng.random((m, 1)) + 0.1, 1e-44 * (rng.random((m, 1)) < 0.5))  # products that underflow, and 0
+            given = [values, *(ScaledWeights(values, scale) for scale in scales if kind.itemsize == 1)]
+            for weights in given:
                 sizes = np.abs(np.asarray(weights).astype(np.float64))
                 largest = magnitudes.largest_magnitudes(weights, 40)
                 expected = np.sort(sizes, axis=None)[::-1][: np.count_nonzero(sizes)]

@@ -2,7 +2,8 @@
 
 Under ``NUMBA_DISABLE_JIT=1`` a kernel is the Python function that it is written as, which is slow, checks every index,
 and need not be compiled again for every change to it; only what is written for LLVM has no Python. `installed` puts
-the functions here in its place, and lets the engine take the kernels however they are run.
+the functions here in its place, and lets the engine take the kernels however they are run. ``pytest -p
+tests.attack.twins`` does so for all tests that it runs.
 """
 
 from collections.abc import Iterator
@@ -11,13 +12,14 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 
 from topobounds import _engine
 from topobounds._engine import NumpyBudget
 from topobounds._kernels import magnitudes as magnitude_kernels
 from topobounds._kernels import spanning as kernels
 from topobounds.pruning import selection
-from topobounds.topology import spanning
+from topobounds.topology import moments, spanning
 
 BLOCK = kernels._BLOCK
 LANES = kernels._LANES
@@ -161,6 +163,14 @@ def installed() -> Iterator[None]:
                 stack.enter_context(patch.object(module, f"_{function.__name__}", function))
         for module in (_engine, spanning, selection):
             stack.enter_context(patch.object(module, "kernels_disabled", lambda: False))
-        stack.enter_context(patch.object(spanning, "_ENGINE", NumpyBudget("numba", 0)))
+        for module in (spanning, moments):
+            stack.enter_context(patch.object(module, "_ENGINE", NumpyBudget("numba", 0)))
         stack.enter_context(patch.object(selection, "COMPILED_FROM", 1))
         yield
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Run kernels as Python until the end, where pytest is told to load this module."""
+    stack = ExitStack()
+    stack.enter_context(installed())
+    config.add_cleanup(stack.close)

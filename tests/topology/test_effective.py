@@ -105,6 +105,9 @@ def check(matrices, connections):
     scale = found.collapse_threshold or 1
     deaths = [min(w / scale, 1) for w in diagram_deaths(matrices, connections)]
     assert found.diagram.deaths.tolist() == pytest.approx(deaths)
+    vertices = {vertex for edge in edges_of(matrices, connections) for vertex in edge[1:3]}
+    sources, targets = map(set, zip(*connections, strict=True))
+    assert found.diagram.shape == tuple(sum(v[0] not in joined for v in vertices) for joined in (targets, sources))
 
 
 def matrices_of(shapes):

@@ -6,9 +6,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tests import naive_convolution
 from topobounds import ScaledWeights, maximum_spanning_forest, persistence_diagram
 from topobounds.topology import spanning
 from topobounds.topology import spanning_engine as machine
+from topobounds.topology.key_matrix import KeyMatrix
 
 FLOATS = [getattr(ml_dtypes, f"float8_{name}") for name in ("e4m3fn", "e5m2", "e4m3", "e3m4")]
 NEGATIVE_ZERO_IS_NAN = [getattr(ml_dtypes, f"float8_{name}") for name in ("e4m3fnuz", "e5m2fnuz", "e4m3b11fnuz")]
@@ -132,6 +134,43 @@ def test_many_ties_in_a_wide_and_in_a_tall_layer(levels):
         blocks = weights * (np.arange(shape[0])[:, None] * 8 // shape[0] == np.arange(shape[1]) * 8 // shape[1])
         for matrix in (weights, dead.astype(np.int8), blocks.astype(np.int8), np.asfortranarray(weights)):
             assert_same(maximum_spanning_forest(matrix), maximum_spanning_forest(matrix.astype(np.float32)))
+
+
+@pytest.mark.parametrize("share", [0.004, 0.03, 0.4])
+@pytest.mark.parametrize("n", [40, 64, 193])
+def test_levels_one_after_the_other_join_what_kruskals_algorithm_joins(n, share):
+    """Few weights have the level, so that long stretches of a line have none, before it and after it."""
+    rng = np.random.default_rng(n)
+    for m in (1, 5, 30):
+        weights = (rng.integers(-3, 4, (m, n)) * (rng.random((m, n)) < share)).astype(np.int8)
+        cells = [np.argwhere(np.abs(weights) == level) for level in (3, 2, 1)]
+        joining = np.array(naive_convolution.merges(m + n, [[(i, m + j)] for i, j in np.concatenate(cells)]))
+        keys, parent, start = KeyMatrix.of(weights, None, zero_edges=False), np.arange(m + n, dtype=np.uint32), 0
+        assert not keys.transposed
+        for level, there in zip((3, 2, 1), cells, strict=True):
+            found, ranks = machine._joined_at(keys, level, parent)
+            places = np.flatnonzero(joining[start : start + len(there)])
+            np.testing.assert_array_equal(ranks, places + 1)
+            np.testing.assert_array_equal(np.divmod(found, 2**32), there[places].T)
+            start += len(there)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_ranks_in_the_midst_of_long_ties(order, dtype):
+    """Hundreds of equal weights stand side by side, and some of them are asked for."""
+    rng = np.random.default_rng(2)
+    for m, n, step in [(20, 129, 1), (3, 600, -1), (300, 5, 1)]:
+        levels = np.sort(rng.integers(1, 5, m * n))[::step].astype(dtype)
+        weights = np.asarray(levels.reshape((m, n), order=order), order=order)
+        sizes = weights.ravel()
+        in_order = np.lexsort((np.arange(sizes.size), -sizes))
+        for n_cells in (2, 5, 40):
+            places = np.sort(rng.choice(sizes.size, n_cells, replace=False))
+            keys = KeyMatrix.of(weights, None, zero_edges=False)
+            rows, cols = np.divmod(in_order[places].astype(np.uint64), np.uint64(n))
+            cells = rows << np.uint64(32) | cols
+            np.testing.assert_array_equal(machine.ranks_of(keys, keys.at(cells), cells), places + 1)
 
 
 def scales_of(kind, shape, rng):

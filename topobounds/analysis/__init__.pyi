@@ -6,10 +6,10 @@ from . import (
     curves,
     findings,
     fixed,
-    model,
     network,
     overlap,
     preview,
+    reports,
     scales,
     table,
 )
@@ -22,10 +22,10 @@ __all__ = [
     "curves",
     "findings",
     "fixed",
-    "model",
     "network",
     "overlap",
     "preview",
+    "reports",
     "scales",
     "table",
 ]
