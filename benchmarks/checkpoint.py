@@ -249,7 +249,8 @@ def main():
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gigabytes", type=float, default=8.0)
-    parser.add_argument("--quick", action="store_true", help="1 GB in the place of 8")
+    parser.add_argument("--blocks", type=int, default=8, help="of the model in float8: 37 have 8 billion weights")
+    parser.add_argument("--quick", action="store_true", help="1 GB in the place of 8, and one block")
     parser.add_argument("--weightwatcher", metavar="PYTHON", help="a Python that has weightwatcher and torch")
     parser.add_argument("--resnet", type=Path, help="resnet20-12fca82f.th")
     options = parser.parse_args()
@@ -257,7 +258,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         of_large_model(folder, int(1e9 * (1 if options.quick else options.gigabytes)))
     with tempfile.TemporaryDirectory() as folder:
-        of_quantised_model(folder, 1 if options.quick else 8)
+        of_quantised_model(folder, 1 if options.quick else options.blocks)
     of_small_models(options.weightwatcher, options.resnet)
 
 
