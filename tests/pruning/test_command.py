@@ -132,6 +132,7 @@ def test_a_drawn_seed_is_shown_and_makes_the_same(run, net, tmp_path):
         (["{net}", "{new}", "--density", "2:4"], "'--density' must not be a pattern such as 2:4"),
         (["{net}", "{new}", "--density", "0.3", "--method", "4:8"], "'--method' must not be a pattern such as 4:8"),
         (["{net}", "{new}", "--density", "0.01"], "'--density' must leave at least alpha = 102 of the 1320 weights"),
+        (["{net}", "{new}", "--density", "0.01"], "leaves 13. --on-infeasible clamp stops at alpha."),
         (["{net}", "{new}", "--density", "0.11", "--on-infeasible", "raise"], "'fc2.weight' (33 critical, 13 asked)"),
         (["{net}", "{new}", "--density", "0.3", "--include", "zz"], "'--include' must match the name of a tensor"),
         (["{net}", "{new}", "--density", "0.3", "--allocate", "zz"], "or a file of sparsities, not 'zz'"),

@@ -1,7 +1,7 @@
 """What the options of the commands may be: one grammar of errors, naming the option that was typed."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,11 +137,20 @@ def output_file(option: str, path: Path, *, unlike: str | None = None) -> Path:
     return path
 
 
-def option_names_in(message: str, params: Sequence[click.Parameter]) -> str:
-    """Return an error message with the options' names in place of those of Python's arguments."""
-    names = {param.name: param.opts[0] for param in params if isinstance(param, click.Option)}
+def option_names_in(message: str, params: Sequence[click.Parameter], typed: Container[str]) -> str:
+    """Return an error message in the words of a command line.
+
+    What is wrong with an argument is said of its option, if it was `typed`, and a call such as ``method='random'`` that
+    is advised is written as an option.
+    """
+    options = {param.name: param for param in params if isinstance(param, click.Option)}
+    blamed = {name: param.opts[0] for name, param in options.items() if any(word in typed for word in param.opts)}
     arguments = re.compile(r"\bArguments? '\w+'(?: and '\w+')*")
-    return arguments.sub(lambda match: re.sub(r"\w+(?=')", lambda name: names.get(name[0], name[0]), match[0]), message)
+    message = arguments.sub(
+        lambda match: re.sub(r"\w+(?=')", lambda name: blamed.get(name[0], name[0]), match[0]), message
+    )
+    calls = re.compile(r"\b(\w+)='([\w-]+)'")
+    return calls.sub(lambda call: f"{options[call[1]].opts[0]} {call[2]}" if call[1] in options else call[0], message)
 
 
 def required(name: str, value: Any, by: str) -> Any:

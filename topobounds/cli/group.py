@@ -70,8 +70,8 @@ class Commands(click.Group):
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
             commands = command.commands.values() if isinstance(command, click.Group) else [command] if command else []
             typed = {word.partition("=")[0] for word in ctx.meta[WORDS]}
-            params = [param for each in commands for param in each.params if typed & set(param.opts)]
-            message = option_names_in(str(error), params)
+            params = [param for each in commands for param in each.params]
+            message = option_names_in(str(error), params, typed)
             if message == str(error):
                 raise
             raise ValueError(message) from None
