@@ -56,7 +56,7 @@ from torch_bridge.experiment.topology_records import (
     pruning_record,
     training_record,
 )
-from torch_bridge.model.tracing import undisturbed
+from torch_bridge.model.undisturbed import undisturbed
 from torch_bridge.training.data import Dataset, load_dataset
 from torch_bridge.training.figure_nets import one_thread, pick_device, processor
 from torch_bridge.training.loop import (
