@@ -28,7 +28,7 @@ CPUINFO = Path("/proc/cpuinfo")
 POLL_SECONDS = 0.1
 MOST_LOST = 4
 """Times that the worker of a piece may be lost, by being killed or for want of memory, before it is no more asked."""
-PATIENCE = 10.0
+WORKER_PATIENCE = 10.0
 """Seconds within which the processes of a caller that was killed have ended, too."""
 _pieces_at_once = ContextVar("pieces_at_once", default=1)
 

@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from topobounds._arguments import argument_error, real
-from topobounds._parallel import PATIENCE, Report, each, how_many
+from topobounds._parallel import WORKER_PATIENCE, Report, each, how_many
 from topobounds._records import plain
 from topobounds._types import Array, NamedProgress
 from topobounds.layers import LayerTensor
 from topobounds.pruning import dead_connections, pruning_method
-from topobounds.runs import PLAN, RunError, RunFolder
+from topobounds.runs import PLAN_FILE, RunError, RunFolder
 from topobounds.topology.tensors import Topology
 from torch_bridge._torch import Tensor, nn, torch
 from torch_bridge.experiment.history import level_name, missing_levels, stops_after
@@ -155,7 +155,7 @@ def run_imp(
     at_once = min(how_many(jobs, place.type), plan.replicates)
     if at_once > 1:
         _check_can_travel(own, at_once)
-    if (folder / PLAN).exists():
+    if (folder / PLAN_FILE).exists():
         run = _run_of(plan, folder)
         for level in run.levels:
             level.verify()
@@ -309,7 +309,7 @@ class _Experiment:
         name = f"replicate {replicate + 1} of {self.plan.replicates}, " if self.plan.replicates > 1 else ""
         done = 0
         topologies: dict[str, Topology] | None = None  # at the end of the level before, if it was made just now
-        with self.run.locked(f"replicate-{replicate}", PATIENCE), _threads_for(self.plan, self.device):
+        with self.run.locked(f"replicate-{replicate}", WORKER_PATIENCE), _threads_for(self.plan, self.device):
             for level in self.plan.levels:
                 if self.run.is_finished(level_name(replicate, level)):
                     topologies = None

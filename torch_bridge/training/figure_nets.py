@@ -11,10 +11,10 @@ from typing import Any, cast
 import numpy as np
 
 from topobounds._arguments import argument_error, choice, integer, real
-from topobounds._parallel import PATIENCE, Report, each, how_many, processor_name
+from topobounds._parallel import WORKER_PATIENCE, Report, each, how_many, processor_name
 from topobounds._records import Record
 from topobounds._types import NamedProgress
-from topobounds.runs import MOST_LEVELS, LevelWriter, RunError, RunFolder, digest
+from topobounds.runs import MOST_LEVELS, LevelWriter, RunError, RunFolder, json_sha256
 from torch_bridge._torch import Tensor, functional, nn, torch
 from torch_bridge.training.data import DATASETS, Dataset, load_dataset
 from torch_bridge.training.models import mlp
@@ -89,7 +89,7 @@ class TrainingPlan(Record):
     @property
     def name(self) -> str:
         """A folder name that no other plan has: the data, the epochs, the seed, and a hash of `of_each_trial`."""
-        return f"{self.dataset}-{self.epochs}-epochs-seed-{self.seed}-{digest(self.of_each_trial)[:8]}"
+        return f"{self.dataset}-{self.epochs}-epochs-seed-{self.seed}-{json_sha256(self.of_each_trial)[:8]}"
 
 
 def train(
@@ -221,7 +221,7 @@ class _Session:
             "data": self._data_facts(),
         }
         name = f"trial-{trial}"
-        with self.run.locked(name, PATIENCE), one_thread(), self.run.writing(name) as level:
+        with self.run.locked(name, WORKER_PATIENCE), one_thread(), self.run.writing(name) as level:
             self._record(level, 0, net, {"train_loss": None, **facts})
             for epoch in range(1, self.plan.epochs + 1):
                 loss = self._train_epoch(net, optimizer, order)
