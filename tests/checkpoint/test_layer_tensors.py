@@ -9,8 +9,8 @@ import torch
 
 from tests.checkpoint import fixtures
 from topobounds import layer_tensors, open_checkpoint
+from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.checkpoint.layer_tensors import read_tensors
-from topobounds.checkpoint.memory import ArraysCheckpoint
 from topobounds.layers import Conv, Dense
 from topobounds.layers.layer_tensor import GATES
 from torch_bridge.model.weight_tensors import model_weight_tensors

@@ -23,9 +23,10 @@ from topobounds.analysis.network import ASSUMED, Connected, chains, network_repo
 from topobounds.analysis.reports import LayerReport, ModelReport, NetworkReport, Source, layer_report
 from topobounds.analysis.scales import scale_shares
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.checkpoint.layer_tensors import Reading, read_tensors
 from topobounds.checkpoint.location import path_elsewhere
-from topobounds.checkpoint.memory import ArraysCheckpoint, opened
+from topobounds.checkpoint.opening import opened
 from topobounds.layers import Conv, LayerTensor, TensorLayer
 from topobounds.topology.moments import weight_moments
 

@@ -14,8 +14,9 @@ from topobounds._records import Record, html_table
 from topobounds.analysis.expected import checked_seed, checked_trials
 from topobounds.analysis.reports import LayerReport, layer_report
 from topobounds.checkpoint import Checkpoint, CheckpointError
+from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.checkpoint.layer_tensors import read_tensors
-from topobounds.checkpoint.memory import ArraysCheckpoint, opened
+from topobounds.checkpoint.opening import opened
 from topobounds.layers import LayerTensor, TensorLayer
 from topobounds.topology.distances import bottleneck_distance, wasserstein_distance
 from topobounds.topology.tensors import Topology, graph_topology

@@ -30,9 +30,8 @@ from topobounds._arguments import (
 from topobounds._parallel import Elsewhere, in_threads
 from topobounds._types import Array, Mask, NamedProgress
 from topobounds.checkpoint import Checkpoint, CheckpointError
-from topobounds.checkpoint.base import check_new
 from topobounds.checkpoint.layer_tensors import Reading, read_tensors
-from topobounds.checkpoint.location import Location, size_of
+from topobounds.checkpoint.location import Location, check_new_path, size_of
 from topobounds.checkpoint.masks import masks_size, writing_masks
 from topobounds.layers import LayerTensor
 from topobounds.pruning.budgets import ALLOCATIONS, FROM_FILE, Profile, allocated
@@ -173,7 +172,7 @@ def prune_checkpoint(
     with opened_files(source, scores) as files, closing(_Pruning(files, chosen, drawn, progress or _silent)) as pruning:
         checkpoint = files.checkpoint
         if not dry_run:
-            check_new(Path(target)) if masks_only else checkpoint.check_target(target)
+            check_new_path(Path(target)) if masks_only else checkpoint.check_target(target)
         reading = read_tensors(checkpoint, include=include, exclude=exclude, geometry=geometry, input_size=input_size)
         layers, left_out = chosen_layers(reading, checkpoint, include)
         with ThreadPoolExecutor(1) as helper:
@@ -606,7 +605,7 @@ def _masks_place(checkpoint: Checkpoint, target: Path, *, masks_only: bool) -> P
     if checkpoint.folder is not None:
         return target / MASKS
     place = target.with_name(f"{target.stem}.masks.safetensors")
-    check_new(place)
+    check_new_path(place)
     return place
 
 

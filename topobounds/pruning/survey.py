@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from topobounds._arguments import argument_error
 from topobounds._types import Array
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.checkpoint.location import path_elsewhere
-from topobounds.checkpoint.memory import ArraysCheckpoint
 from topobounds.layers import LayerTensor
 from topobounds.pruning.budgets import Profile
 from topobounds.topology.persistence import PersistenceDiagram

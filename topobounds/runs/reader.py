@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from topobounds._types import Array
-from topobounds.checkpoint.base import Checkpoint, CheckpointError
+from topobounds.checkpoint.base import Checkpoint
+from topobounds.checkpoint.errors import CheckpointError
 from topobounds.checkpoint.location import Location
 from topobounds.runs.errors import RunError
 from topobounds.runs.files import PLAN_FILE, read_file
