@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]  # of any type
 Keys = NDArray[Any]  # unsigned integers that sort as |w| does
 Mask = NDArray[np.bool_]
+MaskBytes = NDArray[np.uint8]  # a mask, seen as bytes
 FloatArray = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Vertices = NDArray[np.uint32]
