@@ -24,9 +24,9 @@ from torch.nn.utils import parametrizations, prune
 from topobounds import effective_density, overlap_null, topology_price
 from topobounds.runs import RunError, RunFolder
 from topobounds.runs import level as run_level
+from topobounds.topology.layer_topology import layer_topology
 from topobounds.topology.persistence import persistence_diagram
 from topobounds.topology.spanning import maximum_spanning_forest
-from topobounds.topology.tensors import layer_topology
 from torch_bridge.experiment.history import status
 from torch_bridge.experiment.plan import ImpPlan, Pruning
 from torch_bridge.experiment.run import level_name, run_imp

@@ -27,7 +27,7 @@ from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.checkpoint.layer_tensors import Reading, read_tensors
 from topobounds.checkpoint.location import path_elsewhere
 from topobounds.checkpoint.opening import opened
-from topobounds.layers import Conv, LayerTensor, TensorLayer
+from topobounds.layers import Conv, LayerTensor, SingleTensorLayer
 from topobounds.topology.moments import weight_moments
 
 Progress = Callable[[int, int, str], None]
@@ -440,7 +440,7 @@ def _part_reports(
 
 
 def _part_report(
-    layer: LayerTensor, name: str, part: NDArray[Any], graph: TensorLayer | None, task: _Task
+    layer: LayerTensor, name: str, part: NDArray[Any], graph: SingleTensorLayer | None, task: _Task
 ) -> LayerReport:
     """Return the report of one graph; without the graph where the map of a convolution is too large."""
     report = partial(

@@ -21,11 +21,11 @@ from topobounds.analysis.curves import LayerCurves
 from topobounds.analysis.expected import NO_GRAPH, NOT_ASKED, checked_seed, checked_trials, expected_columns
 from topobounds.analysis.fixed import looks_fixed
 from topobounds.chance.magnitudes import SORTED_CELLS
-from topobounds.layers import Conv, TensorLayer
+from topobounds.layers import Conv, SingleTensorLayer
 from topobounds.theory.compression import compression
 from topobounds.theory.persistence import sufficient_rank
+from topobounds.topology.layer_topology import Topology, graph_topology
 from topobounds.topology.moments import weight_moments
-from topobounds.topology.tensors import Topology, graph_topology
 from topobounds.weights import ScaledWeights, as_array, check_finite
 
 RATIOS = ("eta_tau", "eta_tau_toeplitz")
@@ -666,7 +666,7 @@ COLUMNS = {
 def layer_report(
     name: str,
     weights: ArrayLike | ScaledWeights,
-    layer: TensorLayer | None,
+    layer: SingleTensorLayer | None,
     *,
     kind: str = "dense",
     calls: int | None = None,
@@ -764,14 +764,14 @@ def layer_report(
     )
 
 
-def _n_largest(layer: TensorLayer) -> int:
+def _n_largest(layer: SingleTensorLayer) -> int:
     """Return how many of the largest weights what chance gives is read off, where these are not all of them."""
     if isinstance(layer, Conv) or layer.n_weights <= SORTED_CELLS:
         return 0
     return sufficient_rank(layer.n_inputs, layer.n_outputs)
 
 
-def _inputs_first(shape: tuple[int, ...], layer: TensorLayer | None) -> bool:
+def _inputs_first(shape: tuple[int, ...], layer: SingleTensorLayer | None) -> bool:
     return layer is not None and shape == (layer.n_inputs, layer.n_outputs)
 
 
@@ -797,7 +797,7 @@ def _measured(topology: Topology | None, *, inputs_first: bool) -> dict[str, Any
     }
 
 
-def _dead(layer: TensorLayer | None, topology: Topology | None, *, inputs_first: bool) -> dict[str, Any]:
+def _dead(layer: SingleTensorLayer | None, topology: Topology | None, *, inputs_first: bool) -> dict[str, Any]:
     """Return how many inputs and outputs have no weight but zeros, and the components of a layer without zeros."""
     if layer is None or topology is None:
         return {}

@@ -8,8 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import integer
 from topobounds._records import Record
-from topobounds.chance.layer import NEARLY_FULL, MeasuredKernel, MeasuredLayer
-from topobounds.chance.orders import (
+from topobounds.chance.measured_layer import NEARLY_FULL, MeasuredKernel, MeasuredLayer
+from topobounds.chance.sampling import (
     CONFIDENCE,
     NOT_SAMPLED,
     SAMPLED_WIDTH,

@@ -34,7 +34,7 @@ from topobounds.checkpoint.layer_tensors import Reading, read_tensors
 from topobounds.checkpoint.location import Location, check_new_path, size_of
 from topobounds.checkpoint.masks import masks_size, writing_masks
 from topobounds.layers import LayerTensor
-from topobounds.pruning.budgets import ALLOCATIONS, FROM_FILE, Profile, allocated
+from topobounds.pruning.allocations import ALLOCATIONS, FROM_FILE, Profile, allocated
 from topobounds.pruning.choosing import Asked, Chosen, Rooms, choose, choose_at, zeroed
 from topobounds.pruning.methods import Method, pruning_method
 from topobounds.pruning.report import PrunedLayer, PruningReport

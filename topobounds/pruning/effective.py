@@ -11,7 +11,7 @@ from topobounds._types import Array, Mask
 from topobounds.layers import Conv, LayerTensor
 
 if TYPE_CHECKING:
-    from topobounds.pruning.pipeline import Prunable
+    from topobounds.pruning.prunable import Prunable
 
 
 def path_scores(group: "Sequence[Prunable]") -> list[Array]:

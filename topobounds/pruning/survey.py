@@ -16,9 +16,9 @@ from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.checkpoint.location import path_elsewhere
 from topobounds.layers import LayerTensor
-from topobounds.pruning.budgets import Profile
+from topobounds.pruning.allocations import Profile
+from topobounds.topology.layer_topology import layer_topology
 from topobounds.topology.persistence import PersistenceDiagram
-from topobounds.topology.tensors import layer_topology
 from topobounds.weights import count_non_zero, non_zero, weight_array
 
 Scores = str | os.PathLike[str] | Mapping[str, Any]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._types import Array, Interval
-from topobounds.chance.orders import sample_supports
+from topobounds.chance.sampling import sample_supports
 from topobounds.montecarlo import retained_counts
 from topobounds.theory.enclosure import spread
 from topobounds.theory.overlap import expected_overlap_of

@@ -28,7 +28,7 @@ from topobounds._types import Array, NamedProgress
 from topobounds.layers import LayerTensor
 from topobounds.pruning import dead_connections, pruning_method
 from topobounds.runs import PLAN_FILE, RunError, RunFolder
-from topobounds.topology.tensors import Topology
+from topobounds.topology.layer_topology import Topology
 from torch_bridge._torch import Tensor, nn, torch
 from torch_bridge.experiment.history import level_name, missing_levels, stops_after
 from torch_bridge.experiment.plan import ImpPlan

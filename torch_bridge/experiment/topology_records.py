@@ -8,13 +8,13 @@ import numpy as np
 
 from topobounds._arguments import about
 from topobounds._types import Array, Mask
-from topobounds.chance.layer import MeasuredKernel, MeasuredLayer
-from topobounds.chance.orders import Sampling
+from topobounds.chance.measured_layer import MeasuredKernel, MeasuredLayer
 from topobounds.chance.overlap import OverlapNull, kernel_overlap_null, layer_overlap_null
+from topobounds.chance.sampling import Sampling
 from topobounds.layers import Conv, LayerTensor
 from topobounds.pruning import Prunable, Request, exchange, kept_masks, pruning_method, redrawn_mask
+from topobounds.topology.layer_topology import Topology, layer_topology
 from topobounds.topology.spanning import SpanningForest
-from topobounds.topology.tensors import Topology, layer_topology
 from topobounds.weights import check_finite, weight_array
 from torch_bridge.experiment.plan import Pruning
 

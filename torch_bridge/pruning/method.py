@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from topobounds._arguments import about, argument_error, boolean, choice, integer, real
-from topobounds._types import Array, Mask
+from topobounds._types import Mask
 from topobounds.layers import Conv, LayerTensor
 from topobounds.layers.layer_tensor import numbered_parts
 from topobounds.pruning import (
@@ -26,7 +26,7 @@ from topobounds.pruning import (
     Scope,
     kept_masks,
 )
-from topobounds.topology.tensors import Topology, layer_topology
+from topobounds.topology.layer_topology import Topology
 from topobounds.weights import as_array, check_finite, weight_array
 from torch_bridge._torch import Tensor, is_lazy, nn, parametrize, prune, torch
 from torch_bridge.model.conv_geometry import conv_geometry
@@ -114,7 +114,7 @@ class TopologicalUnstructured(prune.BasePruningMethod):  # type: ignore[misc,unu
         if not self.scored:
             survivors = survivors & (scores != 0)
         layer = LayerTensor("", scores.shape, parts=numbered_parts(self.parts), geometry=self.conv)
-        group = protected(layer, scores, survivors)
+        group = Prunable.keeping_topology(scores, survivors, layer)
         request = _request(self.amount, [group])
         (mask,) = kept_masks([group], request, METHODS["t-imp"], on_infeasible=self.on_infeasible)
         return default_mask * torch.from_numpy(mask).to(default_mask)
@@ -146,12 +146,6 @@ class TopologicalUnstructured(prune.BasePruningMethod):  # type: ignore[misc,unu
             let_be_copied(module)
             options = {"parts": parts, "conv": conv, "on_infeasible": on_infeasible, "scored": scored}
             return super().apply(module, name, amount, importance_scores=scores, **options)  # type: ignore[no-untyped-call]
-
-
-def protected(layer: LayerTensor, weights: Array, survivors: Mask) -> Prunable:
-    """Return a tensor of which what carries the topology is kept, as the fronts of pruning rank it."""
-    critical = layer_topology(layer, weights, survivors).critical
-    return Prunable(weight_array(weights), survivors, critical, (layer,))
 
 
 def topological_unstructured(

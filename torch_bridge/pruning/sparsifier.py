@@ -7,14 +7,13 @@ import numpy as np
 
 from topobounds._arguments import about, argument_error, as_written, choice, real
 from topobounds.layers import Conv
-from topobounds.pruning import METHODS, Request, kept_masks
+from topobounds.pruning import METHODS, Prunable, Request, kept_masks
 from topobounds.weights import as_array
 from torch_bridge._torch import BaseSparsifier, nn, torch
 from torch_bridge.model.masked import Masked, mask_array
 from torch_bridge.model.unprunable import unprunable_parameters, why_unprunable
 from torch_bridge.model.weight_tensors import model_weight_tensors, weight_tensors
 from torch_bridge.model.weights import current_weight, weight_parameter
-from torch_bridge.pruning.method import protected
 
 
 class TopologicalSparsifier(BaseSparsifier):  # type: ignore[misc,unused-ignore]
@@ -113,11 +112,11 @@ class TopologicalSparsifier(BaseSparsifier):  # type: ignore[misc,unused-ignore]
             layer = layer.with_geometry(self.convs.get(config["tensor_fqn"]))
             values = as_array("weights", weights)
             survivors = mask_array(mask) & (values != 0)
-            group = protected(layer, values, survivors)
+            tensor = Prunable.keeping_topology(values, survivors, layer)
             level = config["sparsity_level"]
             count = min(values.size - round(as_written(level) * values.size), int(np.count_nonzero(survivors)))
             request = Request("sparsity_level", level, count)
-            (kept,) = kept_masks([group], request, METHODS["t-imp"], on_infeasible=config["on_infeasible"])
+            (kept,) = kept_masks([tensor], request, METHODS["t-imp"], on_infeasible=config["on_infeasible"])
         mask.copy_(torch.from_numpy(kept))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from topobounds._arguments import about, argument_error, choice
 from topobounds._types import Array, Mask
 from topobounds.layers import Conv, LayerTensor
-from topobounds.topology.tensors import Topology, layer_topology
+from topobounds.topology.layer_topology import Topology, layer_topology
 from topobounds.weights import as_array
 from torch_bridge._torch import Tensor, nn
 from torch_bridge.model.masked import current_mask, mask_array

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._types import FloatArray
 from topobounds.chance.magnitudes import largest_magnitudes
-from topobounds.chance.orders import live_taps
+from topobounds.chance.sampling import live_taps
 from topobounds.layers import Conv
 from topobounds.theory.persistence import sufficient_rank
 from topobounds.topology.moments import weight_moments
