@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"_arguments", "_engine", "_memory", "_types"},
+    {"_text"},
+    {"_arguments", "_cache", "_engine", "_memory", "_types"},
     {"_parallel"},
     {"_kernels", "_records", "_files"},
     {"layers", "weights", "supports"},

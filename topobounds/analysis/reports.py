@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from topobounds._arguments import argument_error, file_name
 from topobounds._files import read_regular, write_whole
-from topobounds._records import Record, frame, html_table, plain
+from topobounds._records import Record, frame, html_table, plain_record
 from topobounds._types import Array
 from topobounds.analysis.curves import LayerCurves
 from topobounds.analysis.expected import NO_GRAPH, NOT_ASKED, checked_seed, checked_trials, expected_columns
@@ -515,15 +515,15 @@ class ModelReport(Record):
         layers = [_without_version(layer.to_dict()) for layer in self.layers]
         return {
             "schema_version": self.schema_version,
-            "source": plain(self.source),
+            "source": plain_record(self.source),
             "tensors": {"read": self.tensors_read, "left_out": len(self.left_out), "tied": len(self.tied)},
             "layers": layers,
-            "networks": plain(self.networks),
+            "networks": plain_record(self.networks),
             "left_out": [self._left_out_record(name, reason) for name, reason in self.left_out.items()],
             "tied": dict(self.tied),
-            "fed_by": plain(self.fed_by),
-            "summary": plain(self.summary),
-            "findings": plain(self.findings),
+            "fed_by": plain_record(self.fed_by),
+            "summary": plain_record(self.summary),
+            "findings": plain_record(self.findings),
         }
 
     def to_frame(self, backend: str | None = None) -> Any:
@@ -552,7 +552,7 @@ class ModelReport(Record):
 
     def _left_out_record(self, name: str, reason: str) -> dict[str, Any]:
         shape, dtype = self.forms.get(name, (None, None))
-        form = {"name": name, "shape": plain(shape), "dtype": dtype}
+        form = {"name": name, "shape": plain_record(shape), "dtype": dtype}
         return {**form, "reason": reason, "fault": self.faults.get(name)}
 
     @classmethod

@@ -22,7 +22,7 @@ from topobounds.chance.sampling import (
 )
 from topobounds.layers import Conv
 from topobounds.montecarlo import simulate_overlap
-from topobounds.theory._logarithms import UNIT
+from topobounds.theory._rounding import ROUNDING_UNIT
 from topobounds.theory.deviation import Deviation, known_deviation
 from topobounds.theory.enclosure import Enclosure
 from topobounds.theory.overlap import expected_overlap
@@ -266,7 +266,7 @@ def _on_nearly_full_support(layer: MeasuredLayer, k: int) -> Enclosure:
     full = expected_overlap(*layer.shape, min(k, layer.n_weights))
     if not layer.n_absent:
         return full
-    share = layer.n_absent / layer.n_weights + 4 * UNIT
+    share = layer.n_absent / layer.n_weights + 4 * ROUNDING_UNIT
     return Enclosure(full.lower * (1 - share), min(1.0, full.upper * (1 + share)))
 
 

@@ -17,9 +17,9 @@ from typing import IO, Any, Self
 
 import numpy as np
 
-from topobounds._arguments import shortened
 from topobounds._files import writing_whole
 from topobounds._memory import largest_unpacked_size
+from topobounds._text import shortened
 from topobounds._types import Array
 from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from topobounds._arguments import printable, shortened
+from topobounds._text import printable, shortened
 
 if TYPE_CHECKING:
     from topobounds.checkpoint.location import Location

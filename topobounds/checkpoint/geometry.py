@@ -21,8 +21,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from topobounds._arguments import argument_error, boolean, choice, file_name, integer, printable
+from topobounds._arguments import argument_error, boolean, choice, file_name, integer
 from topobounds._files import parsed_toml
+from topobounds._text import printable
 from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 from topobounds.checkpoint.kernels import assumed_geometry
 from topobounds.checkpoint.location import size_of

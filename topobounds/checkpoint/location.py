@@ -14,8 +14,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from topobounds._arguments import shortened
 from topobounds._files import check_regular
+from topobounds._text import shortened
 from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 
 BUFFER = 2**18

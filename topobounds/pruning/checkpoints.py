@@ -27,7 +27,7 @@ from topobounds._arguments import (
     is_integer,
     real,
 )
-from topobounds._parallel import Elsewhere, in_threads
+from topobounds._parallel import ExecutorWork, in_threads
 from topobounds._types import Array, Mask, NamedProgress
 from topobounds.checkpoint import Checkpoint, CheckpointError
 from topobounds.checkpoint.layer_tensors import Reading, read_tensors
@@ -290,7 +290,7 @@ class _Pruning:
         if executor is None or places is None:
             found: Iterator[Surveyed | str] = map(self._surveyed, layers)  # or the reason why it cannot be pruned
         else:
-            found = Elsewhere(executor, partial(survey_at, places)).in_order(layers)
+            found = ExecutorWork(executor, partial(survey_at, places)).in_order(layers)
             self._begin_ahead = partial(_MasksAhead, executor, places)
         for layer, each in zip(layers, found, strict=True):
             if isinstance(each, str):
@@ -548,7 +548,7 @@ class _MasksAhead:
     """Masks that workers choose before they are taken, in the order of the tensors, until `AHEAD` bytes are waiting."""
 
     def __init__(self, executor: Executor, places: Places, asked: Sequence[Asked]) -> None:
-        self._work = Elsewhere(executor, partial(choose_at, places))
+        self._work = ExecutorWork(executor, partial(choose_at, places))
         self._asked = {each.name: each for each in asked}
         self._not_submitted = deque(self._asked)
         self._futures: dict[str, Future[Any]] = {}

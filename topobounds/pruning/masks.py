@@ -12,7 +12,7 @@ from typing import Any, Literal, cast, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from topobounds._arguments import about, argument_error, as_written, choice, integer, is_integer, real
+from topobounds._arguments import argument_error, argument_errors_naming, as_written, choice, integer, is_integer, real
 from topobounds._types import Mask
 from topobounds.layers import Conv, LayerTensor
 from topobounds.pruning.effective import path_scores
@@ -280,7 +280,7 @@ def network_masks(
     supports, geometries = _by_layer("masks", masks, names), _by_layer("convs", convs, names)
     tensors = []
     for name, weights, mask, conv in zip(names, _by_layer("layers", layers, names), supports, geometries, strict=True):
-        with about(name):
+        with argument_errors_naming(name):
             tensors.append(_prunable(weights, mask, conv, counting))
     groups, keeps = [[tensor] for tensor in tensors], _by_layer("keep", keep, names)
     if isinstance(keep, Mapping):
@@ -296,7 +296,7 @@ def network_masks(
     entropy = [(integer("seed", seed, 0), place) if chosen.is_random else None for place in range(len(names))]
     found: list[Mask] = []
     for place, (group, wanted) in enumerate(zip(groups, keeps, strict=True)):
-        with about(names[place] if len(group) == 1 else None):
+        with argument_errors_naming(names[place] if len(group) == 1 else None):
             found += _group_masks(group, wanted, compression_ratio, counting, on_infeasible, entropy[place])
     if chosen.counts_of:
         redrawn = zip(tensors, found, entropy, strict=True)

@@ -27,7 +27,7 @@ from typing import Any, Self
 
 from topobounds._arguments import file_name
 from topobounds._files import check_regular, write_whole
-from topobounds._records import plain
+from topobounds._records import plain_record
 from topobounds.runs.errors import RunError, as_run_error
 from topobounds.runs.files import (
     MANIFEST_FILE,
@@ -119,14 +119,14 @@ class RunFolder:
             If the folder holds another plan (the differing keys are named), is no run folder but not empty either,
             or cannot be written.
         """
-        run = cls(Path(file_name("path", path)), plain(plan), dict(extent or {}))
+        run = cls(Path(file_name("path", path)), plain_record(plan), dict(extent or {}))
         with as_run_error(run.path, "made"):
             run.path.mkdir(parents=True, exist_ok=True)
         if not (run.path / PLAN_FILE).exists():
             with run.locked():
                 run._write_plan()
         stored = cls.open(path)
-        _check_same_plan(run.path, stored.plan, run.plan, plain(dict(defaults or {})))
+        _check_same_plan(run.path, stored.plan, run.plan, plain_record(dict(defaults or {})))
         extent = _larger(run.extent, stored.extent)
         if extent != stored.extent:
             stored.extent = extent

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import save
 
 from topobounds._arguments import argument_error
-from topobounds._records import plain
+from topobounds._records import plain_record
 from topobounds.checkpoint.safetensors import DTYPES, arrays_in, tensor_at
 from topobounds.runs.errors import RunError, as_run_error
 from topobounds.runs.files import (
@@ -196,7 +196,7 @@ class LevelWriter:
         """
         file = self.path / METRICS_FILE
         with as_run_error(file, "written"), file.open("ab") as stream:
-            stream.write(canonical_json(plain(record)) + b"\n")
+            stream.write(canonical_json(plain_record(record)) + b"\n")
 
 
 def natural_order(name: str) -> list[str | int]:

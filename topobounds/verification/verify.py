@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from topobounds._arguments import MOST_TRIALS, argument_error, choice, density_fraction, integer, items, real
-from topobounds._parallel import Elsewhere
+from topobounds._parallel import ExecutorWork
 from topobounds._types import Array, Interval, NamedProgress
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.layer_tensors import read_tensors
@@ -272,7 +272,7 @@ class _OfTensor:
 def _tested_elsewhere(
     executor: Executor, task: _FileTask, layers: Sequence[LayerTensor], progress: NamedProgress | None
 ) -> list[_OfTensor]:
-    work = Elsewhere(executor, partial(_in_worker, path_elsewhere(task.path), task))
+    work = ExecutorWork(executor, partial(_in_worker, path_elsewhere(task.path), task))
     found = []
     for layer, of_tensor in zip(layers, work.in_order(layers), strict=True):
         found.append(of_tensor)
@@ -451,7 +451,7 @@ def _verdicts(
         for unit in units:
             outcomes |= _tested(terms, unit)
     else:
-        work = Elsewhere(executor, partial(_tested, replace(terms, progress=None)))
+        work = ExecutorWork(executor, partial(_tested, replace(terms, progress=None)))
         for unit, of_unit in zip(units, work.in_order(units), strict=True):
             outcomes |= of_unit
             terms.advance(len(outcomes), len(claims), unit.name)

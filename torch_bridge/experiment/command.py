@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from topobounds._arguments import argument_error, choice, counted, printable, spelled
+from topobounds._arguments import argument_error, choice, spelled
+from topobounds._text import counted, printable
 from topobounds.cli.arguments import CommandWithExamples, Count, Name, Sizes, output_file
 from topobounds.cli.console import (
     console_on_stdout,

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from topobounds._arguments import about
+from topobounds._arguments import argument_errors_naming
 from topobounds.analysis.expected import checked_seed, checked_trials
 from topobounds.analysis.findings import find
 from topobounds.analysis.network import Connected, network_reports
@@ -193,14 +193,14 @@ def _layer_reports(
 
     `asked` is what `layer_report` is to do about chance.
     """
-    with about(tensor.name):
+    with argument_errors_naming(tensor.name):
         convs = traced.convs(module) if traced and tensor.kind == "conv" else []
     tensor = replace(tensor, shape=weights.shape, geometry=convs[0] if convs else tensor.geometry)
     calls = len(traced.calls.get(module, [])) if traced else None
     words = replace(tensor, words=_words(tensor, module)).read_as
     notes = " ".join(note for note in (reason, _note(tensor, calls, convs, read_by)) if note)
     for place, (name, part) in enumerate(zip(tensor.part_names, tensor.split(weights), strict=True), first):
-        with about(name):
+        with argument_errors_naming(name):
             graph = None if tensor.kind == "conv" and not convs else tensor.graph
             neurons = tuple(traced.neurons.get((module, place), ())) if traced else ()
             report = layer_report(

@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from topobounds._arguments import about, argument_error, boolean, choice, integer, real
+from topobounds._arguments import argument_error, argument_errors_naming, boolean, choice, integer, real
 from topobounds._types import Mask
 from topobounds.layers import Conv, LayerTensor
 from topobounds.layers.layer_tensor import numbered_parts
@@ -361,7 +361,7 @@ def _prunable(target: Target, before: list[Topology]) -> Prunable:
 
 def _masks(group: list[Prunable], amount: Amounts, on_infeasible: str) -> list[Mask]:
     """Return the masks of tensors that are ranked together."""
-    with about(group[0].layers[0].name if len(group) == 1 else None):
+    with argument_errors_naming(group[0].layers[0].name if len(group) == 1 else None):
         return kept_masks(group, _request(amount, group), METHODS["t-imp"], on_infeasible=on_infeasible)
 
 

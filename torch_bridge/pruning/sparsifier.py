@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from topobounds._arguments import about, argument_error, as_written, choice, real
+from topobounds._arguments import argument_error, argument_errors_naming, as_written, choice, real
 from topobounds.layers import Conv
 from topobounds.pruning import METHODS, Prunable, Request, kept_masks
 from topobounds.weights import as_array
@@ -107,7 +107,7 @@ class TopologicalSparsifier(BaseSparsifier):  # type: ignore[misc,unused-ignore]
         """Prune one tensor further, to its ``sparsity_level``; what is pruned stays pruned."""
         mask = module.parametrizations[tensor_name][0].mask  # type: ignore[index,union-attr]
         layer = next(tensor for tensor in weight_tensors(module) if tensor.name == tensor_name)
-        with about(config["tensor_fqn"]):
+        with argument_errors_naming(config["tensor_fqn"]):
             weights = current_weight(module, tensor_name)
             layer = layer.with_geometry(self.convs.get(config["tensor_fqn"]))
             values = as_array("weights", weights)

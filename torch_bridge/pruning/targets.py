@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from topobounds._arguments import about, argument_error, choice
+from topobounds._arguments import argument_error, argument_errors_naming, choice
 from topobounds._types import Array, Mask
 from topobounds.layers import Conv, LayerTensor
 from topobounds.topology.layer_topology import Topology, layer_topology
@@ -94,7 +94,7 @@ class Target:
         for layer in self.layers:
             graph = replace(layer, name="", source="")
             if graph not in found:
-                with about(layer.name):
+                with argument_errors_naming(layer.name):
                     found[graph] = layer_topology(graph, self.weights, mask)
         return [found[replace(layer, name="", source="")] for layer in self.layers]
 
@@ -223,17 +223,17 @@ def _with_readers(group: list[Place], traced: Trace | None) -> list[Place]:
 
 def _target(group: list[Place], amount: Amounts, traced: Trace | None) -> Target:
     first, layers = group[0], []
-    with about(first.name):
+    with argument_errors_naming(first.name):
         weights = as_array("weights", current_weight(first.module, first.tensor.own_name))
     for place in group:
         conv = _traced_conv(place, traced) if place.tensor.kind == "conv" and traced is not None else None
-        with about(place.name):
+        with argument_errors_naming(place.name):
             layers.append(replace(place.tensor, shape=weights.shape).with_geometry(conv))
     return Target(group, layers, weights, _one_mask(group) & (weights != 0), _one_amount(group, amount))
 
 
 def _traced_conv(place: Place, traced: Trace) -> Conv:
-    with about(place.name):
+    with argument_errors_naming(place.name):
         convs = traced.convs(place.module)
     if len(convs) == 1:
         return convs[0]

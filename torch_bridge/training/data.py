@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topobounds._arguments import argument_error, choice, printable, shortened
+from topobounds._arguments import argument_error, choice
 from topobounds._files import read_regular
 from topobounds._memory import largest_unpacked_size
 from topobounds._records import Record
+from topobounds._text import printable, shortened
 from torch_bridge import MissingExtra, require
 
 DATA_VARIABLE = "TOPOBOUNDS_DATA"
