@@ -16,9 +16,10 @@ from . import (
     verification,
     weights,
 )
-from .analysis.checkpoint import Interrupted, analyze
+from .analysis.checkpoint import analyze
 from .analysis.comparison import Comparison, compare
 from .analysis.compression import compression_report
+from .analysis.errors import Interrupted
 from .analysis.overlap import overlap_report
 from .analysis.preview import Preview, preview
 from .analysis.reports import LayerReport, ModelReport, layer_report

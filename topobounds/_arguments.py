@@ -9,6 +9,7 @@ import math
 import operator
 import os
 import re
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -133,6 +134,33 @@ def boolean(name: str, value: object) -> bool:
     if not isinstance(value, bool) and not (_is_boolean(value) and _is_scalar(value)):
         raise argument_error(name, "True or False", value)
     return bool(value)
+
+
+def checked_seed(seed: int | None) -> int:
+    """Return a seed, drawn where there is none.
+
+    Raises
+    ------
+    ValueError
+        If it is out of range.
+    """
+    return secrets.randbits(32) if seed is None else integer("seed", seed, 0, LARGEST_SEED)
+
+
+def checked_trials(trials: int | None) -> int | None:
+    """Return a number of random orders: None, 0, or at least 2.
+
+    Raises
+    ------
+    ValueError
+        If it is none of these.
+    """
+    if trials is None:
+        return None
+    count = integer("trials", trials, 0, most=MOST_TRIALS)
+    if count == 1:
+        raise argument_error("trials", "0 or at least 2, for one order has no spread", trials)
+    return count
 
 
 def density_fraction(name: str, value: SupportsFloat | Any) -> float:

@@ -9,10 +9,12 @@ from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from topobounds._arguments import integer
-from topobounds._types import StepProgress
+
+if TYPE_CHECKING:
+    from topobounds._types import StepProgress  # which needs numpy
 
 Piece = TypeVar("Piece", bound=Hashable)
 Item = TypeVar("Item")
@@ -139,7 +141,7 @@ def process_count(jobs: int | None, device: str) -> int:
 
 
 def do_pieces(
-    work: Callable[[Piece, StepProgress], Any], pieces: Sequence[Piece], jobs: int, report: StepProgress
+    work: "Callable[[Piece, StepProgress], Any]", pieces: Sequence[Piece], jobs: int, report: "StepProgress"
 ) -> None:
     """Do all pieces of a work.
 
@@ -320,7 +322,7 @@ class _Processes(Executor):
 
 
 def _in_processes(
-    work: Callable[[Piece, StepProgress], Any],
+    work: "Callable[[Piece, StepProgress], Any]",
     pieces: Sequence[Piece],
     jobs: int,
     heard: Callable[[Piece, int, str], None],
@@ -374,5 +376,5 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _do(work: Callable[[Piece, StepProgress], Any], piece: Piece) -> None:
+def _do(work: "Callable[[Piece, StepProgress], Any]", piece: Piece) -> None:
     work(piece, lambda steps, message: _reports.put((piece, steps, message)))

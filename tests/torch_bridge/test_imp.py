@@ -31,9 +31,9 @@ from torch_bridge.experiment.history import status
 from torch_bridge.experiment.plan import ImpPlan, Pruning
 from torch_bridge.experiment.run import level_name, run_imp
 from torch_bridge.experiment.state import layer_tensors, masked_steps
+from torch_bridge.model.devices import processor
 from torch_bridge.training.data import load_dataset
-from torch_bridge.training.figure_nets import processor
-from torch_bridge.training.loop import generator_seed
+from torch_bridge.training.seeding import generator_seed
 
 TINY = {
     "model": {"name": "mlp", "hidden": [20, 15]},

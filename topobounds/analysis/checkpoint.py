@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._arguments import argument_error, boolean, integer
+from topobounds._arguments import argument_error, boolean, checked_seed, checked_trials, integer
 from topobounds._parallel import MOST_JOBS, ExecutorWork, Sharing, processors
-from topobounds.analysis.beside import Beside, BesideCheckpoint, Unread, check_values, masked, scored
+from topobounds.analysis.beside import Beside, BesideCheckpoint, check_values, scores_beside, with_mask_beside
 from topobounds.analysis.curves import layer_curves
-from topobounds.analysis.expected import checked_seed, checked_trials
+from topobounds.analysis.errors import Interrupted, UnreadTensorError
 from topobounds.analysis.findings import find
 from topobounds.analysis.network import ASSUMED, Connected, chains, network_reports
 from topobounds.analysis.reports import LayerReport, ModelReport, NetworkReport, Source, layer_report
@@ -37,20 +37,6 @@ MOST_LARGE = 2
 SMALL = 2**22
 """Bytes of a tensor below which Python does most of the work, so that two at the same time take longer than in turn."""
 INTERRUPTED = "Interrupted before it was read."
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during `analyze`.
-
-    Attributes
-    ----------
-    report : ModelReport
-        What was done until then; what was not is among its `left_out`.
-    """
-
-    def __init__(self, report: ModelReport) -> None:
-        super().__init__("Interrupted.")
-        self.report = report
 
 
 @dataclass(frozen=True)
@@ -393,8 +379,8 @@ def _tensor_done(
                 return _Done(tuple(_part_reports(layer, weights, ranked, task, ", ".join(names) or None)))
         except ValueError as error:
             check_values(ranked, "its weights")
-            raise Unread(str(error)) from None
-    except Unread as error:
+            raise UnreadTensorError(str(error)) from None
+    except UnreadTensorError as error:
         return _Done(reason=str(error), fault=error.fault)
 
 
@@ -404,8 +390,8 @@ def _weights(checkpoint: Checkpoint, beside: _BesideFiles, layer: LayerTensor, l
         try:
             weights = checkpoint.tensor(layer.name)
         except CheckpointError as error:
-            raise Unread(str(error), "damaged") from None
-        return masked(weights, beside.masks, layer.name)
+            raise UnreadTensorError(str(error), "damaged") from None
+        return with_mask_beside(weights, beside.masks, layer.name)
 
 
 def _ranked(weights: NDArray[Any], beside: _BesideFiles, layer: LayerTensor) -> NDArray[Any]:
@@ -413,7 +399,7 @@ def _ranked(weights: NDArray[Any], beside: _BesideFiles, layer: LayerTensor) -> 
     if beside.scores is None:
         return weights
     check_values(weights, "its weights")
-    return scored(weights, beside.scores, layer.name)
+    return scores_beside(weights, beside.scores, layer.name)
 
 
 def _part_reports(

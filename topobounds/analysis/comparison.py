@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from topobounds._arguments import checked_seed, checked_trials
 from topobounds._records import Record, html_table
-from topobounds.analysis.expected import checked_seed, checked_trials
 from topobounds.analysis.reports import LayerReport, layer_report
 from topobounds.checkpoint import Checkpoint, CheckpointError
 from topobounds.checkpoint.in_memory import ArraysCheckpoint

@@ -1,11 +1,9 @@
 """What chance gives for the measured numbers of one layer: the columns of a report that stand beside them."""
 
-import secrets
 from typing import Any, cast
 
 from numpy.typing import NDArray
 
-from topobounds._arguments import LARGEST_SEED, MOST_TRIALS, argument_error, integer
 from topobounds.chance.measured_layer import MeasuredKernel, MeasuredLayer
 from topobounds.chance.overlap import OverlapNull, kernel_overlap_null, layer_overlap_null
 from topobounds.chance.persistence import PersistenceNull, kernel_persistence_null, layer_persistence_null
@@ -24,33 +22,6 @@ NOT_ASKED = "What chance gives was not asked for."
 NO_GRAPH = "The layer has no known graph."
 NO_LAW_OF_KERNELS = "The law of the critical rank is not known for kernels."
 NO_LAW_WITH_ZEROS = "The law of the critical rank is known for layers without zeros."
-
-
-def checked_trials(trials: int | None) -> int | None:
-    """Return a number of random orders: None, 0, or at least 2.
-
-    Raises
-    ------
-    ValueError
-        If it is none of these.
-    """
-    if trials is None:
-        return None
-    count = integer("trials", trials, 0, most=MOST_TRIALS)
-    if count == 1:
-        raise argument_error("trials", "0 or at least 2, for one order has no spread", trials)
-    return count
-
-
-def checked_seed(seed: int | None) -> int:
-    """Return a seed, drawn where there is none.
-
-    Raises
-    ------
-    ValueError
-        If it is out of range.
-    """
-    return secrets.randbits(32) if seed is None else integer("seed", seed, 0, LARGEST_SEED)
 
 
 def default_trials(n_neurons: int) -> int:

@@ -13,12 +13,12 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from topobounds._arguments import argument_error, file_name
+from topobounds._arguments import argument_error, checked_seed, checked_trials, file_name
 from topobounds._files import read_regular, write_whole
 from topobounds._records import Record, frame, html_table, plain_record
 from topobounds._types import Array
 from topobounds.analysis.curves import LayerCurves
-from topobounds.analysis.expected import NO_GRAPH, NOT_ASKED, checked_seed, checked_trials, expected_columns
+from topobounds.analysis.expected import NO_GRAPH, NOT_ASKED, expected_columns
 from topobounds.analysis.fixed import looks_fixed
 from topobounds.chance.magnitudes import SORTED_CELLS
 from topobounds.layers import Conv, SingleTensorLayer

@@ -17,6 +17,7 @@ from topobounds._cache import cached
 from topobounds._parallel import in_threads, processors
 from topobounds._types import FloatArray, Integers
 from topobounds.layers import Conv
+from topobounds.layers.axis import axis_edges
 
 TRIALS = 200
 CONFIDENCE = 3  # standard errors on either side of a sampled mean
@@ -180,8 +181,6 @@ def _kernel_orders(conv: Conv, support: bytes, trials: int, seed: int) -> tuple[
 
 def live_taps(conv: Conv) -> NDArray[np.bool_]:
     """Return which kernel weights make an edge at all, of shape ``conv.weight_shape``: some may read only padding."""
-    from topobounds.topology.convolution import axis_edges  # noqa: PLC0415 (loads numba)
-
     live = np.ones((1,) * len(conv.axes), np.bool_)
     for place, axis in enumerate(conv.axes):
         taps = np.isin(np.arange(axis.kernel), axis_edges(axis)[0])

@@ -11,7 +11,7 @@ import numpy as np
 from topobounds._types import Array
 from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.code_formats import FLOAT8, KINDS
-from topobounds.checkpoint.coded_weights import Coded, Module, Quantisation, Refused
+from topobounds.checkpoint.coded_weights import CodedModule, CodedWeight, Quantisation, UnreadCodedWeight
 from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 from topobounds.checkpoint.location import Location
 from topobounds.checkpoint.rewriting import BesideWriter, Change
@@ -23,11 +23,13 @@ _STATE = ".quant_state."
 class QuantisedCheckpoint(Checkpoint):
     """A checkpoint whose quantised weights are read as what they stand for; made by `with_quantised_weights`."""
 
-    def __init__(self, stored: Checkpoint, sources: Mapping[str, str | Coded], left_out: Mapping[str, str]) -> None:
+    def __init__(
+        self, stored: Checkpoint, sources: Mapping[str, str | CodedWeight], left_out: Mapping[str, str]
+    ) -> None:
         super().__init__(stored.path)
         self._stored = stored
         self._sources = sources
-        self._coded = {name: source for name, source in sources.items() if isinstance(source, Coded)}
+        self._coded = {name: source for name, source in sources.items() if isinstance(source, CodedWeight)}
         self._left_out = left_out
         self.format = stored.format
         self.config = stored.config
@@ -135,15 +137,15 @@ def with_quantised_weights(checkpoint: Checkpoint) -> Checkpoint:
         found += [each for module in modules for each in _without_scales(module, taken)]
     if not found:
         return checkpoint
-    coded = {each.stored[0]: each for each in found if isinstance(each, Coded)}
+    coded = {each.stored[0]: each for each in found if isinstance(each, CodedWeight)}
     parts = {part for each in found for part in each.stored}
-    sources: dict[str, str | Coded] = {}
+    sources: dict[str, str | CodedWeight] = {}
     for stored in checkpoint.names:
         if stored in coded:
             sources[coded[stored].name] = coded[stored]
         elif stored not in parts:
             sources[stored] = stored
-    refused = (each for each in found if isinstance(each, Refused))
+    refused = (each for each in found if isinstance(each, UnreadCodedWeight))
     return QuantisedCheckpoint(checkpoint, sources, dict(chain.from_iterable(map(_reasons, refused))))
 
 
@@ -155,14 +157,14 @@ def _form(checkpoint: Checkpoint, name: str) -> tuple[tuple[int, ...], str]:
         return checkpoint.shape(name), ""
 
 
-def _reasons(refused: Refused) -> Iterator[tuple[str, str]]:
+def _reasons(refused: UnreadCodedWeight) -> Iterator[tuple[str, str]]:
     codes, *others = refused.stored
     yield codes, refused.reason
     for other in others:
         yield other, f"part of '{codes}', which is not read"
 
 
-def _modules(checkpoint: Checkpoint, quantisation: Quantisation) -> Iterator[Module]:
+def _modules(checkpoint: Checkpoint, quantisation: Quantisation) -> Iterator[CodedModule]:
     """Yield the modules of a checkpoint that hold tensors, by their names."""
     owns: dict[str, list[str]] = {}
     for name in checkpoint.names:
@@ -176,10 +178,10 @@ def _modules(checkpoint: Checkpoint, quantisation: Quantisation) -> Iterator[Mod
         if last in owns.get(parent, ()):
             owns[parent] += [f"{last}.{own}" for own in owns.pop(path)]
     for path, own in owns.items():
-        yield Module(checkpoint, f"{path}." if path else "", own, quantisation)
+        yield CodedModule(checkpoint, f"{path}." if path else "", own, quantisation)
 
 
-def _of_module(module: Module) -> Iterator[Coded | Refused]:
+def _of_module(module: CodedModule) -> Iterator[CodedWeight | UnreadCodedWeight]:
     taken: set[str] = set()
     for kind in KINDS:
         for own in module.own:
@@ -189,7 +191,7 @@ def _of_module(module: Module) -> Iterator[Coded | Refused]:
                 yield found
 
 
-def _without_scales(module: Module, taken: set[str]) -> Iterator[Refused]:
+def _without_scales(module: CodedModule, taken: set[str]) -> Iterator[UnreadCodedWeight]:
     """Yield the float8 matrices of a quantised model that have no scales: they are not the weights."""
     for own in module.own:
         is_matrix = module.stored(own) not in taken and len(module.shape(own)) >= 2

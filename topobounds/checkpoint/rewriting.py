@@ -15,8 +15,8 @@ from typing import IO, Any
 from topobounds._files import write_whole, writing_whole
 from topobounds._types import Array
 from topobounds.checkpoint.base import Checkpoint
-from topobounds.checkpoint.config import read_json
 from topobounds.checkpoint.errors import CheckpointError
+from topobounds.checkpoint.json_text import read_json
 from topobounds.checkpoint.location import Location, size_of
 
 Change = Callable[[str, Array], Array]

@@ -16,8 +16,9 @@ import safetensors
 from topobounds._files import writing_whole
 from topobounds._types import Array
 from topobounds.checkpoint.base import Checkpoint
-from topobounds.checkpoint.config import LONGEST_JSON, parsed_json, read_config, tied_by_config
+from topobounds.checkpoint.config import read_config, tied_by_config
 from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
+from topobounds.checkpoint.json_text import LONGEST_JSON, parsed_json
 from topobounds.checkpoint.location import Location, RemotePath, read_range, size_of
 from topobounds.checkpoint.rewriting import BesideWriter, Change, WeightFile, flushing, write_anew, write_blocks
 from topobounds.checkpoint.signatures import format_of

@@ -10,8 +10,9 @@ import numpy as np
 from topobounds._files import read_regular
 from topobounds._types import Array
 from topobounds.checkpoint.base import Checkpoint
-from topobounds.checkpoint.config import read_config, read_json, tied_by_config
+from topobounds.checkpoint.config import read_config, tied_by_config
 from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
+from topobounds.checkpoint.json_text import read_json
 from topobounds.checkpoint.location import Location, RemotePath, is_inside
 from topobounds.checkpoint.refusals import check_content
 from topobounds.checkpoint.rewriting import BesideWriter, Change, index_with_size, write_anew

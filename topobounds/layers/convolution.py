@@ -292,3 +292,16 @@ def _per_axis(name: str, value: int | Sequence[int], n_axes: int, low: int) -> t
     if len(value) != n_axes:
         raise argument_error(name, f"a number or {n_axes} of them", value)
     return tuple(integer(name, v, low) for v in value)
+
+
+def checked_conv(conv: object) -> Conv:
+    """Return `conv`, if it is a Conv.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
+    if not isinstance(conv, Conv):
+        raise argument_error("conv", "a Conv", conv)
+    return conv

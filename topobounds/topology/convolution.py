@@ -16,10 +16,12 @@ from topobounds._kernels.tied_graph import label_vertices
 from topobounds._memory import check_memory
 from topobounds._types import Zeros
 from topobounds.layers import Axis, Conv
+from topobounds.layers.axis import axis_edges
+from topobounds.layers.convolution import checked_conv
 from topobounds.topology.deficit import Deficit
 from topobounds.topology.forest import RankedForest
 from topobounds.topology.persistence import PersistenceDiagram, neural_persistence
-from topobounds.topology.tied_graph import SharedGraph, TapEdges, critical_weights, entry_levels, ranks_in_order
+from topobounds.topology.tied_graph import SharedGraph, TapEdges, critical_tied_weights, entry_levels, ranks_in_order
 from topobounds.weights import as_array, check_finite, mask_matrix, order_keys, weight_array
 
 VERTEX_BYTES = 16  # that a neuron takes at least, its parent and what tells classes of them apart
@@ -232,7 +234,7 @@ def critical_by_level(levels: NDArray[Any], conv: Conv) -> tuple[NDArray[np.int6
     found, merged = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     small = max(conv.n_weights, _spatial_edges(conv)) <= MOST_KEPT
     for copies, graph in _kept_graphs(conv) if small else layer_graphs(conv):
-        indices, merges = critical_weights(levels, graph, graph.n_vertices - conv.groups)
+        indices, merges = critical_tied_weights(levels, graph, graph.n_vertices - conv.groups)
         found.append(indices)
         merged.append(copies * merges)
     indices, part = np.unique(np.concatenate(found), return_inverse=True)
@@ -291,19 +293,6 @@ def filter_persistence(weights: ArrayLike, conv: Conv, *, p: float = 2) -> float
     kernels = magnitudes.sum(axis=1).reshape(conv.out_channels, 1, 1, *conv.kernel_size)
     diagrams = (critical_kernel_weights(kernel, one_channel).diagram for kernel in kernels)
     return math.fsum(neural_persistence(diagram, p=p) for diagram in diagrams)
-
-
-def checked_conv(conv: object) -> Conv:
-    """Return `conv`, if it is a Conv.
-
-    Raises
-    ------
-    ValueError
-        If it is not.
-    """
-    if not isinstance(conv, Conv):
-        raise argument_error("conv", "a Conv", conv)
-    return conv
 
 
 def check_edges(conv: Conv) -> None:
@@ -458,13 +447,3 @@ def _decode(axis: Axis, codes: NDArray[np.int64]) -> AxisPart:
     rest, positions = np.divmod(codes, axis.positions)
     taps, cells = np.divmod(rest, axis.size)
     return AxisPart(axis.kernel, int(cells.max()) + 1, int(positions.max()) + 1, taps, cells, positions)
-
-
-def axis_edges(axis: Axis) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return tap, cell and kernel position of every edge along one dimension."""
-    taps, positions = np.indices((axis.kernel, axis.positions)).reshape(2, -1)
-    cells = positions * axis.stride - axis.padding + taps * axis.dilation
-    if axis.padding_mode != "zeros":
-        return taps, axis.copied(cells), positions
-    real = (cells >= 0) & (cells < axis.size)
-    return taps[real], cells[real], positions[real]

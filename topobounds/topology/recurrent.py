@@ -21,7 +21,7 @@ from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
 from topobounds.topology.tied_graph import (
     SharedGraph,
     TapEdges,
-    critical_weights,
+    critical_tied_weights,
     entry_levels,
     in_one_type,
     ranks_in_order,
@@ -291,7 +291,7 @@ def unrolled_forest(
     layer = Unrolled(hidden.shape[1], steps, sum(m.shape[1] for m in matrices[:-1]), len(gates))
     values = np.concatenate([matrix.ravel() for matrix in in_one_type(matrices)])
     levels = entry_levels(order_keys(values), None, zeros)
-    indices, merges = critical_weights(levels, _unrolled_graph(layer), layer.n_vertices - 1)
+    indices, merges = critical_tied_weights(levels, _unrolled_graph(layer), layer.n_vertices - 1)
     weights = np.abs(values[indices])
     n_critical = int(np.count_nonzero(weights))
     n_before = values.size - hidden.size

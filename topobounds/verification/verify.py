@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from topobounds._arguments import MOST_TRIALS, argument_error, choice, density_fraction, integer, items, real
+from topobounds._memory import check_layer_memory
 from topobounds._parallel import ExecutorWork
 from topobounds._types import Array, Interval, NamedProgress
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.layer_tensors import read_tensors
 from topobounds.checkpoint.location import path_elsewhere
 from topobounds.layers import Conv, LayerTensor
-from topobounds.supports import SUPPORTS, check_memory, check_neurons, read_support
+from topobounds.supports import SUPPORTS, check_neurons, read_support
 from topobounds.verification.claims import CLAIMS, Claim
 from topobounds.verification.draws import DISTRIBUTIONS, DrawSetting
 from topobounds.verification.judging import JudgingTerms, Outcome, Verdict, not_tested
@@ -395,7 +396,7 @@ def _setting_of_draws(
 def _setting_of_matrix(weights: ArrayLike, k: int | None, distribution: str | None, seed: int) -> DrawSetting:
     matrix = weight_matrix(weights)
     m, n = matrix.shape
-    check_memory(m, n)
+    check_layer_memory(m, n)
     matrix = np.ascontiguousarray(matrix)
     check_finite(matrix)
     k = None if k is None else integer("k", k, 0, m * n)

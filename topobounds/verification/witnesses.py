@@ -21,8 +21,8 @@ from numpy.typing import ArrayLike
 
 from topobounds._arguments import argument_error, density_fraction, integer, real
 from topobounds._files import check_regular, read_regular, write_whole
+from topobounds._memory import check_layer_memory
 from topobounds._types import Array, NamedProgress
-from topobounds.supports import check_memory
 from topobounds.verification.claims import CLAIMS, Claim
 from topobounds.verification.draws import DrawSetting
 from topobounds.verification.judging import Verdict
@@ -237,7 +237,7 @@ def _packed(matrix: Array) -> dict[str, Any]:
 
 def _unpacked(packed: dict[str, Any]) -> Array:
     m, n = packed["shape"]
-    check_memory(m, n)
+    check_layer_memory(m, n)
     matrix = np.zeros((m, n), packed["dtype"])
     matrix.ravel()[np.asarray(packed["cells"], np.int64)] = np.asarray(packed["values"], np.float64)
     return matrix

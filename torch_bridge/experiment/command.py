@@ -10,7 +10,8 @@ import click
 
 from topobounds._arguments import argument_error, choice, spelled
 from topobounds._text import counted, printable
-from topobounds.cli.arguments import CommandWithExamples, Count, Name, Sizes, output_file
+from topobounds.cli.arguments import Count, Name, Sizes, output_file
+from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import (
     console_on_stdout,
     grouped_reasons,

@@ -56,23 +56,21 @@ from torch_bridge.experiment.topology_records import (
     pruning_record,
     training_record,
 )
+from torch_bridge.model.devices import one_thread, pick_device, processor
 from torch_bridge.model.undisturbed import undisturbed
 from torch_bridge.training.data import Dataset, load_dataset
-from torch_bridge.training.figure_nets import one_thread, pick_device, processor
 from torch_bridge.training.loop import (
     Clock,
     Split,
     Stretch,
     Training,
-    generator_seed,
     learning_rate,
-    seeded,
     split_data,
     steps_per_epoch,
-    torch_seed,
     total_steps,
 )
 from torch_bridge.training.models import build_model
+from torch_bridge.training.seeding import generator_seed, seeded, torch_seed
 
 TrainFunction = Callable[[nn.Module, dict[str, Tensor], int], Mapping[str, Any] | None]
 

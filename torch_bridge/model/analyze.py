@@ -6,8 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from topobounds._arguments import argument_errors_naming
-from topobounds.analysis.expected import checked_seed, checked_trials
+from topobounds._arguments import argument_errors_naming, checked_seed, checked_trials
 from topobounds.analysis.findings import find
 from topobounds.analysis.network import Connected, network_reports
 from topobounds.analysis.reports import LayerReport, ModelReport, NetworkReport, Source, layer_report

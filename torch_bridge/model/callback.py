@@ -6,8 +6,7 @@ Lightning is not imported: its ``LambdaCallback`` takes the callback's method.
 from collections.abc import Callable
 from typing import Any
 
-from topobounds._arguments import argument_error, integer
-from topobounds.analysis.expected import checked_seed, checked_trials
+from topobounds._arguments import argument_error, checked_seed, checked_trials, integer
 from torch_bridge._torch import nn
 from torch_bridge.model.analyze import analyze
 from torch_bridge.model.example_input import example_input_for

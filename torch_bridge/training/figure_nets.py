@@ -1,7 +1,6 @@
 """Training the nets of Figures 1 and 3: a frozen plan in, a run folder of trials out."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
@@ -10,12 +9,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from topobounds._arguments import argument_error, choice, integer, real
-from topobounds._parallel import WORKER_PATIENCE, do_pieces, process_count, processor_name
+from topobounds._arguments import choice, integer, real
+from topobounds._parallel import WORKER_PATIENCE, do_pieces, process_count
 from topobounds._records import Record
 from topobounds._types import NamedProgress, StepProgress
 from topobounds.runs import MOST_LEVELS, LevelWriter, RunError, RunFolder, json_sha256
 from torch_bridge._torch import Tensor, functional, nn, torch
+from torch_bridge.model.devices import one_thread, pick_device, processor
 from torch_bridge.training.data import DATASETS, Dataset, load_dataset
 from torch_bridge.training.models import mlp
 
@@ -170,31 +170,6 @@ def _train_elsewhere(
     _Session(RunFolder.open(path), plan, data, pick_device(device)).train_trial(trial, report)
 
 
-def pick_device(device: str) -> torch.device:
-    """Return the torch device for ``"auto"``, ``"cpu"`` or ``"cuda"``.
-
-    Raises
-    ------
-    ValueError
-        If `device` is another word, or CUDA is asked for and not there.
-    """
-    choice("device", device, ("auto", "cpu", "cuda"))
-    if device == "cuda" and not torch.cuda.is_available():
-        raise argument_error("device", f"one that is here (torch {torch.__version__} finds no CUDA device)", device)
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def processor() -> str:
-    """Return the processor, and which of torch's routines it has: what the numbers of a training depend on.
-
-    Examples
-    --------
-    >>> ", " in processor()
-    True
-    """
-    return f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}"
-
-
 class _Session:
     """What the trials of one process share: plan, and data on the device."""
 
@@ -268,17 +243,6 @@ class _Session:
 
     def _data_facts(self) -> dict[str, Any]:
         return {"name": self.data.name, "sha256": self.data.sha256, **self.data.provenance}
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute in one thread for the length of a ``with`` block."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _missing(run: RunFolder, plan: TrainingPlan) -> list[int]:
