@@ -84,7 +84,7 @@ def test_a_trial_depends_on_the_seed_and_its_number_alone(monkeypatch):
     assert not np.array_equal(sample_supports(present, 6, statistic, 200, 4).values, whole)
     monkeypatch.setattr(orders, "processors", lambda: 1)
     assert np.array_equal(sample_supports(present, 6, statistic, 200, 3).values, whole)
-    monkeypatch.setattr(orders, "_RANKS_AT_A_TIME", 1)
+    monkeypatch.setattr(orders, "RANKS_AT_A_TIME", 1)
     assert np.array_equal(sample_supports(present, 6, statistic, 200, 3).values, whole)
 
 
