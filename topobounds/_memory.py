@@ -49,12 +49,12 @@ def check_memory(subject: str, n_bytes: float) -> None:
         raise ValueError(f"{subject} takes at least {_gib(n_bytes)} of memory, more than half of the {_gib(memory())}.")
 
 
-def most_expanded(packed: int) -> int:
-    """Return the bytes that a packed file of so many bytes may expand to.
+def largest_unpacked_size(packed: int) -> int:
+    """Return the bytes that a packed file of so many bytes may have when it is unpacked, or it is refused.
 
     Examples
     --------
-    >>> most_expanded(1000) == SMALL, most_expanded(10**8)
+    >>> largest_unpacked_size(1000) == SMALL, largest_unpacked_size(10**8)
     (True, 5000000000)
     """
     return max(SMALL, MOST_EXPANSION * packed)

@@ -9,11 +9,11 @@ import torch
 
 from tests.checkpoint import fixtures
 from topobounds import layer_tensors, open_checkpoint
+from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.checkpoint.layer_tensors import read_tensors
-from topobounds.checkpoint.memory import ArraysCheckpoint
 from topobounds.layers import Conv, Dense
 from topobounds.layers.layer_tensor import GATES
-from torch_bridge.model.tracing import model_tensors
+from torch_bridge.model.weight_tensors import model_weight_tensors
 
 pytestmark = pytest.mark.usefixtures("registered")
 QKV = ("query", "key", "value")
@@ -135,7 +135,7 @@ def test_a_file_is_read_as_the_model_that_it_is_of():
     arrays = {name: values.numpy() for name, values in model.state_dict().items()}
     reading = read_tensors(arrays)
     check_reading(reading, arrays)
-    own = [tensor for tensors in model_tensors(model).values() for tensor in tensors]
+    own = [tensor for tensors in model_weight_tensors(model).values() for tensor in tensors]
     found = {tensor.name: tensor for tensor in reading.layers}
     assert {tensor.name for tensor in own} == set(found)
     for tensor in own:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._arguments import argument_error, file_name, shortened
+from topobounds._arguments import argument_error, file_name
+from topobounds._text import shortened
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from topobounds.checkpoint.memory import ArraysCheckpoint
+from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.weights import check_finite, mask_matrix, weight_array
 
 SUFFIX = "_mask"

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, boolean, integer
-from topobounds._parallel import MOST_JOBS, Elsewhere, Sharing, processors
+from topobounds._parallel import MOST_JOBS, ExecutorWork, Sharing, processors
 from topobounds.analysis.beside import Beside, BesideCheckpoint, Unread, check_values, masked, scored
 from topobounds.analysis.curves import layer_curves
 from topobounds.analysis.expected import checked_seed, checked_trials
@@ -23,10 +23,11 @@ from topobounds.analysis.network import ASSUMED, Connected, chains, network_repo
 from topobounds.analysis.reports import LayerReport, ModelReport, NetworkReport, Source, layer_report
 from topobounds.analysis.scales import scale_shares
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.checkpoint.layer_tensors import Reading, read_tensors
 from topobounds.checkpoint.location import path_elsewhere
-from topobounds.checkpoint.memory import ArraysCheckpoint, opened
-from topobounds.layers import Conv, LayerTensor, TensorLayer
+from topobounds.checkpoint.opening import opened
+from topobounds.layers import Conv, LayerTensor, SingleTensorLayer
 from topobounds.topology.moments import weight_moments
 
 Progress = Callable[[int, int, str], None]
@@ -209,7 +210,7 @@ class _Work:
         """Do all tensors in threads of this process."""
         pool = ThreadPoolExecutor(min(n_threads, len(self.reading.layers)))
         try:
-            self._gather(Elsewhere(pool, self._here))
+            self._gather(ExecutorWork(pool, self._here))
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -227,7 +228,7 @@ class _Work:
             scores=None if scores is None else path_elsewhere(scores),
             shapes=_shapes(self.reading) if self.beside != _BesideFiles(None, None) else {},
         )
-        self._gather(Elsewhere(executor, partial(_in_worker, task)))
+        self._gather(ExecutorWork(executor, partial(_in_worker, task)))
 
     def _here(self, layer: LayerTensor) -> _Done:
         large = self._large if self.sizes[layer.name] >= LARGE else nullcontext()
@@ -242,7 +243,7 @@ class _Work:
         with in_turn, self._sharing.piece():
             yield
 
-    def _gather(self, work: Elsewhere[LayerTensor, _Done]) -> None:
+    def _gather(self, work: ExecutorWork[LayerTensor, _Done]) -> None:
         futures = {work.submit(layer): layer for layer in self.reading.layers}
         total = sum(self.sizes.values())
         done = 0
@@ -439,7 +440,7 @@ def _part_reports(
 
 
 def _part_report(
-    layer: LayerTensor, name: str, part: NDArray[Any], graph: TensorLayer | None, task: _Task
+    layer: LayerTensor, name: str, part: NDArray[Any], graph: SingleTensorLayer | None, task: _Task
 ) -> LayerReport:
     """Return the report of one graph; without the graph where the map of a convolution is too large."""
     report = partial(

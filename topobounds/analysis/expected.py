@@ -6,15 +6,15 @@ from typing import Any, cast
 from numpy.typing import NDArray
 
 from topobounds._arguments import LARGEST_SEED, MOST_TRIALS, argument_error, integer
-from topobounds.chance.layer import MeasuredKernel, MeasuredLayer
-from topobounds.chance.orders import TRIALS, Sampling
+from topobounds.chance.measured_layer import MeasuredKernel, MeasuredLayer
 from topobounds.chance.overlap import OverlapNull, kernel_overlap_null, layer_overlap_null
 from topobounds.chance.persistence import PersistenceNull, kernel_persistence_null, layer_persistence_null
-from topobounds.layers import Conv, TensorLayer
+from topobounds.chance.sampling import TRIALS, Sampling
+from topobounds.layers import Conv, SingleTensorLayer
 from topobounds.theory.critical_rank import critical_rank_law
 from topobounds.theory.enclosure import Enclosure
+from topobounds.topology.layer_topology import Topology
 from topobounds.topology.spanning import SpanningForest
-from topobounds.topology.tensors import Topology
 
 FEWEST_TRIALS = 20
 SAMPLED_NEURONS = 2**19  # over all trials of a layer: about a second
@@ -65,7 +65,7 @@ def default_trials(n_neurons: int) -> int:
 
 
 def expected_columns(
-    weights: NDArray[Any], layer: TensorLayer, topology: Topology, n_nonzero: int, trials: int | None, seed: int
+    weights: NDArray[Any], layer: SingleTensorLayer, topology: Topology, n_nonzero: int, trials: int | None, seed: int
 ) -> dict[str, Any]:
     """Return the columns of chance of a `LayerReport`.
 
@@ -110,7 +110,7 @@ def expected_columns(
 
 
 def _nulls(
-    weights: NDArray[Any], layer: TensorLayer, topology: Topology, n_nonzero: int, sampling: Sampling | None
+    weights: NDArray[Any], layer: SingleTensorLayer, topology: Topology, n_nonzero: int, sampling: Sampling | None
 ) -> tuple[OverlapNull, PersistenceNull]:
     (forest,) = topology.forests
     if isinstance(forest, SpanningForest):
@@ -145,7 +145,7 @@ def _of_persistence(null: PersistenceNull) -> dict[str, Any]:
     }
 
 
-def _of_critical_rank(layer: TensorLayer) -> dict[str, Any]:
+def _of_critical_rank(layer: SingleTensorLayer) -> dict[str, Any]:
     """Return the median of the certified law and its 5% and 95% quantiles, as densities."""
     law = critical_rank_law(layer.n_inputs, layer.n_outputs)
     weights = layer.n_weights

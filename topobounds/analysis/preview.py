@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike
 from topobounds._arguments import as_written, density_fraction
 from topobounds._records import Record, html_table
 from topobounds.checkpoint import Checkpoint, CheckpointError
+from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.checkpoint.layer_tensors import read_tensors
-from topobounds.checkpoint.memory import ArraysCheckpoint, opened
+from topobounds.checkpoint.opening import opened
 from topobounds.layers import Conv, LayerTensor
 from topobounds.theory.compression import compression
 from topobounds.theory.critical_rank import critical_rank_law

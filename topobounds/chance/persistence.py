@@ -7,9 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import real
 from topobounds._records import Record
-from topobounds.chance.layer import NEARLY_FULL, MeasuredKernel, MeasuredLayer
 from topobounds.chance.magnitudes import BINNED_CELLS, BinnedMagnitudes
-from topobounds.chance.orders import (
+from topobounds.chance.measured_layer import NEARLY_FULL, MeasuredKernel, MeasuredLayer
+from topobounds.chance.sampling import (
     CONFIDENCE,
     NOT_SAMPLED,
     SAMPLED_WIDTH,

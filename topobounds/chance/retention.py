@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from topobounds.chance.layer import MeasuredKernel, MeasuredLayer
-from topobounds.chance.orders import Sampling, sample_kernels
+from topobounds.chance.measured_layer import MeasuredKernel, MeasuredLayer
+from topobounds.chance.sampling import Sampling, sample_kernels
 from topobounds.theory.deviation import known_deviation
 from topobounds.theory.overlap import expected_retention
 

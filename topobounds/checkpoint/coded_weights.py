@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import Any
 
 from topobounds._types import Array
-from topobounds.checkpoint.base import Checkpoint, CheckpointError
+from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.config import read_json
+from topobounds.checkpoint.errors import CheckpointError
 from topobounds.weights import ScaledWeights
 
 CONFIGS = ("quantize_config.json", "quant_config.json")

@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from topobounds.checkpoint.base import CheckpointError
+from topobounds.checkpoint.errors import CheckpointError
 from topobounds.checkpoint.location import Location, size_of
 
 CONFIG = "config.json"

@@ -10,8 +10,8 @@ from topobounds._arguments import argument_error, integer, items
 from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.described import Described
 from topobounds.checkpoint.geometry import Geometry, geometry_content
+from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.checkpoint.kernels import assumed_geometry, kernel_words
-from topobounds.checkpoint.memory import ArraysCheckpoint
 from topobounds.checkpoint.stored import Names, Stored, nearest_names
 from topobounds.checkpoint.tensor_kinds import kind_of
 from topobounds.layers import Conv, LayerTensor

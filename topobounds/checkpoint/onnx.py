@@ -10,9 +10,10 @@ import numpy as np
 
 from topobounds._memory import check_memory
 from topobounds._types import Array
-from topobounds.checkpoint.base import Checkpoint, CheckpointError, explained
+from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.code_formats import FLOAT8, FLOATS
 from topobounds.checkpoint.described import Described
+from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 from topobounds.checkpoint.location import Location, is_inside, read_range, size_of
 from topobounds.checkpoint.onnx_nodes import (
     QUANTISED_INPUTS,
@@ -110,7 +111,7 @@ class OnnxCheckpoint(Checkpoint):
         size = size_of(path)
         if size >= MOST_BYTES:
             raise CheckpointError(f"{path} has {size} bytes, more than protobuf reads: save its values beside it.")
-        with explained(path):
+        with as_checkpoint_error(path):
             check_memory("its graph", _COPIES * size)
             model = _parsed(read_range(path, 0, size).tobytes())
         return cls(path, _Graph(path, model))
@@ -138,7 +139,7 @@ class OnnxCheckpoint(Checkpoint):
         """Read one tensor; of codes the weights, `ScaledWeights` where that is possible."""
         name = self._checked(name)
         self._check_memory(name, self._values[name].n_bytes)
-        with explained(self.path, name, TypeError):
+        with as_checkpoint_error(self.path, name, TypeError):
             values = self._read(name)
             if name not in self._quantised:
                 return values
@@ -272,7 +273,7 @@ class _Graph:
         name = proto.name
         if not isinstance(name, str) or not name:  # protobuf returns the bytes of what is no text
             raise CheckpointError(f"{self._path} is damaged: it holds a tensor whose name is {name!r}.")
-        with explained(self._path, name, TypeError):
+        with as_checkpoint_error(self._path, name, TypeError):
             values = self._values(proto)
         if name in self.values:
             self.left_out[f"{name}, again"] = "another tensor of this name, in a graph within a node"

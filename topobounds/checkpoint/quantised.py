@@ -9,17 +9,19 @@ from typing import Any, cast
 import numpy as np
 
 from topobounds._types import Array
-from topobounds.checkpoint.base import Beside, Change, Checkpoint, CheckpointError, explained
+from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.code_formats import FLOAT8, KINDS
 from topobounds.checkpoint.coded_weights import Coded, Module, Quantisation, Refused
+from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 from topobounds.checkpoint.location import Location
+from topobounds.checkpoint.rewriting import BesideWriter, Change
 
 _STATE = ".quant_state."
 """In the names under which bitsandbytes stores how a weight of four bits was coded: ``fc.weight.quant_state.X``."""
 
 
 class QuantisedCheckpoint(Checkpoint):
-    """A checkpoint whose quantised weights are read as the weights that they stand for; made by `with_weights`."""
+    """A checkpoint whose quantised weights are read as what they stand for; made by `with_quantised_weights`."""
 
     def __init__(self, stored: Checkpoint, sources: Mapping[str, str | Coded], left_out: Mapping[str, str]) -> None:
         super().__init__(stored.path)
@@ -68,7 +70,7 @@ class QuantisedCheckpoint(Checkpoint):
         source = self._coded[name]
         self._check_memory(name, math.prod(source.shape))
         parts = {role: self._stored.tensor(part) for role, part in source.parts.items()}
-        with explained(self.path, name, IndexError):  # of a table that is too short
+        with as_checkpoint_error(self.path, name, IndexError):  # of a table that is too short
             return cast(Array, source.decode(parts))  # a ScaledWeights has what is asked of an array
 
     def file_of(self, name: str) -> str:
@@ -82,7 +84,7 @@ class QuantisedCheckpoint(Checkpoint):
         change: Change,
         *,
         resume: str | None = None,
-        beside: Beside | None = None,
+        beside: BesideWriter | None = None,
         room: int = 0,
     ) -> None:
         """Write a file of the same stored tensors; a quantised weight cannot be changed. See `Checkpoint.rewrite`."""
@@ -107,7 +109,7 @@ class QuantisedCheckpoint(Checkpoint):
             )
 
 
-def with_weights(checkpoint: Checkpoint) -> Checkpoint:
+def with_quantised_weights(checkpoint: Checkpoint) -> Checkpoint:
     """Return a checkpoint with its quantised weights as weights: itself, where it holds none.
 
     What is a quantised weight, and of which kind, is told by the names, types and shapes of its parts, and by the

@@ -11,7 +11,8 @@ from typing import Any
 
 from topobounds._arguments import argument_error, boolean, choice, integer
 from topobounds.layers.axis import Axis
-from topobounds.layers.protocol import Layer, PrintedCounts
+from topobounds.layers.layer import Layer
+from topobounds.layers.printed_counts import PrintedCounts
 
 PADDING_MODES = ("zeros", "circular", "reflect", "replicate")
 MAX_AXES = 3

@@ -24,7 +24,8 @@ from topobounds.checkpoint.layer_tensors import read_tensors
 from topobounds.checkpoint.model_names import stored_masks
 from topobounds.checkpoint.opening import SUFFIXES
 from topobounds.layers import LayerTensor
-from topobounds.runs.files import PLAN, RunError, explained
+from topobounds.runs.errors import RunError, as_run_error
+from topobounds.runs.files import PLAN_FILE
 from topobounds.runs.level import natural_order
 from topobounds.weights import non_zero
 
@@ -146,8 +147,8 @@ def find_levels(folder: Any) -> ForeignRun:
     ([0, 2], {'replicate 0, level 1': 'there is no folder of it'})
     """
     path = Path(file_name("folder", folder))
-    with explained(path, "read"):
-        if (path / PLAN).is_file():
+    with as_run_error(path, "read"):
+        if (path / PLAN_FILE).is_file():
             raise RunError(f"{path} is a run of topobounds: topobounds imp status reads it.")
         found = _replicates(path)
     levels: list[ForeignLevel] = []
@@ -157,7 +158,7 @@ def find_levels(folder: Any) -> ForeignRun:
             try:
                 if number not in folders:
                     raise RunError("there is no folder of it")
-                with explained(folders[number], "read"):
+                with as_run_error(folders[number], "read"):
                     levels.append(_found_level(replicate, number, folders[number]))
             except RunError as error:
                 left_out[level_label(replicate, number)] = str(error).rstrip(".")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from topobounds._arguments import argument_error, integer, integers, real
-from topobounds._parallel import kept
+from topobounds._cache import cached
 from topobounds._records import Record
 from topobounds.layers.shape import Shape
 from topobounds.theory._components import NEGLIGIBLE, SHARP, BySize, Effort, components_at_ranks, components_by_size
@@ -90,7 +90,7 @@ def expected_overlap(m: int, n: int, k: int | None = None) -> Enclosure:
     return expected_overlap_of(Shape.checked(m, n, k))
 
 
-@kept(1024)
+@cached(1024)
 def expected_overlap_of(shape: Shape) -> Enclosure:
     """Return the `expected_overlap` of a checked shape; kept, since it takes some hundredths of a second."""
     return _overlap(shape, SHARP)

@@ -16,8 +16,9 @@ from topobounds._kernels.tied_graph import label_vertices
 from topobounds._memory import check_memory
 from topobounds._types import Zeros
 from topobounds.layers import Axis, Conv
+from topobounds.topology.deficit import Deficit
+from topobounds.topology.forest import RankedForest
 from topobounds.topology.persistence import PersistenceDiagram, neural_persistence
-from topobounds.topology.protocol import Deficit, RankedForest
 from topobounds.topology.tied_graph import SharedGraph, TapEdges, critical_weights, entry_levels, ranks_in_order
 from topobounds.weights import as_array, check_finite, mask_matrix, order_keys, weight_array
 

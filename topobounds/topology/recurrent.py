@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from topobounds._arguments import argument_error, choice
 from topobounds._types import Zeros
 from topobounds.layers import Unrolled
+from topobounds.topology.deficit import Deficit
+from topobounds.topology.forest import RankedForest
 from topobounds.topology.persistence import PersistenceDiagram, persistence_diagram
-from topobounds.topology.protocol import Deficit, RankedForest
 from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
 from topobounds.topology.tied_graph import (
     SharedGraph,

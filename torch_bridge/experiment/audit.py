@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from topobounds._types import Array, Mask, NamedProgress
-from topobounds.chance.orders import checked_sampling
+from topobounds.chance.sampling import checked_sampling
 from topobounds.checkpoint import CheckpointError
 from topobounds.checkpoint.layer_tensors import check_told
 from topobounds.layers import LayerTensor
@@ -24,7 +24,7 @@ from topobounds.runs.foreign import (
     logged_accuracy,
     read_level,
 )
-from topobounds.topology.tensors import Topology
+from topobounds.topology.layer_topology import Topology
 from topobounds.weights import weight_array
 from torch_bridge.experiment.topology_records import (
     TRIALS,

@@ -9,7 +9,7 @@ from itertools import chain, count, cycle
 from pathlib import Path
 from typing import Any
 
-from topobounds._arguments import counted
+from topobounds._text import counted
 from topobounds.figures.publish import new_figure, publish, write_numbers
 from topobounds.figures.record import DATASETS, FigureRecord, provenance
 from topobounds.plotting import CATEGORIES, draw_band

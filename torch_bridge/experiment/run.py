@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 
 from topobounds._arguments import argument_error, real
-from topobounds._parallel import PATIENCE, Report, each, how_many
-from topobounds._records import plain
-from topobounds._types import Array, NamedProgress
+from topobounds._parallel import WORKER_PATIENCE, do_pieces, process_count
+from topobounds._records import plain_record
+from topobounds._types import Array, NamedProgress, StepProgress
 from topobounds.layers import LayerTensor
 from topobounds.pruning import dead_connections, pruning_method
-from topobounds.runs import PLAN, RunError, RunFolder
-from topobounds.topology.tensors import Topology
+from topobounds.runs import PLAN_FILE, RunError, RunFolder
+from topobounds.topology.layer_topology import Topology
 from torch_bridge._torch import Tensor, nn, torch
 from torch_bridge.experiment.history import level_name, missing_levels, stops_after
 from torch_bridge.experiment.plan import ImpPlan
@@ -56,7 +56,7 @@ from torch_bridge.experiment.topology_records import (
     pruning_record,
     training_record,
 )
-from torch_bridge.model.tracing import undisturbed
+from torch_bridge.model.undisturbed import undisturbed
 from torch_bridge.training.data import Dataset, load_dataset
 from torch_bridge.training.figure_nets import one_thread, pick_device, processor
 from torch_bridge.training.loop import (
@@ -152,10 +152,10 @@ def run_imp(
     checkpoint_seconds = real("checkpoint_seconds", checkpoint_seconds, "a non-negative number", 0.0, math.inf)
     folder = Path(folder).absolute()  # whatever a training function makes the current one
     place, own = pick_device(device), (model, train_fn, example_input)
-    at_once = min(how_many(jobs, place.type), plan.replicates)
+    at_once = min(process_count(jobs, place.type), plan.replicates)
     if at_once > 1:
         _check_can_travel(own, at_once)
-    if (folder / PLAN).exists():
+    if (folder / PLAN_FILE).exists():
         run = _run_of(plan, folder)
         for level in run.levels:
             level.verify()
@@ -181,7 +181,7 @@ def run_imp(
         work = experiment.make_replicate
         if min(at_once, len(left)) > 1:
             work = partial(_make_elsewhere, plan, run.path, own, data_dir, device, checkpoint_seconds)
-        each(work, left, at_once, report)
+        do_pieces(work, left, at_once, report)
     return run
 
 
@@ -193,7 +193,7 @@ def _make_elsewhere(
     device: str,
     checkpoint_seconds: float,
     replicate: int,
-    report: Report,
+    report: StepProgress,
 ) -> None:
     """Make the levels of one replicate in a process other than the one that has locked the run."""
     data = None if plan.data is None else load_dataset(plan.data.name, data_dir)
@@ -304,12 +304,12 @@ class _Experiment:
         channels, _, side = self.split.image_shape
         return build_model(self.plan.model, side, channels=channels)
 
-    def make_replicate(self, replicate: int, report: Report) -> None:
+    def make_replicate(self, replicate: int, report: StepProgress) -> None:
         """Make the levels of a replicate that are missing."""
         name = f"replicate {replicate + 1} of {self.plan.replicates}, " if self.plan.replicates > 1 else ""
         done = 0
         topologies: dict[str, Topology] | None = None  # at the end of the level before, if it was made just now
-        with self.run.locked(f"replicate-{replicate}", PATIENCE), _threads_for(self.plan, self.device):
+        with self.run.locked(f"replicate-{replicate}", WORKER_PATIENCE), _threads_for(self.plan, self.device):
             for level in self.plan.levels:
                 if self.run.is_finished(level_name(replicate, level)):
                     topologies = None
@@ -322,7 +322,7 @@ class _Experiment:
                 done += self.steps(level)
 
     def _make_level(
-        self, replicate: int, level: int, topologies: dict[str, Topology] | None, report: Report
+        self, replicate: int, level: int, topologies: dict[str, Topology] | None, report: StepProgress
     ) -> dict[str, Topology]:
         """Prune, train, measure and write one level; return the topology of each layer at its end.
 
@@ -432,7 +432,7 @@ class _LevelMaker:
             return dense.weights("rewind" if self.plan.pruning.rewind_step else "start")
         return self.previous_weights
 
-    def train(self, report: Report) -> None:
+    def train(self, report: StepProgress) -> None:
         """Train the level, by the recipe or by the caller's function; `report` takes the steps of the level."""
         net = self.experiment.new_net(self.replicate)
         load(net, self.files["start"])
@@ -475,7 +475,7 @@ class _LevelMaker:
                 left = "weights left of layer" if name in self.files["masks"] else "entries of"
                 raise ValueError(f"Training diverged: {bad} of the {values.size} {left} '{name}' are NaN or infinite.")
 
-    def _train_by_recipe(self, net: nn.Module, masks: dict[str, Tensor], report: Report) -> None:
+    def _train_by_recipe(self, net: nn.Module, masks: dict[str, Tensor], report: StepProgress) -> None:
         experiment, recipe, split = self.experiment, self.plan.recipe, self.experiment.split
         stretch = experiment.stretch(self.level)
         assert recipe is not None
@@ -589,7 +589,7 @@ def _checked_metrics(metrics: Any) -> dict[str, Any]:
     found = {}
     for name, value in metrics.items():
         try:
-            found[str(name)] = plain(value)
+            found[str(name)] = plain_record(value)
             json.dumps(found[str(name)])
         except (TypeError, ValueError, RecursionError):
             raise argument_error("train_fn", f"{rule} that JSON can hold", f"{name} = {value!r}") from None
@@ -646,7 +646,7 @@ def _told_if_not_compiled(compiled: bool) -> Iterator[None]:
         raise argument_error("compile", f"false where torch.compile fails ({reason.strip()})", True) from error
 
 
-def _report_from(report: Report, done: int, where: str, steps: int, message: str) -> None:
+def _report_from(report: StepProgress, done: int, where: str, steps: int, message: str) -> None:
     report(done + steps, where + message)
 
 

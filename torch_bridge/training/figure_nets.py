@@ -11,10 +11,10 @@ from typing import Any, cast
 import numpy as np
 
 from topobounds._arguments import argument_error, choice, integer, real
-from topobounds._parallel import PATIENCE, Report, each, how_many, processor_name
+from topobounds._parallel import WORKER_PATIENCE, do_pieces, process_count, processor_name
 from topobounds._records import Record
-from topobounds._types import NamedProgress
-from topobounds.runs import MOST_LEVELS, LevelWriter, RunError, RunFolder, digest
+from topobounds._types import NamedProgress, StepProgress
+from topobounds.runs import MOST_LEVELS, LevelWriter, RunError, RunFolder, json_sha256
 from torch_bridge._torch import Tensor, functional, nn, torch
 from torch_bridge.training.data import DATASETS, Dataset, load_dataset
 from torch_bridge.training.models import mlp
@@ -89,7 +89,7 @@ class TrainingPlan(Record):
     @property
     def name(self) -> str:
         """A folder name that no other plan has: the data, the epochs, the seed, and a hash of `of_each_trial`."""
-        return f"{self.dataset}-{self.epochs}-epochs-seed-{self.seed}-{digest(self.of_each_trial)[:8]}"
+        return f"{self.dataset}-{self.epochs}-epochs-seed-{self.seed}-{json_sha256(self.of_each_trial)[:8]}"
 
 
 def train(
@@ -142,7 +142,7 @@ def train(
         If the folder holds another plan, was trained on other data, is in use, or cannot be written.
     """
     place = pick_device(device)
-    at_once = how_many(jobs, place.type)
+    at_once = process_count(jobs, place.type)
     run = RunFolder.create(folder, plan.of_each_trial)
     if not _missing(run, plan):
         return run
@@ -158,12 +158,12 @@ def train(
         work = _Session(run, plan, data, place).train_trial
         if min(at_once, len(left)) > 1:
             work = partial(_train_elsewhere, plan, run.path, data_dir, device)
-        each(work, left, at_once, report)
+        do_pieces(work, left, at_once, report)
     return run
 
 
 def _train_elsewhere(
-    plan: TrainingPlan, path: Path, data_dir: str | PathLike[str] | None, device: str, trial: int, report: Report
+    plan: TrainingPlan, path: Path, data_dir: str | PathLike[str] | None, device: str, trial: int, report: StepProgress
 ) -> None:
     """Train one trial in a process other than the one that has locked the run."""
     data = load_dataset(plan.dataset, data_dir)
@@ -208,7 +208,7 @@ class _Session:
         self.test_set = self._tensors(data.test_images, data.test_labels)
         self.widths = (data.n_features, *plan.hidden, data.n_classes)
 
-    def train_trial(self, trial: int, report: Report) -> None:
+    def train_trial(self, trial: int, report: StepProgress) -> None:
         """Train one trial and write it as a level; `report` takes its epochs."""
         init_seed, order_seed = np.random.SeedSequence([self.plan.seed, trial]).spawn(2)
         order = np.random.default_rng(order_seed)
@@ -221,7 +221,7 @@ class _Session:
             "data": self._data_facts(),
         }
         name = f"trial-{trial}"
-        with self.run.locked(name, PATIENCE), one_thread(), self.run.writing(name) as level:
+        with self.run.locked(name, WORKER_PATIENCE), one_thread(), self.run.writing(name) as level:
             self._record(level, 0, net, {"train_loss": None, **facts})
             for epoch in range(1, self.plan.epochs + 1):
                 loss = self._train_epoch(net, optimizer, order)

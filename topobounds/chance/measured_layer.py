@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._types import FloatArray, Integers
 from topobounds.chance.magnitudes import largest_magnitudes
-from topobounds.chance.orders import RANKS_AT_A_TIME, Sample, Sampling, live_taps, of_random_orders, sample_supports
+from topobounds.chance.sampling import RANKS_AT_A_TIME, Sample, Sampling, live_taps, of_random_orders, sample_supports
 from topobounds.layers import Conv
 from topobounds.theory.persistence import sufficient_rank
 from topobounds.topology.moments import weight_moments

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._arguments import LARGEST_SEED, MOST_TRIALS, argument_error, integer
-from topobounds._parallel import in_threads, kept, processors
+from topobounds._cache import cached
+from topobounds._parallel import in_threads, processors
 from topobounds._types import FloatArray, Integers
 from topobounds.layers import Conv
 
@@ -168,7 +169,7 @@ def sample_kernels(
     return Sample(np.array([statistic(ranks, merges) for ranks, merges in orders]), seed)
 
 
-@kept(16)
+@cached(16)
 def _kernel_orders(conv: Conv, support: bytes, trials: int, seed: int) -> tuple[tuple[Integers, Integers], ...]:
     """Return the ranks of the critical weights and their merges in random orders of the weights of a packed support.
 
