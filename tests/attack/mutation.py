@@ -23,12 +23,19 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 90  # seconds that the tests of a mutant may take; longer is an endless loop, which a test run notices
 SHARES = {"_kernels": 3, "topology": 3, "theory": 3, "pruning": 1}
-KERNELS = ("spanning", "magnitudes", "tied_graph", "selection")  # that `tests.attack.test_twins` goes through
+KERNELS = (
+    "spanning",
+    "magnitudes",
+    "squares",
+    "tied_graph",
+    "selection",
+)  # that `tests.attack.test_twins` goes through
 WRITTEN_FOR_LLVM = ("generate", "_splat", "_load", "_keys", "_unsigned")
 
 TESTS = {
     "_kernels": ["tests/attack/test_twins.py"],
     "_kernels/magnitudes": ["tests/chance/test_magnitudes.py", "tests/attack/test_twins.py"],
+    "_kernels/squares": ["tests/test_codes.py", "tests/test_layer_chance.py", "tests/attack/test_twins.py"],
     "_kernels/spanning": [
         "tests/topology/test_few_levels.py::test_levels_one_after_the_other_join_what_kruskals_algorithm_joins",
         "tests/topology/test_few_levels.py::test_ranks_in_the_midst_of_long_ties",

@@ -84,7 +84,7 @@ def test_a_trial_depends_on_the_seed_and_its_number_alone(monkeypatch):
     assert not np.array_equal(sample_supports(present, 6, statistic, 200, 4).values, whole)
     monkeypatch.setattr(sampling, "processors", lambda: 1)
     assert np.array_equal(sample_supports(present, 6, statistic, 200, 3).values, whole)
-    monkeypatch.setattr(sampling, "_RANKS_AT_A_TIME", 1)
+    monkeypatch.setattr(sampling, "RANKS_AT_A_TIME", 1)
     assert np.array_equal(sample_supports(present, 6, statistic, 200, 3).values, whole)
 
 

@@ -18,7 +18,6 @@ from topobounds.chance.sampling import (
     Sampling,
     checked_sampling,
     sample_kernels,
-    sample_supports,
 )
 from topobounds.layers import Conv
 from topobounds.montecarlo import simulate_overlap
@@ -277,7 +276,7 @@ def _of_support(layer: MeasuredLayer, k: int, sampling: Sampling | None) -> Over
         return np.asarray(np.mean(ranks <= k, axis=1))
 
     return _of_sample(
-        sample_supports(layer.present, alpha, overlap, *sampling) if sampling else None,
+        layer.sample(overlap, sampling) if sampling else None,
         measured=layer.forest.overlap(k),
         uniform_support=_on_uniform_support(layer.shape, k, layer.n_weights),
         k=k,
