@@ -44,11 +44,12 @@ def pick_device(device: str) -> "torch.device":
     ValueError
         If `device` is another word, or CUDA is asked for and not there.
     """
-    torch = require("torch")
+    library = require("torch")
     choice("device", device, ("auto", "cpu", "cuda"))
-    if device == "cuda" and not torch.cuda.is_available():
-        raise argument_error("device", f"one that is here (torch {torch.__version__} finds no CUDA device)", device)
-    chosen: torch.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    has_cuda = library.cuda.is_available()
+    if device == "cuda" and not has_cuda:
+        raise argument_error("device", f"one that is here (torch {library.__version__} finds no CUDA device)", device)
+    chosen: torch.device = library.device("cuda" if device != "cpu" and has_cuda else "cpu")
     return chosen
 
 
