@@ -27,10 +27,10 @@ from topobounds.runs import level as run_level
 from topobounds.topology.layer_topology import layer_topology
 from topobounds.topology.persistence import persistence_diagram
 from topobounds.topology.spanning import maximum_spanning_forest
-from torch_bridge.experiment.history import status
+from torch_bridge.experiment.history import level_name, status
+from torch_bridge.experiment.net_state import layer_tensors, masked_steps
 from torch_bridge.experiment.plan import ImpPlan, Pruning
-from torch_bridge.experiment.run import level_name, run_imp
-from torch_bridge.experiment.state import layer_tensors, masked_steps
+from torch_bridge.experiment.run import run_imp
 from torch_bridge.model.devices import processor
 from torch_bridge.training.data import load_dataset
 from torch_bridge.training.seeding import generator_seed

@@ -7,8 +7,8 @@ import pytest
 
 from topobounds.runs import json_sha256
 from torch_bridge.experiment.command import CONFIGS
+from torch_bridge.experiment.net_state import layer_tensors
 from torch_bridge.experiment.plan import ImpPlan, Pruning
-from torch_bridge.experiment.state import layer_tensors
 from torch_bridge.experiment.topology_records import check_feasible
 from torch_bridge.training.models import build_model
 from torch_bridge.training.plan import DataPlan, ModelPlan, Recipe, Seeds

@@ -100,7 +100,7 @@ def in_one_type(matrices: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
     return [matrix.astype(common) for matrix in matrices]
 
 
-def critical_tied_weights(levels: NDArray[Any], graph: SharedGraph, limit: int) -> tuple[Integers, Integers]:
+def critical_weights(levels: NDArray[Any], graph: SharedGraph, limit: int) -> tuple[Integers, Integers]:
     """Return the weights that merge components, taken by descending level, then index, and how many each merges.
 
     Parameters
