@@ -18,6 +18,7 @@ from typing import Any, SupportsFloat, SupportsIndex, TypeGuard
 from topobounds._text import shortened
 
 MOST_TRIALS = 10**9  # of a simulation: hours, where one trial is short
+MOST_NEURONS = 2**24  # of a layer that is summed up or sampled: some ten seconds each
 LARGEST_SEED = 2**64 - 1
 
 
@@ -161,6 +162,18 @@ def checked_trials(trials: int | None) -> int | None:
     if count == 1:
         raise argument_error("trials", "0 or at least 2, for one order has no spread", trials)
     return count
+
+
+def check_neurons(m: int, n: int) -> None:
+    """Refuse a layer of so many rows and columns that what is in proportion to them takes too long.
+
+    Raises
+    ------
+    ValueError
+        If m + n is more than `MOST_NEURONS`.
+    """
+    if m + n > MOST_NEURONS:
+        raise ValueError(f"Arguments 'm' and 'n' must add up to at most {MOST_NEURONS}, not {m + n}.")
 
 
 def density_fraction(name: str, value: SupportsFloat | Any) -> float:

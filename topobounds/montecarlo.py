@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._arguments import MOST_TRIALS, argument_error, checked_seed, choice, integer
+from topobounds._arguments import MOST_TRIALS, argument_error, check_neurons, checked_seed, choice, integer
 from topobounds._engine import NumpyBudget, kernels_disabled
 from topobounds._parallel import processors
 from topobounds._records import Record
 from topobounds._types import Integers, Progress, Words
-from topobounds.supports import Support, check_neurons, read_support
+from topobounds.supports import Support, read_support
 
 NUMPY_CELLS = 5_000_000  # expected draws that numpy makes in the time it takes to load the compiled kernels,
 LOADED_CELLS = 30_000  # and those that it makes about as fast as they do

@@ -13,19 +13,6 @@ from topobounds._memory import check_layer_memory
 from topobounds._types import Integers
 
 SUPPORTS = ("uniform", "star", "block")
-MOST_NEURONS = 2**24  # of a layer that is summed up or sampled: some ten seconds each
-
-
-def check_neurons(m: int, n: int) -> None:
-    """Refuse a layer of so many rows and columns that what is in proportion to them takes too long.
-
-    Raises
-    ------
-    ValueError
-        If m + n is more than `MOST_NEURONS`.
-    """
-    if m + n > MOST_NEURONS:
-        raise ValueError(f"Arguments 'm' and 'n' must add up to at most {MOST_NEURONS}, not {m + n}.")
 
 
 def cells_at_density(m: int, n: int, density: SupportsFloat) -> int:

@@ -8,9 +8,9 @@ import pytest
 from tests.verification.cases import said
 from topobounds.theory.counting import exact_expected_overlap
 from topobounds.verification import verify
+from topobounds.verification.batches import Batch
 from topobounds.verification.draws import DrawSetting, draw_support
 from topobounds.verification.kinds import LAYER
-from topobounds.verification.sequential import Batch
 
 
 def test_every_distribution_has_the_same_overlap():

@@ -24,7 +24,7 @@ from topobounds.analysis.reports import LayerReport, ModelReport, NetworkReport,
 from topobounds.analysis.scales import scale_shares
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.in_memory import ArraysCheckpoint
-from topobounds.checkpoint.layer_tensors import Reading, read_tensors
+from topobounds.checkpoint.layer_tensors import LayerTensorReading, read_layer_tensors
 from topobounds.checkpoint.location import path_elsewhere
 from topobounds.checkpoint.opening import opened
 from topobounds.layers import Conv, LayerTensor, SingleTensorLayer
@@ -153,7 +153,9 @@ def analyze(
     )
     with ExitStack() as held:
         checkpoint = opened(source, held)
-        reading = read_tensors(checkpoint, include=include, exclude=exclude, geometry=geometry, input_size=input_size)
+        reading = read_layer_tensors(
+            checkpoint, include=include, exclude=exclude, geometry=geometry, input_size=input_size
+        )
         if not reading.layers:
             raise _nothing(checkpoint, reading.left_out)
         wanted = [layer.name for layer in reading.layers]
@@ -178,7 +180,12 @@ class _Work:
     """The tensors of a checkpoint, what is done of them, and who hears of it."""
 
     def __init__(
-        self, checkpoint: Checkpoint, reading: Reading, beside: _BesideFiles, task: _Task, progress: Progress | None
+        self,
+        checkpoint: Checkpoint,
+        reading: LayerTensorReading,
+        beside: _BesideFiles,
+        task: _Task,
+        progress: Progress | None,
     ) -> None:
         self.checkpoint = checkpoint
         self.reading = reading
@@ -340,7 +347,7 @@ def _within(checkpoint: Checkpoint, file: str) -> str:
     return file.removeprefix(folder) if file.startswith(folder) else file.rstrip("/").rpartition("/")[2]
 
 
-def _shapes(reading: Reading) -> dict[str, tuple[int, ...]]:
+def _shapes(reading: LayerTensorReading) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the tensors; an array that is damaged may not tell its own again."""
     left_out = {name: shape for name, (shape, _) in reading.forms.items()}
     return left_out | {layer.name: layer.shape for layer in reading.layers}

@@ -15,7 +15,7 @@ from topobounds._records import Record, html_table
 from topobounds.analysis.reports import LayerReport, layer_report
 from topobounds.checkpoint import Checkpoint, CheckpointError
 from topobounds.checkpoint.in_memory import ArraysCheckpoint
-from topobounds.checkpoint.layer_tensors import read_tensors
+from topobounds.checkpoint.layer_tensors import read_layer_tensors
 from topobounds.checkpoint.opening import opened
 from topobounds.layers import LayerTensor, SingleTensorLayer
 from topobounds.topology.distances import bottleneck_distance, wasserstein_distance
@@ -227,7 +227,7 @@ def compare(
     with ExitStack() as held:
         first, second = (opened(source, held) for source in (a, b))
         of_a, of_b = (
-            {layer.name: layer for layer in read_tensors(each, geometry=geometry, input_size=input_size).layers}
+            {layer.name: layer for layer in read_layer_tensors(each, geometry=geometry, input_size=input_size).layers}
             for each in (first, second)
         )
         for checkpoint, layers in ((first, of_a), (second, of_b)):

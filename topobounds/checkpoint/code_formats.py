@@ -1,7 +1,7 @@
 """The kinds of quantised weights in state dicts: how each is told by its parts, and how it is decoded.
 
 A kind is a function of a module and the own name of one of its tensors, the codes; to add one, write it and put it into
-`KINDS`.
+`CODE_FORMATS`.
 """
 
 import math
@@ -420,7 +420,7 @@ OTHERS = {
 }
 """What is said of methods that are not read, and the tensors by which each is known, the codes first."""
 
-KINDS: tuple[Kind, ...] = (
+CODE_FORMATS: tuple[Kind, ...] = (
     bitsandbytes_4_bits,
     bitsandbytes_8_bits,
     gptq_or_awq,

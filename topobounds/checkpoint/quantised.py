@@ -10,7 +10,7 @@ import numpy as np
 
 from topobounds._types import Array
 from topobounds.checkpoint.base import Checkpoint
-from topobounds.checkpoint.code_formats import FLOAT8, KINDS
+from topobounds.checkpoint.code_formats import CODE_FORMATS, FLOAT8
 from topobounds.checkpoint.coded_weights import CodedModule, CodedWeight, Quantisation, UnreadCodedWeight
 from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 from topobounds.checkpoint.location import Location
@@ -115,8 +115,8 @@ def with_quantised_weights(checkpoint: Checkpoint) -> Checkpoint:
     """Return a checkpoint with its quantised weights as weights: itself, where it holds none.
 
     What is a quantised weight, and of which kind, is told by the names, types and shapes of its parts, and by the
-    config.json beside them; a kind is a function in `KINDS`. Parts that fit no kind, or that are not all there, are in
-    `Checkpoint.left_out` with the reason.
+    config.json beside them; a kind is a function in `CODE_FORMATS`. Parts that fit no kind, or that are not all
+    there, are in `Checkpoint.left_out` with the reason.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def _modules(checkpoint: Checkpoint, quantisation: Quantisation) -> Iterator[Cod
 
 def _of_module(module: CodedModule) -> Iterator[CodedWeight | UnreadCodedWeight]:
     taken: set[str] = set()
-    for kind in KINDS:
+    for kind in CODE_FORMATS:
         for own in module.own:
             found = None if module.stored(own) in taken else kind(module, own)
             if found is not None:

@@ -30,7 +30,7 @@ from topobounds._arguments import (
 from topobounds._parallel import ExecutorWork, in_threads
 from topobounds._types import Array, Mask, NamedProgress
 from topobounds.checkpoint import Checkpoint, CheckpointError
-from topobounds.checkpoint.layer_tensors import Reading, read_tensors
+from topobounds.checkpoint.layer_tensors import LayerTensorReading, read_layer_tensors
 from topobounds.checkpoint.location import Location, check_new_path, size_of
 from topobounds.checkpoint.masks import masks_size, writing_masks
 from topobounds.layers import LayerTensor
@@ -173,7 +173,9 @@ def prune_checkpoint(
         checkpoint = files.checkpoint
         if not dry_run:
             check_new_path(Path(target)) if masks_only else checkpoint.check_target(target)
-        reading = read_tensors(checkpoint, include=include, exclude=exclude, geometry=geometry, input_size=input_size)
+        reading = read_layer_tensors(
+            checkpoint, include=include, exclude=exclude, geometry=geometry, input_size=input_size
+        )
         layers, left_out = chosen_layers(reading, checkpoint, include)
         with ThreadPoolExecutor(1) as helper:
             base = None if dry_run else helper.submit(_hashes, checkpoint)
@@ -642,7 +644,7 @@ def _identity(base: Mapping[str, str], pruning: _Pruning, counts: Sequence[int],
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
-def _forms(reading: Reading, left_out: Mapping[str, str]) -> dict[str, tuple[tuple[int, ...], str]]:
+def _forms(reading: LayerTensorReading, left_out: Mapping[str, str]) -> dict[str, tuple[tuple[int, ...], str]]:
     forms = dict(reading.forms) | {layer.name: (layer.shape, layer.dtype) for layer in reading.layers}
     return {name: forms[name] for name in left_out if name in forms}
 

@@ -12,7 +12,7 @@ from topobounds._parallel import in_threads
 from topobounds._types import Array, Mask
 from topobounds.pruning.exchanges import Exchange, exchange
 from topobounds.pruning.expected_swaps import ZEROS_UNKNOWN, ExpectedSwaps, expected_swaps
-from topobounds.pruning.masks import Request, kept_masks, redrawn_mask
+from topobounds.pruning.masks import MaskRequest, kept_masks, redrawn_mask
 from topobounds.pruning.methods import METHODS, Method, pruning_method
 from topobounds.pruning.prunable import Prunable
 from topobounds.pruning.survey import Places, Surveyed, checksum_of, opened_files, signature
@@ -142,7 +142,7 @@ def choose_at(places: Places, asked: Asked) -> Chosen:
 def _mask(group: Prunable, count: int, method: Method, entropy: tuple[int, int] | None, out: Mask) -> Mask:
     if method.counts_of:
         return redrawn_mask(group, _of_count(group.weights.shape, count), method, entropy)
-    (mask,) = kept_masks([group], Request("count", count, count), method, entropy=entropy, out=[out])
+    (mask,) = kept_masks([group], MaskRequest("count", count, count), method, entropy=entropy, out=[out])
     return mask
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from topobounds._parallel import in_threads
 from topobounds._types import Array, FloatArray, Mask
-from topobounds.pruning.masks import Request, kept_masks
+from topobounds.pruning.masks import MaskRequest, kept_masks
 from topobounds.pruning.methods import METHODS
 from topobounds.pruning.prunable import Prunable
 from topobounds.pruning.selection import RANKINGS
@@ -63,7 +63,7 @@ def exchange(
     if count < tensor.n_protected:
         return None
     if topological is None:
-        (topological,) = kept_masks([tensor], Request("count", count, count), METHODS["t-imp"])
+        (topological,) = kept_masks([tensor], MaskRequest("count", count, count), METHODS["t-imp"])
     largest = np.empty(tensor.weights.shape, np.bool_) if room is None else room
     largest.fill(False)
     RANKINGS["magnitude"]([tensor.weights.ravel()], [tensor.survivors.ravel()], count, [largest.reshape(-1)], None)

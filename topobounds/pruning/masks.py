@@ -31,7 +31,7 @@ ON_INFEASIBLE = ("raise", "clamp")
 
 
 @dataclass(frozen=True)
-class Request:
+class MaskRequest:
     """How many weights are to be left, and the argument that asked for it.
 
     Attributes
@@ -361,19 +361,19 @@ def _check_geometry(shape: tuple[int, ...], conv: Conv | None) -> None:
         )
 
 
-def _request(group: Sequence[Prunable], keep: Keep | None, compression_ratio: Keep | None) -> Request:
+def _request(group: Sequence[Prunable], keep: Keep | None, compression_ratio: Keep | None) -> MaskRequest:
     """Return how many weights the arguments leave of tensors that are ranked together."""
     if (keep is None) == (compression_ratio is None):
         raise ValueError("Exactly one of the arguments 'keep' and 'compression_ratio' must be given.")
     survivors = sum(tensor.n_survivors for tensor in group)
     if compression_ratio is None:
-        return Request("keep", keep, kept_count(cast(Keep, keep), survivors))
+        return MaskRequest("keep", keep, kept_count(cast(Keep, keep), survivors))
     real("compression_ratio", compression_ratio, "a number of at least 1", 1.0, sys.float_info.max)
     count = round(sum(tensor.weights.size for tensor in group) / as_written(compression_ratio))
     if count > survivors:
         rule = f"so large that no more than the {survivors} survivors are to be kept"
         raise argument_error("compression_ratio", rule, compression_ratio)
-    return Request("compression_ratio", compression_ratio, count)
+    return MaskRequest("compression_ratio", compression_ratio, count)
 
 
 def kept_count(keep: Keep, survivors: int) -> int:
@@ -415,7 +415,7 @@ def _by_layer(argument: str, values: Any, names: Sequence[str]) -> Sequence[Any]
 
 def kept_masks(
     group: Sequence[Prunable],
-    request: Request,
+    request: MaskRequest,
     method: Method,
     *,
     on_infeasible: str = "raise",
@@ -428,7 +428,7 @@ def kept_masks(
     ----------
     group : sequence of Prunable
         The tensors; ties go by tensor, then by flat index.
-    request : Request
+    request : MaskRequest
         How many weights are to be left of all together.
     method : Method
         Its ranking decides which of the weights that are not protected are kept.
@@ -455,7 +455,7 @@ def kept_masks(
     >>> weights = np.array([[3.0, 9.0], [5.0, 1.0]])
     >>> protected = np.array([[False, False], [False, True]])
     >>> tensor = Prunable(weights, np.ones((2, 2), np.bool_), protected, ())
-    >>> kept_masks([tensor], Request("keep", 2, 2), METHODS["magnitude"])[0].tolist()
+    >>> kept_masks([tensor], MaskRequest("keep", 2, 2), METHODS["magnitude"])[0].tolist()
     [[False, True], [False, True]]
     """
     n_protected = sum(tensor.n_protected for tensor in group)
@@ -476,10 +476,10 @@ def redrawn_mask(tensor: Prunable, mask: Mask, method: Method, entropy: tuple[in
     """Return as many survivors as a mask keeps, chosen by a method that protects none of them."""
     count = int(np.count_nonzero(mask))
     free = replace(tensor, protected=np.zeros(mask.shape, np.bool_))
-    return kept_masks([free], Request("keep", count, count), method, entropy=entropy)[0]
+    return kept_masks([free], MaskRequest("keep", count, count), method, entropy=entropy)[0]
 
 
-def _too_few(group: Sequence[Prunable], n_protected: int, request: Request) -> ValueError:
+def _too_few(group: Sequence[Prunable], n_protected: int, request: MaskRequest) -> ValueError:
     layers = [layer for tensor in group for layer in tensor.layers]
     carriers = {
         frozenset([False]): "the edges of the spanning forest",

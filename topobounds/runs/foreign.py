@@ -20,7 +20,7 @@ import numpy as np
 from topobounds._arguments import file_name
 from topobounds._types import Array, Mask
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from topobounds.checkpoint.layer_tensors import read_tensors
+from topobounds.checkpoint.layer_tensors import read_layer_tensors
 from topobounds.checkpoint.model_names import stored_masks
 from topobounds.checkpoint.opening import SUFFIXES
 from topobounds.layers import LayerTensor
@@ -189,7 +189,7 @@ def read_level(level: ForeignLevel, *, geometry: Any = None, input_size: Sequenc
         If a mask is of another shape than its weights or holds anything but 0 and 1, or there is no layer to prune.
     """
     with open_checkpoint(level.weights) as checkpoint:
-        reading = read_tensors(checkpoint, geometry=geometry, input_size=input_size)
+        reading = read_layer_tensors(checkpoint, geometry=geometry, input_size=input_size)
         left_out = dict(reading.left_out)
         left_out |= {layer.name: "embedding" for layer in reading.layers if layer.kind == "embedding"}
         names = [layer.name for layer in reading.layers if layer.name not in left_out]

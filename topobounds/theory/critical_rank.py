@@ -26,7 +26,7 @@ from topobounds.theory._components import Effort, components_by_size
 from topobounds.theory._logarithms import log_binomial, log_ratio
 from topobounds.theory._rounding import ROUNDING_FACTOR, ROUNDING_UNIT, SUBNORMAL
 from topobounds.theory.counting import connected_graphs, connected_steps
-from topobounds.theory.enclosure import MAX_CELLS, Enclosure, rounded_outwards
+from topobounds.theory.enclosure import MAX_ENCLOSURE_CELLS, Enclosure, rounded_outwards
 
 MOST_STEPS = 10**6  # of exact counting, a tenth of a second,
 MOST_COUNTED = 2**11  # and cells of a layer that is counted
@@ -322,7 +322,7 @@ def _mean(m: int, n: int) -> Fraction | Enclosure:
 
 
 def _check_cells(m: int, n: int) -> None:
-    if m * n > MAX_CELLS:
+    if m * n > MAX_ENCLOSURE_CELLS:
         rule = f"so small that m n is at most 2^52 (connection_limit takes any size) at n={n}"
         raise argument_error("m", rule, m)
 

@@ -16,7 +16,7 @@ from topobounds._types import FloatArray
 from topobounds.theory._components import BySize
 from topobounds.theory._rounding import ROUNDING_FACTOR, ROUNDING_UNIT
 
-MAX_CELLS = 2**52  # so that every count is an integer that a double holds
+MAX_ENCLOSURE_CELLS = 2**52  # so that every count is an integer that a double holds
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from topobounds._arguments import check_neurons
 from topobounds._cache import cached
 from topobounds._types import FloatArray, Integers
 from topobounds.layers.shape import Shape
-from topobounds.supports import check_neurons
 from topobounds.theory._components import SHARP, Effort
 from topobounds.theory._rounding import ROUNDING_UNIT
 from topobounds.theory.counting import counting_steps, exact_expected_ranks

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from topobounds.weights import check_finite
 if TYPE_CHECKING:
     from topobounds.topology.convolution import CriticalWeights
 
-    Forest = SpanningForest | CriticalWeights
+    Forest: TypeAlias = SpanningForest | CriticalWeights
 
 
 def _forest_of_matrix(

@@ -15,7 +15,7 @@ from topobounds.layers.shape import Shape
 from topobounds.montecarlo import simulate_overlap
 from topobounds.supports import cells_at_density, read_support
 from topobounds.topology.spanning import maximum_spanning_forest
-from topobounds.verification.sequential import Batch, batch_sizes
+from topobounds.verification.batches import Batch, batch_sizes
 
 DISTRIBUTIONS = ("none", "normal", "uniform", "cauchy")
 MOST, USUAL = 20_000, 4_000  # overlaps drawn for a claim by default, of small layers and of others

@@ -21,6 +21,7 @@ from topobounds.theory.enclosure import spread
 from topobounds.theory.overlap import expected_overlap_of
 from topobounds.theory.persistence import expected_persistence, persistence_range, persistences, sufficient_rank
 from topobounds.verification import draws
+from topobounds.verification.batches import Batch
 from topobounds.verification.draws import DrawSetting
 from topobounds.verification.judging import (
     TOO_LARGE,
@@ -33,7 +34,7 @@ from topobounds.verification.judging import (
     outcome_of_permutations,
 )
 from topobounds.verification.permutation import PermutationTest
-from topobounds.verification.sequential import Batch, MeanInterval
+from topobounds.verification.sequential import MeanInterval
 from topobounds.verification.subject import Subject, count_components
 
 if TYPE_CHECKING:

@@ -13,15 +13,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from topobounds._arguments import MOST_TRIALS, argument_error, choice, density_fraction, integer, items, real
+from topobounds._arguments import (
+    MOST_TRIALS,
+    argument_error,
+    check_neurons,
+    choice,
+    density_fraction,
+    integer,
+    items,
+    real,
+)
 from topobounds._memory import check_layer_memory
 from topobounds._parallel import ExecutorWork
 from topobounds._types import Array, Interval, NamedProgress
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from topobounds.checkpoint.layer_tensors import read_tensors
+from topobounds.checkpoint.layer_tensors import read_layer_tensors
 from topobounds.checkpoint.location import path_elsewhere
 from topobounds.layers import Conv, LayerTensor
-from topobounds.supports import SUPPORTS, check_neurons, read_support
+from topobounds.supports import SUPPORTS, read_support
 from topobounds.verification.claims import CLAIMS, Claim
 from topobounds.verification.draws import DISTRIBUTIONS, DrawSetting
 from topobounds.verification.judging import JudgingTerms, Outcome, Verdict, not_tested
@@ -331,7 +340,7 @@ def _matrices(checkpoint: Checkpoint, tensor: str | None) -> tuple[list[LayerTen
     ValueError
         If there is no matrix, or the tensor is none.
     """
-    reading = read_tensors(checkpoint)
+    reading = read_layer_tensors(checkpoint)
     left_out = dict(reading.left_out)
     layers = []
     for layer in reading.layers:

@@ -13,7 +13,7 @@ from topobounds.chance.sampling import checked_sampling
 from topobounds.checkpoint import CheckpointError
 from topobounds.checkpoint.layer_tensors import check_told
 from topobounds.layers import LayerTensor
-from topobounds.pruning import METHODS, Prunable, Request, exchange, kept_masks
+from topobounds.pruning import METHODS, MaskRequest, Prunable, exchange, kept_masks
 from topobounds.runs import RunError
 from topobounds.runs.foreign import (
     ForeignLevel,
@@ -187,7 +187,7 @@ def _t_imp(layer: LayerTensor, weights: Array, old: Mask, before: Topology, coun
     if count > tensor.n_survivors:
         many = f"{count} weights are left, more than the {tensor.n_survivors} before, so T-IMP has no mask"
         return dict.fromkeys(keys) | {"t_imp_reason": many}
-    (mask,) = kept_masks([tensor], Request("keep", count, count), METHODS["t-imp"])
+    (mask,) = kept_masks([tensor], MaskRequest("keep", count, count), METHODS["t-imp"])
     price = exchange(tensor, count, mask)
     assert price is not None
     found = (price.swaps, price.squared_weight_lost, *topology_records.dead_units(layer, mask))

@@ -12,7 +12,7 @@ from topobounds.chance.measured_layer import MeasuredKernel, MeasuredLayer
 from topobounds.chance.overlap import OverlapNull, kernel_overlap_null, layer_overlap_null
 from topobounds.chance.sampling import Sampling
 from topobounds.layers import Conv, LayerTensor
-from topobounds.pruning import Prunable, Request, exchange, kept_masks, pruning_method, redrawn_mask
+from topobounds.pruning import MaskRequest, Prunable, exchange, kept_masks, pruning_method, redrawn_mask
 from topobounds.topology.layer_topology import Topology, layer_topology
 from topobounds.topology.spanning import SpanningForest
 from topobounds.weights import check_finite, weight_array
@@ -329,7 +329,7 @@ def prune(
         with argument_errors_naming(names[0] if len(names) == 1 else None):
             kept = kept_masks(
                 [tensors[name] for name in names],
-                Request("keep", count, count),
+                MaskRequest("keep", count, count),
                 counting,
                 on_infeasible=pruning.on_infeasible,
                 entropy=(seed + place, 0),

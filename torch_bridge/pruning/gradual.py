@@ -13,9 +13,9 @@ from topobounds.pruning import (
     linear_schedule,
 )
 from torch_bridge._torch import nn
+from torch_bridge._types import Convention
 from torch_bridge.model.example_input import example_input_for
 from torch_bridge.pruning.method import FRONTS, Front, topological_
-from torch_bridge.pruning.targets import Convention
 
 SCHEDULES: dict[str, Callable[[int, float, int], tuple[int, ...]]] = {
     "cubic": cubic_schedule,

@@ -19,16 +19,17 @@ from topobounds.layers.layer_tensor import numbered_parts
 from topobounds.pruning import (
     METHODS,
     Infeasible,
+    MaskRequest,
     Prunable,
     PrunedLayer,
     PruningReport,
-    Request,
     Scope,
     kept_masks,
 )
 from topobounds.topology.layer_topology import Topology
 from topobounds.weights import as_array, check_finite, weight_array
 from torch_bridge._torch import Tensor, is_lazy, nn, parametrize, prune, torch
+from torch_bridge._types import Amount, Amounts, Convention
 from torch_bridge.model.conv_geometry import conv_geometry
 from torch_bridge.model.locks import MODEL_LOCK
 from torch_bridge.model.masked import Masked, let_be_copied, mask_array, parametrised_mask
@@ -36,15 +37,7 @@ from torch_bridge.model.modules import check_module
 from torch_bridge.model.unprunable import why_unprunable
 from torch_bridge.model.weight_tensors import model_weight_tensors, weight_tensors
 from torch_bridge.model.weights import current_weight, weight_parameter
-from torch_bridge.pruning.targets import (
-    CONVENTIONS,
-    Amount,
-    Amounts,
-    Convention,
-    Place,
-    Target,
-    find_targets,
-)
+from torch_bridge.pruning.targets import CONVENTIONS, Place, Target, find_targets
 
 Front = Literal["prune", "parametrize"]
 FRONTS = ("prune", "parametrize")
@@ -377,14 +370,14 @@ def _checked_amount(amount: Any) -> Amount:
     return cast(Amount, amount)
 
 
-def _request(amount: Any, group: Sequence[Prunable]) -> Request:
+def _request(amount: Any, group: Sequence[Prunable]) -> MaskRequest:
     """Return how many weights are left once `amount` of the survivors of some tensors is pruned."""
     survivors = sum(tensor.n_survivors for tensor in group)
     if hasattr(amount, "__index__"):
         keep = survivors - integer("amount", amount, 0, survivors)
     else:
         keep = survivors - round(Fraction(str(amount)) * survivors)
-    return Request("amount", amount, keep, out_of=survivors)
+    return MaskRequest("amount", amount, keep, out_of=survivors)
 
 
 def _parameter(module: nn.Module, name: str) -> nn.Parameter:

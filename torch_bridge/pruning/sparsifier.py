@@ -7,7 +7,7 @@ import numpy as np
 
 from topobounds._arguments import argument_error, argument_errors_naming, as_written, choice, real
 from topobounds.layers import Conv
-from topobounds.pruning import METHODS, Prunable, Request, kept_masks
+from topobounds.pruning import METHODS, MaskRequest, Prunable, kept_masks
 from topobounds.weights import as_array
 from torch_bridge._torch import BaseSparsifier, nn, torch
 from torch_bridge.model.masked import Masked, mask_array
@@ -115,7 +115,7 @@ class TopologicalSparsifier(BaseSparsifier):  # type: ignore[misc,unused-ignore]
             tensor = Prunable.keeping_topology(values, survivors, layer)
             level = config["sparsity_level"]
             count = min(values.size - round(as_written(level) * values.size), int(np.count_nonzero(survivors)))
-            request = Request("sparsity_level", level, count)
+            request = MaskRequest("sparsity_level", level, count)
             (kept,) = kept_masks([tensor], request, METHODS["t-imp"], on_infeasible=config["on_infeasible"])
         mask.copy_(torch.from_numpy(kept))
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -13,16 +12,13 @@ from topobounds.layers import Conv, LayerTensor
 from topobounds.topology.layer_topology import Topology, layer_topology
 from topobounds.weights import as_array
 from torch_bridge._torch import Tensor, nn
+from torch_bridge._types import Amount, Amounts, Convention
 from torch_bridge.model.masked import current_mask, mask_array
 from torch_bridge.model.tracing import Trace, trace
 from torch_bridge.model.unprunable import unprunable_parameters, why_unprunable
 from torch_bridge.model.unread_weights import unread_weights
 from torch_bridge.model.weight_tensors import model_weight_tensors
 from torch_bridge.model.weights import current_weight, weight_parameter
-
-Amount = int | float | Fraction
-Amounts = Amount | Mapping[str, Amount]
-Convention = Literal["flattened", "shared"]
 
 CONVENTIONS = ("flattened", "shared")
 NAMES_SHOWN = 20
