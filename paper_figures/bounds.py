@@ -27,7 +27,12 @@ COLUMNS = ("m", "n", *ABOUT_COMPLETE_LAYERS, "lower", "upper", "limit", "simulat
 VERTICES = 1000
 SHAPES = 26
 SIMULATED = 4000
-LINE_STYLES = ((CATEGORIES[1], "--"), (CATEGORIES[4], "-."), (CATEGORIES[2], "-"), (CATEGORIES[5], ":"))
+LINE_STYLES = (
+    (CATEGORIES[1], "--"),
+    (CATEGORIES[4], "-."),
+    (CATEGORIES[2], "-"),
+    (CATEGORIES[5], ":"),
+)
 TRUTH, LIMIT = CATEGORIES[6], CATEGORIES[3]
 
 

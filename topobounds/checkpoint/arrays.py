@@ -25,7 +25,7 @@ from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 from topobounds.checkpoint.location import Location, read_range, size_of
 from topobounds.checkpoint.rewriting import BLOCK, BesideWriter, Change, WeightFile, write_anew
-from topobounds.checkpoint.signatures import format_of
+from topobounds.checkpoint.signatures import format_by_signature
 
 DAMAGES = (
     zipfile.BadZipFile,
@@ -115,7 +115,7 @@ class NpyCheckpoint(Checkpoint):
     @staticmethod
     def can_open(path: Location) -> bool:
         """Whether the file begins as such a file does, or is called .npy and shows nothing else."""
-        return format_of(path) == "npy" or (path.suffix == ".npy" and format_of(path) is None)
+        return format_by_signature(path) == "npy" or (path.suffix == ".npy" and format_by_signature(path) is None)
 
     @classmethod
     def open(cls, path: Location) -> Self:
@@ -126,7 +126,7 @@ class NpyCheckpoint(Checkpoint):
         CheckpointError
             If it cannot be read, is damaged or of another kind, or would have to be unpickled.
         """
-        if format_of(path) == "npz":
+        if format_by_signature(path) == "npz":
             raise CheckpointError(f"{path} is of another kind: it is an archive of arrays, as .npz files are.")
         size = size_of(path)
         with as_checkpoint_error(path, None, *DAMAGES), path.open("rb") as stream:
@@ -193,7 +193,9 @@ class NpzCheckpoint(Checkpoint):
     @staticmethod
     def can_open(path: Location) -> bool:
         """Whether the file is an archive of .npy files, or called .npz and shows nothing else."""
-        return format_of(path) == "npz" or (path.suffix == ".npz" and format_of(path) in (None, "zip"))
+        return format_by_signature(path) == "npz" or (
+            path.suffix == ".npz" and format_by_signature(path) in (None, "zip")
+        )
 
     @classmethod
     def open(cls, path: Location) -> Self:
@@ -204,7 +206,7 @@ class NpzCheckpoint(Checkpoint):
         CheckpointError
             If it cannot be read, is damaged or of another kind, or holds an array twice.
         """
-        if format_of(path) == "npy":
+        if format_by_signature(path) == "npy":
             raise CheckpointError(f"{path} is of another kind: it is no archive of arrays, but one array.")
         with ExitStack() as held:
             with as_checkpoint_error(path, None, *DAMAGES):

@@ -20,7 +20,7 @@ from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.described import Described
 from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 from topobounds.checkpoint.location import Location, read_range, size_of
-from topobounds.checkpoint.signatures import format_of
+from topobounds.checkpoint.signatures import format_by_signature
 from topobounds.layers import LayerTensor
 from topobounds.layers.layer_tensor import numbered_parts
 from topobounds.layers.layout import Layout
@@ -112,7 +112,7 @@ class GgufCheckpoint(Checkpoint):
     @staticmethod
     def can_open(path: Location) -> bool:
         """Whether the file begins as such a file does, or is called .gguf and shows nothing else."""
-        return format_of(path) == "gguf" or (path.suffix == ".gguf" and format_of(path) is None)
+        return format_by_signature(path) == "gguf" or (path.suffix == ".gguf" and format_by_signature(path) is None)
 
     @classmethod
     def open(cls, path: Location) -> Self:

@@ -45,7 +45,7 @@ def looked_at_once() -> Iterator[None]:
         _KNOWN.reset(token)
 
 
-def format_of(path: Location) -> str | None:
+def format_by_signature(path: Location) -> str | None:
     """Return what the content of a file shows it to be; None if nothing is recognised, or it cannot be read.
 
     Returns
