@@ -64,7 +64,7 @@ class UnreadCodedWeight:
     reason: str
 
 
-class Quantisation:
+class CodedWeightSettings:
     """What the files beside the weights say of how these were quantised; it may be nothing."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -139,11 +139,13 @@ class CodedModule:
         What their stored names begin with: empty, or the module and a point.
     own : sequence of str
         Their own names.
-    quantisation : Quantisation
+    quantisation : CodedWeightSettings
         Of the checkpoint.
     """
 
-    def __init__(self, checkpoint: Checkpoint, path: str, own: Sequence[str], quantisation: Quantisation) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, path: str, own: Sequence[str], quantisation: CodedWeightSettings
+    ) -> None:
         self.checkpoint = checkpoint
         self.path = path
         self.own = tuple(own)
