@@ -62,15 +62,15 @@ def draw(record: FigureRecord) -> Figure:
     figure = new_figure(4.3)
     above, beneath = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
     shapes = np.array(record.column("m"), float) / record.column("n")
-    draw_values(above, record, shapes)
-    draw_differences(beneath, record, shapes)
+    _draw_values(above, record, shapes)
+    _draw_differences(beneath, record, shapes)
     above.set(xscale="log", ylabel="expected overlap", ylim=(0, 1.03))
     beneath.set(xlabel="$m/n$", ylabel="difference × 1000", ylim=(-3, 3), xlim=(shapes[0] * 0.9, 1.1))
     figure.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
-def draw_values(ax: Axes, record: FigureRecord, shapes: NDArray[np.float64]) -> None:
+def _draw_values(ax: Axes, record: FigureRecord, shapes: NDArray[np.float64]) -> None:
     """Draw the bounds, the certified interval, the limit and the simulation."""
     draw_interval(ax, shapes, record.column("lower"), record.column("upper"), color=TRUTH, label="certified interval")
     ax.plot(shapes, record.column("limit"), color=LIMIT, linestyle=":", label="limit for large layers")
@@ -83,7 +83,7 @@ def draw_values(ax: Axes, record: FigureRecord, shapes: NDArray[np.float64]) -> 
         ax.plot(shapes, record.column(name), color=color, linestyle=line, label=BOUNDS[name].label)
 
 
-def draw_differences(ax: Axes, record: FigureRecord, shapes: NDArray[np.float64]) -> None:
+def _draw_differences(ax: Axes, record: FigureRecord, shapes: NDArray[np.float64]) -> None:
     """Draw interval, limit and simulation less the middle of the interval, in thousandths."""
     lower, upper, limit, simulated, error = (
         1000 * np.array(record.column(name)) for name in ("lower", "upper", "limit", "simulated", "standard_error")

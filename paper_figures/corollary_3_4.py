@@ -100,7 +100,7 @@ def draw(record: FigureRecord) -> Figure:
     figure = new_figure(3.0)
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
     for ax, (reading, title) in zip(axes, READINGS.items(), strict=True):
-        draw_map(ax, record, reading)
+        _draw_map(ax, record, reading)
         ax.set(title=title, xlabel="$m/n$", xscale="log", yscale="log")
     axes[0].set_ylabel("density")
     found = [each for each in COLORS if each in record.column("uniform") + record.column("connected")]
@@ -110,7 +110,7 @@ def draw(record: FigureRecord) -> Figure:
     return figure
 
 
-def draw_map(ax: Axes, record: FigureRecord, reading: str) -> None:
+def _draw_map(ax: Axes, record: FigureRecord, reading: str) -> None:
     """Draw the verdicts as a map, and the density from which on most supports are connected as a line."""
     densities, verdicts = _codes(record, reading)
     shapes = np.array(record.distinct("m")) / np.array(record.distinct("n"))

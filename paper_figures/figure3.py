@@ -97,7 +97,7 @@ def draw_panels(record: FigureRecord, draw_panel: Panel, handles: Sequence[Artis
 def draw_overlaps(ax: Axes, record: FigureRecord, color: Any) -> None:
     """Draw one layer on one support: the mean with its band, and the printed bound as dots."""
     draw_measured(ax, record, color)
-    bounds, broken = printed_bounds(record)
+    bounds, broken = _printed_bounds(record)
     ax.plot(bounds[:, 0], bounds[:, 1], "k.", markersize=2.5)
     ax.plot(bounds[broken, 0], bounds[broken, 1], **RING)
     ax.set_ylim(0, 1.13)
@@ -111,7 +111,7 @@ def draw_measured(ax: Axes, record: FigureRecord, color: Any) -> None:
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
-def printed_bounds(record: FigureRecord) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _printed_bounds(record: FigureRecord) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return the printed bounds of one layer and support, and which of them the measurement breaks.
 
     Returns

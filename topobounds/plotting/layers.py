@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, choice
+from topobounds._types import FloatArray
 from topobounds.analysis.curves import spaced_counts
 from topobounds.analysis.reports import LayerReport
 from topobounds.chance.measured_layer import MeasuredKernel, MeasuredLayer
@@ -24,7 +25,6 @@ from topobounds.topology.effective import EffectiveWeights
 from topobounds.topology.forest import Forest
 from topobounds.topology.spanning import SpanningForest
 
-FloatArray = NDArray[np.float64]
 MEASURED = CATEGORIES[0]
 CHANCE = "0.55"
 _POINTS = 200  # of a curve

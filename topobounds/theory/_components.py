@@ -145,11 +145,15 @@ def _sums(bounds: FloatArray, index: NDArray[np.intp], size: int) -> FloatArray:
 
 
 def _middle_at_ranks(m: int, n: int, ks: FloatArray, largest: int) -> FloatArray:
+    """Return, for each k, a bound on the expected components of more than `largest` and up to (m + n) / 2 vertices.
+
+    The shapes of a block, from a0 to a1 rows by b0 to b1 columns, share a bound.
+    """
     half = (m + n) // 2
     if largest >= half:
         return np.zeros(ks.size)
     blocks = _middle_blocks(m, n, half)
-    a0, a1, b0, b1 = (np.tile(ends, ks.size) for ends in _inside(blocks, half, largest))
+    a0, a1, b0, b1 = (np.tile(ends, ks.size) for ends in _blocks_between(blocks, half, largest))
     k = np.repeat(ks, a0.size // ks.size)
     with np.errstate(over="ignore"):
         bounds = (a1 - a0 + 1) * (b1 - b0 + 1) * _binomial_model(m, n, k, (a0, a1), (b0, b1)).exp_above()
@@ -163,7 +167,7 @@ def _middle_blocks(m: int, n: int, half: int) -> Blocks:
     return row_first[i], row_last[i], col_first[j], col_last[j]
 
 
-def _inside(blocks: Blocks, half: int, largest: int) -> Blocks:
+def _blocks_between(blocks: Blocks, half: int, largest: int) -> Blocks:
     """Return the blocks that hold a shape of more than `largest` and up to `half` vertices."""
     a0, a1, b0, b1 = blocks
     inside = (a0 + b0 <= half) & (a1 + b1 > largest)
@@ -183,7 +187,7 @@ def middle_components(m: int, n: int, k: int, largest: int, effort: Effort = SHA
     coarse = 0.0
     before = math.inf
     while True:
-        a0, a1, b0, b1 = _inside(blocks, half, largest)
+        a0, a1, b0, b1 = _blocks_between(blocks, half, largest)
         with np.errstate(over="ignore"):
             shapes = (a1 - a0 + 1) * (b1 - b0 + 1)
             bounds = shapes * _binomial_model(m, n, k, (a0, a1), (b0, b1)).exp_above()

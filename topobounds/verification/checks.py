@@ -55,9 +55,11 @@ def t_imp_preserves(subject: Subject, rng: np.random.Generator) -> bool:
 
 
 def deficit(subject: Subject, rng: np.random.Generator) -> bool:
-    """Whether alpha - R_k = silent inputs + silent outputs + fragments - (those of the whole), at alpha and random k.
+    """Whether the edges that the k largest weights lack are counted by silent neurons and fragments, at several k.
 
-    The three are those of the forest's record, and also counted anew: neurons by numpy, components by scipy.
+    They are alpha less the edges of the forest among the k largest; silent inputs, silent outputs and fragments count
+    the components at k, less those with all weights kept. `forest.deficit` must agree with another count: of neurons
+    by numpy, of components by scipy.
     """
     alpha = subject.forest.alpha
     several = rng.integers(0, min(subject.n_weights, 8 * alpha) + 1, 7).tolist()
