@@ -61,6 +61,7 @@ def expected_swaps(tensor: Prunable, count: int) -> ExpectedSwaps:
 
     Examples
     --------
+    >>> from topobounds.layers import LayerTensor
     >>> weights = np.random.default_rng(0).standard_normal((784, 300))
     >>> tensor = Prunable.unprotected(weights, np.ones(weights.shape, np.bool_), LayerTensor("fc", weights.shape))
     >>> found = expected_swaps(tensor, 1083)
