@@ -22,12 +22,12 @@ from topobounds.theory.paper import PrintedClaim
 TRAINS = False
 OPTIONS = ("seed", "no_caption")
 
-ABOUT_COMPLETE_LAYERS = tuple(name for name, bound in BOUNDS.items() if not bound.needs_density)
-COLUMNS = ("m", "n", *ABOUT_COMPLETE_LAYERS, "lower", "upper", "limit", "simulated", "standard_error")
+_ABOUT_COMPLETE_LAYERS = tuple(name for name, bound in BOUNDS.items() if not bound.needs_density)
+COLUMNS = ("m", "n", *_ABOUT_COMPLETE_LAYERS, "lower", "upper", "limit", "simulated", "standard_error")
 VERTICES = 1000
 SHAPES = 26
 SIMULATED = 4000
-LINE_STYLES = (
+_LINE_STYLES = (
     (CATEGORIES[1], "--"),
     (CATEGORIES[4], "-."),
     (CATEGORIES[2], "-"),
@@ -78,8 +78,8 @@ def _draw_values(ax: Axes, record: FigureRecord, shapes: NDArray[np.float64]) ->
     ax.errorbar(
         shapes, record.column("simulated"), error, fmt="o", color=CATEGORIES[0], markersize=3.5, label="simulation"
     )
-    drawn = (name for name in ABOUT_COMPLETE_LAYERS if name in record.columns)
-    for name, (color, line) in zip(drawn, itertools.cycle(LINE_STYLES), strict=False):
+    drawn = (name for name in _ABOUT_COMPLETE_LAYERS if name in record.columns)
+    for name, (color, line) in zip(drawn, itertools.cycle(_LINE_STYLES), strict=False):
         ax.plot(shapes, record.column(name), color=color, linestyle=line, label=BOUNDS[name].label)
 
 
@@ -112,6 +112,6 @@ def _row(m: int, n: int, seed: int) -> tuple[int | float | None, ...]:
     report = overlap_report(m, n, trials=SIMULATED, seed=point_seed(seed, m, n))
     truth, simulation = report.enclosure, report.monte_carlo
     assert simulation is not None
-    values = (report.bounds[name] for name in ABOUT_COMPLETE_LAYERS)
+    values = (report.bounds[name] for name in _ABOUT_COMPLETE_LAYERS)
     bounds = [value.value if isinstance(value, PrintedClaim) else value for value in values]
     return m, n, *bounds, truth.lower, truth.upper, report.limit, simulation.mean, simulation.standard_error

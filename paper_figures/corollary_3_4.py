@@ -51,7 +51,7 @@ DENSITIES = tuple(float(f"{p:.3g}") for p in np.geomspace(0.004, 1, 31))
 SIMULATED, CONFIDENCE = 400, 0.999
 NEGLIGIBLE = 1e-9
 """A chance of being disconnected that moves no expectation that could be seen."""
-RARE = 0.02
+_RARE = 0.02
 """Connected supports rarer than this are not waited for."""
 
 READINGS = {"uniform": "all supports", "connected": "connected supports only"}
@@ -192,7 +192,7 @@ def _on_connected(
         return "holds", "every support"
     if (found := verdict(bound, mean)) != "undecided":
         return found, "enclosure"
-    if connection_limit(m, n, cells) < RARE:
+    if connection_limit(m, n, cells) < _RARE:
         return "undecided", None
     sampled = verify(
         m,

@@ -20,7 +20,7 @@ TRAINS = True
 OPTIONS = (*TRAINING_OPTIONS, "seed", "no_caption")
 
 COLUMNS = ("trial", "epoch", "layer", "normalized_neural_persistence")
-COLUMNS_OF_PANELS = 3
+_COLUMNS_OF_PANELS = 3
 OTHERS: dict[str, Any] = {"color": "0.75", "linewidth": 0.6}
 """How the layers look that a panel is not about."""
 
@@ -56,8 +56,8 @@ def draw(record: FigureRecord) -> Figure:
 def _draw_layers(figure: SubFigure, record: FigureRecord) -> None:
     """Draw a panel for each layer: its mean over the trials with the band, and thin the means of the other layers."""
     layers = record.distinct("layer")
-    rows = math.ceil(len(layers) / COLUMNS_OF_PANELS)
-    grid = figure.subplots(rows, COLUMNS_OF_PANELS, sharex=True, sharey=True, squeeze=False)
+    rows = math.ceil(len(layers) / _COLUMNS_OF_PANELS)
+    grid = figure.subplots(rows, _COLUMNS_OF_PANELS, sharex=True, sharey=True, squeeze=False)
     curves = {
         layer: record.where(layer=layer).pivot("normalized_neural_persistence", across="epoch") for layer in layers
     }

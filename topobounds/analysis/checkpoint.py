@@ -38,8 +38,8 @@ from topobounds.topology.moments import weight_moments
 
 Progress = Callable[[int, int, str], None]
 LARGE = 2**26
-"""Bytes of a tensor of which no more than `MOST_LARGE` are read at the same time."""
-MOST_LARGE = 2
+"""Bytes of a tensor of which no more than `_MOST_LARGE` are read at the same time."""
+_MOST_LARGE = 2
 SMALL = 2**22
 """Bytes of a tensor below which Python does most of the work, so that two at the same time take longer than in turn."""
 INTERRUPTED = "Interrupted before it was read."
@@ -201,7 +201,7 @@ class _Work:
         self.sizes = {layer.name: _n_bytes(layer) for layer in reading.layers}
         self.done: dict[str, _Done] = {}
         self._reading_lock = Lock()  # archives and streams are read by one thread at a time
-        self._large = BoundedSemaphore(MOST_LARGE)
+        self._large = BoundedSemaphore(_MOST_LARGE)
         self._small = Lock()
         self._sharing = Sharing()
 

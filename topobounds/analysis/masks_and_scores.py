@@ -15,7 +15,7 @@ from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.weights import check_finite, mask_matrix, weight_array
 
-SUFFIX = "_mask"
+_SUFFIX = "_mask"
 """What torch.nn.utils.prune adds to the name of a weight for that of its mask."""
 MasksOrScores = Mapping[str, ArrayLike] | str | os.PathLike[str]
 
@@ -61,7 +61,7 @@ class PerTensorArrays:
 
     def _check_all(self, shapes: Mapping[str, tuple[int, ...]], wanted: Collection[str]) -> None:
         for name in (*self.checkpoint.names, *self.checkpoint.tied):
-            of = name if name in shapes else name.removesuffix(SUFFIX)
+            of = name if name in shapes else name.removesuffix(_SUFFIX)
             self._check(name, of, shapes)
             self._names[of] = name
         if wanted and not any(name in self._names for name in wanted):

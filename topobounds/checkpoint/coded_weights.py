@@ -15,7 +15,7 @@ from topobounds.weights import ScaledWeights
 CONFIGS = ("quantize_config.json", "quant_config.json")
 """Where AutoGPTQ and AutoAWQ say how they quantised, if config.json does not."""
 
-Decode = Callable[[Mapping[str, Array]], Array | ScaledWeights]
+_Decode = Callable[[Mapping[str, Array]], Array | ScaledWeights]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class CodedWeight:
     parts: Mapping[str, str]
     written: str
     shape: tuple[int, ...]
-    decode: Decode
+    decode: _Decode
 
     @property
     def stored(self) -> tuple[str, ...]:
@@ -180,7 +180,7 @@ class CodedModule:
             return None
 
     def coded(
-        self, name: str, roles: Mapping[str, str], written: str, shape: tuple[int, ...], decode: Decode
+        self, name: str, roles: Mapping[str, str], written: str, shape: tuple[int, ...], decode: _Decode
     ) -> CodedWeight:
         """Return a weight of this module; `roles` has the own names of its parts, `written` the roles in braces."""
         parts = {role: self.stored(own) for role, own in roles.items()}

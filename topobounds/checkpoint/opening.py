@@ -24,7 +24,7 @@ from topobounds.checkpoint.safetensors import SafetensorsCheckpoint
 from topobounds.checkpoint.sharded import LoneFileReader, ShardedCheckpoint, snapshot_of
 from topobounds.checkpoint.signatures import format_by_signature, looked_at_once
 
-READERS: tuple[Reader, ...] = (
+_READERS: tuple[Reader, ...] = (
     ShardedCheckpoint,
     NpyCheckpoint,
     NpzCheckpoint,
@@ -112,7 +112,7 @@ def _as_model(stored: Checkpoint) -> Checkpoint:
 
 def _readers() -> Iterator[Reader]:
     """Yield the readers in the order in which they are tried; those of other packages are not imported before."""
-    yield from READERS
+    yield from _READERS
     for plugin in entry_points(group=GROUP):
         yield plugin.load()
     yield LoneFileReader()

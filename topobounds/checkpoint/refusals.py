@@ -36,7 +36,7 @@ class Refusal:
 
 def refusal(path: Location) -> Refusal | None:
     """Return why a file or folder is of a format that is not read, if it is."""
-    return _first_of(REFUSALS, path)
+    return _first_of(_REFUSALS, path)
 
 
 def refusal_of_unread(path: Location) -> Refusal | None:
@@ -93,7 +93,7 @@ def _either(*tests: Callable[[Location, str | None], bool]) -> Callable[[Locatio
 
 _SAVE_THE_STATE = "save its state_dict where you trust it: torch.save(module.state_dict(), 'weights.pt')"
 
-REFUSALS = (
+_REFUSALS = (
     Refusal(_shows("git-lfs"), "pointer of Git LFS, not the file itself", "fetch the file with git lfs pull"),
     Refusal(
         _shows("html"), "web page, not a file of weights", "take the address under which the file itself is served"

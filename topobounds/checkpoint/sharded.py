@@ -28,7 +28,7 @@ from topobounds.checkpoint.safetensors import (
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-LONGEST_REFERENCE = 1000
+_LONGEST_REFERENCE = 1000
 """Bytes of a file that names a snapshot."""
 _STRAY = "a file that the index does not name"
 
@@ -259,7 +259,7 @@ def snapshot_of(folder: Location) -> Location:
     snapshots = [each for each in sorted((folder / "snapshots").iterdir()) if each.is_dir()]
     main = folder / "refs" / "main"
     with as_checkpoint_error(main):
-        chosen = read_regular(main, LONGEST_REFERENCE).decode("utf-8", "replace").strip() if main.is_file() else ""
+        chosen = read_regular(main, _LONGEST_REFERENCE).decode("utf-8", "replace").strip() if main.is_file() else ""
     named = [each for each in snapshots if each.name == chosen or len(snapshots) == 1]
     return named[0] if named else folder
 

@@ -18,13 +18,13 @@ from topobounds.theory._balls import Ball, ball_sum
 from topobounds.theory._logarithms import Real, log_binomial, log_ratio
 from topobounds.theory._rounding import ROUNDING_FACTOR, ROUNDING_UNIT
 
-MAX_PAIRS = 100_000  # shapes (rows, columns) of components counted one by one
-MAX_SIZE = 2**17  # vertices of components counted one by one
+_MAX_PAIRS = 100_000  # shapes (rows, columns) of components counted one by one
+_MAX_SIZE = 2**17  # vertices of components counted one by one
 NEGLIGIBLE = 1e-12  # components
 COARSE, FINE = 1 / 4, 1 / 64  # relative widths of the blocks of shapes in `middle_components`, at first and in the end
-LONGEST_TABLE = 2**18  # of logarithms of binomials
-LEAST_GAIN = 0.9  # share that a round of finer blocks may leave, for another to be worth it
-SMALL_SHARE = 1 / 16  # of what is negligible, that is lost in a round with blocks that are not made finer
+_LONGEST_TABLE = 2**18  # of logarithms of binomials
+_LEAST_GAIN = 0.9  # share that a round of finer blocks may leave, for another to be worth it
+_SMALL_SHARE = 1 / 16  # of what is negligible, that is lost in a round with blocks that are not made finer
 
 Range = tuple[FloatArray, FloatArray]  # first and last of a block of numbers
 Blocks = tuple[FloatArray, FloatArray, FloatArray, FloatArray]  # first and last row, first and last column of each
@@ -65,7 +65,7 @@ class Effort(NamedTuple):
 
     least: int = 64
     enough: float = NEGLIGIBLE
-    most: int = MAX_PAIRS
+    most: int = _MAX_PAIRS
     blocks: int = 2**15
     steps: int = 400_000
     all_steps: int = 5_000_000
@@ -83,7 +83,7 @@ def components_by_size(m: int, n: int, k: int, effort: Effort = SHARP) -> tuple[
     half = (m + n) // 2
     largest = min(half, effort.least)
     sizes = [largest]
-    while _n_shapes(m, n, sizes[-1]) < effort.most and sizes[-1] < min(half, MAX_SIZE):
+    while _n_shapes(m, n, sizes[-1]) < effort.most and sizes[-1] < min(half, _MAX_SIZE):
         sizes.append(min(half, 2 * sizes[-1]))
     middle = middle_components(m, n, k, largest, effort)
     if middle > effort.enough and len(sizes) > 1:
@@ -193,8 +193,8 @@ def middle_components(m: int, n: int, k: int, largest: int, effort: Effort = SHA
             bounds = shapes * _binomial_model(m, n, k, (a0, a1), (b0, b1)).exp_above()
             total = coarse + float(np.sum(bounds))
         wide = (a1 - a0 >= np.maximum(1, FINE * a0)) | (b1 - b0 >= np.maximum(1, FINE * b0))
-        matter = wide & (bounds > effort.enough * SMALL_SHARE / max(bounds.size, 1))
-        gained = math.isinf(total) or total <= LEAST_GAIN * before
+        matter = wide & (bounds > effort.enough * _SMALL_SHARE / max(bounds.size, 1))
+        gained = math.isinf(total) or total <= _LEAST_GAIN * before
         if total <= effort.enough or not gained or not matter.any() or 4 * np.count_nonzero(matter) > effort.blocks:
             return total * ROUNDING_FACTOR
         coarse += float(np.sum(bounds[~matter]))
@@ -317,7 +317,7 @@ def _components(m: int, n: int, k: Real, facts: _Facts) -> BySize:
 
 def _log_choices(m: int, a: FloatArray) -> Ball:
     """Return log C(m, a)."""
-    return log_binomial(m, a) if m > LONGEST_TABLE else _table_of_choices(m).at(a.astype(np.intp))
+    return log_binomial(m, a) if m > _LONGEST_TABLE else _table_of_choices(m).at(a.astype(np.intp))
 
 
 @lru_cache(maxsize=16)

@@ -16,7 +16,7 @@ from topobounds.topology.persistence import persistence_diagram
 from topobounds.topology.spanning import maximum_spanning_forest
 from topobounds.verification.subject import Subject, count_components
 
-SMALL_SUPPORT = 12  # weights of which all sets are tried
+_SMALL_SUPPORT = 12  # weights of which all sets are tried
 
 
 def component_identity(subject: Subject, rng: np.random.Generator) -> bool:
@@ -148,7 +148,7 @@ def _most_of_the_largest(subject: Subject, keep: int) -> Integers:
 def _spanning_sets(subject: Subject, keep: int, trees: list[Integers], rng: np.random.Generator) -> Iterator[Integers]:
     """Yield sets of `keep` weights with the components of all weights; of a small support every one there is."""
     support = subject.order
-    if support.size <= SMALL_SUPPORT:
+    if support.size <= _SMALL_SUPPORT:
         for chosen in itertools.combinations(support.tolist(), keep):
             cells = np.array(chosen)
             if count_components(cells, subject.weights.shape) == subject.forest.n_components:

@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from topobounds.verification.claims import Claim
 
 TAIL = 0.1  # probability of the band whose outliers are counted
-TRIES = 200  # matrices among which a sample on the wrong side of a bound is looked for
-MATRIX_CELLS = 1_000_000  # of all matrices that a claim about every matrix is tested on by default,
-GUDHI_CELLS = 500_000  # and where gudhi goes through them too, or many masks of them are compared
-MOST_MATRICES = 100
+_TRIES = 200  # matrices among which a sample on the wrong side of a bound is looked for
+_MATRIX_CELLS = 1_000_000  # of all matrices that a claim about every matrix is tested on by default,
+_GUDHI_CELLS = 500_000  # and where gudhi goes through them too, or many masks of them are compared
+_MOST_MATRICES = 100
 MOST_PLACED, PLACED_CELLS = 100_000, 80_000_000  # times that values are placed by default, and cells drawn for it
 SAME = 1e-9  # relative difference below which two neural persistences are one
-ENOUGH_AS_EXTREME = 20  # shuffles as extreme as a matrix, after which no more are drawn
+_ENOUGH_AS_EXTREME = 20  # shuffles as extreme as a matrix, after which no more are drawn
 
 
 def enclosure(setting: DrawSetting) -> Interval:
@@ -127,7 +127,7 @@ class EveryMatrix(Kind):
     """
 
     name: ClassVar[str] = "matrix"
-    drawn_cells: int = MATRIX_CELLS
+    drawn_cells: int = _MATRIX_CELLS
     subject_cells: int = draws.CELLS
 
     def stream(self, claim: "Claim", setting: DrawSetting) -> str:
@@ -140,7 +140,7 @@ class EveryMatrix(Kind):
 
     def _test_matrices(self, claim: "Claim", setting: DrawSetting, terms: JudgingTerms) -> Outcome:
         size = setting.m * setting.n
-        budget = min(MOST_MATRICES, self.drawn_cells // size) if terms.trials is None else terms.trials
+        budget = min(_MOST_MATRICES, self.drawn_cells // size) if terms.trials is None else terms.trials
         for number in range(budget):
             terms.advance(number, budget, claim.id)
             matrix = draws.draw_matrix(setting, setting.random_generator(claim.id, number))
@@ -280,7 +280,7 @@ class Overlaps(Kind):
         """Return the first sample on the wrong side of the bound, with its overlap."""
         adapted = self.adapt(setting)
         low, high = claim.interval(adapted)
-        for number in range(TRIES):
+        for number in range(_TRIES):
             matrix = draws.draw_matrix(adapted, setting.random_generator("example", number))
             overlap = self.overlap(matrix, setting)
             if overlap is not None and not low <= overlap <= high:
@@ -426,7 +426,7 @@ class Shuffles(SupportOverlaps):
             test.counts.update(_retained_by_shuffles(overlap, numbers))
             terms.advance(test.shuffles, budget, claim.id)
             # Ending early can only spare a matrix: a violation is told by all the shuffles alone.
-            if test.as_extreme >= ENOUGH_AS_EXTREME and test.p_value > terms.error:
+            if test.as_extreme >= _ENOUGH_AS_EXTREME and test.p_value > terms.error:
                 break
         return judging.outcome_of_permutations(test, overlap.tie, terms)
 
@@ -614,5 +614,5 @@ SHUFFLES = Shuffles()
 NETWORK = NetworkOverlaps()
 VALUES = PlacedValues()
 MATRIX = EveryMatrix()
-GUDHI_MATRIX = EveryMatrix(GUDHI_CELLS, GUDHI_CELLS)
-COMPARED_MATRIX = EveryMatrix(GUDHI_CELLS, GUDHI_CELLS)
+GUDHI_MATRIX = EveryMatrix(_GUDHI_CELLS, _GUDHI_CELLS)
+COMPARED_MATRIX = EveryMatrix(_GUDHI_CELLS, _GUDHI_CELLS)

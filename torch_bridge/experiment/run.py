@@ -48,9 +48,9 @@ from torch_bridge.training.loop import (
 from torch_bridge.training.models import build_model
 from torch_bridge.training.seeding import generator_seed, seeded, torch_seed
 
-TrainFunction = Callable[[nn.Module, dict[str, Tensor], int], Mapping[str, Any] | None]
+_TrainFunction = Callable[[nn.Module, dict[str, Tensor], int], Mapping[str, Any] | None]
 
-CHECKPOINT_SECONDS = 10.0
+_CHECKPOINT_SECONDS = 10.0
 
 
 def run_imp(
@@ -58,13 +58,13 @@ def run_imp(
     folder: str | PathLike[str],
     *,
     model: nn.Module | Callable[[], nn.Module] | None = None,
-    train_fn: TrainFunction | None = None,
+    train_fn: _TrainFunction | None = None,
     example_input: Any = None,
     data_dir: str | PathLike[str] | None = None,
     download: bool = False,
     device: str = "auto",
     jobs: int | None = 1,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    checkpoint_seconds: float = _CHECKPOINT_SECONDS,
     progress: NamedProgress | None = None,
 ) -> RunFolder:
     """Make the levels of a plan that are missing in a run folder.
@@ -190,12 +190,12 @@ class _Experiment:
         device: torch.device,
         data: Dataset | None,
         model: nn.Module | Callable[[], nn.Module] | None,
-        train_fn: TrainFunction | None,
+        train_fn: _TrainFunction | None,
         example_input: Any,
     ) -> None:
         self.plan, self.device, self.train_fn = plan, device, train_fn
         self.run: RunFolder
-        self.checkpoint_seconds = CHECKPOINT_SECONDS
+        self.checkpoint_seconds = _CHECKPOINT_SECONDS
         self.data = data
         self.split: Split | None = None
         if data is not None and plan.data is not None:
@@ -503,7 +503,7 @@ class _LevelMaker:
                 found.update(f"{name} {array.dtype} {array.shape}\0".encode() + np.ascontiguousarray(array).tobytes())
         return found.digest()
 
-    def _train_by_caller(self, train_fn: TrainFunction, net: nn.Module, masks: dict[str, Tensor]) -> None:
+    def _train_by_caller(self, train_fn: _TrainFunction, net: nn.Module, masks: dict[str, Tensor]) -> None:
         places = {name: parameter.device for name, parameter in net.named_parameters()}
         with net_state.masked_steps(net, masks, self.experiment.model):
             given = {name: mask.to(places[name], copy=True) for name, mask in masks.items()}

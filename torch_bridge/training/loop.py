@@ -16,7 +16,7 @@ from torch_bridge.training.data import Dataset
 from torch_bridge.training.plan import DataPlan, Recipe, Seeds
 from torch_bridge.training.seeding import generator_seed
 
-EVALUATION_BATCH = 2048
+_EVALUATION_BATCH = 2048
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ class Training:
         """Return the mean loss and the accuracy."""
         self.net.eval()
         loss, right = 0.0, 0
-        batches = (torch.split(each, EVALUATION_BATCH) for each in (images, labels))
+        batches = (torch.split(each, _EVALUATION_BATCH) for each in (images, labels))
         for pixels, truth in zip(*batches, strict=True):
             scores = self._scores(pixels)
             loss += float(functional.nll_loss(scores, truth, reduction="sum"))
