@@ -14,34 +14,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._kernels import compiled
-from topobounds._types import Vertices
+from topobounds._types import Vertices, Words
 
 _FlatCells = NDArray[np.uint32]
-Bits = NDArray[np.uint8]
-_Members = NDArray[np.uint64]
-Ranks = NDArray[np.int64]
+_Bits = NDArray[np.uint8]
+_Places = NDArray[np.uint64]
+_Set = NDArray[np.uint32]
+_Ranks = NDArray[np.int64]
 
 _U = np.uint64
 _STEP = _U(0x9E3779B97F4A7C15)
 _LOW = _U(0xFFFFFFFF)
-_SIX, _MASK_SIX = _U(6), _U(63)
 _THREE, _MASK_THREE = _U(3), _U(7)
 _AT_ONCE = 512  # cells drawn
 
 
 @compiled
 def forest_ranks(
-    present: Bits,
+    present: _Bits,
     n: int,
     cells: _FlatCells,
     n_cells: int,
     drawn: int,
-    starts: _Members,
-    seen: _Members,
-    taken: _Members,
+    starts: Words,
     parents: Vertices,
     sizes: Vertices,
-    ranks: Ranks,
+    ranks: _Ranks,
 ) -> None:
     """Write the ranks of the forest's edges, rising from 1, of one random order of the support per trial.
 
@@ -57,8 +55,6 @@ def forest_ranks(
         Cells of the support, and how many of them to draw one by one.
     starts : uint64 (trials,)
         Where the stream of each trial starts.
-    seen, taken : uint64 (m n // 64 + 1,), uint64 (n_cells // 64 + 1,)
-        Sets of the cells drawn and of the places given; modified in place.
     parents, sizes : uint32 (m + n,)
         Union-find, and the vertices by component; modified in place.
     ranks : int64 (trials, alpha)
@@ -67,6 +63,7 @@ def forest_ranks(
     m, alpha = parents.size - n, ranks.shape[1]
     word = np.zeros(1, np.uint64)
     found, words = np.empty(_AT_ONCE, np.uint32), np.empty(_AT_ONCE, np.uint64)
+    seen = _empty_set(drawn)
     for trial in range(starts.size):
         word[0] = starts[trial]
         seen[:] = 0
@@ -90,8 +87,8 @@ def forest_ranks(
                     merged += 1
             rank += new
         if merged < alpha:
-            taken[:] = 0
             live = _live_cells(present, m, n, cells, n_cells - drawn, seen, parents, sizes)
+            taken = _empty_set(live.size)
             for index in range(live.size):
                 live[index] |= _new_member(word, _U(n_cells - drawn), taken) << _U(32)
             live.sort()
@@ -105,7 +102,7 @@ def forest_ranks(
 
 
 @compiled
-def _draw(word: _Members, present: Bits, size: np.uint64, cells: _FlatCells, found: _FlatCells, words: _Members) -> int:
+def _draw(word: Words, present: _Bits, size: np.uint64, cells: _FlatCells, found: _FlatCells, words: Words) -> int:
     """Draw cells of the support, of all or of those that are listed; return how many.
 
     They are written to `found`, and to `words` where the stream is after each; both are modified in place.
@@ -125,14 +122,14 @@ def _draw(word: _Members, present: Bits, size: np.uint64, cells: _FlatCells, fou
 
 
 @compiled
-def _is_present(present: Bits, cell: np.uint64) -> Any:
+def _is_present(present: _Bits, cell: np.uint64) -> Any:
     return present[cell >> _THREE] >> (cell & _MASK_THREE) & _U(1)
 
 
 @compiled
 def _live_cells(
-    present: Bits, m: int, n: int, cells: _FlatCells, most: int, seen: _Members, parents: Vertices, sizes: Vertices
-) -> _Members:
+    present: _Bits, m: int, n: int, cells: _FlatCells, most: int, seen: _Set, parents: Vertices, sizes: Vertices
+) -> _Places:
     """Return the cells of the support that are not drawn and join two components."""
     sizes[:] = 0
     for vertex in range(parents.size):
@@ -161,7 +158,7 @@ def _live_cells(
 
 
 @compiled
-def _add_live(cell: int, n: int, m: int, seen: _Members, parents: Vertices, live: _Members, count: int) -> int:
+def _add_live(cell: int, n: int, m: int, seen: _Set, parents: Vertices, live: _Places, count: int) -> int:
     """Append a cell that is not drawn and joins two components, which `parents` labels; return the new count."""
     if parents[cell // n] != parents[m + cell % n] and not _holds(seen, _U(cell)):
         live[count] = cell
@@ -170,7 +167,7 @@ def _add_live(cell: int, n: int, m: int, seen: _Members, parents: Vertices, live
 
 
 @compiled
-def _new_member(word: _Members, population: np.uint64, members: _Members) -> Any:
+def _new_member(word: Words, population: np.uint64, members: _Set) -> Any:
     """Draw a number below `population` that is not in the set yet; put it in."""
     while True:
         value = _below(word, population)
@@ -179,7 +176,7 @@ def _new_member(word: _Members, population: np.uint64, members: _Members) -> Any
 
 
 @compiled
-def _below(word: _Members, population: np.uint64) -> Any:
+def _below(word: Words, population: np.uint64) -> Any:
     """Draw a number below `population`, less than 2^32."""
     while True:
         word[0] += _STEP
@@ -190,17 +187,39 @@ def _below(word: _Members, population: np.uint64) -> Any:
 
 
 @compiled
-def _enters(members: _Members, value: np.uint64) -> bool:
-    """Put `value` in the set; return whether it is new."""
-    if _holds(members, value):
-        return False
-    members[value >> _SIX] |= _U(1) << (value & _MASK_SIX)
-    return True
+def _empty_set(count: int) -> Any:
+    """Return a set for so many numbers: a table of each of them plus 1, at its place or at the first free one after.
+
+    A bit for each number there may be would be a table far larger than the caches.
+    """
+    size = 4
+    while size < 2 * count:
+        size *= 2
+    return np.zeros(size, np.uint32)
 
 
 @compiled
-def _holds(members: _Members, value: np.uint64) -> bool:
-    return bool((members[value >> _SIX] >> (value & _MASK_SIX)) & _U(1))
+def _enters(members: _Set, value: np.uint64) -> bool:
+    """Put `value` in the set; return whether it is new."""
+    place = _place(members, value)
+    is_new = members[place] == 0
+    members[place] = value + _U(1)
+    return bool(is_new)
+
+
+@compiled
+def _holds(members: _Set, value: np.uint64) -> bool:
+    return bool(members[_place(members, value)] != 0)
+
+
+@compiled
+def _place(members: _Set, value: np.uint64) -> Any:
+    """Return where a number is in the table, or where it would be put."""
+    last = _U(members.size - 1)
+    place = (value * _STEP >> _U(32)) & last
+    while members[place] != 0 and members[place] != value + _U(1):
+        place = (place + _U(1)) & last
+    return place
 
 
 @compiled

@@ -138,11 +138,9 @@ def _forest_ranks(
     from topobounds._kernels.orders import forest_ranks  # noqa: PLC0415 (loads numba)
 
     vertices = np.empty((2, sum(shape)), np.uint32)
-    seen = np.empty(math.prod(shape) // 64 + 1, np.uint64)
-    taken = np.empty(n_cells // 64 + 1, np.uint64)
     ranks = np.zeros((starts.size, alpha), np.int64)
     drawn = min(n_cells // 2, _DRAWN_PER_VERTEX * vertices.shape[1])
-    forest_ranks(present, shape[1], cells, n_cells, drawn, starts, seen, taken, vertices[0], vertices[1], ranks)
+    forest_ranks(present, shape[1], cells, n_cells, drawn, starts, vertices[0], vertices[1], ranks)
     return ranks
 
 
