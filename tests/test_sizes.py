@@ -21,7 +21,7 @@ from topobounds import (
     overlap_report,
     simulate_overlap,
 )
-from topobounds._memory import MOST_EXPANSION, SMALL, check_memory, largest_unpacked_size, memory
+from topobounds._memory import ALWAYS_ALLOWED, MOST_EXPANSION, check_memory, largest_unpacked_size, memory
 from topobounds.cli import main
 from topobounds.verification import replay, verify, verify_file
 from torch_bridge.training.data import DataError, load_dataset, read_idx
@@ -83,7 +83,7 @@ def test_deflated_arrays_of_a_usual_size_are_read(tmp_path):
 
 
 def test_packed_bytes_expand_so_far_and_no_further():
-    assert largest_unpacked_size(1) == largest_unpacked_size(SMALL // MOST_EXPANSION) == SMALL
+    assert largest_unpacked_size(1) == largest_unpacked_size(ALWAYS_ALLOWED // MOST_EXPANSION) == ALWAYS_ALLOWED
     assert largest_unpacked_size(10**9) == MOST_EXPANSION * 10**9
 
 
@@ -119,7 +119,7 @@ def test_a_file_with_a_hole_is_as_large_as_it_says(tmp_path):
 def test_a_gz_stream_that_expands_too_far_is_no_data_set(monkeypatch, tmp_path):
     file = tmp_path / "train-images-idx3-ubyte.gz"
     file.write_bytes(gzip.compress(struct.pack(">4I", 2051, 10**5, 28, 28) + bytes(2**22)))
-    monkeypatch.setattr(_memory, "SMALL", 2**20)
+    monkeypatch.setattr(_memory, "ALWAYS_ALLOWED", 2**20)
     with pytest.raises(DataError, match="expand to more than 1048576"):
         read_idx(file, 3)
 

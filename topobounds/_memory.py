@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 SHARE = 0.5  # of the memory that one task may take; the rest is for copies, and for others
-SMALL = 2**28  # bytes that a packed file may always expand to
+ALWAYS_ALLOWED = 2**28  # bytes that a packed file may always expand to
 MOST_EXPANSION = 50  # times its packed size; weights of which one in fifty is not zero pack about as well
 _CELL_BYTES = 24  # that a layer drawn whole takes at least for each of its cells, weight and order
 CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
@@ -62,14 +62,14 @@ def check_layer_memory(m: int, n: int) -> None:
 
 
 def largest_unpacked_size(packed: int) -> int:
-    """Return the bytes that a packed file of so many bytes may have when it is unpacked, or it is refused.
+    """Return the most bytes that a file of `packed` bytes may come to when it is unpacked: more are to be refused.
 
     Examples
     --------
-    >>> largest_unpacked_size(1000) == SMALL, largest_unpacked_size(10**8)
+    >>> largest_unpacked_size(1000) == ALWAYS_ALLOWED, largest_unpacked_size(10**8)
     (True, 5000000000)
     """
-    return max(SMALL, MOST_EXPANSION * packed)
+    return max(ALWAYS_ALLOWED, MOST_EXPANSION * packed)
 
 
 def _gib(n_bytes: float) -> str:

@@ -135,12 +135,12 @@ def _put_on_disk(handle: int) -> None:
 
 
 def index_with_size(index: Location, n_bytes: int) -> dict[str, str]:
-    """Return the content of an index whose metadata do not say how many bytes its tensors have; empty if they do.
+    """Return an index whose metadata say how many bytes its tensors have; nothing if it says so already.
 
     Returns
     -------
     dict of str to str
-        The name of the file, and its content with the right ``total_size``.
+        The text of the file under its name, with `n_bytes` as the ``total_size``; or empty.
     """
     content: dict[str, Any] = read_json(index)
     metadata = content.get("metadata")

@@ -154,7 +154,7 @@ def connection_probability(m: int, n: int, k: int) -> Enclosure:
 
 
 def connection_limit(m: int, n: int, k: int) -> float:
-    """Return the limit law of P(k* <= k), evaluated at m, n and k.
+    """Return the limit law of P(k* <= k), at m, n and k: that the k largest weights of a random layer connect it.
 
     ::
 

@@ -28,7 +28,7 @@ from topobounds._parallel import fair_share, processors
 from topobounds._types import Cells, Vertices
 from topobounds.topology.key_matrix import Edges, KeyMatrix, ScaledKeyMatrix, windows
 
-Codes = NDArray[np.uint64]  # see Coding
+_Codes = NDArray[np.uint64]  # see Coding
 _Found = tuple[Cells, Cells]  # keys and cells of edges
 Result = TypeVar("Result")
 
@@ -78,7 +78,7 @@ class Coding:
         """Bits of the key that find no room."""
         return max(self.top.bit_length() + self.cell_bits - 64, 0)
 
-    def layout(self, keys: KeyMatrix) -> Codes:
+    def layout(self, keys: KeyMatrix) -> _Codes:
         """Return what `collect` needs to know."""
         shifts = (0, self.col_bits) if keys.transposed else (self.col_bits, 0)
         return np.array([self.top, self.dropped, self.cell_bits, *shifts], np.uint64)
@@ -87,12 +87,12 @@ class Coding:
         """Return the last code that a key as large as this may have."""
         return np.uint64((((self.top - key) >> self.dropped) + 1 << self.cell_bits) - 1)
 
-    def cells(self, codes: Codes) -> Cells:
+    def cells(self, codes: _Codes) -> Cells:
         """Return the cells of codes."""
         rows = codes >> np.uint64(self.col_bits) & np.uint64((1 << self.row_bits) - 1)
         return rows << np.uint64(32) | codes & np.uint64((1 << self.col_bits) - 1)
 
-    def keys(self, codes: Codes, keys: KeyMatrix, cells: Cells) -> Cells:
+    def keys(self, codes: _Codes, keys: KeyMatrix, cells: Cells) -> Cells:
         """Return the keys of codes, whose cells are given."""
         return keys.at(cells) if self.dropped else np.uint64(self.top) - (codes >> np.uint64(self.cell_bits))
 
@@ -281,10 +281,10 @@ class _Rooms:
     Fresh memory costs more than all that is written to it.
     """
 
-    _kept: ClassVar[list[Codes]] = []
+    _kept: ClassVar[list[_Codes]] = []
 
     def __enter__(self) -> "_Rooms":
-        self._taken: list[Codes] = []
+        self._taken: list[_Codes] = []
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -292,8 +292,8 @@ class _Rooms:
             if room.size == _ROOM_KEPT and len(self._kept) < _MOST_KEPT:
                 self._kept.append(room)
 
-    def take(self, size: int) -> Codes:
-        """Return an array of at least so many entries."""
+    def take(self, size: int) -> _Codes:
+        """Return an array of at least `size` entries, with anything in it, if of middling size one used before."""
         if not _ROOM <= size <= _ROOM_KEPT:
             return np.empty(size, np.uint64)
         try:
@@ -352,13 +352,13 @@ def _collected(
     wanted: int,
     *,
     apart: bool,
-) -> Codes:
+) -> _Codes:
     """Return the codes of all keys of at least `bound` between components; some of them if far more than `wanted` are.
 
     They come in the order of lines and entries. `apart` says that every vertex is a component.
     """
     limit, layout, total = _LIMIT * wanted, coding.layout(keys), 0
-    spare: list[tuple[Codes, int]] = []  # rooms that nobody is writing to, and how much of each is written
+    spare: list[tuple[_Codes, int]] = []  # rooms that nobody is writing to, and how much of each is written
 
     # Codes with scales are multiplied out only where they reach the bound divided by their scale.
     scaled = keys if isinstance(keys, ScaledKeyMatrix) and keys.support is None and bound > keys.lift else None
@@ -366,7 +366,7 @@ def _collected(
     if scaled:
         tile_of, kernel, terms = scaled.code_tile, kernels.collect_scaled, scaled.filter_terms()
 
-    def collect(lines: slice) -> list[Codes]:
+    def collect(lines: slice) -> list[_Codes]:
         nonlocal total  # more threads than one may count too little, never too much
         room, used = spare.pop() if spare else (rooms.take(keys.width + _ROOM), 0)
         tile, magnitude, lift = tile_of(lines)
@@ -389,7 +389,7 @@ def _collected(
     return codes
 
 
-def _sorted(keys: KeyMatrix, codes: Codes, coding: Coding, rooms: _Rooms) -> Codes:
+def _sorted(keys: KeyMatrix, codes: _Codes, coding: Coding, rooms: _Rooms) -> _Codes:
     """Return collected codes in the total order.
 
     Raises
@@ -419,7 +419,7 @@ def _joined_at(keys: KeyMatrix, level: int, parent: Vertices) -> tuple[Cells, ND
     chunks = _chunks(keys)
     counts, entries = np.empty(m, np.int64), np.empty(m, np.int64)
 
-    def count(lines: slice) -> Codes:
+    def count(lines: slice) -> _Codes:
         tile, magnitude, lift = keys.tile(lines)
         met = np.zeros(n // 64 + 1, np.uint64)
         kernels.survey_level(tile, magnitude, tile_kind(level) - lift, counts[lines], entries[lines], met)
@@ -444,7 +444,7 @@ def _joined_at(keys: KeyMatrix, level: int, parent: Vertices) -> tuple[Cells, ND
     return cells[: state[0]], ranks[: state[0]]
 
 
-def _settle(keys: KeyMatrix, codes: Codes, coding: Coding) -> None:
+def _settle(keys: KeyMatrix, codes: _Codes, coding: Coding) -> None:
     """Put codes that agree in what was left of their keys in the order of the whole keys; modified in place."""
     prefixes = codes >> np.uint64(coding.cell_bits)
     same = prefixes[1:] == prefixes[:-1]

@@ -179,15 +179,21 @@ def _setting(verdict: Verdict, witness: dict[str, Any] | None) -> DrawSetting:
 
 
 def _replayed(witness: dict[str, Any], progress: NamedProgress | None) -> Verdict:
-    """Return what the call of a witness finds now, if that is what the witness says."""
+    """Run the call that a witness records again, and return its verdict.
+
+    Raises
+    ------
+    ValueError
+        If the witness lacks something, or the verdict is not the one that it records.
+    """
     claims = witness["claims"]
     if not isinstance(claims, list) or not claims:
         raise ValueError("it names no claim")
     if len(claims) > 1:
         raise ValueError(f"it names {len(claims)} claims, not one")
-    integer("seed", witness["seed"], 0)  # without one, another would be drawn
-    numbers = _numbers(witness)
-    (verdict,) = _called(witness, progress)
+    integer("seed", witness["seed"], 0)  # a seed that is missing would be drawn, and the verdict would be another
+    numbers = _checked_numbers(witness)
+    (verdict,) = _verdicts_of_call(witness, progress)
     if "matrix" in witness:
         claim = CLAIMS[verdict.claim]
         claim.kind.check_example(claim, _setting(verdict, witness), _unpacked(witness["matrix"]), witness)
@@ -195,7 +201,7 @@ def _replayed(witness: dict[str, Any], progress: NamedProgress | None) -> Verdic
     return verdict
 
 
-def _called(witness: dict[str, Any], progress: NamedProgress | None) -> list[Verdict]:
+def _verdicts_of_call(witness: dict[str, Any], progress: NamedProgress | None) -> list[Verdict]:
     """Return the verdicts of the call that a witness describes, on its matrix or its file where it has one."""
     call = {name: witness[name] for name in _CALL if name in witness} | {"progress": progress}
     if "sha256" in witness:
@@ -207,7 +213,7 @@ def _called(witness: dict[str, Any], progress: NamedProgress | None) -> list[Ver
     return verify(**call)
 
 
-def _numbers(witness: dict[str, Any]) -> dict[str, list[float]]:
+def _checked_numbers(witness: dict[str, Any]) -> dict[str, list[float]]:
     """Return the numbers in a witness that the call must find again; given weights have their own density."""
     numbers = {}
     if "sha256" not in witness and "weights" not in witness:

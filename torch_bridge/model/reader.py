@@ -201,7 +201,7 @@ class TorchCheckpoint(Checkpoint):
             return
         import torch
 
-        content = _load_old(stored.file)
+        content = _load_before_torch_1_6(stored.file)
         tensors = find_state_dict(content, stored.file.stem).tensors
         for name in names:
             new = self._changed_or_none(name, change)
@@ -415,7 +415,7 @@ def _load_meta(file: Location) -> Any:
         return torch.load(stream, map_location="meta", weights_only=True)
 
 
-def _load_old(file: Location) -> Any:
+def _load_before_torch_1_6(file: Location) -> Any:
     """Return what a file of the format before torch 1.6 holds, as torch alone reads it and so can write it again."""
     import torch
 
