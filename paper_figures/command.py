@@ -8,7 +8,8 @@ import click
 
 from paper_figures.registry import FIGURES, ONLY_NAMED, figure_module
 from topobounds._arguments import argument_error, choice
-from topobounds.cli.arguments import CommandWithExamples, Count, Name
+from topobounds.cli.arguments import Count, Name
+from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import console_on_stdout, print_json, print_line, print_table, progress_bar
 
 if TYPE_CHECKING:

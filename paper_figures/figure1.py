@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
+from paper_figures import training
 from paper_figures.settings import TRAINING_OPTIONS, Settings
-from paper_figures.training import layer_weights, net_name, run_provenance, source_line, trained, trials
 from topobounds.figures.publish import new_figure, publish
 from topobounds.figures.record import FigureRecord
 from topobounds.plotting import CATEGORIES, draw_band, layer_colors
@@ -30,13 +30,13 @@ def measure(settings: Settings) -> FigureRecord:
 
     Epoch 0 is the initialisation.
     """
-    run, rows = trained(settings), []
-    for trial, level in trials(run, settings):
+    run, rows = training.trained(settings), []
+    for trial, level in training.trials(run, settings):
         for epoch in range(settings.epochs + 1):
-            for layer, weights in enumerate(layer_weights(level, epoch), 1):
+            for layer, weights in enumerate(training.layer_weights(level, epoch), 1):
                 rows.append((trial, epoch, layer, neural_persistence(weights, normalized=True)))
             settings.progress(trial * settings.epochs + epoch, settings.trials * settings.epochs, "neural persistence")
-    return FigureRecord("figure1", run_provenance("figure1", settings, run), COLUMNS, tuple(rows))
+    return FigureRecord("figure1", training.run_provenance("figure1", settings, run), COLUMNS, tuple(rows))
 
 
 def render(record: FigureRecord, folder: Path, *, caption_drawn: bool = True) -> list[Path]:
@@ -87,13 +87,13 @@ def draw_totals(ax: Axes, record: FigureRecord) -> None:
 
 def caption(record: FigureRecord) -> str:
     """Return the caption."""
-    net = net_name(record.provenance)
+    net = training.net_name(record.provenance)
     return (
         f"Figure 1. Normalised neural persistence (convention balwani, p = 2) of a {net} net while it is trained; "
         "epoch 0 is the initialisation. Left: each layer, mean over the trials and one sample standard deviation "
         "(ddof=1) to either side; thin, the means of the other layers. Right: the sum over the layers, trial by trial, "
         "and the standard deviation of the trial's layers (ddof=0) to either side. A layer's values are relative to "
-        f"its largest weight, and move with it. {source_line(record.provenance)}"
+        f"its largest weight, and move with it. {training.source_line(record.provenance)}"
     )
 
 

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from paper_figures import training
 from paper_figures.settings import TRAINING_OPTIONS, Settings
-from paper_figures.training import layer_weights, net_name, run_provenance, source_line, trained, trials
 from topobounds.chance.persistence import persistence_null
 from topobounds.figures.publish import new_figure, publish
 from topobounds.figures.record import FigureRecord, point_seed
@@ -37,10 +37,10 @@ def measure(settings: Settings) -> FigureRecord:
     `expected` is ``(E[NP^2 | values] / (alpha - 1))^(1/2)``, `z` the distance of NP^2 from its expectation in standard
     deviations: by the limit formula, or, in layers with a side below 50, of 200 random orders.
     """
-    run, rows = trained(settings), []
-    for trial, level in trials(run, settings):
+    run, rows = training.trained(settings), []
+    for trial, level in training.trials(run, settings):
         for epoch in filter(is_measured, range(settings.epochs + 1)):
-            for layer, weights in enumerate(layer_weights(level, epoch), 1):
+            for layer, weights in enumerate(training.layer_weights(level, epoch), 1):
                 null = persistence_null(weights, seed=point_seed(settings.seed, trial, epoch, layer))
                 assert null.norm is not None
                 assert null.z is not None
@@ -48,7 +48,7 @@ def measure(settings: Settings) -> FigureRecord:
                 row = (round(measured, DIGITS), round(null.norm, DIGITS), round(null.z, Z_DIGITS))
                 rows.append((trial, epoch, layer, *row))
             settings.progress(trial * settings.epochs + epoch, settings.trials * settings.epochs, "nulls")
-    return FigureRecord("figure1_null", run_provenance("figure1_null", settings, run), COLUMNS, tuple(rows))
+    return FigureRecord("figure1_null", training.run_provenance("figure1_null", settings, run), COLUMNS, tuple(rows))
 
 
 def is_measured(epoch: int) -> bool:
@@ -93,12 +93,12 @@ def draw(record: FigureRecord) -> Figure:
 
 def caption(record: FigureRecord) -> str:
     """Return the caption."""
-    net = net_name(record.provenance)
+    net = training.net_name(record.provenance)
     return (
         f"Figure 1 beside its null. Left: normalised neural persistence (convention balwani, p = 2) of each layer of a "
         f"{net} net while it is trained (epoch 0 is the initialisation), mean over the trials and one sample standard "
         "deviation (ddof=1) to either side; dashed: what the same values give in random order (expectation certified, "
         "mean over the trials). Right: the distance of the two in standard deviations of one layer (of its squared "
         "norm; by the limit formula, of narrow layers sampled), linear between -1 and 1, logarithmic beyond. "
-        f"{source_line(record.provenance)}"
+        f"{training.source_line(record.provenance)}"
     )

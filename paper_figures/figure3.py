@@ -16,8 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
+from paper_figures import training
 from paper_figures.settings import TRAINING_OPTIONS, Settings
-from paper_figures.training import layer_weights, net_name, run_provenance, source_line, trained, trials
 from topobounds.figures.publish import new_figure, publish
 from topobounds.figures.record import FigureRecord
 from topobounds.plotting import CATEGORIES, draw_band, layer_colors
@@ -49,12 +49,12 @@ def measure(settings: Settings) -> FigureRecord:
 
     The overlap is |forest ∩ top-k| / k, the forest being that of the weights on the support and k = alpha its edges.
     """
-    run, rows = trained(settings), []
-    for trial, level in trials(run, settings):
-        for layer, weights in enumerate(layer_weights(level, settings.epochs), 1):
+    run, rows = training.trained(settings), []
+    for trial, level in training.trials(run, settings):
+        for layer, weights in enumerate(training.layer_weights(level, settings.epochs), 1):
             rows += _layer_rows(layer, weights, trial, settings.seed)
         settings.progress(trial + 1, settings.trials, "overlaps")
-    return FigureRecord("figure3", run_provenance("figure3", settings, run), COLUMNS, tuple(rows))
+    return FigureRecord("figure3", training.run_provenance("figure3", settings, run), COLUMNS, tuple(rows))
 
 
 def render(record: FigureRecord, folder: Path, *, caption_drawn: bool = True) -> list[Path]:
@@ -133,11 +133,12 @@ def caption(record: FigureRecord) -> str:
     """Return the caption."""
     return (
         "Figure 3. Share of the maximum spanning forest that the k largest weights hold, k = alpha of the support's "
-        f"forest, against the density of the support, for every layer of trained {net_name(record.provenance)} nets: "
-        "mean over the trials, one sample standard deviation (ddof=1) to either side. Star support: all of row 0 and "
-        "column 0, the rest uniformly random; uniform support: all uniformly random. Dots: the lower bound of "
-        "Corollary 3.4, which is false as printed; ringed where the mean lies below it."
-        f"{_left_out(record)} {source_line(record.provenance)}"
+        "forest, against the density of the support, for every layer of trained "
+        f"{training.net_name(record.provenance)} nets: mean over the trials, one sample standard deviation "
+        "(ddof=1) to either side. Star support: all of row 0 and column 0, the rest uniformly "
+        "random; uniform support: all uniformly random. Dots: the lower bound of Corollary 3.4, which is false as "
+        "printed; ringed where the mean lies below it."
+        f"{_left_out(record)} {training.source_line(record.provenance)}"
     )
 
 

@@ -14,10 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from paper_figures import figure3
+from paper_figures import figure3, training
 from paper_figures.corollary_3_4 import chance_of_disconnected
 from paper_figures.settings import TRAINING_OPTIONS, Settings
-from paper_figures.training import net_name, source_line
 from topobounds.figures.publish import publish
 from topobounds.figures.record import FigureRecord, point_seed
 from topobounds.montecarlo import simulate_overlap
@@ -146,10 +145,10 @@ def caption(record: FigureRecord) -> str:
     made = record.provenance
     return (
         "Figure 3, beside exchangeable weights. Share of the maximum spanning forest that the k largest weights hold, "
-        f"k = alpha of the support's forest, for every layer of trained {net_name(made)} nets: mean over the trials, "
-        "one sample standard deviation (ddof=1) to either side. Dashed: the expectation if the weights were "
+        f"k = alpha of the support's forest, for every layer of trained {training.net_name(made)} nets: mean over the "
+        "trials, one sample standard deviation (ddof=1) to either side. Dashed: the expectation if the weights were "
         "exchangeable, certified where the support is the whole layer or uniformly random and nearly surely connected, "
         f"else simulated ({made['simulated_layers']} layers a point); grey: two standard deviations of one such layer "
         "to either side, by the formula for large layers or counted exactly where the expectation is certified, "
-        f"else of the simulated layers. {source_line(made)}"
+        f"else of the simulated layers. {training.source_line(made)}"
     )

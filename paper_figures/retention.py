@@ -11,8 +11,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from paper_figures import training
 from paper_figures.settings import TRAINING_OPTIONS, Settings
-from paper_figures.training import layer_weights, net_name, run_provenance, source_line, trained, trials
 from topobounds.figures.publish import new_figure, publish
 from topobounds.figures.record import FigureRecord
 from topobounds.plotting import CATEGORIES, draw_band, draw_interval, layer_colors
@@ -39,11 +39,11 @@ def measure(settings: Settings) -> FigureRecord:
     `lower` and `upper` are the ends of a certified interval, or both the measured value. `connected` is the chance
     that the k largest weights connect the layer, by its limit law; or 1 or 0, measured.
     """
-    run = trained(settings)
+    run = training.trained(settings)
     layers = [
         (trial, layer, weights)
-        for trial, level in trials(run, settings)
-        for layer, weights in enumerate(layer_weights(level, settings.epochs), 1)
+        for trial, level in training.trials(run, settings)
+        for layer, weights in enumerate(training.layer_weights(level, settings.epochs), 1)
     ]
     shapes = list(dict.fromkeys([*SHAPES, *(weights.shape for _, _, weights in layers)]))
     rows = []
@@ -52,7 +52,7 @@ def measure(settings: Settings) -> FigureRecord:
         settings.progress(done, len(shapes), "expected retention")
     for trial, layer, weights in layers:
         rows += _trained_rows(layer, trial, weights)
-    return FigureRecord("retention", run_provenance("retention", settings, run), COLUMNS, tuple(rows))
+    return FigureRecord("retention", training.run_provenance("retention", settings, run), COLUMNS, tuple(rows))
 
 
 def render(record: FigureRecord, folder: Path, *, caption_drawn: bool = True) -> list[Path]:
@@ -130,8 +130,8 @@ def caption(record: FigureRecord) -> str:
         "m×n layer, against the density k / (m n) it is pruned to (left), and the expected number of its edges that "
         "are lost (right), for exchangeable weights without ties; certified intervals, on the left narrower than the "
         "lines. Triangles: from here on half of all layers are connected, so that magnitude pruning keeps their tree. "
-        f"Below: the layers of trained {net_name(made)} nets, mean over the trials and one sample standard deviation "
-        f"(ddof=1) to either side, beside the expectation of their shape. {source_line(made)}"
+        f"Below: the layers of trained {training.net_name(made)} nets, mean over the trials and one sample standard "
+        f"deviation (ddof=1) to either side, beside the expectation of their shape. {training.source_line(made)}"
     )
 
 

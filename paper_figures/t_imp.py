@@ -10,7 +10,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from paper_figures.settings import TRAINING_OPTIONS, Settings
-from topobounds._arguments import counted, integer
+from topobounds._arguments import integer
+from topobounds._text import counted
 from topobounds.figures.publish import publish
 from topobounds.figures.record import DATASETS, FigureRecord, provenance
 from topobounds.runs import MOST_LEVELS, RunFolder

@@ -6,7 +6,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from paper_figures.settings import Settings
-from topobounds._arguments import counted
+from topobounds._text import counted
 from topobounds.figures.record import DATASETS, provenance
 from topobounds.runs import Level, RunFolder
 

@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import replace
+from unittest.mock import patch
 
 import ml_dtypes
 import numpy as np
 import pytest
 
+from topobounds._kernels import squares
 from topobounds.analysis.fixed import looks_fixed
 from topobounds.analysis.reports import layer_report
 from topobounds.chance import magnitudes
@@ -42,6 +44,8 @@ def as_large_layers(monkeypatch):
     for module, name, value in [
         (moments, "_CHUNK", 2**14),
         (moments, "_TASK", 2**14),
+        (moments, "_CODES_OF_A_TABLE", 1),
+        (moments, "_LEAST_WIDTH", 1),
         (magnitudes, "SORTED_CELLS", 0),
         (magnitudes, "_CHUNK", 10_000),
         (spanning, "_SCALED_CELLS", 0),
@@ -74,10 +78,12 @@ def scaled(dtype, sides, seed, zeros=0.0, shape=SHAPE):
 
 
 def same_moments(weights, expected):
-    found = weight_moments(weights)
-    assert found.nonzero == np.count_nonzero(expected)
     rms = math.sqrt(math.fsum(np.square(expected.astype(np.float64)).ravel()) / expected.size)
-    assert found.rms == pytest.approx(rms, rel=1e-14)
+    for looks_up in {False, squares.LOOKS_UP_BYTES}:
+        with patch.object(squares, "LOOKS_UP_BYTES", looks_up):
+            found = weight_moments(weights)
+        assert found.nonzero == np.count_nonzero(expected)
+        assert found.rms == pytest.approx(rms, rel=1e-14)
 
 
 def same_reports(weights, expected, layer, **options):
@@ -131,6 +137,16 @@ def test_products_at_the_ends_of_float32(dtype, size):
     if np.isfinite(expected).all():
         same_moments(weights, expected)
         assert np.array_equal(largest_magnitudes(weights, 500), largest_magnitudes(expected, 500))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_weights_far_below_the_largest_of_their_type(dtype):
+    """Their squares are less than a table of the squares of the type tells apart."""
+    codes = np.random.default_rng(0).integers(0, 4, SHAPE, np.uint8).view(dtype)
+    codes[250, :] = ml_dtypes.finfo(dtype).max
+    weights = ScaledWeights(codes, random_scale(SHAPE, (128, 128), 0), (128, 128))
+    for given in (weights, ScaledWeights(codes[:250], weights.scale[:2], (128, 128))):
+        same_moments(given, np.asarray(given))
 
 
 def test_every_code_of_every_type():

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from topobounds import CheckpointError, RunFolder, exact_expected_overlap, open_checkpoint
-from topobounds._arguments import LONGEST_SHOWN, file_name, shortened
+from topobounds._arguments import file_name
 from topobounds._files import write_whole
+from topobounds._text import LONGEST_SHOWN, shortened
 from topobounds.cli import main
 from torch_bridge.experiment.plan import ImpPlan
 from torch_bridge.training import data

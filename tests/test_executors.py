@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from tests.cluster import Cluster
 from tests.command_line import topobounds
 from topobounds import analyze, prune_checkpoint, verify
-from topobounds._parallel import MOST_LOST, Elsewhere
+from topobounds._parallel import MOST_LOST, ExecutorWork
 from topobounds.checkpoint import CheckpointError
 from topobounds.sweeps import sweep
 from topobounds.sweeps.store import Store
@@ -232,21 +232,21 @@ def length(piece):
 
 def test_what_is_lost_with_its_worker_is_asked_again():
     losing = Losing(lambda count: count in (2, 4))
-    assert list(Elsewhere(losing, length).in_order([Piece("a"), Piece("bb"), Piece("ccc")])) == [1, 2, 3]
+    assert list(ExecutorWork(losing, length).in_order([Piece("a"), Piece("bb"), Piece("ccc")])) == [1, 2, 3]
     assert losing.submitted == ["a", "bb", "ccc", "bb", "bb"]
 
 
 def test_what_loses_every_worker_is_said_by_name():
     losing = Losing(lambda count: True)
     with pytest.raises(ChildProcessError, match=f"^The worker of 'a' was lost {MOST_LOST} times, .* OSError: killed$"):
-        list(Elsewhere(losing, length).in_order([Piece("a")]))
+        list(ExecutorWork(losing, length).in_order([Piece("a")]))
     assert len(losing.submitted) == MOST_LOST
 
 
 def test_what_the_work_raises_is_raised_and_not_asked_again():
     losing = Losing(lambda count: False)
     with pytest.raises(ValueError, match=r"^a bad piece$"):
-        list(Elsewhere(losing, length).in_order([Piece("bad"), Piece("a")]))
+        list(ExecutorWork(losing, length).in_order([Piece("bad"), Piece("a")]))
     assert losing.submitted == ["bad", "a"]
 
 

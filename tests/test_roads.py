@@ -40,7 +40,7 @@ from topobounds.theory.critical_weights import critical_weights_range
 from topobounds.theory.persistence import expected_persistence, forest_edge_probabilities, persistence_range
 from topobounds.theory.symbolic import exact_theorem_3_3
 from topobounds.topology.gain import circular_critical_kernel_weights
-from topobounds.verification.draws import Setting
+from topobounds.verification.draws import DrawSetting
 
 SIZES = [(1, 1), (1, 9), (2, 2), (2, 3), (3, 4), (5, 5), (7, 40), (10, 10), (10, 1000), (30, 20), (33, 100)]
 SIZES += [(64, 64), (100, 10), (128, 1000), (300, 100), (400, 400), (784, 300), (784, 10), (1000, 200), (2000, 2000)]
@@ -136,7 +136,7 @@ def test_every_road_counts_the_same_cells_at_a_density():
         cells = cells_at_density(m, n, density)
         rounds_otherwise = cells != round(density * m * n) or cells != round(density * (m * n))
         differ += rounds_otherwise
-        assert Setting(m, n, None, density, "uniform", "none", 0).cells == cells
+        assert DrawSetting(m, n, None, density, "uniform", "none", 0).cells == cells
         assert (corollary_3_4(m, n, density).value is None) == (cells < m + n - 1)
         if place % 9 and not rounds_otherwise:
             continue  # the roads that follow are the slow ones

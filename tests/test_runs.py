@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from topobounds.runs import Level, RunError, RunFolder, digest
+from topobounds.runs import Level, RunError, RunFolder, json_sha256
 
 PLAN = {"dataset": "digits", "epochs": 2, "optimizer": {"name": "sgd", "rate": 0.01}, "hidden": (3, 4)}
 WEIGHTS = {f"layers.{i}.weight": np.arange(6, dtype=np.float32).reshape(2, 3) + i for i in (0, 2, 10)}
@@ -143,7 +143,7 @@ def test_the_same_plan_reopens_the_folder(run):
     again = RunFolder.create(run.path, PLAN | {"hidden": [3, 4]})
     assert again.plan == {**PLAN, "hidden": [3, 4]}
     assert [level.name for level in again.levels] == ["trial-0"]
-    assert again.sha256 == digest(json.loads(json.dumps(PLAN)))
+    assert again.sha256 == json_sha256(json.loads(json.dumps(PLAN)))
 
 
 def test_another_plan_is_refused_key_by_key(run):
@@ -211,7 +211,7 @@ def test_a_plan_of_another_format_is_refused(run):
 
 def as_of_schema_1(run, plan):
     """Make a folder what the first version made of a plan: without its defaults, and without a version."""
-    old = {"version": 1, "plan": plan, "sha256": digest(plan), "extent": {"trials": 1}}
+    old = {"version": 1, "plan": plan, "sha256": json_sha256(plan), "extent": {"trials": 1}}
     (run.path / "plan.json").write_text(json.dumps(old))
 
 

@@ -21,7 +21,7 @@ from topobounds import (
     overlap_report,
     simulate_overlap,
 )
-from topobounds._memory import MOST_EXPANSION, SMALL, check_memory, memory, most_expanded
+from topobounds._memory import MOST_EXPANSION, SMALL, check_memory, largest_unpacked_size, memory
 from topobounds.cli import main
 from topobounds.verification import replay, verify, verify_file
 from torch_bridge.training.data import DataError, load_dataset, read_idx
@@ -83,8 +83,8 @@ def test_deflated_arrays_of_a_usual_size_are_read(tmp_path):
 
 
 def test_packed_bytes_expand_so_far_and_no_further():
-    assert most_expanded(1) == most_expanded(SMALL // MOST_EXPANSION) == SMALL
-    assert most_expanded(10**9) == MOST_EXPANSION * 10**9
+    assert largest_unpacked_size(1) == largest_unpacked_size(SMALL // MOST_EXPANSION) == SMALL
+    assert largest_unpacked_size(10**9) == MOST_EXPANSION * 10**9
 
 
 @pytest.mark.parametrize("suffix", ["npy", "npz", "safetensors"])

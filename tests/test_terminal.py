@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from topobounds._arguments import printable
+from topobounds._text import printable
 from topobounds.cli import main
 
 OVERLAP = ["overlap", "--m", "30", "--n", "20", "--seed", "1"]

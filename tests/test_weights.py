@@ -10,7 +10,7 @@ import topobounds as tb
 from tests.topology.test_few_levels import DTYPES, KINDS, matrix_of
 from topobounds import Conv, Dense, ScaledWeights, critical_kernel_weights, maximum_spanning_forest
 from topobounds.layers import LayerTensor
-from topobounds.topology.tensors import layer_topology
+from topobounds.topology.layer_topology import layer_topology
 
 CODES = [
     np.int8,

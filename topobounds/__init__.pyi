@@ -16,9 +16,10 @@ from . import (
     verification,
     weights,
 )
-from .analysis.checkpoint import Interrupted, analyze
+from .analysis.checkpoint import analyze
 from .analysis.comparison import Comparison, compare
 from .analysis.compression import compression_report
+from .analysis.errors import Interrupted
 from .analysis.overlap import overlap_report
 from .analysis.preview import Preview, preview
 from .analysis.reports import LayerReport, ModelReport, layer_report
@@ -59,11 +60,11 @@ from .theory.persistence import untrained_persistence, untrained_persistence_lim
 from .theory.support_bounds import any_support_bound, support_bound
 from .theory.table1 import architecture, table1
 from .topology.convolution import CriticalWeights, critical_kernel_weights, filter_persistence
+from .topology.deficit import Deficit
 from .topology.distances import bottleneck_distance, wasserstein_distance
 from .topology.effective import EffectiveMasks, EffectiveWeights, effective_density, effective_masks, effective_weights
 from .topology.network import NetworkForest, chain, network_forest
 from .topology.persistence import PersistenceDiagram, neural_persistence, persistence_diagram, total_neural_persistence
-from .topology.protocol import Deficit
 from .topology.recurrent import (
     UnrolledForest,
     recurrent_diagrams,

@@ -1,6 +1,6 @@
 """The house grammar of errors: argument, rule, what was given.
 
-Every face checks its own arguments with these functions, so that one mistake reads the same whether it was made in
+Every public function checks its own arguments with these, so that one mistake reads the same whether it was made in
 Python or on the command line: ``Argument 'm' must be a positive integer, not 0.``
 """
 
@@ -9,14 +9,17 @@ import math
 import operator
 import os
 import re
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any, SupportsFloat, SupportsIndex, TypeGuard
 
+from topobounds._text import shortened
+
 MOST_TRIALS = 10**9  # of a simulation: hours, where one trial is short
+MOST_NEURONS = 2**24  # of a layer that is summed up or sampled: some ten seconds each
 LARGEST_SEED = 2**64 - 1
-LONGEST_SHOWN = 200  # characters of what was given
 
 
 def argument_error(name: str, rule: str, given: object) -> ValueError:
@@ -37,32 +40,6 @@ def argument_error(name: str, rule: str, given: object) -> ValueError:
         To be raised by the caller.
     """
     return ValueError(f"Argument '{name}' must be {rule}, not {_shown(given)}.")
-
-
-def counted(number: int, what: str, several: str = "") -> str:
-    """Return how many there are of something, whose plural has an s unless it is given.
-
-    Examples
-    --------
-    >>> counted(1, "trial"), counted(5, "trial"), counted(2, "matrix", "matrices")
-    ('1 trial', '5 trials', '2 matrices')
-    """
-    return f"{number} {what}" if number == 1 else f"{number} {several or what + 's'}"
-
-
-def printable(text: str) -> str:
-    r"""Return a text as it may go to a terminal: on one line, what is not printable escaped as in Python.
-
-    Names of tensors and of files may hold anything: a terminal obeys what follows an escape character.
-
-    Examples
-    --------
-    >>> print(printable("a\x1b[31mRED\n"), printable("Borůvka ×"))
-    a\x1b[31mRED\n Borůvka ×
-    """
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
-    )
 
 
 def integer(
@@ -160,6 +137,45 @@ def boolean(name: str, value: object) -> bool:
     return bool(value)
 
 
+def checked_seed(seed: int | None) -> int:
+    """Return a seed, drawn where there is none.
+
+    Raises
+    ------
+    ValueError
+        If it is out of range.
+    """
+    return secrets.randbits(32) if seed is None else integer("seed", seed, 0, LARGEST_SEED)
+
+
+def checked_trials(trials: int | None) -> int | None:
+    """Return a number of random orders: None, 0, or at least 2.
+
+    Raises
+    ------
+    ValueError
+        If it is none of these.
+    """
+    if trials is None:
+        return None
+    count = integer("trials", trials, 0, most=MOST_TRIALS)
+    if count == 1:
+        raise argument_error("trials", "0 or at least 2, for one order has no spread", trials)
+    return count
+
+
+def check_neurons(m: int, n: int) -> None:
+    """Refuse a layer of so many rows and columns that what is in proportion to them takes too long.
+
+    Raises
+    ------
+    ValueError
+        If m + n is more than `MOST_NEURONS`.
+    """
+    if m + n > MOST_NEURONS:
+        raise ValueError(f"Arguments 'm' and 'n' must add up to at most {MOST_NEURONS}, not {m + n}.")
+
+
 def density_fraction(name: str, value: SupportsFloat | Any) -> float:
     """Return `value` as a density, a real number in (0, 1].
 
@@ -227,7 +243,7 @@ def nearest(given: str, allowed: Iterable[str], count: int = 3) -> str:
 
 
 @contextmanager
-def about(name: str | None) -> Iterator[None]:
+def argument_errors_naming(name: str | None) -> Iterator[None]:
     """Name the layer in a ValueError that is raised in a ``with`` block; nothing for no name."""
     try:
         yield
@@ -272,15 +288,3 @@ def _shown(given: object) -> str:
     except ValueError:  # Python writes no integer of more than some thousand digits
         return f"an integer of {given.bit_length()} bits" if isinstance(given, int) else f"a {type(given).__name__}"
     return shortened(text)
-
-
-def shortened(text: str, longest: int = LONGEST_SHOWN) -> str:
-    """Return a text of at most so many characters: the middle of a longer one left out.
-
-    Examples
-    --------
-    >>> len(shortened("a" * 1000)), shortened("a short one"), shortened("abcdefghijklmnopqrstuvwxyz", 16)
-    (200, 'a short one', 'abcde ... uvwxyz')
-    """
-    half = longest // 2
-    return text if len(text) <= longest else f"{text[: half - 3]} ... {text[2 - half :]}"

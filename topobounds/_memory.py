@@ -6,6 +6,7 @@ from pathlib import Path
 SHARE = 0.5  # of the memory that one task may take; the rest is for copies, and for others
 SMALL = 2**28  # bytes that a packed file may always expand to
 MOST_EXPANSION = 50  # times its packed size; weights of which one in fifty is not zero pack about as well
+CELL_BYTES = 24  # that a layer drawn whole takes at least for each of its cells, weight and order
 CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -49,12 +50,23 @@ def check_memory(subject: str, n_bytes: float) -> None:
         raise ValueError(f"{subject} takes at least {_gib(n_bytes)} of memory, more than half of the {_gib(memory())}.")
 
 
-def most_expanded(packed: int) -> int:
-    """Return the bytes that a packed file of so many bytes may expand to.
+def check_layer_memory(m: int, n: int) -> None:
+    """Refuse a layer whose cells take more than half of the memory.
+
+    Raises
+    ------
+    ValueError
+        Saying how much it would take.
+    """
+    check_memory(f"A layer of {m} x {n} cells", CELL_BYTES * m * n)
+
+
+def largest_unpacked_size(packed: int) -> int:
+    """Return the bytes that a packed file of so many bytes may have when it is unpacked, or it is refused.
 
     Examples
     --------
-    >>> most_expanded(1000) == SMALL, most_expanded(10**8)
+    >>> largest_unpacked_size(1000) == SMALL, largest_unpacked_size(10**8)
     (True, 5000000000)
     """
     return max(SMALL, MOST_EXPANSION * packed)

@@ -2,23 +2,22 @@
 
 import os
 import platform
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache, partial, wraps
+from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from topobounds._arguments import integer
 
-Report = Callable[[int, str], None]
-"""``report(done, message)``: how many steps of a piece are done."""
+if TYPE_CHECKING:
+    from topobounds._types import StepProgress  # which needs numpy
+
 Piece = TypeVar("Piece", bound=Hashable)
 Item = TypeVar("Item")
-Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 MOST_JOBS = 1024
@@ -28,46 +27,9 @@ CPUINFO = Path("/proc/cpuinfo")
 POLL_SECONDS = 0.1
 MOST_LOST = 4
 """Times that the worker of a piece may be lost, by being killed or for want of memory, before it is no more asked."""
-PATIENCE = 10.0
+WORKER_PATIENCE = 10.0
 """Seconds within which the processes of a caller that was killed have ended, too."""
 _pieces_at_once = ContextVar("pieces_at_once", default=1)
-
-
-def kept(maxsize: int) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
-    """Return a decorator that keeps the last results of a function, each computed once whatever the threads.
-
-    `functools.lru_cache` lets two threads that ask for the same at the same time compute it twice.
-
-    Parameters
-    ----------
-    maxsize : int
-        Results that are kept.
-
-    Examples
-    --------
-    >>> @kept(8)
-    ... def square(number: int) -> int:
-    ...     print("computed")
-    ...     return number * number
-    >>> square(3), square(3)
-    computed
-    (9, 9)
-    """
-
-    def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-        cached: Any = lru_cache(maxsize)(function)  # that the arguments are hashable is the caller's to know
-        locks: defaultdict[Hashable, Lock] = defaultdict(Lock)
-
-        @wraps(function)
-        def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-            with locks[args, tuple(kwargs.items())]:
-                found: Result = cached(*args, **kwargs)
-                return found
-
-        call.cache_clear = cached.cache_clear  # type: ignore[attr-defined]
-        return call
-
-    return decorate
 
 
 def processors() -> int:
@@ -160,7 +122,7 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> lis
         return list(pool.map(function, items))
 
 
-def how_many(jobs: int | None, device: str) -> int:
+def process_count(jobs: int | None, device: str) -> int:
     """Return how many processes `jobs` stands for: None for one on each processor, but one on a GPU, which all share.
 
     Raises
@@ -170,7 +132,7 @@ def how_many(jobs: int | None, device: str) -> int:
 
     Examples
     --------
-    >>> how_many(None, "cuda"), how_many(3, "cuda")
+    >>> process_count(None, "cuda"), process_count(3, "cuda")
     (1, 3)
     """
     if jobs is None:
@@ -178,7 +140,9 @@ def how_many(jobs: int | None, device: str) -> int:
     return integer("jobs", jobs, 1, most=MOST_JOBS)
 
 
-def each(work: Callable[[Piece, Report], Any], pieces: Sequence[Piece], jobs: int, report: Report) -> None:
+def do_pieces(
+    work: "Callable[[Piece, StepProgress], Any]", pieces: Sequence[Piece], jobs: int, report: "StepProgress"
+) -> None:
     """Do all pieces of a work.
 
     Parameters
@@ -246,7 +210,7 @@ class Named(Protocol):
 NamedPiece = TypeVar("NamedPiece", bound=Named)
 
 
-class Elsewhere(Generic[NamedPiece, Result]):
+class ExecutorWork(Generic[NamedPiece, Result]):
     """Pieces of work given to an executor, whose workers may be lost: what they had is asked again.
 
     Parameters
@@ -358,7 +322,7 @@ class _Processes(Executor):
 
 
 def _in_processes(
-    work: Callable[[Piece, Report], Any],
+    work: "Callable[[Piece, StepProgress], Any]",
     pieces: Sequence[Piece],
     jobs: int,
     heard: Callable[[Piece, int, str], None],
@@ -412,5 +376,5 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _do(work: Callable[[Piece, Report], Any], piece: Piece) -> None:
+def _do(work: "Callable[[Piece, StepProgress], Any]", piece: Piece) -> None:
     work(piece, lambda steps, message: _reports.put((piece, steps, message)))

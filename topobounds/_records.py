@@ -52,22 +52,22 @@ class Record:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields and ``schema_version`` as plain Python, ready for ``json.dumps``."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        record = {f.name: plain(getattr(self, f.name)) for f in fields if not f.name.startswith("_")}
+        record = {f.name: plain_record(getattr(self, f.name)) for f in fields if not f.name.startswith("_")}
         return {"schema_version": self.schema_version, **record}
 
 
-def plain(value: Any) -> Any:
+def plain_record(value: Any) -> Any:
     """Return `value` in terms of None, bool, int, float, str, list and dict."""
     if isinstance(value, Fraction) or (isinstance(value, float) and not math.isfinite(value)):
         return str(value) if isinstance(value, Fraction) else None
     if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): plain_record(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
+        return [plain_record(v) for v in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: plain_record(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if hasattr(value, "tolist"):  # numpy arrays and scalars, without importing numpy
-        return plain(value.tolist())
+        return plain_record(value.tolist())
     return value
 
 

@@ -10,7 +10,6 @@ the compiled kernels count.
 """
 
 import math
-import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -22,12 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._arguments import MOST_TRIALS, argument_error, choice, integer
+from topobounds._arguments import MOST_TRIALS, argument_error, check_neurons, checked_seed, choice, integer
 from topobounds._engine import NumpyBudget, kernels_disabled
 from topobounds._parallel import processors
 from topobounds._records import Record
 from topobounds._types import Integers, Progress, Words
-from topobounds.supports import Support, check_neurons, read_support
+from topobounds.supports import Support, read_support
 
 NUMPY_CELLS = 5_000_000  # expected draws that numpy makes in the time it takes to load the compiled kernels,
 LOADED_CELLS = 30_000  # and those that it makes about as fast as they do
@@ -177,17 +176,6 @@ def simulate_overlap_of(
 ) -> Estimate:
     """Return `simulate_overlap` of checked arguments: k at most the cells of the support, or None for its alpha."""
     return _simulated(support, _limit(support, k, "support"), "support", trials, seed, processors(), progress)
-
-
-def checked_seed(seed: int | None) -> int:
-    """Return a seed from 0 to 2^64 - 1; one that is drawn for None.
-
-    Raises
-    ------
-    ValueError
-        If it is no integer of this range.
-    """
-    return secrets.randbits(32) if seed is None else integer("seed", seed, 0, _MASK_64)
 
 
 def _simulated(

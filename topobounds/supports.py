@@ -8,36 +8,11 @@ from typing import SupportsFloat
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds import _memory
 from topobounds._arguments import argument_error, as_written, choice, density_fraction
+from topobounds._memory import check_layer_memory
 from topobounds._types import Integers
 
 SUPPORTS = ("uniform", "star", "block")
-MOST_NEURONS = 2**24  # of a layer that is summed up or sampled: some ten seconds each
-CELL_BYTES = 24  # that a layer drawn whole takes at least for each of its cells, weight and order
-
-
-def check_neurons(m: int, n: int) -> None:
-    """Refuse a layer of so many rows and columns that what is in proportion to them takes too long.
-
-    Raises
-    ------
-    ValueError
-        If m + n is more than `MOST_NEURONS`.
-    """
-    if m + n > MOST_NEURONS:
-        raise ValueError(f"Arguments 'm' and 'n' must add up to at most {MOST_NEURONS}, not {m + n}.")
-
-
-def check_memory(m: int, n: int) -> None:
-    """Refuse a layer whose cells take more than half of the memory.
-
-    Raises
-    ------
-    ValueError
-        Saying how much it would take.
-    """
-    _memory.check_memory(f"A layer of {m} x {n} cells", CELL_BYTES * m * n)
 
 
 def cells_at_density(m: int, n: int, density: SupportsFloat) -> int:
@@ -168,7 +143,7 @@ class Support:
         >>> support.draw_mask(np.random.default_rng(0)).astype(int).tolist()
         [[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [1, 0, 0, 0, 1], [1, 0, 1, 0, 0]]
         """
-        check_memory(self.m, self.n)
+        check_layer_memory(self.m, self.n)
         mask = np.zeros((self.m, self.n), np.bool_)
         n_fixed = 0
         if self.fixed is not None:

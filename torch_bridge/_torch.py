@@ -1,5 +1,7 @@
 """PyTorch for the modules that cannot do without it: a `MissingExtra` says how to install it where it is missing."""
 
+import sys
+
 from torch_bridge import MissingExtra
 
 try:
@@ -29,6 +31,7 @@ __all__ = [
     "WeightNorm",
     "_ConvNd",
     "functional",
+    "is_instance_if_loaded",
     "is_lazy",
     "nn",
     "parametrize",
@@ -36,3 +39,9 @@ __all__ = [
     "register_optimizer_step_post_hook",
     "torch",
 ]
+
+
+def is_instance_if_loaded(value: object, module: str, name: str) -> bool:
+    """Return whether a value is of a class whose module may not have been imported; if it was not, it is none."""
+    found = getattr(sys.modules.get(module), name, None)
+    return isinstance(found, type) and isinstance(value, found)

@@ -23,12 +23,19 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 90  # seconds that the tests of a mutant may take; longer is an endless loop, which a test run notices
 SHARES = {"_kernels": 3, "topology": 3, "theory": 3, "pruning": 1}
-KERNELS = ("spanning", "magnitudes", "tied_graph", "selection")  # that `tests.attack.test_twins` goes through
+KERNELS = (
+    "spanning",
+    "magnitudes",
+    "squares",
+    "tied_graph",
+    "selection",
+)  # that `tests.attack.test_twins` goes through
 WRITTEN_FOR_LLVM = ("generate", "_splat", "_load", "_keys", "_unsigned")
 
 TESTS = {
     "_kernels": ["tests/attack/test_twins.py"],
     "_kernels/magnitudes": ["tests/chance/test_magnitudes.py", "tests/attack/test_twins.py"],
+    "_kernels/squares": ["tests/test_codes.py", "tests/test_layer_chance.py", "tests/attack/test_twins.py"],
     "_kernels/spanning": [
         "tests/topology/test_few_levels.py::test_levels_one_after_the_other_join_what_kruskals_algorithm_joins",
         "tests/topology/test_few_levels.py::test_ranks_in_the_midst_of_long_ties",
@@ -43,8 +50,8 @@ TESTS = {
     ],
     "topology/key_matrix": ["tests/attack/test_twins.py", "tests/topology/test_few_levels.py", "tests/test_weights.py"],
     "topology/spanning": ["tests/topology/test_spanning.py", "tests/attack/test_twins.py"],
-    "topology/order": ["tests/topology/test_spanning.py", "tests/topology/test_persistence.py"],
-    "topology/protocol": ["tests/topology/test_spanning.py", "tests/topology/test_deficit.py"],
+    "topology/filtration": ["tests/topology/test_spanning.py", "tests/topology/test_persistence.py"],
+    "topology/forest": ["tests/topology/test_spanning.py", "tests/topology/test_deficit.py"],
     "topology/tied_graph": ["tests/topology/test_convolution.py", "tests/topology/test_recurrent.py"],
     "topology/moments": ["tests/chance/test_magnitudes.py", "tests/attack/test_twins.py", "tests/test_weights.py"],
     "topology/convolution": ["tests/topology/test_deficit.py", "tests/topology/test_convolution.py"],
@@ -52,7 +59,9 @@ TESTS = {
     "topology/network": ["tests/topology/test_deficit.py", "tests/topology/test_network.py"],
     "theory/counting": ["tests/theory/test_counting.py", "tests/theory/test_deviation.py"],
     "theory/_components": ["tests/theory/test_enclosure.py", "tests/attack/test_enclosures.py"],
+    "theory/_balls": ["tests/theory/test_enclosure.py", "tests/attack/test_enclosures.py"],
     "theory/_logarithms": ["tests/theory/test_enclosure.py", "tests/attack/test_enclosures.py"],
+    "theory/_rounding": ["tests/theory/test_enclosure.py", "tests/attack/test_enclosures.py"],
     "theory/enclosure": ["tests/theory/test_enclosure.py", "tests/attack/test_enclosures.py"],
     "theory/overlap": ["tests/theory/test_overlap.py", "tests/theory/test_enclosure.py"],
     "theory/bounds": ["tests/theory/test_overlap.py", "tests/attack/test_enclosures.py"],

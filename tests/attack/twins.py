@@ -18,6 +18,7 @@ from topobounds import _engine
 from topobounds._engine import NumpyBudget
 from topobounds._kernels import magnitudes as magnitude_kernels
 from topobounds._kernels import spanning as kernels
+from topobounds._kernels import squares as square_kernels
 from topobounds.pruning import selection
 from topobounds.topology import moments, spanning
 
@@ -149,16 +150,30 @@ def add_block(codes: Any, start: Any, scale_of: Any, shift: Any, sums: Any) -> N
         sums[i % 64] += product * product
 
 
+def add_digits(
+    codes: Any, start: Any, width: Any, lines: Any, n_blocks: Any, digits: Any, sums: Any, largest: Any
+) -> None:
+    """See `_add_digits`."""
+    for line in range(int(lines)):
+        for block in range(int(n_blocks)):
+            part = _part(codes, int(start) + line * int(width) + 64 * block, 64) & np.uint8(0x7F)
+            np.maximum(largest, part, out=largest)
+            for place, table in enumerate(digits):
+                sums[place] += table[part].reshape(8, 8).sum(axis=1, dtype=np.uint64)
+
+
 SPANNING = [any_at_least, write_bins, any_above, at_least, equal, key, differ, lowest, highest, number]
 SPANNING += [bits_of, ratio, float_of]
-SHARED = [any_at_least, at_least, equal, key, lowest, number, float_of, add_bfloat16, float_of_byte, add_block]
+MAGNITUDES = [any_at_least, at_least, lowest]
+SQUARES = [at_least, equal, key, number, float_of, add_bfloat16, float_of_byte, add_block, add_digits]
+ROOMS = [(kernels, SPANNING), (magnitude_kernels, MAGNITUDES), (square_kernels, SQUARES)]
 
 
 @contextmanager
 def installed() -> Iterator[None]:
     """Run kernels as Python, of however small a layer."""
     with ExitStack() as stack, np.errstate(all="ignore"):
-        for module, functions in ((kernels, SPANNING), (magnitude_kernels, SHARED)):
+        for module, functions in ROOMS:
             for function in functions:
                 stack.enter_context(patch.object(module, f"_{function.__name__}", function))
         for module in (_engine, spanning, selection):
@@ -166,6 +181,7 @@ def installed() -> Iterator[None]:
         for module in (spanning, moments):
             stack.enter_context(patch.object(module, "_ENGINE", NumpyBudget("numba", 0)))
         stack.enter_context(patch.object(selection, "COMPILED_FROM", 1))
+        stack.enter_context(patch.object(square_kernels, "LOOKS_UP_BYTES", True))
         yield
 
 

@@ -21,9 +21,9 @@ from topobounds import (
     persistence_null,
 )
 from topobounds.chance import magnitudes
-from topobounds.chance.layer import MeasuredLayer
-from topobounds.chance.orders import Sampling
+from topobounds.chance.measured_layer import MeasuredLayer
 from topobounds.chance.persistence import _sampled
+from topobounds.chance.sampling import Sampling
 from topobounds.theory.persistence import expected_persistence, persistence_range
 
 SMALL = {

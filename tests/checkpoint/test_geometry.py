@@ -7,7 +7,7 @@ from tests.checkpoint.fixtures import random_arrays
 from topobounds import layer_tensors
 from topobounds.checkpoint import CheckpointError
 from topobounds.checkpoint.geometry import KEYS
-from topobounds.checkpoint.layer_tensors import read_tensors
+from topobounds.checkpoint.layer_tensors import read_layer_tensors
 from topobounds.layers import Conv, Dense, Recurrent
 
 ARRAYS = random_arrays(
@@ -28,7 +28,7 @@ ARRAYS = random_arrays(
 
 def told(geometry, **asked):
     """Return the layers by name, as they are read with a geometry."""
-    reading = read_tensors(ARRAYS, geometry=geometry, **asked)
+    reading = read_layer_tensors(ARRAYS, geometry=geometry, **asked)
     for tensor in reading.layers:
         parts = tensor.split(ARRAYS[tensor.name])
         assert np.array_equal(tensor.join(parts), ARRAYS[tensor.name])

@@ -9,7 +9,7 @@ import pytest
 from topobounds import maximum_spanning_forest
 from topobounds.checkpoint import CheckpointError, open_checkpoint
 from topobounds.checkpoint.gguf import PLAIN
-from topobounds.checkpoint.layer_tensors import read_tensors
+from topobounds.checkpoint.layer_tensors import read_layer_tensors
 from topobounds.weights import ScaledWeights
 
 gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
@@ -144,7 +144,7 @@ def test_what_its_names_say(written):
         "blk.0.ffn_up_exps.weight": (random_blocks(Type.Q8_0, 6, 32).reshape(2, 3, -1), Type.Q8_0),
     }
     checkpoint = open_checkpoint(written(tensors))
-    reading = read_tensors(checkpoint)
+    reading = read_layer_tensors(checkpoint)
     table, query, experts = reading.layers
     assert (table.kind, table.graph.n_inputs) == ("embedding", 9)
     assert (query.kind, query.graph.n_inputs, query.graph.n_outputs) == ("dense", 4, 6)

@@ -9,11 +9,11 @@ import torch
 
 from tests.checkpoint import fixtures
 from topobounds import layer_tensors, open_checkpoint
-from topobounds.checkpoint.layer_tensors import read_tensors
-from topobounds.checkpoint.memory import ArraysCheckpoint
+from topobounds.checkpoint.in_memory import ArraysCheckpoint
+from topobounds.checkpoint.layer_tensors import read_layer_tensors
 from topobounds.layers import Conv, Dense
 from topobounds.layers.layer_tensor import GATES
-from torch_bridge.model.tracing import model_tensors
+from torch_bridge.model.weight_tensors import model_weight_tensors
 
 pytestmark = pytest.mark.usefixtures("registered")
 QKV = ("query", "key", "value")
@@ -23,7 +23,7 @@ def read(shapes, config=None, dtypes=None, **asked):
     """Return the layers by name, and what is left out, of arrays of these shapes."""
     arrays = fixtures.random_arrays(shapes)
     arrays |= {name: arrays[name].astype(dtype) for name, dtype in (dtypes or {}).items()}
-    reading = read_tensors(ArraysCheckpoint(arrays, config or {}), **asked)
+    reading = read_layer_tensors(ArraysCheckpoint(arrays, config or {}), **asked)
     check_reading(reading, arrays)
     return {tensor.name: tensor for tensor in reading.layers}, reading.left_out
 
@@ -48,7 +48,7 @@ def opened(path):
     """Return what a file is read as, checked against its arrays."""
     with open_checkpoint(path) as checkpoint:
         arrays = {name: checkpoint.tensor(name) for name in checkpoint.names}
-        reading = read_tensors(checkpoint)
+        reading = read_layer_tensors(checkpoint)
         check_reading(reading, arrays)
         return reading, arrays
 
@@ -133,9 +133,9 @@ def test_gates_of_keras_lie_in_columns():
 def test_a_file_is_read_as_the_model_that_it_is_of():
     model = fixtures.torch_model()
     arrays = {name: values.numpy() for name, values in model.state_dict().items()}
-    reading = read_tensors(arrays)
+    reading = read_layer_tensors(arrays)
     check_reading(reading, arrays)
-    own = [tensor for tensors in model_tensors(model).values() for tensor in tensors]
+    own = [tensor for tensors in model_weight_tensors(model).values() for tensor in tensors]
     found = {tensor.name: tensor for tensor in reading.layers}
     assert {tensor.name for tensor in own} == set(found)
     for tensor in own:
@@ -449,7 +449,7 @@ def test_what_is_no_layer_says_why():
         "causal": "mask or buffer (bool)",
         "codes": "codes of unknown scale (uint8)",
     }
-    forms = read_tensors(fixtures.random_arrays({"bn.weight": (4,)})).forms
+    forms = read_layer_tensors(fixtures.random_arrays({"bn.weight": (4,)})).forms
     assert forms == {"bn.weight": ((4,), "float32")}
 
 
@@ -460,7 +460,7 @@ def test_what_is_no_array_of_weights_is_left_out_with_its_reason(tmp_path):
     with zipfile.ZipFile(file, "a") as archive:
         archive.writestr("cut.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran")
     with open_checkpoint(file) as checkpoint:
-        reading = read_tensors(checkpoint)
+        reading = read_layer_tensors(checkpoint)
     assert [(tensor.name, tensor.dtype) for tensor in reading.layers] == [("weight", "float32")]
     assert set(reading.left_out) == {"cut", *odd}
     assert all(reading.left_out[name].startswith("no real numbers") for name in odd)
@@ -605,7 +605,7 @@ def test_patterns_choose_and_those_that_match_nothing_are_refused():
     with pytest.raises(ValueError, match=r"'include' must match .*'encoder.fc3.weight' does not; the nearest are enc"):
         read(shapes, include=["encoder.fc3.weight"])
     tied = ArraysCheckpoint({"embed.weight": (table := np.ones((4, 2))), "head.weight": table, "fc.weight": np.eye(2)})
-    assert [tensor.name for tensor in read_tensors(tied, include=["head.*"]).layers] == ["embed.weight"]
+    assert [tensor.name for tensor in read_layer_tensors(tied, include=["head.*"]).layers] == ["embed.weight"]
     assert list(read({"odd[1]": (2, 3)}, include=["odd[1]"])[0]) == ["odd[1]"]
     with pytest.raises(ValueError, match=r"which 'none' does not"):
         layer_tensors(tied, include=["none"])  # before the first is asked for

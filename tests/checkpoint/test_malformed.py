@@ -9,7 +9,7 @@ import pytest
 
 from tests.checkpoint.malformed import CASES, problems
 from topobounds import analyze
-from topobounds._arguments import printable
+from topobounds._text import printable
 from topobounds.checkpoint import CheckpointError
 from topobounds.verification import verdicts_on_file
 

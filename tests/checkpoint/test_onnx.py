@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from topobounds.checkpoint import CheckpointError, open_checkpoint
-from topobounds.checkpoint.layer_tensors import read_tensors
+from topobounds.checkpoint.layer_tensors import read_layer_tensors
 from topobounds.weights import ScaledWeights
 
 onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
@@ -46,7 +46,7 @@ def opened(tmp_path):
 
 
 def only_layer(checkpoint):
-    (layer,) = read_tensors(checkpoint).layers
+    (layer,) = read_layer_tensors(checkpoint).layers
     return layer
 
 
@@ -113,7 +113,7 @@ def test_an_embedding_and_a_head_that_shares_it(opened):
         helper.make_node("MatMul", ["h", "t"], ["y"]),
     ]
     stored = {"table": normal(9, 4), "ids": np.array([1, 2])}
-    reading = read_tensors(opened(model_of(nodes, stored, {})))
+    reading = read_layer_tensors(opened(model_of(nodes, stored, {})))
     (layer,) = reading.layers
     assert (layer.kind, layer.inputs_first, layer.graph.n_inputs) == ("embedding", True, 9)
     assert reading.left_out == {"ids": "input 1 of Gather, which is no layer that is known"}
@@ -188,9 +188,9 @@ def test_the_geometry_of_a_transposed_convolution(opened, attributes, size):
 def test_a_convolution_on_an_input_of_any_size_is_assumed_to_read_a_map(opened):
     node = helper.make_node("Conv", ["x", "w"], ["y"], strides=[2, 2], pads=[1, 1, 1, 1])
     checkpoint = opened(model_of([node], {"w": normal(6, 4, 3, 3)}, {"x": ("batch", 4, "height", "width")}))
-    (layer,) = read_tensors(checkpoint).layers
+    (layer,) = read_layer_tensors(checkpoint).layers
     assert (layer.geometry.stride, layer.geometry.padding, layer.assumed) == ((2, 2), (1, 1), "a map of 8x8")
-    (layer,) = read_tensors(checkpoint, input_size=(32, 20)).layers
+    (layer,) = read_layer_tensors(checkpoint, input_size=(32, 20)).layers
     assert layer.geometry.input_size == (32, 20)
 
 
@@ -202,13 +202,13 @@ def test_sizes_are_inferred_through_the_graph(opened):
         helper.make_node("Conv", ["p", "b"], ["y"]),
     ]
     stored = {"a": normal(80, 3, 3, 3), "b": normal(5, 80, 3, 3)}  # the second of more bytes than stay in the graph
-    first, second = read_tensors(opened(model_of(nodes, stored, {"x": (1, 3, 32, 48)}))).layers
+    first, second = read_layer_tensors(opened(model_of(nodes, stored, {"x": (1, 3, 32, 48)}))).layers
     assert (first.geometry.output_size, second.geometry.input_size) == ((16, 24), (8, 12))
 
 
 def test_an_impossible_geometry_is_left_out(opened):
     node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[-3, 0, 0, 0])
-    reading = read_tensors(opened(model_of([node], {"w": normal(6, 4, 3, 3)}, {"x": (1, 4, 8, 8)})))
+    reading = read_layer_tensors(opened(model_of([node], {"w": normal(6, 4, 3, 3)}, {"x": (1, 4, 8, 8)})))
     assert "a kernel whose geometry is impossible: Argument 'padding'" in reading.left_out["w"]
 
 
@@ -251,7 +251,7 @@ def test_the_gates_have_their_names(opened, operator, n_gates, slow):
     node = helper.make_node(operator, ["x", "w", "r"], ["", "y"], hidden_size=5)
     model = model_of([node], {"w": w, "r": r}, {"x": x.shape})
     (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
-    found = read_tensors(opened(model)).layers
+    found = read_layer_tensors(opened(model)).layers
     assert [(layer.name, layer.kind) for layer in found] == [("w", "dense"), ("r", "recurrent")]
     parts = [
         dict(zip(layer.parts, layer.split(array), strict=True)) for layer, array in zip(found, (w, r), strict=True)
@@ -262,7 +262,7 @@ def test_the_gates_have_their_names(opened, operator, n_gates, slow):
 def test_both_directions(opened):
     node = helper.make_node("GRU", ["x", "w", "r", "b"], ["", "y"], hidden_size=5, direction="bidirectional")
     stored = {"w": normal(2, 15, 4), "r": normal(2, 15, 5), "b": normal(2, 30)}
-    reading = read_tensors(opened(model_of([node], stored, {"x": (7, 1, 4)})))
+    reading = read_layer_tensors(opened(model_of([node], stored, {"x": (7, 1, 4)})))
     assert reading.layers[0].parts[2:5] == ("forward new", "reverse update", "reverse reset")
     assert [graph.n_weights for graph in reading.layers[1].graphs] == [25] * 6
     assert reading.left_out == {"b": "bias"}
@@ -323,7 +323,7 @@ def test_a_quantised_convolution_has_its_geometry(opened):
         helper.make_node("DequantizeLinear", ["w", "s"], ["d"], axis=0),
         helper.make_node("Conv", ["x", "d"], ["y"], strides=[2, 2]),
     ]
-    reading = read_tensors(opened(model_of(nodes, stored, {"x": (1, 4, 9, 9)})))
+    reading = read_layer_tensors(opened(model_of(nodes, stored, {"x": (1, 4, 9, 9)})))
     (layer,) = reading.layers
     assert (layer.name, layer.geometry.output_size, reading.left_out) == ("w", (4, 4), {})
 
@@ -337,7 +337,7 @@ def test_weights_that_are_quantised_and_dequantised_again_are_those_that_are_sto
     weight = normal(3, 4)
     stored = {"w": weight, "s": np.float32([0.1]).reshape(()), "z": np.int8([0]).reshape(())}
     checkpoint = opened(model_of(nodes, stored, {"x": (5, 4)}))
-    (layer,) = read_tensors(checkpoint).layers
+    (layer,) = read_layer_tensors(checkpoint).layers
     assert (layer.name, layer.graph.n_inputs) == ("w", 4)
     assert np.array_equal(checkpoint.tensor("w"), weight)
 
@@ -363,7 +363,7 @@ def test_operators_on_codes(opened, operator):
         {},
     )
     dequantised(checkpoint, twin)
-    (layer,) = read_tensors(checkpoint).layers
+    (layer,) = read_layer_tensors(checkpoint).layers
     assert layer.graph.n_inputs == (4 if operator == "QLinearMatMul" else 4 * 81)
 
 
@@ -383,7 +383,7 @@ def test_scales_that_do_not_fit_are_told(opened, stored, attributes):
         helper.make_node("DequantizeLinear", list(stored), ["d"], **attributes),
         helper.make_node("MatMul", ["x", "d"], ["y"]),
     ]
-    reading = read_tensors(opened(model_of(nodes, stored, {"x": (2, 6)})))
+    reading = read_layer_tensors(opened(model_of(nodes, stored, {"x": (2, 6)})))
     assert reading.layers == ()
     assert reading.left_out["w"] == "codes whose scales and zero points do not fit them"
 
@@ -395,7 +395,7 @@ def test_scales_that_are_codes_themselves_are_not_taken_for_numbers(opened):
         helper.make_node("DequantizeLinear", ["w", "scale"], ["d"], axis=0),
         helper.make_node("MatMul", ["x", "d"], ["y"]),
     ]
-    reading = read_tensors(opened(model_of(nodes, stored, {"x": (2, 6)})))
+    reading = read_layer_tensors(opened(model_of(nodes, stored, {"x": (2, 6)})))
     assert reading.left_out["w"] == "input 0 of DequantizeLinear, which is no layer that is known"
     assert reading.layers == ()
 
@@ -403,7 +403,7 @@ def test_scales_that_are_codes_themselves_are_not_taken_for_numbers(opened):
 def test_codes_whose_scale_is_applied_later_are_left_out(opened):
     node = helper.make_node("MatMulInteger", ["x", "w", "", "z"], ["y"])
     model = model_of([node], {"w": tensor_of("INT8", (4, 3)), "z": np.int8(3).reshape(())}, {"x": (5, 4)})
-    reading = read_tensors(opened(model))
+    reading = read_layer_tensors(opened(model))
     assert (reading.layers, reading.left_out["w"]) == ((), "codes of MatMulInteger, whose scales are not known")
 
 
@@ -462,7 +462,7 @@ def test_constants_and_the_tensors_of_graphs_within_nodes(opened):
         [helper.make_tensor_value_info("z2", TensorProto.FLOAT, None)],
     )
     node = helper.make_node("If", ["which"], ["y"], then_branch=inner, else_branch=other)
-    reading = read_tensors(opened(model_of([node], {"which": np.bool_(True).reshape(())}, {"x": (5, 4)})))
+    reading = read_layer_tensors(opened(model_of([node], {"which": np.bool_(True).reshape(())}, {"x": (5, 4)})))
     assert {layer.name: layer.inputs_first for layer in reading.layers} == {"inner": True, "c": True}
     assert reading.left_out == {"which": "input 0 of If, which is no layer that is known"}
 
@@ -489,7 +489,7 @@ def test_every_tensor_is_read_or_left_out(opened):
     ]
     stored = {"w": normal(4, 3), "b": normal(3), "a": normal(5, 3), "shape": np.array([15]), "unused": normal(2, 2)}
     stored["texts"] = helper.make_tensor("texts", TensorProto.STRING, (1,), [b"x"])
-    reading = read_tensors(opened(model_of(nodes, stored, {"x": (5, 4)})))
+    reading = read_layer_tensors(opened(model_of(nodes, stored, {"x": (5, 4)})))
     assert {layer.name for layer in reading.layers} | set(reading.left_out) == set(stored)
     assert reading.left_out["a"] == "input 1 of Add, which is no layer that is known"
     assert (reading.left_out["b"], reading.left_out["texts"]) == ("bias", "texts, or of a type that is not known")

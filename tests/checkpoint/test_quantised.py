@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from tests.checkpoint.slow_readers import gptq_packed, gptq_weights, words_packed
 from topobounds import maximum_spanning_forest
 from topobounds.checkpoint import CheckpointError, open_checkpoint
-from topobounds.checkpoint.code_formats import KINDS
-from topobounds.checkpoint.layer_tensors import read_tensors
+from topobounds.checkpoint.code_formats import CODE_FORMATS
+from topobounds.checkpoint.layer_tensors import read_layer_tensors
 from topobounds.weights import ScaledWeights
 
 pytestmark = [
@@ -602,7 +602,7 @@ def test_every_tensor_of_a_quantised_model_is_a_layer_or_left_out(written):
         "model.layers.0.up_proj.scales": scales(3),
         "model.layers.0.norm.weight": scales(64),
     }
-    reading = read_tensors(written(tensors, {"quant_method": "fp8"}))
+    reading = read_layer_tensors(written(tensors, {"quant_method": "fp8"}))
     assert [layer.name for layer in reading.layers] == ["model.embed_tokens.weight", "model.layers.0.q_proj.weight"]
     assert set(reading.left_out) == {
         "model.layers.0.q_proj.input_scale",
@@ -616,7 +616,7 @@ def test_every_tensor_of_a_quantised_model_is_a_layer_or_left_out(written):
 def test_projections_in_one_quantised_matrix_are_cut_without_being_multiplied_out(written):
     codes, scale = normal(12, 4).to(E4M3), scales(12, 1)
     checkpoint = written({"attn.in_proj_weight": codes, "attn.in_proj_weight_scale": scale})
-    (layer,) = read_tensors(checkpoint).layers
+    (layer,) = read_layer_tensors(checkpoint).layers
     assert layer.parts == ("query", "key", "value")
     parts = layer.split(checkpoint.tensor(layer.name))
     assert all(isinstance(part, ScaledWeights) for part in parts)
@@ -627,7 +627,7 @@ def test_the_documentation_has_what_is_said_of_each_kind():
     documented = (Path(__file__).parents[2] / "docs" / "quantised.md").read_text()
     for _, reason in NOT_READ.values():
         assert reason.removesuffix(", which is not read") in documented
-    for kind in KINDS:
+    for kind in CODE_FORMATS:
         assert f"`{kind.__name__}`" in documented
 
 

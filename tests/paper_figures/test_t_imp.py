@@ -13,8 +13,8 @@ from paper_figures.settings import Settings, committed_record
 from tests.command_line import topobounds
 from topobounds.runs import RunFolder
 from torch_bridge.experiment import picture
+from torch_bridge.experiment.history import level_name
 from torch_bridge.experiment.plan import ImpPlan
-from torch_bridge.experiment.run import level_name
 
 PLAN = """
 [model]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.theory.enumeration import connected_graphs, mean_overlap, small_layers
 from topobounds.layers.shape import Shape
 from topobounds.theory import overlap as overlap_module
+from topobounds.theory._balls import Ball, ball_sum
 from topobounds.theory._components import (
     Effort,
     _binomial_model,
@@ -22,7 +23,7 @@ from topobounds.theory._components import (
     components_by_size,
     middle_components,
 )
-from topobounds.theory._logarithms import Ball, ball_sum, log_binomial, log_ratio
+from topobounds.theory._logarithms import log_binomial, log_ratio
 from topobounds.theory.bounds import boruvka_bound, star_bound
 from topobounds.theory.counting import exact_expected_overlap
 from topobounds.theory.enclosure import Enclosure

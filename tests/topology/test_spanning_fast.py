@@ -22,8 +22,8 @@ from topobounds import (
 )
 from topobounds.topology import spanning
 from topobounds.topology import spanning_engine as machine
+from topobounds.topology.filtration import filtration
 from topobounds.topology.key_matrix import KeyMatrix
-from topobounds.topology.order import filtration
 from topobounds.topology.spanning import forest_and_largest
 
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]

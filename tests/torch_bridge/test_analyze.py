@@ -27,9 +27,9 @@ from topobounds.layers import Conv, Dense, Recurrent
 from topobounds.pruning import magnitude_mask
 from topobounds.weights import as_array
 from torch_bridge import analyze, topological_unstructured
-from torch_bridge.model import tracing as geometry
-from torch_bridge.model.modules import weight_tensors
-from torch_bridge.model.tracing import conv_geometry, trace
+from torch_bridge.model.conv_geometry import conv_geometry
+from torch_bridge.model.tracing import trace
+from torch_bridge.model.weight_tensors import weight_tensors
 
 
 @pytest.fixture(autouse=True)
@@ -125,7 +125,7 @@ def test_each_tensor_is_converted_once_and_each_module_asked_once(example, monke
 
     read = topobounds.weights._on_cpu
     monkeypatch.setattr(topobounds.weights, "_on_cpu", on_cpu)
-    monkeypatch.setattr(geometry, "weight_tensors", tensors_of)
+    monkeypatch.setattr("torch_bridge.model.weight_tensors.weight_tensors", tensors_of)
     model = Everything().to(torch.bfloat16)
     analyze(model, example)
     tensors = [tensor for module in model.modules() for tensor in weight_tensors(module)]

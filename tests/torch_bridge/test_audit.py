@@ -13,9 +13,9 @@ from topobounds.layers.layer_tensor import GATES, numbered_parts
 from topobounds.pruning import METHODS as EVERY_METHOD
 from topobounds.pruning import dead_connections
 from topobounds.topology.convolution import critical_kernel_weights
+from topobounds.topology.layer_topology import layer_topology
 from topobounds.topology.persistence import neural_persistence
 from topobounds.topology.spanning import maximum_spanning_forest
-from topobounds.topology.tensors import layer_topology
 from torch_bridge.experiment.plan import Pruning
 from torch_bridge.experiment.topology_records import (
     chance_record,

@@ -17,10 +17,11 @@ from topobounds.cli import main
 from topobounds.runs import RunFolder
 from torch_bridge.experiment import history, picture
 from torch_bridge.experiment.command import _plan
+from torch_bridge.experiment.history import level_name
 from torch_bridge.experiment.plan import ImpPlan
-from torch_bridge.experiment.run import level_name, run_imp
+from torch_bridge.experiment.run import run_imp
+from torch_bridge.model.devices import processor
 from torch_bridge.training.data import load_dataset
-from torch_bridge.training.figure_nets import processor
 from torch_bridge.training.models import mlp
 
 PLAN = """

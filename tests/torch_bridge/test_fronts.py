@@ -16,8 +16,9 @@ from torch.optim.swa_utils import AveragedModel
 from topobounds import open_checkpoint, prune_checkpoint, topological_mask
 from topobounds.layers import Conv
 from torch_bridge import Masked, TopologicalSparsifier, analyze, topological_, topological_unstructured, unmask
+from torch_bridge.model.conv_geometry import conv_geometry
 from torch_bridge.model.masked import current_mask
-from torch_bridge.model.tracing import conv_geometry, model_tensors
+from torch_bridge.model.weight_tensors import model_weight_tensors
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +115,7 @@ def pruned_by(front, model, example=None):
 
 def masks_of(model):
     found = {}
-    for module, tensors in model_tensors(model).items():
+    for module, tensors in model_weight_tensors(model).items():
         for tensor in tensors:
             mask = current_mask(module, tensor.own_name)
             if mask is not None:

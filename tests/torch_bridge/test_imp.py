@@ -24,16 +24,16 @@ from torch.nn.utils import parametrizations, prune
 from topobounds import effective_density, overlap_null, topology_price
 from topobounds.runs import RunError, RunFolder
 from topobounds.runs import level as run_level
+from topobounds.topology.layer_topology import layer_topology
 from topobounds.topology.persistence import persistence_diagram
 from topobounds.topology.spanning import maximum_spanning_forest
-from topobounds.topology.tensors import layer_topology
-from torch_bridge.experiment.history import status
+from torch_bridge.experiment.history import level_name, status
+from torch_bridge.experiment.net_state import layer_tensors, masked_steps
 from torch_bridge.experiment.plan import ImpPlan, Pruning
-from torch_bridge.experiment.run import level_name, run_imp
-from torch_bridge.experiment.state import layer_tensors, masked_steps
+from torch_bridge.experiment.run import run_imp
+from torch_bridge.model.devices import processor
 from torch_bridge.training.data import load_dataset
-from torch_bridge.training.figure_nets import processor
-from torch_bridge.training.loop import generator_seed
+from torch_bridge.training.seeding import generator_seed
 
 TINY = {
     "model": {"name": "mlp", "hidden": [20, 15]},
@@ -778,7 +778,7 @@ def test_a_target_accuracy_needs_a_recipe():
 def test_a_full_disk_leaves_the_levels_before_intact(tmp_path, monkeypatch):
     plan, writes = plan_of(TINY), []
     whole = run_imp(plan, tmp_path / "whole", device="cpu")
-    write = run_level.write
+    write = run_level.write_new_file
 
     def full(file, content):
         writes.append(file)
@@ -786,7 +786,7 @@ def test_a_full_disk_leaves_the_levels_before_intact(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         write(file, content)
 
-    monkeypatch.setattr(run_level, "write", full)
+    monkeypatch.setattr(run_level, "write_new_file", full)
     with pytest.raises(RunError, match="No space left on device"):
         run_imp(plan, tmp_path / "a", device="cpu")
     monkeypatch.undo()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from topobounds._parallel import MOST_JOBS, each, how_many, processors
+from topobounds._parallel import MOST_JOBS, do_pieces, process_count, processors
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60.0
@@ -60,7 +60,7 @@ def runs(file):
 @pytest.mark.parametrize(("jobs", "pieces"), [(1, [3, 1, 2]), (2, [3, 1, 2]), (4, [3, 1]), (2, [7]), (2, [])])
 def test_every_piece_is_done_once_and_reports_are_added(tmp_path, jobs, pieces):
     heard = []
-    each(partial(write, tmp_path), pieces, jobs, lambda done, message: heard.append((done, message)))
+    do_pieces(partial(write, tmp_path), pieces, jobs, lambda done, message: heard.append((done, message)))
     assert sorted(int(file.name) for file in tmp_path.iterdir()) == sorted(pieces)
     assert {message for _, message in heard} == {f"{piece} {what}" for piece in pieces for what in ("begun", "done")}
     assert [done for done, _ in heard] == list(range(1, 2 * len(pieces) + 1))
@@ -72,7 +72,7 @@ def test_every_piece_is_done_once_and_reports_are_added(tmp_path, jobs, pieces):
 def test_an_error_ends_what_the_others_do(tmp_path):
     started = time.monotonic()
     with pytest.raises(ValueError, match="piece 2 cannot be done"):
-        each(partial(fail_at_two, tmp_path), [1, 2, 3], 2, lambda done, message: None)
+        do_pieces(partial(fail_at_two, tmp_path), [1, 2, 3], 2, lambda done, message: None)
     assert time.monotonic() - started < SECONDS / 2
     assert not runs(tmp_path / "1")
     assert not multiprocessing.active_children()
@@ -84,23 +84,23 @@ def test_an_interrupt_ends_what_the_others_do(tmp_path):
 
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        each(partial(write_and_wait, tmp_path), [1, 2], 2, interrupt)
+        do_pieces(partial(write_and_wait, tmp_path), [1, 2], 2, interrupt)
     assert time.monotonic() - started < SECONDS / 2
     assert not multiprocessing.active_children()
 
 
 def test_a_process_that_is_killed_is_told(tmp_path):
     with pytest.raises(ChildProcessError, match="worker process was killed, perhaps for want of memory"):
-        each(partial(end_without_a_word, tmp_path), [1, 2], 2, lambda done, message: None)
+        do_pieces(partial(end_without_a_word, tmp_path), [1, 2], 2, lambda done, message: None)
 
 
 def test_no_process_outlives_the_caller(tmp_path):
     script = f"""
 from functools import partial
 from pathlib import Path
-from tests.torch_bridge.test_parallel import each, write_and_wait
+from tests.torch_bridge.test_parallel import do_pieces, write_and_wait
 if __name__ == "__main__":
-    each(partial(write_and_wait, Path({str(tmp_path)!r})), [1, 2], 2, lambda done, message: None)
+    do_pieces(partial(write_and_wait, Path({str(tmp_path)!r})), [1, 2], 2, lambda done, message: None)
 """
     (tmp_path / "script.py").write_text(script)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -112,12 +112,12 @@ if __name__ == "__main__":
 
 
 def test_how_many():
-    assert how_many(None, "cpu") == processors()
-    assert how_many(None, "cuda") == 1
-    assert how_many(3, "cuda") == 3
-    assert how_many(MOST_JOBS, "cpu") == 1024
+    assert process_count(None, "cpu") == processors()
+    assert process_count(None, "cuda") == 1
+    assert process_count(3, "cuda") == 3
+    assert process_count(MOST_JOBS, "cpu") == 1024
     with pytest.raises(ValueError, match="'jobs' must be at most 1024, not 1025"):
-        how_many(1025, "cpu")
+        process_count(1025, "cpu")
     for wrong in (0, -1, 1.5, True, "two"):
         with pytest.raises(ValueError, match="Argument 'jobs' must be a positive integer, not"):
-            how_many(wrong, "cpu")
+            process_count(wrong, "cpu")

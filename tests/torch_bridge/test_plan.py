@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from topobounds.runs import digest
+from topobounds.runs import json_sha256
 from torch_bridge.experiment.command import CONFIGS
+from torch_bridge.experiment.net_state import layer_tensors
 from torch_bridge.experiment.plan import ImpPlan, Pruning
-from torch_bridge.experiment.state import layer_tensors
 from torch_bridge.experiment.topology_records import check_feasible
 from torch_bridge.training.models import build_model
 from torch_bridge.training.plan import DataPlan, ModelPlan, Recipe, Seeds
@@ -49,7 +49,7 @@ def test_defaults_left_out_or_spelt_out_are_one_plan():
     assert spelt_out == plan
     assert plan.changed() == {"model": {"name": "lenet-300-100"}, "data": {"name": "mnist"}, "recipe": {}}
     whole = {key: value for key, value in plan.complete().items() if key != "replicates"}
-    assert plan.sha256 == spelt_out.sha256 == digest(whole)
+    assert plan.sha256 == spelt_out.sha256 == json_sha256(whole)
     assert dataclasses.replace(plan, replicates=7).sha256 == plan.sha256
 
 

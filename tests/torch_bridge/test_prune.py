@@ -17,7 +17,8 @@ from tests.torch_bridge.test_analyze import Conv1D, Padded
 from topobounds import critical_kernel_weights, persistence_diagram
 from topobounds.pruning import network_masks, topological_mask
 from torch_bridge import TopologicalUnstructured, analyze, topological_, topological_unstructured
-from torch_bridge.model.tracing import conv_geometry, weight_tensors
+from torch_bridge.model.conv_geometry import conv_geometry
+from torch_bridge.model.weight_tensors import weight_tensors
 
 README = Path(__file__).parents[2] / "README.md"
 

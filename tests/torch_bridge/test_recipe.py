@@ -9,9 +9,10 @@ from torch import nn
 
 from torch_bridge.model.tracing import trace
 from torch_bridge.training.data import load_dataset
-from torch_bridge.training.loop import Clock, Stretch, Training, generator_seed, learning_rate, seeded, split_data
+from torch_bridge.training.loop import Clock, Stretch, Training, learning_rate, split_data
 from torch_bridge.training.models import build_model
 from torch_bridge.training.plan import MODELS, DataPlan, ModelPlan, Recipe, Seeds
+from torch_bridge.training.seeding import generator_seed, seeded
 
 CPU = torch.device("cpu")
 DIGITS = load_dataset("digits")

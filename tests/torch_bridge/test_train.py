@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from topobounds._parallel import processor_name
 from topobounds.runs import RunError, RunFolder
+from torch_bridge.model.devices import pick_device
 from torch_bridge.training.data import load_dataset
-from torch_bridge.training.figure_nets import TrainingPlan, pick_device, train
+from torch_bridge.training.figure_nets import TrainingPlan, train
 from torch_bridge.training.models import mlp
 
 PLAN = TrainingPlan(dataset="digits", trials=2, epochs=2, hidden=(20,), passes_per_epoch=3, seed=7)

@@ -6,8 +6,8 @@ import pytest
 
 from tests.verification.cases import MATRIX_IDS
 from topobounds.pruning import magnitude_mask, topological_mask
+from topobounds.topology.deficit import Deficit
 from topobounds.topology.persistence import persistence_diagram
-from topobounds.topology.protocol import Deficit
 from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
 from topobounds.verification import CLAIMS, checks
 from topobounds.verification import subject as subjects

@@ -8,23 +8,23 @@ import pytest
 from tests.verification.cases import said
 from topobounds.theory.counting import exact_expected_overlap
 from topobounds.verification import verify
-from topobounds.verification.draws import Setting, draw_support
+from topobounds.verification.batches import Batch
+from topobounds.verification.draws import DrawSetting, draw_support
 from topobounds.verification.kinds import LAYER
-from topobounds.verification.sequential import Batch
 
 
 def test_every_distribution_has_the_same_overlap():
     truth = float(exact_expected_overlap(4, 4))
     for distribution in ("none", "normal", "uniform", "cauchy"):
-        setting = Setting(4, 4, None, 1.0, "uniform", distribution, 5)
+        setting = DrawSetting(4, 4, None, 1.0, "uniform", distribution, 5)
         seen = sum(LAYER.draw(setting, 1000), Batch(0, 0.5, 0.0))
         assert abs(seen.mean - truth) < 5 * math.sqrt(seen.squares / 999 / 1000)
 
 
 def test_supports():
     for support in ("uniform", "star", "block"):
-        setting = Setting(12, 9, None, 0.5, support, "none", 5)
-        mask = draw_support(setting, setting.stream("a mask"))
+        setting = DrawSetting(12, 9, None, 0.5, support, "none", 5)
+        mask = draw_support(setting, setting.random_generator("a mask"))
         assert mask.sum() == 54
         if support != "uniform":
             assert mask[0].all()

@@ -8,7 +8,7 @@ import pytest
 from tests.verification.cases import exchangeable
 from topobounds.verification import CLAIMS, draws, kinds, replay, verify, write_witnesses
 from topobounds.verification.claims import Claim
-from topobounds.verification.draws import Setting
+from topobounds.verification.draws import DrawSetting
 from topobounds.verification.judging import decide
 from topobounds.verification.subject import Subject
 
@@ -28,8 +28,8 @@ def test_every_claim_has_a_kind_and_the_name_of_its_sample():
 
 
 def test_on_all_cells_every_overlap_is_that_of_the_layer():
-    full = Setting(6, 5, None, 1.0, "uniform", "normal", 3)
-    sparse = Setting(6, 5, None, 0.6, "uniform", "normal", 3)
+    full = DrawSetting(6, 5, None, 1.0, "uniform", "normal", 3)
+    sparse = DrawSetting(6, 5, None, 0.6, "uniform", "normal", 3)
     claim = CLAIMS["star_bound"]
     for kind in (kinds.LAYER, kinds.SUPPORT, kinds.CONNECTED):
         assert kind.stream(claim, full) == "layer"
@@ -43,7 +43,7 @@ def test_the_overlaps_of_tied_shuffles_are_those_of_forests_of_shuffles(zeros, k
     rng = np.random.default_rng(5)
     weights = np.where(rng.random((20, 14)) < zeros, 0.0, rng.integers(1, 4, (20, 14)) * rng.choice([-1, 1], (20, 14)))
     mask = weights != 0
-    setting = Setting(20, 14, k, float(mask.mean()), "given", "given", 8, weights, None if mask.all() else mask)
+    setting = DrawSetting(20, 14, k, float(mask.mean()), "given", "given", 8, weights, None if mask.all() else mask)
     subject = Subject(weights)
     overlap = kinds.MeasuredOverlap(subject, setting, subject.n_weights, subject.forest.alpha, k)
     assert overlap.tie
@@ -81,7 +81,7 @@ class Transposes(kinds.Kind):
         return self._outcome(claim, self._matrix(setting), setting)
 
     def _matrix(self, setting):
-        return draws.draw_matrix(setting, setting.stream("transposes"))
+        return draws.draw_matrix(setting, setting.random_generator("transposes"))
 
     def _outcome(self, claim, matrix, setting):
         differ = Subject(matrix).forest.overlap() - Subject(matrix.T).forest.overlap()

@@ -7,10 +7,10 @@ import pytest
 
 from tests.verification.cases import blocked, exchangeable, verdicts
 from topobounds.verification import verify
-from topobounds.verification.judging import Terms, outcome_of_permutations
+from topobounds.verification.judging import JudgingTerms, outcome_of_permutations
 from topobounds.verification.permutation import PermutationTest
 
-TERMS = Terms(None, 0.9, 0.0, None)
+TERMS = JudgingTerms(None, 0.9, 0.0, None)
 
 
 def a_test(observed, values):

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from topobounds.verification.sequential import MAX_STAKE, Batch, MeanInterval, batch_sizes, share_interval
+from topobounds.verification.batches import Batch, batch_sizes
+from topobounds.verification.sequential import MAX_STAKE, MeanInterval, share_interval
 
 
 def test_the_inequality_of_the_proof():

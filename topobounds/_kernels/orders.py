@@ -17,6 +17,7 @@ from topobounds._kernels import compiled
 from topobounds._types import Vertices
 
 FlatCells = NDArray[np.uint32]
+Bits = NDArray[np.uint8]
 Members = NDArray[np.uint64]
 Ranks = NDArray[np.int64]
 
@@ -24,11 +25,14 @@ _U = np.uint64
 _STEP = _U(0x9E3779B97F4A7C15)
 _LOW = _U(0xFFFFFFFF)
 _SIX, _MASK_SIX = _U(6), _U(63)
+_THREE, _MASK_THREE = _U(3), _U(7)
+_AT_ONCE = 512  # cells drawn
 
 
 @compiled
 def forest_ranks(
-    present: NDArray[np.bool_],
+    present: Bits,
+    n: int,
     cells: FlatCells,
     n_cells: int,
     drawn: int,
@@ -43,12 +47,14 @@ def forest_ranks(
 
     Parameters
     ----------
-    present : bool (m, n)
-        The support.
+    present : uint8 (m n // 8 + 1,)
+        The support, a bit for each cell, the lowest of a byte first.
+    n : int
+        Columns.
     cells : uint32 (n_cells,) or (0,)
         Its cells; may be left out, where they are not few of all m n, at most 2^32 - 1.
     n_cells, drawn : int
-        FlatCells of the support, and how many of them to draw one by one.
+        Cells of the support, and how many of them to draw one by one.
     starts : uint64 (trials,)
         Where the stream of each trial starts.
     seen, taken : uint64 (m n // 64 + 1,), uint64 (n_cells // 64 + 1,)
@@ -58,25 +64,34 @@ def forest_ranks(
     ranks : int64 (trials, alpha)
         Modified in place; alpha is the number of edges of the support's forest.
     """
-    m, n = present.shape
-    alpha = ranks.shape[1]
+    m, alpha = parents.size - n, ranks.shape[1]
     word = np.zeros(1, np.uint64)
+    found, words = np.empty(_AT_ONCE, np.uint32), np.empty(_AT_ONCE, np.uint64)
     for trial in range(starts.size):
         word[0] = starts[trial]
         seen[:] = 0
         for vertex in range(parents.size):
             parents[vertex] = vertex
-        merged = 0
-        for rank in range(1, drawn + 1):
-            if merged == alpha:
-                break
-            cell = _new_cell(word, present, cells, seen)
-            if _joins(parents, cell // n, m + cell % n):
-                ranks[trial, merged] = rank
-                merged += 1
+        rank = merged = 0
+        while rank < drawn and merged < alpha:
+            # Step by step for many cells: what waits for memory in one step then does so side by side.
+            count = _draw(word, present, _U(m * n), cells, found, words)
+            new = 0
+            for place in range(count):
+                if rank + new == drawn:
+                    break
+                found[new] = found[place]
+                new += _enters(seen, _U(found[place]))
+                word[0] = words[place]
+            for place in range(new):
+                cell = found[place]
+                if _joins(parents, cell // n, m + cell % n):
+                    ranks[trial, merged] = rank + 1 + place
+                    merged += 1
+            rank += new
         if merged < alpha:
             taken[:] = 0
-            live = _live_cells(present, cells, n_cells - drawn, seen, parents, sizes)
+            live = _live_cells(present, m, n, cells, n_cells - drawn, seen, parents, sizes)
             for index in range(live.size):
                 live[index] |= _new_member(word, _U(n_cells - drawn), taken) << _U(32)
             live.sort()
@@ -90,26 +105,35 @@ def forest_ranks(
 
 
 @compiled
-def _new_cell(word: Members, present: NDArray[np.bool_], cells: FlatCells, seen: Members) -> int:
-    """Draw a cell of the support that is not in the set yet; put it in."""
-    n = _U(present.shape[1])
-    if cells.size == 0:
-        while True:
-            cell = _new_member(word, _U(present.size), seen)
-            if present[cell // n, cell % n]:
-                return int(cell)
-    while True:
-        cell = _U(cells[_below(word, _U(cells.size))])
-        if _enters(seen, cell):
-            return int(cell)
+def _draw(word: Members, present: Bits, size: np.uint64, cells: FlatCells, found: FlatCells, words: Members) -> int:
+    """Draw cells of the support, of all or of those that are listed; return how many.
+
+    They are written to `found`, and to `words` where the stream is after each; both are modified in place.
+    """
+    count = 0
+    if cells.size:
+        for place in range(found.size):
+            found[place] = cells[_below(word, _U(cells.size))]
+            words[place] = word[0]
+        return int(found.size)
+    for _ in range(found.size):
+        cell = _below(word, size)
+        found[count] = cell
+        words[count] = word[0]
+        count += int(_is_present(present, cell))
+    return count
+
+
+@compiled
+def _is_present(present: Bits, cell: np.uint64) -> Any:
+    return present[cell >> _THREE] >> (cell & _MASK_THREE) & _U(1)
 
 
 @compiled
 def _live_cells(
-    present: NDArray[np.bool_], cells: FlatCells, most: int, seen: Members, parents: Vertices, sizes: Vertices
+    present: Bits, m: int, n: int, cells: FlatCells, most: int, seen: Members, parents: Vertices, sizes: Vertices
 ) -> Members:
     """Return the cells of the support that are not drawn and join two components."""
-    m, n = present.shape
     sizes[:] = 0
     for vertex in range(parents.size):
         parents[vertex] = _root(parents, vertex)
@@ -126,13 +150,13 @@ def _live_cells(
     for row in range(m):
         if parents[row] == giant:
             for index in outside:
-                column = int(index)
-                if present[row, column]:
-                    count = _add_live(row * n + column, n, m, seen, parents, live, count)
+                cell = row * n + int(index)
+                if _is_present(present, _U(cell)):
+                    count = _add_live(cell, n, m, seen, parents, live, count)
         else:
-            for column in range(n):
-                if present[row, column]:
-                    count = _add_live(row * n + column, n, m, seen, parents, live, count)
+            for cell in range(row * n, row * n + n):
+                if _is_present(present, _U(cell)):
+                    count = _add_live(cell, n, m, seen, parents, live, count)
     return live[:count]
 
 

@@ -1,7 +1,7 @@
 """Kernels of pruning masks: the threshold of the largest keys by counting digits, and the mask, ties by index.
 
-Keys are the bits of the weights as unsigned integers, without the sign, which `magnitude` masks away; they sort as |w|
-does. Only free weights are asked: those that are open and not marked in `kept` yet.
+A key is the bits of a weight without its sign, ``bits & magnitude_bits``: an unsigned integer that sorts as |w| does.
+Only free weights count: those that `may_keep` marks and `kept` does not mark yet.
 """
 
 from typing import Any
@@ -10,10 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._kernels import compiled
-from topobounds._types import Keys
-
-Marks = NDArray[np.uint8]
-"""A boolean array, seen as bytes."""
+from topobounds._types import Keys, MaskBytes
 
 _BLOCK, _U0 = np.uint64(1024), np.uint64(0)
 
@@ -21,9 +18,9 @@ _BLOCK, _U0 = np.uint64(1024), np.uint64(0)
 @compiled
 def count_digits(
     bits: Keys,
-    open_: Marks,
-    kept: Marks,
-    magnitude: Any,
+    may_keep: MaskBytes,
+    kept: MaskBytes,
+    magnitude_bits: Any,
     above: Any,
     prefix: Any,
     shift: Any,
@@ -35,13 +32,15 @@ def count_digits(
     """
     low = np.uint64(counts.size - 1)
     for index in range(_U0, np.uint64(bits.size)):
-        key = np.uint64(bits[index] & magnitude)
+        key = np.uint64(bits[index] & magnitude_bits)
         if key >> above == prefix:
-            counts[key >> shift & low] += np.int64(open_[index] > kept[index])
+            counts[key >> shift & low] += np.int64(may_keep[index] > kept[index])
 
 
 @compiled
-def mark_largest(bits: Keys, open_: Marks, magnitude: Any, threshold: Any, ties: int, kept: Marks) -> int:
+def mark_largest(
+    bits: Keys, may_keep: MaskBytes, magnitude_bits: Any, threshold: Any, ties: int, kept: MaskBytes
+) -> int:
     """Mark in `kept`, modified in place, the free keys above `threshold` and the first `ties` of those equal to it.
 
     Returns how many ties are left.
@@ -50,13 +49,13 @@ def mark_largest(bits: Keys, open_: Marks, magnitude: Any, threshold: Any, ties:
     for block in range(_U0, size, _BLOCK):
         end, equal = min(block + _BLOCK, size), np.uint8(0)
         for index in range(block, end):  # no branches: the compiler does many at once
-            key = bits[index] & magnitude
-            kept[index] |= open_[index] & np.uint8(key > threshold)
-            equal |= open_[index] & np.uint8(key == threshold)
+            key = bits[index] & magnitude_bits
+            kept[index] |= may_keep[index] & np.uint8(key > threshold)
+            equal |= may_keep[index] & np.uint8(key == threshold)
         if equal and ties:
             for index in range(block, end):
-                # What is seldom true comes first: the others are then hardly ever asked.
-                if bits[index] & magnitude == threshold and open_[index] > kept[index] and ties:
+                # Few keys equal the threshold, so that comparison comes first: the others are then hardly ever made.
+                if bits[index] & magnitude_bits == threshold and may_keep[index] > kept[index] and ties:
                     kept[index] = 1
                     ties -= 1
     return ties

@@ -90,24 +90,29 @@ def gather_candidates(
     taps_per_pair: int,
     whole: NDArray[np.bool_],
     classes: Array,
-    giants: tuple[int, int],
+    most_common_classes: tuple[int, int],
     best: Array,
     others: Array,
 ) -> int:
     """Find the weights of levels 1 .. below - 1 that may still merge something, and return how many are in `others`.
 
-    Vertex for vertex, blocks of one class lie in the same components. So two weights of one tap between the same two
-    classes merge the same, and only the first of them can merge anything. That is used for the class ``giants[0]`` of
-    first blocks and ``giants[1]`` of second blocks: the index of the first weight between a block and a giant goes to
-    ``best[side, block, tap]``, -1 before, and that between the giants to ``best[2, 0, tap]``. The indices of the other
-    candidates go to `others`. Both are modified in place.
+    Two blocks are of one class if, vertex for vertex, they lie in the same components. Weights of one tap between the
+    same two classes then join the same components: the first of them in the total order merges all that they can, and
+    the others need not be looked at. A table of the first ones of all pairs of classes would be large, and most blocks
+    are of one class, so it is kept for ``most_common_classes`` only: [0] of the first blocks, [1] of the second.
+
+    Into `best`, -1 before, goes the index of the first weight of each tap: ``best[0, b, tap]`` from the first blocks of
+    the most common class to the second block b, ``best[1, a, tap]`` from the first block a to the second blocks of the
+    most common class, ``best[2, 0, tap]`` between the two classes. Every weight between other classes goes to `others`.
+    Both arrays are modified in place.
     """
     n_others = 0
     for pair in range(first_blocks.size):
         a, b = first_blocks[pair], second_blocks[pair]
         if whole[a] and whole[b] and classes[a] == classes[b]:
             continue
-        side = int(classes[a] == giants[0]) + 2 * int(classes[b] == giants[1]) - 1
+        # Which of the two blocks is of the most common class: -1 neither, 0 the first, 1 the second, 2 both.
+        side = int(classes[a] == most_common_classes[0]) + 2 * int(classes[b] == most_common_classes[1]) - 1
         block = b if side == 0 else a if side == 1 else 0
         for weight in range(pair * taps_per_pair, (pair + 1) * taps_per_pair):
             level = levels[weight]

@@ -8,22 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._arguments import argument_error, file_name, shortened
+from topobounds._arguments import argument_error, file_name
+from topobounds._text import shortened
+from topobounds.analysis.errors import UnreadTensorError
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from topobounds.checkpoint.memory import ArraysCheckpoint
+from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.weights import check_finite, mask_matrix, weight_array
 
 SUFFIX = "_mask"
 """What torch.nn.utils.prune adds to the name of a weight for that of its mask."""
 Beside = Mapping[str, ArrayLike] | str | os.PathLike[str]
-
-
-class Unread(ValueError):
-    """Why a tensor is left out; `fault` is the rule of the finding, if its values are to blame."""
-
-    def __init__(self, reason: str, fault: str | None = None) -> None:
-        super().__init__(reason)
-        self.fault = fault
 
 
 class BesideCheckpoint:
@@ -100,12 +94,12 @@ class BesideCheckpoint:
         self.checkpoint.close()
 
 
-def masked(weights: NDArray[Any], masks: BesideCheckpoint | None, name: str) -> NDArray[Any]:
+def with_mask_beside(weights: NDArray[Any], masks: BesideCheckpoint | None, name: str) -> NDArray[Any]:
     """Return the weights of a tensor, zero where its mask is; as they are where it has none.
 
     Raises
     ------
-    Unread
+    UnreadTensorError
         If the mask holds anything but true and false, or cannot be read.
     """
     if masks is None or name not in masks:
@@ -113,24 +107,24 @@ def masked(weights: NDArray[Any], masks: BesideCheckpoint | None, name: str) -> 
     try:
         mask = mask_matrix(masks.array(name), weights.shape)
     except (ValueError, CheckpointError) as error:
-        raise Unread(f"Its mask in {masks.label} cannot be used. {error}", "damaged") from None
+        raise UnreadTensorError(f"Its mask in {masks.label} cannot be used. {error}", "damaged") from None
     return np.where(mask, weights, np.zeros((), weights.dtype))
 
 
-def scored(weights: NDArray[Any], scores: BesideCheckpoint, name: str) -> NDArray[Any]:
+def scores_beside(weights: NDArray[Any], scores: BesideCheckpoint, name: str) -> NDArray[Any]:
     """Return the scores of a tensor's weights, zero where a weight is.
 
     Raises
     ------
-    Unread
+    UnreadTensorError
         If there are none for it, or they are not finite or no real numbers.
     """
     if name not in scores:
-        raise Unread(f"{scores.label} holds no scores for it.")
+        raise UnreadTensorError(f"{scores.label} holds no scores for it.")
     try:
         sizes = np.abs(weight_array(scores.array(name)))
     except (ValueError, CheckpointError) as error:
-        raise Unread(f"Its scores in {scores.label} cannot be used. {error}", "damaged") from None
+        raise UnreadTensorError(f"Its scores in {scores.label} cannot be used. {error}", "damaged") from None
     check_values(sizes, f"its scores in {scores.label}")
     return np.where(weights != 0, sizes, np.zeros((), sizes.dtype))
 
@@ -140,14 +134,14 @@ def check_values(array: NDArray[Any], whose: str) -> None:
 
     Raises
     ------
-    Unread
+    UnreadTensorError
         Saying how many, and where the first is.
     """
     try:
         check_finite(array.reshape(len(array), -1), shape=array.shape, name="weights")
     except ValueError as error:
         counted = str(error).removeprefix("Argument 'weights' must be finite, but ")
-        raise Unread(f"{whose[:1].upper()}{whose[1:]} are not finite: {counted}", "not-finite") from None
+        raise UnreadTensorError(f"{whose[:1].upper()}{whose[1:]} are not finite: {counted}", "not-finite") from None
 
 
 def _listed(names: Collection[str], most: int = 5) -> str:

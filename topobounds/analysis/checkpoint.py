@@ -13,20 +13,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._arguments import argument_error, boolean, integer
-from topobounds._parallel import MOST_JOBS, Elsewhere, Sharing, processors
-from topobounds.analysis.beside import Beside, BesideCheckpoint, Unread, check_values, masked, scored
+from topobounds._arguments import argument_error, boolean, checked_seed, checked_trials, integer
+from topobounds._parallel import MOST_JOBS, ExecutorWork, Sharing, processors
+from topobounds.analysis.beside import Beside, BesideCheckpoint, check_values, scores_beside, with_mask_beside
 from topobounds.analysis.curves import layer_curves
-from topobounds.analysis.expected import checked_seed, checked_trials
+from topobounds.analysis.errors import Interrupted, UnreadTensorError
 from topobounds.analysis.findings import find
 from topobounds.analysis.network import ASSUMED, Connected, chains, network_reports
 from topobounds.analysis.reports import LayerReport, ModelReport, NetworkReport, Source, layer_report
 from topobounds.analysis.scales import scale_shares
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from topobounds.checkpoint.layer_tensors import Reading, read_tensors
+from topobounds.checkpoint.in_memory import ArraysCheckpoint
+from topobounds.checkpoint.layer_tensors import LayerTensorReading, read_layer_tensors
 from topobounds.checkpoint.location import path_elsewhere
-from topobounds.checkpoint.memory import ArraysCheckpoint, opened
-from topobounds.layers import Conv, LayerTensor, TensorLayer
+from topobounds.checkpoint.opening import opened
+from topobounds.layers import Conv, LayerTensor, SingleTensorLayer
 from topobounds.topology.moments import weight_moments
 
 Progress = Callable[[int, int, str], None]
@@ -36,20 +37,6 @@ MOST_LARGE = 2
 SMALL = 2**22
 """Bytes of a tensor below which Python does most of the work, so that two at the same time take longer than in turn."""
 INTERRUPTED = "Interrupted before it was read."
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during `analyze`.
-
-    Attributes
-    ----------
-    report : ModelReport
-        What was done until then; what was not is among its `left_out`.
-    """
-
-    def __init__(self, report: ModelReport) -> None:
-        super().__init__("Interrupted.")
-        self.report = report
 
 
 @dataclass(frozen=True)
@@ -166,7 +153,9 @@ def analyze(
     )
     with ExitStack() as held:
         checkpoint = opened(source, held)
-        reading = read_tensors(checkpoint, include=include, exclude=exclude, geometry=geometry, input_size=input_size)
+        reading = read_layer_tensors(
+            checkpoint, include=include, exclude=exclude, geometry=geometry, input_size=input_size
+        )
         if not reading.layers:
             raise _nothing(checkpoint, reading.left_out)
         wanted = [layer.name for layer in reading.layers]
@@ -191,7 +180,12 @@ class _Work:
     """The tensors of a checkpoint, what is done of them, and who hears of it."""
 
     def __init__(
-        self, checkpoint: Checkpoint, reading: Reading, beside: _BesideFiles, task: _Task, progress: Progress | None
+        self,
+        checkpoint: Checkpoint,
+        reading: LayerTensorReading,
+        beside: _BesideFiles,
+        task: _Task,
+        progress: Progress | None,
     ) -> None:
         self.checkpoint = checkpoint
         self.reading = reading
@@ -209,7 +203,7 @@ class _Work:
         """Do all tensors in threads of this process."""
         pool = ThreadPoolExecutor(min(n_threads, len(self.reading.layers)))
         try:
-            self._gather(Elsewhere(pool, self._here))
+            self._gather(ExecutorWork(pool, self._here))
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -227,7 +221,7 @@ class _Work:
             scores=None if scores is None else path_elsewhere(scores),
             shapes=_shapes(self.reading) if self.beside != _BesideFiles(None, None) else {},
         )
-        self._gather(Elsewhere(executor, partial(_in_worker, task)))
+        self._gather(ExecutorWork(executor, partial(_in_worker, task)))
 
     def _here(self, layer: LayerTensor) -> _Done:
         large = self._large if self.sizes[layer.name] >= LARGE else nullcontext()
@@ -242,7 +236,7 @@ class _Work:
         with in_turn, self._sharing.piece():
             yield
 
-    def _gather(self, work: Elsewhere[LayerTensor, _Done]) -> None:
+    def _gather(self, work: ExecutorWork[LayerTensor, _Done]) -> None:
         futures = {work.submit(layer): layer for layer in self.reading.layers}
         total = sum(self.sizes.values())
         done = 0
@@ -353,7 +347,7 @@ def _within(checkpoint: Checkpoint, file: str) -> str:
     return file.removeprefix(folder) if file.startswith(folder) else file.rstrip("/").rpartition("/")[2]
 
 
-def _shapes(reading: Reading) -> dict[str, tuple[int, ...]]:
+def _shapes(reading: LayerTensorReading) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the tensors; an array that is damaged may not tell its own again."""
     left_out = {name: shape for name, (shape, _) in reading.forms.items()}
     return left_out | {layer.name: layer.shape for layer in reading.layers}
@@ -392,8 +386,8 @@ def _tensor_done(
                 return _Done(tuple(_part_reports(layer, weights, ranked, task, ", ".join(names) or None)))
         except ValueError as error:
             check_values(ranked, "its weights")
-            raise Unread(str(error)) from None
-    except Unread as error:
+            raise UnreadTensorError(str(error)) from None
+    except UnreadTensorError as error:
         return _Done(reason=str(error), fault=error.fault)
 
 
@@ -403,8 +397,8 @@ def _weights(checkpoint: Checkpoint, beside: _BesideFiles, layer: LayerTensor, l
         try:
             weights = checkpoint.tensor(layer.name)
         except CheckpointError as error:
-            raise Unread(str(error), "damaged") from None
-        return masked(weights, beside.masks, layer.name)
+            raise UnreadTensorError(str(error), "damaged") from None
+        return with_mask_beside(weights, beside.masks, layer.name)
 
 
 def _ranked(weights: NDArray[Any], beside: _BesideFiles, layer: LayerTensor) -> NDArray[Any]:
@@ -412,7 +406,7 @@ def _ranked(weights: NDArray[Any], beside: _BesideFiles, layer: LayerTensor) -> 
     if beside.scores is None:
         return weights
     check_values(weights, "its weights")
-    return scored(weights, beside.scores, layer.name)
+    return scores_beside(weights, beside.scores, layer.name)
 
 
 def _part_reports(
@@ -439,7 +433,7 @@ def _part_reports(
 
 
 def _part_report(
-    layer: LayerTensor, name: str, part: NDArray[Any], graph: TensorLayer | None, task: _Task
+    layer: LayerTensor, name: str, part: NDArray[Any], graph: SingleTensorLayer | None, task: _Task
 ) -> LayerReport:
     """Return the report of one graph; without the graph where the map of a convolution is too large."""
     report = partial(

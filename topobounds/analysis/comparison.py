@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from topobounds._arguments import checked_seed, checked_trials
 from topobounds._records import Record, html_table
-from topobounds.analysis.expected import checked_seed, checked_trials
 from topobounds.analysis.reports import LayerReport, layer_report
 from topobounds.checkpoint import Checkpoint, CheckpointError
-from topobounds.checkpoint.layer_tensors import read_tensors
-from topobounds.checkpoint.memory import ArraysCheckpoint, opened
-from topobounds.layers import LayerTensor, TensorLayer
+from topobounds.checkpoint.in_memory import ArraysCheckpoint
+from topobounds.checkpoint.layer_tensors import read_layer_tensors
+from topobounds.checkpoint.opening import opened
+from topobounds.layers import LayerTensor, SingleTensorLayer
 from topobounds.topology.distances import bottleneck_distance, wasserstein_distance
-from topobounds.topology.tensors import Topology, graph_topology
+from topobounds.topology.layer_topology import Topology, graph_topology
 from topobounds.weights import check_finite
 
 Source = str | os.PathLike[str] | Checkpoint | Mapping[str, ArrayLike]
@@ -226,7 +227,7 @@ def compare(
     with ExitStack() as held:
         first, second = (opened(source, held) for source in (a, b))
         of_a, of_b = (
-            {layer.name: layer for layer in read_tensors(each, geometry=geometry, input_size=input_size).layers}
+            {layer.name: layer for layer in read_layer_tensors(each, geometry=geometry, input_size=input_size).layers}
             for each in (first, second)
         )
         for checkpoint, layers in ((first, of_a), (second, of_b)):
@@ -281,7 +282,7 @@ def _compared(
 def _compared_part(
     name: str,
     layer: LayerTensor,
-    graph: TensorLayer | None,
+    graph: SingleTensorLayer | None,
     one: NDArray[Any],
     other: NDArray[Any],
     task: Mapping[str, int | None],
@@ -324,7 +325,7 @@ def _reason(a: Topology, b: Topology) -> str | None:
 
 
 def _numbers(
-    graph: TensorLayer,
+    graph: SingleTensorLayer,
     a: Topology,
     b: Topology,
     weights_of_a: NDArray[Any],

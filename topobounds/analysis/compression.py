@@ -15,7 +15,7 @@ from topobounds._arguments import MOST_TRIALS, integer, items
 from topobounds._memory import check_memory
 from topobounds._records import Record, html_table
 from topobounds._types import Progress
-from topobounds.layers import Conv, Layer, TensorLayer
+from topobounds.layers import Conv, Layer, SingleTensorLayer
 from topobounds.theory.compression import Compression, as_layers, compression
 from topobounds.theory.critical_weights import critical_weights_bound
 from topobounds.theory.table1 import Architecture
@@ -242,7 +242,7 @@ def _n_critical(layer: Layer, entropy: tuple[int, ...]) -> int:
     """Return the critical weights of a random normal kernel; of a dense layer, the edges of its spanning tree."""
     if layer.n_critical is not None:
         return layer.n_critical
-    from topobounds.topology.tensors import graph_topology
+    from topobounds.topology.layer_topology import graph_topology
 
-    graph = cast(TensorLayer, layer)  # the number is only unknown where one stored tensor makes the graph
+    graph = cast(SingleTensorLayer, layer)  # the number is only unknown where one stored tensor makes the graph
     return graph_topology(graph, np.random.default_rng(entropy).standard_normal(graph.weight_shape)).n_critical

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds.analysis.expected import default_trials
-from topobounds.chance.layer import MeasuredKernel, MeasuredLayer
-from topobounds.chance.orders import Sampling
+from topobounds.chance.measured_layer import MeasuredKernel, MeasuredLayer
 from topobounds.chance.retention import retention_null
-from topobounds.layers import Conv, TensorLayer
-from topobounds.topology.tensors import graph_topology
+from topobounds.chance.sampling import Sampling
+from topobounds.layers import Conv, SingleTensorLayer
+from topobounds.topology.layer_topology import graph_topology
 
 POINTS = 40  # of the retention
 MOST_DEATHS = 100
@@ -47,7 +47,9 @@ class LayerCurves:
         return cls(**{name: tuple(values) for name, values in record.items()})
 
 
-def layer_curves(weights: NDArray[Any], layer: TensorLayer | None, trials: int | None, seed: int) -> LayerCurves | None:
+def layer_curves(
+    weights: NDArray[Any], layer: SingleTensorLayer | None, trials: int | None, seed: int
+) -> LayerCurves | None:
     """Return the curves of a layer; None where its graph is not known, or has no edge.
 
     Parameters

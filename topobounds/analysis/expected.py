@@ -1,20 +1,18 @@
 """What chance gives for the measured numbers of one layer: the columns of a report that stand beside them."""
 
-import secrets
 from typing import Any, cast
 
 from numpy.typing import NDArray
 
-from topobounds._arguments import LARGEST_SEED, MOST_TRIALS, argument_error, integer
-from topobounds.chance.layer import MeasuredKernel, MeasuredLayer
-from topobounds.chance.orders import TRIALS, Sampling
+from topobounds.chance.measured_layer import MeasuredKernel, MeasuredLayer
 from topobounds.chance.overlap import OverlapNull, kernel_overlap_null, layer_overlap_null
 from topobounds.chance.persistence import PersistenceNull, kernel_persistence_null, layer_persistence_null
-from topobounds.layers import Conv, TensorLayer
+from topobounds.chance.sampling import TRIALS, Sampling
+from topobounds.layers import Conv, SingleTensorLayer
 from topobounds.theory.critical_rank import critical_rank_law
 from topobounds.theory.enclosure import Enclosure
+from topobounds.topology.layer_topology import Topology
 from topobounds.topology.spanning import SpanningForest
-from topobounds.topology.tensors import Topology
 
 FEWEST_TRIALS = 20
 SAMPLED_NEURONS = 2**19  # over all trials of a layer: about a second
@@ -24,33 +22,6 @@ NOT_ASKED = "What chance gives was not asked for."
 NO_GRAPH = "The layer has no known graph."
 NO_LAW_OF_KERNELS = "The law of the critical rank is not known for kernels."
 NO_LAW_WITH_ZEROS = "The law of the critical rank is known for layers without zeros."
-
-
-def checked_trials(trials: int | None) -> int | None:
-    """Return a number of random orders: None, 0, or at least 2.
-
-    Raises
-    ------
-    ValueError
-        If it is none of these.
-    """
-    if trials is None:
-        return None
-    count = integer("trials", trials, 0, most=MOST_TRIALS)
-    if count == 1:
-        raise argument_error("trials", "0 or at least 2, for one order has no spread", trials)
-    return count
-
-
-def checked_seed(seed: int | None) -> int:
-    """Return a seed, drawn where there is none.
-
-    Raises
-    ------
-    ValueError
-        If it is out of range.
-    """
-    return secrets.randbits(32) if seed is None else integer("seed", seed, 0, LARGEST_SEED)
 
 
 def default_trials(n_neurons: int) -> int:
@@ -65,7 +36,7 @@ def default_trials(n_neurons: int) -> int:
 
 
 def expected_columns(
-    weights: NDArray[Any], layer: TensorLayer, topology: Topology, n_nonzero: int, trials: int | None, seed: int
+    weights: NDArray[Any], layer: SingleTensorLayer, topology: Topology, n_nonzero: int, trials: int | None, seed: int
 ) -> dict[str, Any]:
     """Return the columns of chance of a `LayerReport`.
 
@@ -110,7 +81,7 @@ def expected_columns(
 
 
 def _nulls(
-    weights: NDArray[Any], layer: TensorLayer, topology: Topology, n_nonzero: int, sampling: Sampling | None
+    weights: NDArray[Any], layer: SingleTensorLayer, topology: Topology, n_nonzero: int, sampling: Sampling | None
 ) -> tuple[OverlapNull, PersistenceNull]:
     (forest,) = topology.forests
     if isinstance(forest, SpanningForest):
@@ -145,7 +116,7 @@ def _of_persistence(null: PersistenceNull) -> dict[str, Any]:
     }
 
 
-def _of_critical_rank(layer: TensorLayer) -> dict[str, Any]:
+def _of_critical_rank(layer: SingleTensorLayer) -> dict[str, Any]:
     """Return the median of the certified law and its 5% and 95% quantiles, as densities."""
     law = critical_rank_law(layer.n_inputs, layer.n_outputs)
     weights = layer.n_weights

@@ -13,7 +13,7 @@ TOLERANCE = 1e-3
 """How far a row may be from a sampled sinusoid, in parts of its largest entry."""
 SHORTEST = 16  # entries of a row: three numbers fit a shorter one too easily
 LONGEST = 2**10  # entries of a row that are looked at
-ROWS = 12  # that are looked at
+ROWS = 12  # that are looked at, at most
 CONCENTRATED = 0.9  # share of a sinusoid's energy, windowed or not, that lies near its peak
 NEAR = 4  # frequencies of the transform, on either side of the peak
 GRID = np.linspace(-1.0, 1.0, 33)
@@ -63,8 +63,7 @@ def _are_sinusoids(lines: NDArray[Any] | ScaledWeights) -> bool:
     lines = lines[:, :LONGEST]
     if lines.shape[1] < SHORTEST:
         return False
-    places = np.linspace(0, len(lines) - 1, min(ROWS, len(lines))).astype(int).tolist()
-    chosen = np.concatenate([np.asarray(lines[place : place + 1]).astype(np.float64) for place in places])
+    chosen = np.asarray(lines[:: -(-len(lines) // ROWS)]).astype(np.float64)
     faint = TOLERANCE * np.abs(chosen).max()  # as the sine of a whole number of half turns, which is rounding
     varying = [line for line in chosen if np.ptp(line) > faint]
     if len(varying) < max(2, len(chosen) // 2) or not all(map(_is_concentrated, varying)):

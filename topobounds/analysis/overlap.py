@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import cast
 
-from topobounds._arguments import MOST_TRIALS, argument_error, density_fraction, integer
+from topobounds._arguments import MOST_TRIALS, argument_error, check_neurons, checked_seed, density_fraction, integer
 from topobounds._records import Record, html_table
 from topobounds._types import Progress
 from topobounds.layers.shape import Shape
-from topobounds.montecarlo import Estimate, checked_seed, simulate_overlap_of
-from topobounds.supports import Support, cells_at_density, check_neurons, uniform_support
+from topobounds.montecarlo import Estimate, simulate_overlap_of
+from topobounds.supports import Support, cells_at_density, uniform_support
 from topobounds.theory.bounds import BOUNDS, Bound
 from topobounds.theory.counting import exact_expected_overlap_of
 from topobounds.theory.deviation import Deviation, known_deviation_of

@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike
 from topobounds._arguments import as_written, density_fraction
 from topobounds._records import Record, html_table
 from topobounds.checkpoint import Checkpoint, CheckpointError
-from topobounds.checkpoint.layer_tensors import read_tensors
-from topobounds.checkpoint.memory import ArraysCheckpoint, opened
+from topobounds.checkpoint.in_memory import ArraysCheckpoint
+from topobounds.checkpoint.layer_tensors import read_layer_tensors
+from topobounds.checkpoint.opening import opened
 from topobounds.layers import Conv, LayerTensor
 from topobounds.theory.compression import compression
 from topobounds.theory.critical_rank import critical_rank_law
@@ -188,7 +189,7 @@ def preview(
     with ExitStack() as held:
         checkpoint = opened(source, held)
         options: dict[str, Any] = {"geometry": geometry, "input_size": input_size}
-        reading = read_tensors(checkpoint, include=include, exclude=exclude, **options)
+        reading = read_layer_tensors(checkpoint, include=include, exclude=exclude, **options)
         if not reading.layers:
             raise CheckpointError(
                 f"None of the {len(reading.left_out)} tensors of {checkpoint.path} is read as a layer."

@@ -13,19 +13,19 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from topobounds._arguments import argument_error, file_name
+from topobounds._arguments import argument_error, checked_seed, checked_trials, file_name
 from topobounds._files import read_regular, write_whole
-from topobounds._records import Record, frame, html_table, plain
+from topobounds._records import Record, frame, html_table, plain_record
 from topobounds._types import Array
 from topobounds.analysis.curves import LayerCurves
-from topobounds.analysis.expected import NO_GRAPH, NOT_ASKED, checked_seed, checked_trials, expected_columns
+from topobounds.analysis.expected import NO_GRAPH, NOT_ASKED, expected_columns
 from topobounds.analysis.fixed import looks_fixed
 from topobounds.chance.magnitudes import SORTED_CELLS
-from topobounds.layers import Conv, TensorLayer
+from topobounds.layers import Conv, SingleTensorLayer
 from topobounds.theory.compression import compression
 from topobounds.theory.persistence import sufficient_rank
+from topobounds.topology.layer_topology import Topology, graph_topology
 from topobounds.topology.moments import weight_moments
-from topobounds.topology.tensors import Topology, graph_topology
 from topobounds.weights import ScaledWeights, as_array, check_finite
 
 RATIOS = ("eta_tau", "eta_tau_toeplitz")
@@ -515,15 +515,15 @@ class ModelReport(Record):
         layers = [_without_version(layer.to_dict()) for layer in self.layers]
         return {
             "schema_version": self.schema_version,
-            "source": plain(self.source),
+            "source": plain_record(self.source),
             "tensors": {"read": self.tensors_read, "left_out": len(self.left_out), "tied": len(self.tied)},
             "layers": layers,
-            "networks": plain(self.networks),
+            "networks": plain_record(self.networks),
             "left_out": [self._left_out_record(name, reason) for name, reason in self.left_out.items()],
             "tied": dict(self.tied),
-            "fed_by": plain(self.fed_by),
-            "summary": plain(self.summary),
-            "findings": plain(self.findings),
+            "fed_by": plain_record(self.fed_by),
+            "summary": plain_record(self.summary),
+            "findings": plain_record(self.findings),
         }
 
     def to_frame(self, backend: str | None = None) -> Any:
@@ -552,7 +552,7 @@ class ModelReport(Record):
 
     def _left_out_record(self, name: str, reason: str) -> dict[str, Any]:
         shape, dtype = self.forms.get(name, (None, None))
-        form = {"name": name, "shape": plain(shape), "dtype": dtype}
+        form = {"name": name, "shape": plain_record(shape), "dtype": dtype}
         return {**form, "reason": reason, "fault": self.faults.get(name)}
 
     @classmethod
@@ -666,7 +666,7 @@ COLUMNS = {
 def layer_report(
     name: str,
     weights: ArrayLike | ScaledWeights,
-    layer: TensorLayer | None,
+    layer: SingleTensorLayer | None,
     *,
     kind: str = "dense",
     calls: int | None = None,
@@ -764,14 +764,14 @@ def layer_report(
     )
 
 
-def _n_largest(layer: TensorLayer) -> int:
+def _n_largest(layer: SingleTensorLayer) -> int:
     """Return how many of the largest weights what chance gives is read off, where these are not all of them."""
     if isinstance(layer, Conv) or layer.n_weights <= SORTED_CELLS:
         return 0
     return sufficient_rank(layer.n_inputs, layer.n_outputs)
 
 
-def _inputs_first(shape: tuple[int, ...], layer: TensorLayer | None) -> bool:
+def _inputs_first(shape: tuple[int, ...], layer: SingleTensorLayer | None) -> bool:
     return layer is not None and shape == (layer.n_inputs, layer.n_outputs)
 
 
@@ -797,7 +797,7 @@ def _measured(topology: Topology | None, *, inputs_first: bool) -> dict[str, Any
     }
 
 
-def _dead(layer: TensorLayer | None, topology: Topology | None, *, inputs_first: bool) -> dict[str, Any]:
+def _dead(layer: SingleTensorLayer | None, topology: Topology | None, *, inputs_first: bool) -> dict[str, Any]:
     """Return how many inputs and outputs have no weight but zeros, and the components of a layer without zeros."""
     if layer is None or topology is None:
         return {}

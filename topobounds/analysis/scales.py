@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from topobounds.analysis.reports import LayerReport, ScaleShares
 from topobounds.chance.scales import ScaleComparison, scale_null
-from topobounds.layers import Conv, TensorLayer
+from topobounds.layers import Conv, SingleTensorLayer
 
 MOST_SAMPLES = 100
 FEWEST_SAMPLES = 5
@@ -15,7 +15,7 @@ NO_SCALES_OF_KERNELS = "The scales of neurons are not known for kernels."
 
 
 def scale_shares(
-    report: LayerReport, weights: NDArray[Any], layer: TensorLayer | None, trials: int | None, seed: int
+    report: LayerReport, weights: NDArray[Any], layer: SingleTensorLayer | None, trials: int | None, seed: int
 ) -> ScaleShares:
     """Return how much of a layer's overlap and persistence its values, the scales of its neurons, and neither give.
 

@@ -1,23 +1,23 @@
 from . import (
     convolution,
-    layer,
     magnitudes,
-    orders,
+    measured_layer,
     overlap,
     persistence,
     price,
     retention,
+    sampling,
     scales,
 )
 
 __all__ = [
     "convolution",
-    "layer",
     "magnitudes",
-    "orders",
+    "measured_layer",
     "overlap",
     "persistence",
     "price",
     "retention",
+    "sampling",
     "scales",
 ]

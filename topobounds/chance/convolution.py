@@ -12,7 +12,8 @@ from topobounds._arguments import MOST_TRIALS, integer
 from topobounds._records import Record
 from topobounds._types import Progress
 from topobounds.layers import Conv
-from topobounds.theory.critical_weights import checked_conv, critical_weights_range
+from topobounds.layers.convolution import checked_conv
+from topobounds.theory.critical_weights import critical_weights_range
 from topobounds.theory.random_kernels import exact_expected_critical_weights
 from topobounds.topology.convolution import critical_kernel_weights
 

@@ -8,8 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import integer
 from topobounds._records import Record
-from topobounds.chance.layer import NEARLY_FULL, MeasuredKernel, MeasuredLayer
-from topobounds.chance.orders import (
+from topobounds.chance.measured_layer import NEARLY_FULL, MeasuredKernel, MeasuredLayer
+from topobounds.chance.sampling import (
     CONFIDENCE,
     NOT_SAMPLED,
     SAMPLED_WIDTH,
@@ -18,11 +18,10 @@ from topobounds.chance.orders import (
     Sampling,
     checked_sampling,
     sample_kernels,
-    sample_supports,
 )
 from topobounds.layers import Conv
 from topobounds.montecarlo import simulate_overlap
-from topobounds.theory._logarithms import UNIT
+from topobounds.theory._rounding import ROUNDING_UNIT
 from topobounds.theory.deviation import Deviation, known_deviation
 from topobounds.theory.enclosure import Enclosure
 from topobounds.theory.overlap import expected_overlap
@@ -266,7 +265,7 @@ def _on_nearly_full_support(layer: MeasuredLayer, k: int) -> Enclosure:
     full = expected_overlap(*layer.shape, min(k, layer.n_weights))
     if not layer.n_absent:
         return full
-    share = layer.n_absent / layer.n_weights + 4 * UNIT
+    share = layer.n_absent / layer.n_weights + 4 * ROUNDING_UNIT
     return Enclosure(full.lower * (1 - share), min(1.0, full.upper * (1 + share)))
 
 
@@ -277,7 +276,7 @@ def _of_support(layer: MeasuredLayer, k: int, sampling: Sampling | None) -> Over
         return np.asarray(np.mean(ranks <= k, axis=1))
 
     return _of_sample(
-        sample_supports(layer.present, alpha, overlap, *sampling) if sampling else None,
+        layer.sample(overlap, sampling) if sampling else None,
         measured=layer.forest.overlap(k),
         uniform_support=_on_uniform_support(layer.shape, k, layer.n_weights),
         k=k,

@@ -7,9 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import real
 from topobounds._records import Record
-from topobounds.chance.layer import NEARLY_FULL, MeasuredKernel, MeasuredLayer
 from topobounds.chance.magnitudes import BINNED_CELLS, BinnedMagnitudes
-from topobounds.chance.orders import (
+from topobounds.chance.measured_layer import NEARLY_FULL, MeasuredKernel, MeasuredLayer
+from topobounds.chance.sampling import (
     CONFIDENCE,
     NOT_SAMPLED,
     SAMPLED_WIDTH,
@@ -18,7 +18,6 @@ from topobounds.chance.orders import (
     Sampling,
     checked_sampling,
     sample_kernels,
-    sample_supports,
 )
 from topobounds.layers import Conv
 from topobounds.theory.enclosure import Enclosure
@@ -320,7 +319,7 @@ def _sampled(layer: MeasuredLayer, p: float, sampling: Sampling) -> Sample:
         known = by_rank if ranks.max() <= by_rank.size else persistences(layer.magnitudes, p)
         return np.asarray(known[ranks - 1].sum(axis=1))
 
-    return sample_supports(layer.present, layer.forest.alpha, statistic, *sampling)
+    return layer.sample(statistic, sampling)
 
 
 def _range(layer: MeasuredLayer, p: float, most_cells: int) -> Enclosure | None:

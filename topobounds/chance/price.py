@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from topobounds._arguments import argument_error, as_written, integer, is_integer, real
 from topobounds._records import Record
 from topobounds._types import FloatArray
-from topobounds.theory.enclosure import MAX_CELLS, Enclosure
+from topobounds.theory.enclosure import MAX_ENCLOSURE_CELLS, Enclosure
 from topobounds.theory.overlap import expected_overlap
 from topobounds.theory.ranks import missing_edges
 from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
@@ -163,7 +163,7 @@ def _no_expectation(matrix: NDArray[Any], survivors: NDArray[np.bool_], expected
         return "The expectations are known for full layers, and weights are masked."
     if not matrix.all():
         return "The expectations are known for full layers, and weights are zero."
-    if matrix.size > MAX_CELLS:
+    if matrix.size > MAX_ENCLOSURE_CELLS:
         return "The expectations are known for at most 2^52 weights."
     return None
 

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from topobounds.chance.layer import MeasuredKernel, MeasuredLayer
-from topobounds.chance.orders import Sampling, sample_kernels, sample_supports
+from topobounds.chance.measured_layer import MeasuredKernel, MeasuredLayer
+from topobounds.chance.sampling import Sampling, sample_kernels
 from topobounds.theory.deviation import known_deviation
 from topobounds.theory.overlap import expected_retention
 
@@ -78,5 +78,5 @@ def _sampled(layer: MeasuredLayer | MeasuredKernel, ks: NDArray[np.int64], sampl
         return np.stack([kept(each) for each in ranks])
 
     if isinstance(layer, MeasuredLayer):
-        return sample_supports(layer.present, layer.forest.alpha, kept_of_many, *sampling).values
+        return layer.sample(kept_of_many, sampling).values
     return sample_kernels(layer.conv, layer.present, kept, *sampling).values

@@ -17,13 +17,14 @@ from typing import IO, Any, Self
 
 import numpy as np
 
-from topobounds._arguments import shortened
 from topobounds._files import writing_whole
-from topobounds._memory import most_expanded
+from topobounds._memory import largest_unpacked_size
+from topobounds._text import shortened
 from topobounds._types import Array
-from topobounds.checkpoint.base import Beside, Change, Checkpoint, CheckpointError, explained
+from topobounds.checkpoint.base import Checkpoint
+from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 from topobounds.checkpoint.location import Location, read_range, size_of
-from topobounds.checkpoint.rewriting import BLOCK, WeightFile, write_anew
+from topobounds.checkpoint.rewriting import BLOCK, BesideWriter, Change, WeightFile, write_anew
 from topobounds.checkpoint.signatures import format_of
 
 DAMAGES = (
@@ -128,7 +129,7 @@ class NpyCheckpoint(Checkpoint):
         if format_of(path) == "npz":
             raise CheckpointError(f"{path} is of another kind: it is an archive of arrays, as .npz files are.")
         size = size_of(path)
-        with explained(path, None, *DAMAGES), path.open("rb") as stream:
+        with as_checkpoint_error(path, None, *DAMAGES), path.open("rb") as stream:
             header = Header.read(stream.read(LONGEST_HEADER))
             if header.dtype.hasobject:
                 raise ValueError("it holds no plain array of numbers")
@@ -155,7 +156,7 @@ class NpyCheckpoint(Checkpoint):
     def tensor(self, name: str) -> Array:
         """Return the array, a read-only view of the file where it lies on this machine."""
         self._check_memory(self._checked(name), self._header.n_bytes)
-        with explained(self.path, name, *DAMAGES):
+        with as_checkpoint_error(self.path, name, *DAMAGES):
             return self._header.array(read_range(self.path, self._header.start, self._header.n_bytes))
 
     def rewrite(
@@ -164,7 +165,7 @@ class NpyCheckpoint(Checkpoint):
         change: Change,
         *,
         resume: str | None = None,
-        beside: Beside | None = None,
+        beside: BesideWriter | None = None,
         room: int = 0,
     ) -> None:
         """Write a .npy file; see `Checkpoint.rewrite`."""
@@ -206,7 +207,7 @@ class NpzCheckpoint(Checkpoint):
         if format_of(path) == "npy":
             raise CheckpointError(f"{path} is of another kind: it is no archive of arrays, but one array.")
         with ExitStack() as held:
-            with explained(path, None, *DAMAGES):
+            with as_checkpoint_error(path, None, *DAMAGES):
                 stream = held.enter_context(path.open("rb"))
                 archive = held.enter_context(zipfile.ZipFile(stream))
             entries: dict[str, zipfile.ZipInfo] = {}
@@ -242,7 +243,7 @@ class NpzCheckpoint(Checkpoint):
         self.dtype(name)
         header = self._header(name)
         entry = self._entries[name]
-        with explained(self.path, name, *DAMAGES):
+        with as_checkpoint_error(self.path, name, *DAMAGES):
             if entry.file_size != header.start + header.n_bytes:
                 announced = f"its header announces {header.n_bytes} bytes of values"
                 raise ValueError(f"{announced}, its entry holds {entry.file_size - header.start}")
@@ -257,7 +258,7 @@ class NpzCheckpoint(Checkpoint):
         change: Change,
         *,
         resume: str | None = None,
-        beside: Beside | None = None,
+        beside: BesideWriter | None = None,
         room: int = 0,
     ) -> None:
         """Write a .npz archive, compressed where this one is; see `Checkpoint.rewrite`."""
@@ -297,11 +298,18 @@ class NpzCheckpoint(Checkpoint):
         self._held.close()
 
     def _header(self, name: str) -> Header:
-        """Return the header of an array, if its entry is one that real arrays have."""
+        """Return the header of an array, read when it is first needed.
+
+        Raises
+        ------
+        CheckpointError
+            If the entry is damaged, is no array, or would unpack to far more bytes than weights do.
+        """
         if name not in self._headers:
             entry = self._entries[self._checked(name)]
-            with explained(self.path, name, *DAMAGES):
-                if entry.file_size > most_expanded(entry.compress_size):
+            with as_checkpoint_error(self.path, name, *DAMAGES):
+                # A few bytes can be made to unpack to any number: the table of contents tells before any are unpacked.
+                if entry.file_size > largest_unpacked_size(entry.compress_size):
                     sizes = f"its {entry.compress_size} bytes would expand to {entry.file_size}"
                     raise ValueError(f"{sizes}, as those of real weights do not; np.load reads it where that is meant")
                 with self._zip.open(entry) as member:

@@ -2,8 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -11,31 +10,18 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
-from topobounds._arguments import printable, shortened
 from topobounds._memory import check_memory
 from topobounds._types import Array
+from topobounds.checkpoint.errors import CheckpointError
+from topobounds.checkpoint.location import check_new_path
 
 if TYPE_CHECKING:
     from topobounds.checkpoint.described import Described
     from topobounds.checkpoint.location import Location
+    from topobounds.checkpoint.rewriting import BesideWriter, Change
 
-Change = Callable[[str, Array], Array]
-"""``change(name, array)``: what stands in the place of a tensor in a rewritten file, of the same shape and dtype."""
-Beside = Callable[[Path], AbstractContextManager[object]]
-"""``beside(folder)``: entered before the first tensor is read, left after the last; it may add files to the folder."""
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-LONGEST_MESSAGE = 600  # characters of an error
-
-
-class CheckpointError(OSError):
-    """A file of weights that cannot be read, or holds no such tensor; the message names the file and the tensor.
-
-    The message is one line of printable characters, whatever names the file holds.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(shortened(printable(message), LONGEST_MESSAGE))
 
 
 class Checkpoint(ABC):
@@ -135,10 +121,10 @@ class Checkpoint(ABC):
     def rewrite(
         self,
         target: str | os.PathLike[str],
-        change: Change,
+        change: "Change",
         *,
         resume: str | None = None,
-        beside: Beside | None = None,
+        beside: "BesideWriter | None" = None,
         room: int = 0,
     ) -> None:
         """Write a checkpoint of the same format, files, names, dtypes and metadata, with some of the tensors changed.
@@ -189,7 +175,7 @@ class Checkpoint(ABC):
             raise self._not_written()
         if not isinstance(source, Path):
             raise CheckpointError(f"{source} cannot be rewritten: it is not on this machine. Download it first.")
-        check_new(place)
+        check_new_path(place)
         if self.folder is not None and place.resolve().is_relative_to(source.resolve()):
             raise CheckpointError(f"{target} lies in {source}, which is to stay as it is: give a place outside.")
 
@@ -220,7 +206,7 @@ class Checkpoint(ABC):
         except ValueError as error:
             raise CheckpointError(str(error)) from None
 
-    def changed(self, name: str, change: Change) -> Array:
+    def changed(self, name: str, change: "Change") -> Array:
         """Return what takes a tensor's place in a rewritten file."""
         array = self.tensor(name)
         return self.checked_change(name, array, change(name, array))
@@ -231,20 +217,6 @@ class Checkpoint(ABC):
             kinds = f"{new.dtype} {new.shape}, not {array.dtype} {array.shape}"
             raise CheckpointError(f"{self.path}, tensor '{name}', cannot be rewritten: its change is {kinds}.")
         return new
-
-
-def check_new(place: Path) -> None:
-    """Refuse a place for a new file or folder where something is already, or that is in no folder.
-
-    Raises
-    ------
-    CheckpointError
-        If it is such a place.
-    """
-    if os.path.lexists(place):
-        raise CheckpointError(f"{place} is there already: give the name of something new.")
-    if not place.parent.is_dir():
-        raise CheckpointError(f"{place} cannot be written: there is no folder {place.parent}.")
 
 
 class Reader(Protocol):
@@ -261,31 +233,3 @@ class Reader(Protocol):
         CheckpointError
             If it cannot be read, or is damaged.
         """
-
-
-@contextmanager
-def explained(file: "Location", tensor: str | None = None, *damages: type[Exception]) -> Iterator[None]:
-    """Turn what goes wrong with a file into one error that names it, and the tensor.
-
-    Parameters
-    ----------
-    file : pathlib.Path or RemotePath
-        The file.
-    tensor : str, optional
-        The tensor that is being read.
-    *damages : exception types
-        What a damaged file raises, besides ValueError and EOFError.
-    """
-    where = f"{file}, tensor '{tensor}'," if tensor else f"{file}"
-    damaged: tuple[type[Exception], ...] = (ValueError, EOFError, *damages)
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except damaged as error:
-        reason = shortened(printable(" ".join(str(error).split()).rstrip(".")))
-        if "pickle" in reason and "header" not in reason.lower():
-            reason = "it holds no plain array of numbers"
-        raise CheckpointError(f"{where} is damaged, or of another kind: {reason}.") from error
-    except OSError as error:
-        raise CheckpointError(f"{where} could not be read: {error.strerror or 'no such file'}.") from error

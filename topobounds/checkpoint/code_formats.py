@@ -1,7 +1,7 @@
 """The kinds of quantised weights in state dicts: how each is told by its parts, and how it is decoded.
 
 A kind is a function of a module and the own name of one of its tensors, the codes; to add one, write it and put it into
-`KINDS`.
+`CODE_FORMATS`.
 """
 
 import math
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._types import Array
-from topobounds.checkpoint.coded_weights import Coded, Module, Refused
-from topobounds.checkpoint.config import parsed_json
+from topobounds.checkpoint.coded_weights import CodedModule, CodedWeight, UnreadCodedWeight
+from topobounds.checkpoint.json_text import parsed_json
 from topobounds.checkpoint.packed import MOST_BITS, awq_ordered, unpacked, with_zeros, words_of
 from topobounds.weights import ScaledWeights
 
@@ -29,13 +29,13 @@ LONGEST_STATE = 2**16
 LARGEST_INT8 = 127
 """The code of the largest magnitude of a row in bitsandbytes' weights of eight bits."""
 
-Kind = Callable[[Module, str], Coded | Refused | None]
+Kind = Callable[[CodedModule, str], CodedWeight | UnreadCodedWeight | None]
 
 
 # -- codes of eight bits, each an array item --------------------------------------------------------------------------
 
 
-def scaled_codes(module: Module, own: str) -> Coded | Refused | None:
+def scaled_codes(module: CodedModule, own: str) -> CodedWeight | UnreadCodedWeight | None:
     """Return float8 or int8 codes whose scales are a tensor beside them: one, or one for each row, group or block."""
     dtype = module.dtype(own)
     if dtype not in (*FLOAT8, "int8") or len(module.shape(own)) < 2:
@@ -50,7 +50,7 @@ def scaled_codes(module: Module, own: str) -> Coded | Refused | None:
     return _scaled(module, own, roles)
 
 
-def _scaled(module: Module, own: str, roles: Mapping[str, str]) -> Coded | Refused:
+def _scaled(module: CodedModule, own: str, roles: Mapping[str, str]) -> CodedWeight | UnreadCodedWeight:
     scale_type = module.dtype(roles["scale"])
     as_exponents = scale_type == "uint8" and module.dtype(own) in FLOAT8
     shape, scales = module.shape(own), module.shape(roles["scale"])
@@ -142,7 +142,7 @@ def _order_of_groups(groups: Array | None, n_groups: int) -> Array | None:
 # -- weights of bitsandbytes ------------------------------------------------------------------------------------------
 
 
-def bitsandbytes_8_bits(module: Module, own: str) -> Coded | Refused | None:
+def bitsandbytes_8_bits(module: CodedModule, own: str) -> CodedWeight | UnreadCodedWeight | None:
     """Return int8 codes with the largest magnitude of each row in ``SCB``."""
     if own != "weight" or "SCB" not in module or module.dtype(own) != "int8":
         return None
@@ -162,7 +162,7 @@ def _decode_8_bits(parts: Mapping[str, Array]) -> ScaledWeights:
     return ScaledWeights(parts["codes"], largest / np.float32(LARGEST_INT8))
 
 
-def bitsandbytes_4_bits(module: Module, own: str) -> Coded | Refused | None:
+def bitsandbytes_4_bits(module: CodedModule, own: str) -> CodedWeight | UnreadCodedWeight | None:
     """Return codes of four bits, two in a byte, that stand for the values of a table, times a scale for each block."""
     states = [name for name in module.own if name.startswith(f"{own}.quant_state.bitsandbytes__")]
     if len(states) != 1:
@@ -224,7 +224,7 @@ def _from_table(codes: Array, table: Array, scale: Array, block: int) -> NDArray
 # -- codes of a few bits, packed into words ---------------------------------------------------------------------------
 
 
-def gptq_or_awq(module: Module, own: str) -> Coded | Refused | None:
+def gptq_or_awq(module: CodedModule, own: str) -> CodedWeight | UnreadCodedWeight | None:
     """Return the weights of GPTQ and of AWQ: codes, zero points and scales, inputs first."""
     if own != "qweight" or "scales" not in module:
         return None
@@ -244,13 +244,13 @@ def gptq_or_awq(module: Module, own: str) -> Coded | Refused | None:
     return module.refused(owns, f"its codes are {_by(shapes[0])}, its scales {_by(shapes[2])}, as of no known packing")
 
 
-def _order_of_words(module: Module) -> str:
+def _order_of_words(module: CodedModule) -> str:
     """Return the order of the codes in their words, where the config tells one."""
     quantisation = module.quantisation
     return quantisation.packed_setting("checkpoint_format") or quantisation.packed_setting("version")
 
 
-def _gptq(module: Module, owns: tuple[str, ...], order: str) -> Coded | Refused:
+def _gptq(module: CodedModule, owns: tuple[str, ...], order: str) -> CodedWeight | UnreadCodedWeight:
     if order not in ("", "gptq", "gptq_v2"):
         return module.refused(owns, f"its codes are in the order of '{order}', which is not known")
     (n_words, columns), zeros = module.shape("qweight"), module.shape("qzeros")
@@ -289,7 +289,7 @@ def _decode_gptq(parts: Mapping[str, Array], bits: int, shape: tuple[int, int], 
     return _in_groups(codes, zeros, scale, parts.get("groups"), n_groups)
 
 
-def _awq(module: Module, owns: tuple[str, ...], order: str) -> Coded | Refused:
+def _awq(module: CodedModule, owns: tuple[str, ...], order: str) -> CodedWeight | UnreadCodedWeight:
     if order not in ("", "gemm"):
         return module.refused(owns, f"its codes are in the order of '{order}', which is not known")
     rows, n_words = module.shape("qweight")
@@ -324,7 +324,7 @@ def _in_groups(codes: Array, zeros: Array, scale: Array, groups: Array | None, n
     return with_zeros(codes, zeros, scale, (1, size), order)
 
 
-def packed_by_compressed_tensors(module: Module, own: str) -> Coded | Refused | None:
+def packed_by_compressed_tensors(module: CodedModule, own: str) -> CodedWeight | UnreadCodedWeight | None:
     """Return the ``pack-quantized`` weights of compressed-tensors; its weights of four-bit floats are not read."""
     if not own.endswith("_packed") or f"{own.removesuffix('_packed')}_scale" not in module:
         return None
@@ -347,8 +347,8 @@ def packed_by_compressed_tensors(module: Module, own: str) -> Coded | Refused | 
 
 
 def _packed(
-    module: Module, name: str, roles: Mapping[str, str], owns: tuple[str, ...], shape: tuple[int, ...]
-) -> Coded | Refused:
+    module: CodedModule, name: str, roles: Mapping[str, str], owns: tuple[str, ...], shape: tuple[int, ...]
+) -> CodedWeight | UnreadCodedWeight:
     words, scales = module.shape(roles["codes"]), module.shape(roles["scale"])
     sizes = f"its codes are {_by(words)} words, its shape says {_by(shape)}"
     told = module.quantisation.bits
@@ -391,7 +391,7 @@ def _decode_packed(
 # -- what is known and not read ---------------------------------------------------------------------------------------
 
 
-def four_bit_floats(module: Module, own: str) -> Refused | None:
+def four_bit_floats(module: CodedModule, own: str) -> UnreadCodedWeight | None:
     """Return codes of MXFP4 and NVFP4."""
     blocks = own.removesuffix("_blocks")
     if own != blocks and f"{blocks}_scales" in module and module.dtype(own) == "uint8":
@@ -402,7 +402,7 @@ def four_bit_floats(module: Module, own: str) -> Refused | None:
     return None
 
 
-def other_codes(module: Module, own: str) -> Refused | None:
+def other_codes(module: CodedModule, own: str) -> UnreadCodedWeight | None:
     """Return the codes of methods that are known by the names of their parts."""
     for kind, names in OTHERS.items():
         if own == names[0] and all(name in module for name in names):
@@ -420,7 +420,7 @@ OTHERS = {
 }
 """What is said of methods that are not read, and the tensors by which each is known, the codes first."""
 
-KINDS: tuple[Kind, ...] = (
+CODE_FORMATS: tuple[Kind, ...] = (
     bitsandbytes_4_bits,
     bitsandbytes_8_bits,
     gptq_or_awq,

@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import Any
 
 from topobounds._types import Array
-from topobounds.checkpoint.base import Checkpoint, CheckpointError
-from topobounds.checkpoint.config import read_json
+from topobounds.checkpoint.base import Checkpoint
+from topobounds.checkpoint.errors import CheckpointError
+from topobounds.checkpoint.json_text import read_json
 from topobounds.weights import ScaledWeights
 
 CONFIGS = ("quantize_config.json", "quant_config.json")
@@ -18,7 +19,7 @@ Decode = Callable[[Mapping[str, Array]], Array | ScaledWeights]
 
 
 @dataclass(frozen=True)
-class Coded:
+class CodedWeight:
     """A weight that a file holds as codes.
 
     Attributes
@@ -48,7 +49,7 @@ class Coded:
 
 
 @dataclass(frozen=True)
-class Refused:
+class UnreadCodedWeight:
     """Tensors that belong to one quantised weight, and are not read.
 
     Attributes
@@ -127,7 +128,7 @@ class Quantisation:
         return [each for each in weights if isinstance(each, dict)]
 
 
-class Module:
+class CodedModule:
     """The stored tensors of one module, under their own names.
 
     Parameters
@@ -176,11 +177,13 @@ class Module:
         except CheckpointError:
             return None
 
-    def coded(self, name: str, roles: Mapping[str, str], written: str, shape: tuple[int, ...], decode: Decode) -> Coded:
+    def coded(
+        self, name: str, roles: Mapping[str, str], written: str, shape: tuple[int, ...], decode: Decode
+    ) -> CodedWeight:
         """Return a weight of this module; `roles` has the own names of its parts, `written` the roles in braces."""
         parts = {role: self.stored(own) for role, own in roles.items()}
-        return Coded(self.stored(name), parts, written.format(**parts), shape, decode)
+        return CodedWeight(self.stored(name), parts, written.format(**parts), shape, decode)
 
-    def refused(self, owns: Sequence[str], reason: str) -> Refused:
+    def refused(self, owns: Sequence[str], reason: str) -> UnreadCodedWeight:
         """Return that tensors are not read, as many of these names as there are."""
-        return Refused(tuple(self.stored(own) for own in owns if own in self), reason)
+        return UnreadCodedWeight(tuple(self.stored(own) for own in owns if own in self), reason)

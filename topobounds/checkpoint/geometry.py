@@ -21,9 +21,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from topobounds._arguments import argument_error, boolean, choice, file_name, integer, printable
+from topobounds._arguments import argument_error, boolean, choice, file_name, integer
 from topobounds._files import parsed_toml
-from topobounds.checkpoint.base import CheckpointError, explained
+from topobounds._text import printable
+from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 from topobounds.checkpoint.kernels import assumed_geometry
 from topobounds.checkpoint.location import size_of
 from topobounds.checkpoint.stored import Stored, nearest_names
@@ -237,7 +238,7 @@ def geometry_content(given: str | os.PathLike[str] | Mapping[str, Any]) -> Mappi
 def _read(file: Path) -> Mapping[str, Any]:
     if size_of(file) > LONGEST:
         raise CheckpointError(f"{file} is too long for a geometry file: it has {size_of(file)} bytes.")
-    with explained(file):
+    with as_checkpoint_error(file):
         return parsed_toml(file.read_bytes())
 
 

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._types import Array
-from topobounds.checkpoint.base import Checkpoint, CheckpointError, explained
+from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.described import Described
+from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 from topobounds.checkpoint.location import Location, read_range, size_of
 from topobounds.checkpoint.signatures import format_of
 from topobounds.layers import LayerTensor
@@ -99,7 +100,7 @@ class GgufCheckpoint(Checkpoint):
             if types.names[entry.type] not in PLAIN
         }
         for name, entry in self._entries.items():
-            with explained(path, name):
+            with as_checkpoint_error(path, name):
                 end = entry.first + types.n_bytes(entry)
                 if end > size:
                     raise ValueError(f"the file ends at byte {size}, the tensor at {end}")
@@ -129,7 +130,7 @@ class GgufCheckpoint(Checkpoint):
                 "pip install -e '.[gguf]'."
             )
         size = size_of(path)
-        with explained(path, None, struct.error, UnicodeDecodeError), path.open("rb") as stream:
+        with as_checkpoint_error(path, None, struct.error, UnicodeDecodeError), path.open("rb") as stream:
             entries, settings = _Header(path, stream, size).read()
         return cls(path, entries, settings)
 
@@ -156,7 +157,7 @@ class GgufCheckpoint(Checkpoint):
         n_bytes = self._types.n_bytes(entry)
         in_memory = n_bytes if kind in PLAIN else max(n_bytes, 4 * math.prod(entry.shape))
         self._check_memory(name, in_memory)
-        with explained(self.path, name):
+        with as_checkpoint_error(self.path, name):
             raw = read_range(self.path, entry.first, n_bytes)
             if kind not in PLAIN:
                 return cast(Array, self._types.dequantised(raw, entry))  # a ScaledWeights has what is asked of an array

@@ -10,8 +10,8 @@ from topobounds._arguments import argument_error, integer, items
 from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.described import Described
 from topobounds.checkpoint.geometry import Geometry, geometry_content
+from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.checkpoint.kernels import assumed_geometry, kernel_words
-from topobounds.checkpoint.memory import ArraysCheckpoint
 from topobounds.checkpoint.stored import Names, Stored, nearest_names
 from topobounds.checkpoint.tensor_kinds import kind_of
 from topobounds.layers import Conv, LayerTensor
@@ -21,7 +21,7 @@ Told = str | os.PathLike[str] | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Reading:
+class LayerTensorReading:
     """What the tensors of a checkpoint are: every name is in `layers`, `left_out` or `tied`.
 
     Attributes
@@ -90,17 +90,17 @@ def layer_tensors(
     rnn.weight_ih_l0[forget] dense gate 2 of 4 (forget), 5 inputs x 3 outputs
     rnn.weight_hh_l0[forget] recurrent gate 2 of 4 (forget), 3 inputs x 3 outputs
     """
-    return iter(read_tensors(checkpoint, include=include, exclude=exclude, geometry=geometry).layers)
+    return iter(read_layer_tensors(checkpoint, include=include, exclude=exclude, geometry=geometry).layers)
 
 
-def read_tensors(
+def read_layer_tensors(
     checkpoint: Checkpoint | Mapping[str, Any],
     *,
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     geometry: Told | None = None,
     input_size: Sequence[int] | None = None,
-) -> Reading:
+) -> LayerTensorReading:
     """Return what each tensor of a checkpoint is.
 
     Parameters
@@ -137,7 +137,7 @@ def read_tensors(
     forms = {name: (names.shapes.get(name, ()), Stored(name, names).dtype) for name in left_out}
     forms |= stored.left_out_forms
     damaged = frozenset(left_out) & (names.dtypes.keys() - names.shapes.keys())
-    return Reading(tuple(layers), left_out | dict(stored.left_out), forms, dict(stored.tied), damaged)
+    return LayerTensorReading(tuple(layers), left_out | dict(stored.left_out), forms, dict(stored.tied), damaged)
 
 
 def _described(checkpoint: Checkpoint, name: str, input_size: Sequence[int]) -> LayerTensor | str | None:

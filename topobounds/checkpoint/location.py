@@ -14,9 +14,9 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from topobounds._arguments import shortened
 from topobounds._files import check_regular
-from topobounds.checkpoint.base import CheckpointError, explained
+from topobounds._text import shortened
+from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 
 BUFFER = 2**18
 """Bytes in a request for a header of unknown length; so many of both ends of a file are kept."""
@@ -73,7 +73,7 @@ class RemotePath:
         """Whether it is a folder; of a web server, which does not tell, what ends in / or has no suffix."""
         if self._is_on_the_web:
             return urlsplit(self.url).path.endswith("/") or not self.suffix
-        with _explained(self):
+        with _remote_as_checkpoint_error(self):
             return bool(self._filesystem.isdir(self._key))
 
     def is_file(self) -> bool:
@@ -82,7 +82,7 @@ class RemotePath:
 
     def exists(self) -> bool:
         """Whether it is there; a web server is asked for its headers only."""
-        with _explained(self):
+        with _remote_as_checkpoint_error(self):
             try:
                 self._filesystem.info(self._key)
             except FileNotFoundError:
@@ -98,7 +98,7 @@ class RemotePath:
         CheckpointError
             If it is not there, or the server does not say.
         """
-        with _explained(self):
+        with _remote_as_checkpoint_error(self):
             size = self._filesystem.info(self._key).get("size")
         if not isinstance(size, int):
             raise CheckpointError(f"{self} cannot be read in parts: its server does not say how long it is. {_WAY_ON}")
@@ -125,7 +125,7 @@ class RemotePath:
         length = min(length, self._size_of_parted - first)
         if length <= 0:
             return b""
-        with _explained(self):
+        with _remote_as_checkpoint_error(self):
             content: bytes = self._filesystem.cat_file(self._key, start=first, end=first + length)
         if len(content) != length:
             raise CheckpointError(f"{self} could not be read: of {length} bytes at {first}, {len(content)} came.")
@@ -151,7 +151,7 @@ class RemotePath:
     def _size_of_parted(self) -> int:
         """The length of a file that can be read in parts; a web server is asked for its last byte to see that."""
         if self._is_on_the_web and self.size > 1:
-            with _explained(self), self._filesystem.open(self._key, "rb", cache_type="none") as stream:
+            with _remote_as_checkpoint_error(self), self._filesystem.open(self._key, "rb", cache_type="none") as stream:
                 try:
                     stream.seek(self.size - 1)
                     stream.read(1)
@@ -181,7 +181,7 @@ class RemotePath:
             raise CheckpointError(
                 f"{self} needs fsspec, which is not installed: in a clone of topobounds, pip install -e '.[remote]'."
             ) from None
-        with _explained(self):
+        with _remote_as_checkpoint_error(self):
             filesystem, key = url_to_fs(self.url)
         return filesystem, key
 
@@ -240,7 +240,7 @@ def size_of(file: Location) -> int:
     """
     if isinstance(file, RemotePath):
         return file.size
-    with explained(file):
+    with as_checkpoint_error(file):
         check_regular(file)
         return file.stat().st_size
 
@@ -257,6 +257,20 @@ def is_inside(name: Any) -> bool:
         return False
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts
+
+
+def check_new_path(place: Path) -> None:
+    """Refuse a place for a new file or folder where something is already, or that is in no folder.
+
+    Raises
+    ------
+    CheckpointError
+        If it is such a place.
+    """
+    if os.path.lexists(place):
+        raise CheckpointError(f"{place} is there already: give the name of something new.")
+    if not place.parent.is_dir():
+        raise CheckpointError(f"{place} cannot be written: there is no folder {place.parent}.")
 
 
 def read_range(file: Location, first: int, length: int) -> NDArray[np.uint8]:
@@ -343,7 +357,7 @@ class _Ranges(io.RawIOBase):
 
 
 @contextmanager
-def _explained(path: RemotePath) -> Iterator[None]:
+def _remote_as_checkpoint_error(path: RemotePath) -> Iterator[None]:
     """Turn what a file system of fsspec raises, which may be anything, into one error that names the URL."""
     try:
         yield

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from topobounds._files import writing_whole
 from topobounds._types import Array
-from topobounds.checkpoint.base import Checkpoint, CheckpointError
+from topobounds.checkpoint.base import Checkpoint
+from topobounds.checkpoint.errors import CheckpointError
 from topobounds.checkpoint.safetensors import SafetensorsCheckpoint
 
 VERSION = "topobounds.masks"

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from topobounds._types import Array
-from topobounds.checkpoint.base import Beside, Change, Checkpoint, CheckpointError, explained
+from topobounds.checkpoint.base import Checkpoint
+from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 from topobounds.checkpoint.location import Location
+from topobounds.checkpoint.rewriting import BesideWriter, Change
 
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 """What torch.compile, FSDP and activation checkpointing put before a name, or into it."""
@@ -86,7 +88,7 @@ class ModelNames(Checkpoint):
         if isinstance(source, str):
             return self._stored.tensor(source)
         parts = [self._stored.tensor(part) for part in source.parts]
-        with explained(self.path, name):
+        with as_checkpoint_error(self.path, name):
             return source.join(*parts)
 
     def file_of(self, name: str) -> str:
@@ -99,7 +101,7 @@ class ModelNames(Checkpoint):
         change: Change,
         *,
         resume: str | None = None,
-        beside: Beside | None = None,
+        beside: BesideWriter | None = None,
         room: int = 0,
     ) -> None:
         """Write a file of the same stored names; see `Checkpoint.rewrite`.

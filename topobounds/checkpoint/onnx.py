@@ -10,20 +10,12 @@ import numpy as np
 
 from topobounds._memory import check_memory
 from topobounds._types import Array
-from topobounds.checkpoint.base import Checkpoint, CheckpointError, explained
+from topobounds.checkpoint import onnx_nodes
+from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.code_formats import FLOAT8, FLOATS
 from topobounds.checkpoint.described import Described
+from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 from topobounds.checkpoint.location import Location, is_inside, read_range, size_of
-from topobounds.checkpoint.onnx_nodes import (
-    QUANTISED_INPUTS,
-    Origin,
-    Quantised,
-    Use,
-    described,
-    origins,
-    quantised_by_node,
-    uses,
-)
 from topobounds.checkpoint.packed import with_zeros
 from topobounds.checkpoint.signatures import format_of
 from topobounds.weights import ScaledWeights
@@ -110,7 +102,7 @@ class OnnxCheckpoint(Checkpoint):
         size = size_of(path)
         if size >= MOST_BYTES:
             raise CheckpointError(f"{path} has {size} bytes, more than protobuf reads: save its values beside it.")
-        with explained(path):
+        with as_checkpoint_error(path):
             check_memory("its graph", _COPIES * size)
             model = _parsed(read_range(path, 0, size).tobytes())
         return cls(path, _Graph(path, model))
@@ -138,7 +130,7 @@ class OnnxCheckpoint(Checkpoint):
         """Read one tensor; of codes the weights, `ScaledWeights` where that is possible."""
         name = self._checked(name)
         self._check_memory(name, self._values[name].n_bytes)
-        with explained(self.path, name, TypeError):
+        with as_checkpoint_error(self.path, name, TypeError):
             values = self._read(name)
             if name not in self._quantised:
                 return values
@@ -180,7 +172,7 @@ class OnnxCheckpoint(Checkpoint):
             return _wide(codes, zeros, scale, block)
         return with_zeros(codes, zeros, scale, block)
 
-    def _placed(self, name: str, quantised: Quantised) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    def _placed(self, name: str, quantised: onnx_nodes.Quantised) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         """Return the shape of the scales with as many axes as the codes, and the sides of a block."""
         shape, scales = self._values[name].shape, self._values[quantised.scale].shape
         ones = (1,) * len(shape)
@@ -193,7 +185,7 @@ class OnnxCheckpoint(Checkpoint):
             return (scales, (*before, size, *after)) if scales == wanted else None
         return ((*before, shape[axis], *after), ones) if scales == shape[axis : axis + 1] else None
 
-    def _fits(self, name: str, quantised: Quantised) -> bool:
+    def _fits(self, name: str, quantised: onnx_nodes.Quantised) -> bool:
         """Whether codes, scales and zero points are of types and shapes that go together."""
         codes, scale = self._values[name], self._values[quantised.scale]
         zeros = None if quantised.zeros is None else self._values[quantised.zeros]
@@ -251,7 +243,7 @@ class _Graph:
         self._path = path
         self.values: dict[str, Values] = {}
         self.left_out: dict[str, str] = {}
-        self.quantised: dict[str, Quantised] = {}
+        self.quantised: dict[str, onnx_nodes.Quantised] = {}
         self.described: dict[str, Described | str] = {}
         for graph in _graphs(model.graph):
             for proto in _stored(graph):
@@ -262,9 +254,9 @@ class _Graph:
         sizes = _sizes(model)
         shapes = {name: values.shape for name, values in self.values.items()}
         for graph in _graphs(model.graph):
-            found = origins(graph.node, shapes)
+            found = onnx_nodes.origins(graph.node, shapes)
             self._join_codes(found)
-            for use in uses(graph.node, found, shapes, sizes):
+            for use in onnx_nodes.uses(graph.node, found, shapes, sizes):
                 self._describe(use, found)
 
     def _take(self, proto: Any) -> None:
@@ -272,7 +264,7 @@ class _Graph:
         name = proto.name
         if not isinstance(name, str) or not name:  # protobuf returns the bytes of what is no text
             raise CheckpointError(f"{self._path} is damaged: it holds a tensor whose name is {name!r}.")
-        with explained(self._path, name, TypeError):
+        with as_checkpoint_error(self._path, name, TypeError):
             values = self._values(proto)
         if name in self.values:
             self.left_out[f"{name}, again"] = "another tensor of this name, in a graph within a node"
@@ -323,19 +315,19 @@ class _Graph:
             raise ValueError(f"{file} ends at byte {size}, its values at {first + n_bytes}")
         return file, first
 
-    def _join_codes(self, found: Mapping[str, Origin]) -> None:
+    def _join_codes(self, found: Mapping[str, onnx_nodes.Origin]) -> None:
         for origin in found.values():
             if origin.quantised is not None:
                 self.quantised.setdefault(origin.name, origin.quantised)
 
-    def _describe(self, use: Use, found: Mapping[str, Origin]) -> None:
+    def _describe(self, use: onnx_nodes.Use, found: Mapping[str, onnx_nodes.Origin]) -> None:
         """Keep what a use says, unless an earlier one says which layer it is."""
         name = use.origin.name
-        if (use.node.op_type, use.place) in QUANTISED_INPUTS:
-            quantised = quantised_by_node(use, found)
+        if (use.node.op_type, use.place) in onnx_nodes.QUANTISED_INPUTS:
+            quantised = onnx_nodes.quantised_by_node(use, found)
             if quantised is not None:
                 self.quantised.setdefault(name, quantised)
-        said = described(use)
+        said = onnx_nodes.described(use)
         if isinstance(self.described.get(name), Described) or (name in self.described and isinstance(said, str)):
             return
         self.described[name] = said

@@ -1,20 +1,24 @@
 """Which reader opens a file, and all its arrays in turn."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 from topobounds._arguments import file_name
 from topobounds._types import Array
 from topobounds.checkpoint.arrays import NpyCheckpoint, NpzCheckpoint
-from topobounds.checkpoint.base import Checkpoint, CheckpointError, Reader
+from topobounds.checkpoint.base import Checkpoint, Reader
+from topobounds.checkpoint.errors import CheckpointError
 from topobounds.checkpoint.gguf import GgufCheckpoint
+from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.checkpoint.location import Location, RemotePath, location, size_of
 from topobounds.checkpoint.masks import with_masks
 from topobounds.checkpoint.model_names import with_model_names
 from topobounds.checkpoint.onnx import OnnxCheckpoint
-from topobounds.checkpoint.quantised import with_weights
+from topobounds.checkpoint.quantised import with_quantised_weights
 from topobounds.checkpoint.refusals import check_content, refusal_of_unread
 from topobounds.checkpoint.safetensors import SafetensorsCheckpoint
 from topobounds.checkpoint.sharded import LoneFileReader, ShardedCheckpoint, snapshot_of
@@ -81,11 +85,26 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointError(_unknown(place))
 
 
+def opened(source: Any, held: ExitStack) -> Checkpoint:
+    """Return a checkpoint as it is, arrays in memory as one, and what is opened by its path until `held` closes it.
+
+    Raises
+    ------
+    CheckpointError
+        As `open_checkpoint`.
+    ValueError
+        As `ArraysCheckpoint`.
+    """
+    if isinstance(source, Checkpoint):
+        return source
+    return ArraysCheckpoint(source) if isinstance(source, Mapping) else held.enter_context(open_checkpoint(source))
+
+
 def _as_model(stored: Checkpoint) -> Checkpoint:
     """Return a state dict under the names of the model, its quantised weights as weights; others as they are."""
     try:
         stored = with_masks(stored)
-        return with_weights(with_model_names(stored)) if stored.holds_state_dict else stored
+        return with_quantised_weights(with_model_names(stored)) if stored.holds_state_dict else stored
     except BaseException:
         stored.close()
         raise

@@ -9,23 +9,27 @@ from typing import Any, cast
 import numpy as np
 
 from topobounds._types import Array
-from topobounds.checkpoint.base import Beside, Change, Checkpoint, CheckpointError, explained
-from topobounds.checkpoint.code_formats import FLOAT8, KINDS
-from topobounds.checkpoint.coded_weights import Coded, Module, Quantisation, Refused
+from topobounds.checkpoint.base import Checkpoint
+from topobounds.checkpoint.code_formats import CODE_FORMATS, FLOAT8
+from topobounds.checkpoint.coded_weights import CodedModule, CodedWeight, Quantisation, UnreadCodedWeight
+from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 from topobounds.checkpoint.location import Location
+from topobounds.checkpoint.rewriting import BesideWriter, Change
 
 _STATE = ".quant_state."
 """In the names under which bitsandbytes stores how a weight of four bits was coded: ``fc.weight.quant_state.X``."""
 
 
 class QuantisedCheckpoint(Checkpoint):
-    """A checkpoint whose quantised weights are read as the weights that they stand for; made by `with_weights`."""
+    """A checkpoint whose quantised weights are read as what they stand for; made by `with_quantised_weights`."""
 
-    def __init__(self, stored: Checkpoint, sources: Mapping[str, str | Coded], left_out: Mapping[str, str]) -> None:
+    def __init__(
+        self, stored: Checkpoint, sources: Mapping[str, str | CodedWeight], left_out: Mapping[str, str]
+    ) -> None:
         super().__init__(stored.path)
         self._stored = stored
         self._sources = sources
-        self._coded = {name: source for name, source in sources.items() if isinstance(source, Coded)}
+        self._coded = {name: source for name, source in sources.items() if isinstance(source, CodedWeight)}
         self._left_out = left_out
         self.format = stored.format
         self.config = stored.config
@@ -68,7 +72,7 @@ class QuantisedCheckpoint(Checkpoint):
         source = self._coded[name]
         self._check_memory(name, math.prod(source.shape))
         parts = {role: self._stored.tensor(part) for role, part in source.parts.items()}
-        with explained(self.path, name, IndexError):  # of a table that is too short
+        with as_checkpoint_error(self.path, name, IndexError):  # of a table that is too short
             return cast(Array, source.decode(parts))  # a ScaledWeights has what is asked of an array
 
     def file_of(self, name: str) -> str:
@@ -82,7 +86,7 @@ class QuantisedCheckpoint(Checkpoint):
         change: Change,
         *,
         resume: str | None = None,
-        beside: Beside | None = None,
+        beside: BesideWriter | None = None,
         room: int = 0,
     ) -> None:
         """Write a file of the same stored tensors; a quantised weight cannot be changed. See `Checkpoint.rewrite`."""
@@ -107,12 +111,12 @@ class QuantisedCheckpoint(Checkpoint):
             )
 
 
-def with_weights(checkpoint: Checkpoint) -> Checkpoint:
+def with_quantised_weights(checkpoint: Checkpoint) -> Checkpoint:
     """Return a checkpoint with its quantised weights as weights: itself, where it holds none.
 
     What is a quantised weight, and of which kind, is told by the names, types and shapes of its parts, and by the
-    config.json beside them; a kind is a function in `KINDS`. Parts that fit no kind, or that are not all there, are in
-    `Checkpoint.left_out` with the reason.
+    config.json beside them; a kind is a function in `CODE_FORMATS`. Parts that fit no kind, or that are not all
+    there, are in `Checkpoint.left_out` with the reason.
 
     Parameters
     ----------
@@ -133,15 +137,15 @@ def with_weights(checkpoint: Checkpoint) -> Checkpoint:
         found += [each for module in modules for each in _without_scales(module, taken)]
     if not found:
         return checkpoint
-    coded = {each.stored[0]: each for each in found if isinstance(each, Coded)}
+    coded = {each.stored[0]: each for each in found if isinstance(each, CodedWeight)}
     parts = {part for each in found for part in each.stored}
-    sources: dict[str, str | Coded] = {}
+    sources: dict[str, str | CodedWeight] = {}
     for stored in checkpoint.names:
         if stored in coded:
             sources[coded[stored].name] = coded[stored]
         elif stored not in parts:
             sources[stored] = stored
-    refused = (each for each in found if isinstance(each, Refused))
+    refused = (each for each in found if isinstance(each, UnreadCodedWeight))
     return QuantisedCheckpoint(checkpoint, sources, dict(chain.from_iterable(map(_reasons, refused))))
 
 
@@ -153,14 +157,14 @@ def _form(checkpoint: Checkpoint, name: str) -> tuple[tuple[int, ...], str]:
         return checkpoint.shape(name), ""
 
 
-def _reasons(refused: Refused) -> Iterator[tuple[str, str]]:
+def _reasons(refused: UnreadCodedWeight) -> Iterator[tuple[str, str]]:
     codes, *others = refused.stored
     yield codes, refused.reason
     for other in others:
         yield other, f"part of '{codes}', which is not read"
 
 
-def _modules(checkpoint: Checkpoint, quantisation: Quantisation) -> Iterator[Module]:
+def _modules(checkpoint: Checkpoint, quantisation: Quantisation) -> Iterator[CodedModule]:
     """Yield the modules of a checkpoint that hold tensors, by their names."""
     owns: dict[str, list[str]] = {}
     for name in checkpoint.names:
@@ -174,12 +178,12 @@ def _modules(checkpoint: Checkpoint, quantisation: Quantisation) -> Iterator[Mod
         if last in owns.get(parent, ()):
             owns[parent] += [f"{last}.{own}" for own in owns.pop(path)]
     for path, own in owns.items():
-        yield Module(checkpoint, f"{path}." if path else "", own, quantisation)
+        yield CodedModule(checkpoint, f"{path}." if path else "", own, quantisation)
 
 
-def _of_module(module: Module) -> Iterator[Coded | Refused]:
+def _of_module(module: CodedModule) -> Iterator[CodedWeight | UnreadCodedWeight]:
     taken: set[str] = set()
-    for kind in KINDS:
+    for kind in CODE_FORMATS:
         for own in module.own:
             found = None if module.stored(own) in taken else kind(module, own)
             if found is not None:
@@ -187,7 +191,7 @@ def _of_module(module: Module) -> Iterator[Coded | Refused]:
                 yield found
 
 
-def _without_scales(module: Module, taken: set[str]) -> Iterator[Refused]:
+def _without_scales(module: CodedModule, taken: set[str]) -> Iterator[UnreadCodedWeight]:
     """Yield the float8 matrices of a quantised model that have no scales: they are not the weights."""
     for own in module.own:
         is_matrix = module.stored(own) not in taken and len(module.shape(own)) >= 2

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from topobounds.checkpoint.base import CheckpointError
+from topobounds.checkpoint.errors import CheckpointError
 from topobounds.checkpoint.location import Location
 from topobounds.checkpoint.signatures import format_of
 

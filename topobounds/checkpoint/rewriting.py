@@ -7,15 +7,22 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from topobounds._files import write_whole, writing_whole
-from topobounds.checkpoint.base import Beside, Change, Checkpoint, CheckpointError
-from topobounds.checkpoint.config import read_json
+from topobounds._types import Array
+from topobounds.checkpoint.base import Checkpoint
+from topobounds.checkpoint.errors import CheckpointError
+from topobounds.checkpoint.json_text import read_json
 from topobounds.checkpoint.location import Location, size_of
+
+Change = Callable[[str, Array], Array]
+"""``change(name, array)``: what stands in the place of a tensor in a rewritten file, of the same shape and dtype."""
+BesideWriter = Callable[[Path], AbstractContextManager[object]]
+"""``beside(folder)``: entered before the first tensor is read, left after the last; it may add files to the folder."""
 
 STATE = ".rewriting"
 """The file that says what an unfinished folder is the beginning of."""
@@ -49,7 +56,7 @@ def write_anew(
     change: Change,
     *,
     resume: str | None = None,
-    beside: Beside | None = None,
+    beside: BesideWriter | None = None,
     room: int = 0,
     texts: Mapping[str, str] | None = None,
 ) -> None:

@@ -15,10 +15,12 @@ import safetensors
 
 from topobounds._files import writing_whole
 from topobounds._types import Array
-from topobounds.checkpoint.base import Beside, Change, Checkpoint, CheckpointError, explained
-from topobounds.checkpoint.config import LONGEST_JSON, parsed_json, read_config, tied_by_config
+from topobounds.checkpoint.base import Checkpoint
+from topobounds.checkpoint.config import read_config, tied_by_config
+from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
+from topobounds.checkpoint.json_text import LONGEST_JSON, parsed_json
 from topobounds.checkpoint.location import Location, RemotePath, read_range, size_of
-from topobounds.checkpoint.rewriting import WeightFile, flushing, write_anew, write_blocks
+from topobounds.checkpoint.rewriting import BesideWriter, Change, WeightFile, flushing, write_anew, write_blocks
 from topobounds.checkpoint.signatures import format_of
 
 DTYPES: dict[str, Any] = {
@@ -122,7 +124,7 @@ class SafetensorsCheckpoint(Checkpoint):
         change: Change,
         *,
         resume: str | None = None,
-        beside: Beside | None = None,
+        beside: BesideWriter | None = None,
         room: int = 0,
     ) -> None:
         """Write a .safetensors file with this one's header, metadata included; see `Checkpoint.rewrite`."""
@@ -155,7 +157,7 @@ def read_tensor(file: Location, header: Header, name: str) -> Array:
     """
     entry = header.entries[name]
     dtype = numpy_dtype(file, header, name)
-    with explained(file, name):
+    with as_checkpoint_error(file, name):
         raw = read_range(file, header.start + entry.first, entry.n_bytes)
     array = raw.view(dtype).reshape(entry.shape)
     return array if array.flags.aligned else array.copy()
@@ -186,7 +188,7 @@ def weight_file(checkpoint: Checkpoint, file: Location, header: Header, names: C
 
     def write(path: Path, change: Change) -> None:
         with writing_whole(path) as stream, flushing(stream) as flush:
-            with explained(file):
+            with as_checkpoint_error(file):
                 stream.write(read_range(file, 0, header.start).data)
             for name, entry in header.entries.items():
                 if name in own:
@@ -209,7 +211,7 @@ def read_header(file: Location) -> Header:
         the other, each as long as its type and shape say. The message names the tensor.
     """
     size = size_of(file)
-    with explained(file), _stream(file) as stream:
+    with as_checkpoint_error(file), _stream(file) as stream:
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > min(size - 8, LONGEST_JSON):
             raise ValueError(f"it has {size} bytes, which cannot hold a header of {length}")
@@ -236,7 +238,7 @@ def _stream(file: Location) -> IO[bytes]:
 
 def _entry(file: Location, name: str, value: Any) -> Entry:
     """Return the entry of a tensor, checked by itself."""
-    with explained(file, name):
+    with as_checkpoint_error(file, name):
         if not isinstance(value, dict) or not isinstance(value.get("dtype"), str):
             raise ValueError("its header does not say its type")
         shape, places = value.get("shape"), value.get("data_offsets")
@@ -260,7 +262,7 @@ def _check_places(file: Location, entries: Mapping[str, Entry], size: int) -> No
     """Check that tensors cover the values' `size` bytes one after the other."""
     end = 0
     for name, entry in entries.items():
-        with explained(file, name):
+        with as_checkpoint_error(file, name):
             if entry.last > size:
                 raise ValueError(f"the file ends at byte {size} of its values, the tensor at {entry.last}")
             if entry.first != end:

@@ -9,11 +9,13 @@ import numpy as np
 
 from topobounds._files import read_regular
 from topobounds._types import Array
-from topobounds.checkpoint.base import Beside, Change, Checkpoint, CheckpointError, explained
-from topobounds.checkpoint.config import read_config, read_json, tied_by_config
+from topobounds.checkpoint.base import Checkpoint
+from topobounds.checkpoint.config import read_config, tied_by_config
+from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
+from topobounds.checkpoint.json_text import read_json
 from topobounds.checkpoint.location import Location, RemotePath, is_inside
 from topobounds.checkpoint.refusals import check_content
-from topobounds.checkpoint.rewriting import index_with_size, write_anew
+from topobounds.checkpoint.rewriting import BesideWriter, Change, index_with_size, write_anew
 from topobounds.checkpoint.safetensors import (
     Header,
     SafetensorsCheckpoint,
@@ -110,7 +112,7 @@ class ShardedCheckpoint(Checkpoint):
         change: Change,
         *,
         resume: str | None = None,
-        beside: Beside | None = None,
+        beside: BesideWriter | None = None,
         room: int = 0,
     ) -> None:
         """Write a folder, not there yet, of the same files with tensors changed; see `Checkpoint.rewrite`."""
@@ -180,7 +182,7 @@ class Index:
                 problem = f"tensor '{name}' would be in {shard!r}, which is no {suffix} file of its folder"
                 raise CheckpointError(f"{file} is damaged: {problem}.")
         index = cls(file, shards)
-        with explained(file):
+        with as_checkpoint_error(file):
             missing = [shard for shard in index.files if not index.place(shard).exists()]
         if missing:
             lost = sum(shard in missing for shard in index.shards.values())
@@ -256,7 +258,7 @@ def snapshot_of(folder: Location) -> Location:
         return folder
     snapshots = [each for each in sorted((folder / "snapshots").iterdir()) if each.is_dir()]
     main = folder / "refs" / "main"
-    with explained(main):
+    with as_checkpoint_error(main):
         chosen = read_regular(main, LONGEST_REFERENCE).decode("utf-8", "replace").strip() if main.is_file() else ""
     named = [each for each in snapshots if each.name == chosen or len(snapshots) == 1]
     return named[0] if named else folder

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from topobounds.checkpoint.base import CheckpointError
+from topobounds.checkpoint.errors import CheckpointError
 from topobounds.checkpoint.location import Location, RemotePath
 
 TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from topobounds.checkpoint.base import NOTHING, Checkpoint, CheckpointError
+from topobounds.checkpoint.base import NOTHING, Checkpoint
+from topobounds.checkpoint.errors import CheckpointError
 
 
 def _next_array(match: re.Match[str]) -> str:

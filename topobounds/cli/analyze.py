@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from topobounds.cli.arguments import CommandWithExamples, Count, Name, Sizes, output_file
+from topobounds.cli.arguments import Count, Name, Sizes, output_file
+from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import console_on_stdout, print_json, progress_bar
 from topobounds.cli.scheduler import executor_at, refuse_both
 
@@ -86,8 +87,8 @@ def analyze(
         if file is not None:
             output_file(option, file, unlike=path)
 
-    from topobounds.analysis.checkpoint import Interrupted
     from topobounds.analysis.checkpoint import analyze as analyze_checkpoint
+    from topobounds.analysis.errors import Interrupted
     from topobounds.analysis.findings import checked_rule
     from topobounds.analysis.table import checked_columns
     from topobounds.cli.layer_table import Shown, print_report

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds._arguments import argument_error
-from topobounds.cli.arguments import CommandWithExamples, Density, Widths, refuse_stray, required
+from topobounds.cli.arguments import Density, Widths, refuse_stray, required
+from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import console_on_stdout, decimals, new_table, print_json, print_table
 
 if TYPE_CHECKING:

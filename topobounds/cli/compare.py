@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from topobounds.cli.arguments import CommandWithExamples, Count, Name, Sizes, output_file
+from topobounds.cli.arguments import Count, Name, Sizes, output_file
+from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import (
     console_on_stdout,
     decimals,

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from topobounds.cli.arguments import LARGEST, CommandWithExamples, Count, Sizes, refuse_stray, required
+from topobounds.cli.arguments import LARGEST, Count, Sizes, refuse_stray, required
+from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import console_on_stdout, decimals, new_table, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from topobounds._arguments import counted, printable
+from topobounds._text import counted, printable
 
 if TYPE_CHECKING:
     from rich.console import Console

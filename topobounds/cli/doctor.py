@@ -14,7 +14,7 @@ import click
 
 from topobounds._memory import memory
 from topobounds._parallel import processor_name, processors
-from topobounds.cli.arguments import CommandWithExamples
+from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import console_on_stdout, new_table, print_json, print_table
 
 PLUGINS = "topobounds.doctor"

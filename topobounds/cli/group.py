@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from topobounds._arguments import printable
+from topobounds._text import printable
 from topobounds.cli.analyze import analyze
 from topobounds.cli.arguments import option_names_in
 from topobounds.cli.collapse import collapse

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from topobounds.cli.arguments import CommandWithExamples, Count, Density
+from topobounds.cli.arguments import Count, Density
+from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import (
     UNBOUNDED,
     console_on_stdout,

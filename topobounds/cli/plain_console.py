@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from topobounds._arguments import printable
+from topobounds._text import printable
 
 HEIGHT = 25  # which nothing depends on; with a height of its own, rich does not ask the terminal for both
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from topobounds.cli.arguments import CommandWithExamples, Density, Name, Sizes
+from topobounds.cli.arguments import Density, Name, Sizes
+from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import console_on_stdout, decimals, new_table, print_json, print_line, print_table
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds._arguments import argument_error
-from topobounds.cli.arguments import CommandWithExamples, Count, Density, Name, Sizes, output_file
+from topobounds.cli.arguments import Count, Density, Name, Sizes, output_file
+from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import (
     console_on_stdout,
     decimals,

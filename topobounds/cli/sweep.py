@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds._arguments import argument_error
-from topobounds.cli.arguments import CommandWithExamples, Count, Name, refuse_stray
+from topobounds.cli.arguments import Count, Name, refuse_stray
+from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import console_on_stdout, new_table, print_json, print_table, progress_bar
 from topobounds.cli.scheduler import executor_at
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from topobounds._arguments import choice, counted
-from topobounds.cli.arguments import CommandWithExamples, Count, Density, Name, output_file, spelling
+from topobounds._arguments import choice
+from topobounds._text import counted
+from topobounds.cli.arguments import Count, Density, Name, output_file, spelling
+from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import (
     console_on_stdout,
     decimals,

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._parallel import processor_name
-from topobounds._records import Record, plain
+from topobounds._records import Record, plain_record
 
 DATASETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "digits": "scikit-learn digits"}
 """Data sets by the names they have in print."""
@@ -102,7 +102,7 @@ class FigureRecord(Record):
     def json(self) -> str:
         """Return the record as JSON, one row a line."""
         head = {key: value for key, value in self.to_dict().items() if key != "rows"}
-        rows = ",\n  ".join(json.dumps(plain(row), allow_nan=False) for row in self.rows)
+        rows = ",\n  ".join(json.dumps(plain_record(row), allow_nan=False) for row in self.rows)
         return json.dumps(head, indent=1, ensure_ascii=False)[:-2] + f',\n "rows": [\n  {rows}\n ]\n}}\n'
 
     @classmethod

@@ -2,9 +2,12 @@
 
 from topobounds.layers.axis import Axis
 from topobounds.layers.convolution import PADDING_MODES, Conv
+from topobounds.layers.dense import Dense
+from topobounds.layers.layer import Layer, SingleTensorLayer, is_layer
 from topobounds.layers.layer_tensor import LayerTensor
-from topobounds.layers.protocol import Layer, PrintedCounts, TensorLayer, is_layer
-from topobounds.layers.shapes import Dense, Network, Recurrent, Unrolled
+from topobounds.layers.network import Network
+from topobounds.layers.printed_counts import PrintedCounts
+from topobounds.layers.recurrent import Recurrent, Unrolled
 
 __all__ = [
     "PADDING_MODES",
@@ -16,7 +19,7 @@ __all__ = [
     "Network",
     "PrintedCounts",
     "Recurrent",
-    "TensorLayer",
+    "SingleTensorLayer",
     "Unrolled",
     "is_layer",
 ]

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True)
 class AxisGraph:
@@ -98,3 +101,13 @@ class Axis:
         start = max(real[0], reach.get(residue, 0))
         reach[residue] = real[-1]
         return range(start, real[-1] + 1, self.dilation)
+
+
+def axis_edges(axis: Axis) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return tap, cell and kernel position of every edge along one dimension."""
+    taps, positions = np.indices((axis.kernel, axis.positions)).reshape(2, -1)
+    cells = positions * axis.stride - axis.padding + taps * axis.dilation
+    if axis.padding_mode != "zeros":
+        return taps, axis.copied(cells), positions
+    real = (cells >= 0) & (cells < axis.size)
+    return taps[real], cells[real], positions[real]

@@ -11,7 +11,8 @@ from typing import Any
 
 from topobounds._arguments import argument_error, boolean, choice, integer
 from topobounds.layers.axis import Axis
-from topobounds.layers.protocol import Layer, PrintedCounts
+from topobounds.layers.layer import Layer
+from topobounds.layers.printed_counts import PrintedCounts
 
 PADDING_MODES = ("zeros", "circular", "reflect", "replicate")
 MAX_AXES = 3
@@ -291,3 +292,16 @@ def _per_axis(name: str, value: int | Sequence[int], n_axes: int, low: int) -> t
     if len(value) != n_axes:
         raise argument_error(name, f"a number or {n_axes} of them", value)
     return tuple(integer(name, v, low) for v in value)
+
+
+def checked_conv(conv: object) -> Conv:
+    """Return `conv`, if it is a Conv.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
+    if not isinstance(conv, Conv):
+        raise argument_error("conv", "a Conv", conv)
+    return conv

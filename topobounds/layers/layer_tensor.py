@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from topobounds.layers.dense import Dense
+from topobounds.layers.layer import SingleTensorLayer
 from topobounds.layers.layout import ROWS, Layout
-from topobounds.layers.protocol import TensorLayer
-from topobounds.layers.shapes import Dense, Recurrent
+from topobounds.layers.recurrent import Recurrent
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 WHOLE = ("",)
@@ -57,7 +58,7 @@ class LayerTensor:
     parts : tuple of str
         The graphs that it holds: the gates of a recurrent layer, the query, key and value projections of attention, the
         groups of a kernel, the experts of a mixture, ``"3 gate"`` where an expert has several. ``("",)`` for one graph.
-    geometry : TensorLayer or None
+    geometry : SingleTensorLayer or None
         The shape of the graph where that of the tensor does not tell it: of a kernel its `Conv`. None: the matrix of
         the first dimension and the rest.
     groups : int
@@ -86,7 +87,7 @@ class LayerTensor:
     shape: tuple[int, ...] = ()
     kind: str = "dense"
     parts: tuple[str, ...] = WHOLE
-    geometry: TensorLayer | None = None
+    geometry: SingleTensorLayer | None = None
     groups: int = 1
     inputs_first: bool = False
     source: str = ""
@@ -120,14 +121,14 @@ class LayerTensor:
         )
 
     @property
-    def graphs(self) -> tuple[TensorLayer | None, ...]:
+    def graphs(self) -> tuple[SingleTensorLayer | None, ...]:
         """The graph of each part; None where it is not known, of a kernel without geometry."""
         if self.kind == "conv" and self.geometry is None:
             return (None,) * len(self.parts)
         return self.matrix_graphs
 
     @property
-    def matrix_graphs(self) -> tuple[TensorLayer, ...]:
+    def matrix_graphs(self) -> tuple[SingleTensorLayer, ...]:
         """The graph of each part, a kernel without geometry being read as the matrix of its rows and the rest."""
         if self.geometry is not None:
             return (self.geometry,) * len(self.parts)
@@ -143,7 +144,7 @@ class LayerTensor:
         """
         return [self._matrix_shape(shape) for shape in self.layout.part_shapes(self.shape, len(self.parts))]
 
-    def _matrix_graph(self, rows: int, columns: int) -> TensorLayer:
+    def _matrix_graph(self, rows: int, columns: int) -> SingleTensorLayer:
         if self.kind == "recurrent":
             return Recurrent(columns)
         return Dense(rows, columns) if self.inputs_first else Dense(columns, rows)
@@ -153,7 +154,7 @@ class LayerTensor:
         return math.prod(shape[:axes]), math.prod(shape[axes:])
 
     @property
-    def graph(self) -> TensorLayer:
+    def graph(self) -> SingleTensorLayer:
         """The shape of the graph of each part; of the first, where they are of several sizes."""
         return self.matrix_graphs[0]
 
@@ -168,7 +169,7 @@ class LayerTensor:
         critical = [graph.n_critical for graph in self.matrix_graphs]
         return None if None in critical else sum(each or 0 for each in critical)
 
-    def with_geometry(self, geometry: TensorLayer | None) -> "LayerTensor":
+    def with_geometry(self, geometry: SingleTensorLayer | None) -> "LayerTensor":
         """Return a kernel as one graph on the neurons of a geometry, or, without one, as a matrix for each group.
 
         Any other tensor is returned as it is.

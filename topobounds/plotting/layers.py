@@ -13,15 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 from topobounds._arguments import argument_error, choice
 from topobounds.analysis.curves import spaced_counts
 from topobounds.analysis.reports import LayerReport
-from topobounds.chance.layer import MeasuredKernel, MeasuredLayer
-from topobounds.chance.orders import TRIALS, checked_sampling
+from topobounds.chance.measured_layer import MeasuredKernel, MeasuredLayer
 from topobounds.chance.retention import retention_null
+from topobounds.chance.sampling import TRIALS, checked_sampling
 from topobounds.layers import Conv
 from topobounds.plotting.colors import CATEGORIES
 from topobounds.plotting.curves import BandArtists, IntervalArtists, draw_interval
 from topobounds.theory._logarithms import log_ratio
 from topobounds.topology.effective import EffectiveWeights
-from topobounds.topology.protocol import Forest
+from topobounds.topology.forest import Forest
 from topobounds.topology.spanning import SpanningForest
 
 FloatArray = NDArray[np.float64]

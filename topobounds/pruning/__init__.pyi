@@ -1,8 +1,20 @@
 from .checkpoints import prune_checkpoint
 from .effective import chain_of, dead_connections
-from .masks import Keep, Scope, magnitude_mask, network_masks, random_mask, topological_mask
+from .exchanges import Exchange, exchange
+from .masks import (
+    Infeasible,
+    Keep,
+    MaskRequest,
+    Scope,
+    kept_masks,
+    magnitude_mask,
+    network_masks,
+    random_mask,
+    redrawn_mask,
+    topological_mask,
+)
 from .methods import METHODS, Method, pruning_method
-from .pipeline import Exchange, Infeasible, Prunable, Request, exchange, kept_masks, redrawn_mask
+from .prunable import Prunable
 from .report import PrunedLayer, PruningReport
 from .schedules import cubic_schedule, geometric_schedule, linear_schedule
 
@@ -11,11 +23,11 @@ __all__ = [
     "Exchange",
     "Infeasible",
     "Keep",
+    "MaskRequest",
     "Method",
     "Prunable",
     "PrunedLayer",
     "PruningReport",
-    "Request",
     "Scope",
     "chain_of",
     "cubic_schedule",

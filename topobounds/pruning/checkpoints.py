@@ -27,15 +27,14 @@ from topobounds._arguments import (
     is_integer,
     real,
 )
-from topobounds._parallel import Elsewhere, in_threads
+from topobounds._parallel import ExecutorWork, in_threads
 from topobounds._types import Array, Mask, NamedProgress
 from topobounds.checkpoint import Checkpoint, CheckpointError
-from topobounds.checkpoint.base import check_new
-from topobounds.checkpoint.layer_tensors import Reading, read_tensors
-from topobounds.checkpoint.location import Location, size_of
+from topobounds.checkpoint.layer_tensors import LayerTensorReading, read_layer_tensors
+from topobounds.checkpoint.location import Location, check_new_path, size_of
 from topobounds.checkpoint.masks import masks_size, writing_masks
 from topobounds.layers import LayerTensor
-from topobounds.pruning.budgets import ALLOCATIONS, FROM_FILE, Profile, allocated
+from topobounds.pruning.allocations import ALLOCATIONS, FROM_FILE, Profile, allocated
 from topobounds.pruning.choosing import Asked, Chosen, Rooms, choose, choose_at, zeroed
 from topobounds.pruning.methods import Method, pruning_method
 from topobounds.pruning.report import PrunedLayer, PruningReport
@@ -173,8 +172,10 @@ def prune_checkpoint(
     with opened_files(source, scores) as files, closing(_Pruning(files, chosen, drawn, progress or _silent)) as pruning:
         checkpoint = files.checkpoint
         if not dry_run:
-            check_new(Path(target)) if masks_only else checkpoint.check_target(target)
-        reading = read_tensors(checkpoint, include=include, exclude=exclude, geometry=geometry, input_size=input_size)
+            check_new_path(Path(target)) if masks_only else checkpoint.check_target(target)
+        reading = read_layer_tensors(
+            checkpoint, include=include, exclude=exclude, geometry=geometry, input_size=input_size
+        )
         layers, left_out = chosen_layers(reading, checkpoint, include)
         with ThreadPoolExecutor(1) as helper:
             base = None if dry_run else helper.submit(_hashes, checkpoint)
@@ -269,8 +270,8 @@ class _Pruning:
         self._asked: dict[str, int | None] = {}
         self._counts: dict[str, int] = {}
         self._pruned: dict[str, PrunedLayer] = {}
-        self._coming: _Coming | None = None
-        self._work: Callable[[Sequence[Asked]], _Coming] | None = None
+        self._masks_ahead: _MasksAhead | None = None
+        self._begin_ahead: Callable[[Sequence[Asked]], _MasksAhead] | None = None  # None where this process chooses
         self._rooms = Rooms()
         self._progress = progress
         self._done = 0
@@ -278,20 +279,21 @@ class _Pruning:
 
     def close(self) -> None:
         """Give up what workers have not finished."""
-        if self._coming is not None:
-            self._coming.close()
+        if self._masks_ahead is not None:
+            self._masks_ahead.close()
 
     # -- finding out --
 
     def survey(self, layers: Sequence[LayerTensor], executor: Executor | None, places: Places | None) -> dict[str, str]:
         """Find the forests of all layers; return those that cannot be pruned, with the reason."""
         left_out: dict[str, str] = {}
+        # Bytes of two passes over the weights: this one, and the one that writes them pruned.
         self._total = 2 * sum(layer.n_weights * _itemsize(layer) for layer in layers)
         if executor is None or places is None:
-            found: Iterator[Surveyed | str] = map(self._surveyed, layers)
+            found: Iterator[Surveyed | str] = map(self._surveyed, layers)  # or the reason why it cannot be pruned
         else:
-            found = Elsewhere(executor, partial(survey_at, places)).in_order(layers)
-            self._work = partial(_Coming, executor, places)
+            found = ExecutorWork(executor, partial(survey_at, places)).in_order(layers)
+            self._begin_ahead = partial(_MasksAhead, executor, places)
         for layer, each in zip(layers, found, strict=True):
             if isinstance(each, str):
                 left_out[layer.name] = each
@@ -442,7 +444,7 @@ class _Pruning:
         if name not in self.tensors:
             return array
         scores = None if self.files.scored is None else self.files.read(name)[1]
-        if self._work is None:
+        if self._begin_ahead is None:
             mask, new, chosen = choose(self._asked_of(name), array, scores, self._rooms)
         else:
             chosen = self._sent(name, checksum_of(array, scores))
@@ -460,10 +462,10 @@ class _Pruning:
 
     def _sent(self, name: str, checksum: int) -> Chosen:
         """Return the mask that a worker has chosen, of a file that must be the one that is open here."""
-        assert self._work is not None
-        if self._coming is None:
-            self._coming = self._work([self._asked_of(each) for each in self.tensors])
-        chosen = self._coming.take(name)
+        assert self._begin_ahead is not None
+        if self._masks_ahead is None:
+            self._masks_ahead = self._begin_ahead([self._asked_of(each) for each in self.tensors])
+        chosen = self._masks_ahead.take(name)
         if not checksum == chosen.checksum == self.tensors[name].checksum:
             path = self.checkpoint.path
             raise CheckpointError(f"{path} is not the same file on all workers: tensor '{name}' differs there.")
@@ -544,20 +546,20 @@ class _Pruning:
         self.checkpoint.rewrite(target, change, resume=resume, beside=beside, room=masks_size(shapes))
 
 
-class _Coming:
-    """Masks that workers choose, as many ahead of what is taken as there is room for."""
+class _MasksAhead:
+    """Masks that workers choose before they are taken, in the order of the tensors, until `AHEAD` bytes are waiting."""
 
     def __init__(self, executor: Executor, places: Places, asked: Sequence[Asked]) -> None:
-        self._work = Elsewhere(executor, partial(choose_at, places))
+        self._work = ExecutorWork(executor, partial(choose_at, places))
         self._asked = {each.name: each for each in asked}
-        self._left = deque(self._asked)
+        self._not_submitted = deque(self._asked)
         self._futures: dict[str, Future[Any]] = {}
 
     def take(self, name: str) -> Chosen:
         """Return the mask of a tensor, and have the next ones chosen."""
         self._submit(name)
-        while self._left and sum(map(self._n_bytes, self._futures)) < AHEAD:
-            self._submit(self._left.popleft())
+        while self._not_submitted and sum(map(self._n_bytes, self._futures)) < AHEAD:
+            self._submit(self._not_submitted.popleft())
         return self._work.result(self._asked.pop(name), self._futures.pop(name))
 
     def close(self) -> None:
@@ -606,7 +608,7 @@ def _masks_place(checkpoint: Checkpoint, target: Path, *, masks_only: bool) -> P
     if checkpoint.folder is not None:
         return target / MASKS
     place = target.with_name(f"{target.stem}.masks.safetensors")
-    check_new(place)
+    check_new_path(place)
     return place
 
 
@@ -642,7 +644,7 @@ def _identity(base: Mapping[str, str], pruning: _Pruning, counts: Sequence[int],
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
-def _forms(reading: Reading, left_out: Mapping[str, str]) -> dict[str, tuple[tuple[int, ...], str]]:
+def _forms(reading: LayerTensorReading, left_out: Mapping[str, str]) -> dict[str, tuple[tuple[int, ...], str]]:
     forms = dict(reading.forms) | {layer.name: (layer.shape, layer.dtype) for layer in reading.layers}
     return {name: forms[name] for name in left_out if name in forms}
 

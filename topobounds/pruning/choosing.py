@@ -10,21 +10,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from topobounds._parallel import in_threads
 from topobounds._types import Array, Mask
+from topobounds.pruning.exchanges import Exchange, exchange
+from topobounds.pruning.expected_swaps import ZEROS_UNKNOWN, ExpectedSwaps, expected_swaps
+from topobounds.pruning.masks import MaskRequest, kept_masks, redrawn_mask
 from topobounds.pruning.methods import METHODS, Method, pruning_method
-from topobounds.pruning.pipeline import (
-    ZEROS_UNKNOWN,
-    Exchange,
-    ExpectedSwaps,
-    Prunable,
-    Request,
-    exchange,
-    expected_swaps,
-    kept_masks,
-    redrawn_mask,
-)
+from topobounds.pruning.prunable import Prunable
 from topobounds.pruning.survey import Places, Surveyed, checksum_of, opened_files, signature
+from topobounds.topology.layer_topology import layer_topology
 from topobounds.topology.persistence import PersistenceDiagram
-from topobounds.topology.tensors import layer_topology
 from topobounds.weights import count_non_zero, non_zero, weight_array
 
 _CHUNK = 2**20  # weights for one call: they stay in the cache
@@ -149,7 +142,7 @@ def choose_at(places: Places, asked: Asked) -> Chosen:
 def _mask(group: Prunable, count: int, method: Method, entropy: tuple[int, int] | None, out: Mask) -> Mask:
     if method.counts_of:
         return redrawn_mask(group, _of_count(group.weights.shape, count), method, entropy)
-    (mask,) = kept_masks([group], Request("count", count, count), method, entropy=entropy, out=[out])
+    (mask,) = kept_masks([group], MaskRequest("count", count, count), method, entropy=entropy, out=[out])
     return mask
 
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from topobounds._arguments import about, argument_error
+from topobounds._arguments import argument_error, argument_errors_naming
 from topobounds._types import Array, Mask
 from topobounds.layers import Conv, LayerTensor
 
 if TYPE_CHECKING:
-    from topobounds.pruning.pipeline import Prunable
+    from topobounds.pruning.prunable import Prunable
 
 
 def path_scores(group: "Sequence[Prunable]") -> list[Array]:
@@ -91,7 +91,7 @@ def chain_of(layers: Sequence[LayerTensor]) -> list[LayerTensor]:
         Naming the first that is no graph of known neurons, or does not fit the one before.
     """
     for layer in layers:
-        with about(layer.name or None):
+        with argument_errors_naming(layer.name or None):
             if len(layer.parts) > 1 or layer.kind == "recurrent":
                 raise argument_error("method", "another than 'effective' for gates, heads and groups", "effective")
             if layer.geometry is None and (layer.kind == "conv" or len(layer.shape) != 2):
@@ -99,7 +99,7 @@ def chain_of(layers: Sequence[LayerTensor]) -> list[LayerTensor]:
     for before, layer in pairwise(layers):
         given, read = before.graph.n_outputs, layer.graph.n_inputs
         if given != read:
-            with about(layer.name or None):
+            with argument_errors_naming(layer.name or None):
                 rule = f"another than 'effective' unless layers are in a row: this reads {read} neurons, not {given}"
                 raise argument_error("method", rule, "effective")
     return list(layers)

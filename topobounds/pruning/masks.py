@@ -1,25 +1,55 @@
-"""Masks of arrays: by magnitude, by topology (T-IMP) and at random."""
+"""Masks of arrays: by magnitude, by topology (T-IMP) and at random.
+
+Weights that are protected are kept first, then the best of the others.
+"""
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from topobounds._arguments import about, argument_error, as_written, choice, integer, is_integer, real
+from topobounds._arguments import argument_error, argument_errors_naming, as_written, choice, integer, is_integer, real
 from topobounds._types import Mask
 from topobounds.layers import Conv, LayerTensor
+from topobounds.pruning.effective import path_scores
 from topobounds.pruning.methods import METHODS, Method, pruning_method
-from topobounds.pruning.pipeline import Infeasible, Prunable, Request, kept_masks, redrawn_mask
-from topobounds.topology.tensors import layer_topology
+from topobounds.pruning.prunable import Prunable
+from topobounds.pruning.selection import RANKINGS
+from topobounds.topology.layer_topology import layer_topology
 from topobounds.weights import check_finite, mask_matrix, weight_array
 
 Keep = int | float | Fraction
 MethodName = Literal["magnitude", "t-imp", "random", "shuffled", "effective", "topological", "imp"]
 Scope = Literal["local", "global"]
+Infeasible = Literal["raise", "clamp"]
+"""What to do where fewer weights are asked for than carry the topology: refuse, or keep exactly those."""
 ON_INFEASIBLE = ("raise", "clamp")
+
+
+@dataclass(frozen=True)
+class MaskRequest:
+    """How many weights are to be left, and the argument that asked for it.
+
+    Attributes
+    ----------
+    argument : str
+        Its name.
+    value : object
+        As it was given.
+    count : int
+        The weights that it leaves.
+    out_of : int or None
+        The survivors, where the value alone does not say of how many weights it is.
+    """
+
+    argument: str
+    value: object
+    count: int
+    out_of: int | None = None
 
 
 def magnitude_mask(
@@ -250,7 +280,7 @@ def network_masks(
     supports, geometries = _by_layer("masks", masks, names), _by_layer("convs", convs, names)
     tensors = []
     for name, weights, mask, conv in zip(names, _by_layer("layers", layers, names), supports, geometries, strict=True):
-        with about(name):
+        with argument_errors_naming(name):
             tensors.append(_prunable(weights, mask, conv, counting))
     groups, keeps = [[tensor] for tensor in tensors], _by_layer("keep", keep, names)
     if isinstance(keep, Mapping):
@@ -266,7 +296,7 @@ def network_masks(
     entropy = [(integer("seed", seed, 0), place) if chosen.is_random else None for place in range(len(names))]
     found: list[Mask] = []
     for place, (group, wanted) in enumerate(zip(groups, keeps, strict=True)):
-        with about(names[place] if len(group) == 1 else None):
+        with argument_errors_naming(names[place] if len(group) == 1 else None):
             found += _group_masks(group, wanted, compression_ratio, counting, on_infeasible, entropy[place])
     if chosen.counts_of:
         redrawn = zip(tensors, found, entropy, strict=True)
@@ -331,19 +361,19 @@ def _check_geometry(shape: tuple[int, ...], conv: Conv | None) -> None:
         )
 
 
-def _request(group: Sequence[Prunable], keep: Keep | None, compression_ratio: Keep | None) -> Request:
+def _request(group: Sequence[Prunable], keep: Keep | None, compression_ratio: Keep | None) -> MaskRequest:
     """Return how many weights the arguments leave of tensors that are ranked together."""
     if (keep is None) == (compression_ratio is None):
         raise ValueError("Exactly one of the arguments 'keep' and 'compression_ratio' must be given.")
     survivors = sum(tensor.n_survivors for tensor in group)
     if compression_ratio is None:
-        return Request("keep", keep, kept_count(cast(Keep, keep), survivors))
+        return MaskRequest("keep", keep, kept_count(cast(Keep, keep), survivors))
     real("compression_ratio", compression_ratio, "a number of at least 1", 1.0, sys.float_info.max)
     count = round(sum(tensor.weights.size for tensor in group) / as_written(compression_ratio))
     if count > survivors:
         rule = f"so large that no more than the {survivors} survivors are to be kept"
         raise argument_error("compression_ratio", rule, compression_ratio)
-    return Request("compression_ratio", compression_ratio, count)
+    return MaskRequest("compression_ratio", compression_ratio, count)
 
 
 def kept_count(keep: Keep, survivors: int) -> int:
@@ -378,3 +408,90 @@ def _by_layer(argument: str, values: Any, names: Sequence[str]) -> Sequence[Any]
     if len(values) != len(names):
         raise ValueError(f"Argument '{argument}' must hold one entry for each of the {len(names)} layers.")
     return cast(Sequence[Any], values)
+
+
+# -- of tensors that are ranked together ------------------------------------------------------------------------------
+
+
+def kept_masks(
+    group: Sequence[Prunable],
+    request: MaskRequest,
+    method: Method,
+    *,
+    on_infeasible: str = "raise",
+    entropy: tuple[int, int] | None = None,
+    out: Sequence[Mask] | None = None,
+) -> list[Mask]:
+    """Return the masks of tensors that are ranked together.
+
+    Parameters
+    ----------
+    group : sequence of Prunable
+        The tensors; ties go by tensor, then by flat index.
+    request : MaskRequest
+        How many weights are to be left of all together.
+    method : Method
+        Its ranking decides which of the weights that are not protected are kept.
+    on_infeasible : {"raise", "clamp"}
+        What to do if fewer weights are to be left than are protected: refuse, or keep exactly those.
+    entropy : tuple of int, optional
+        Seed of a ranking that is random, which needs it.
+    out : sequence of ndarray of bool, optional
+        The masks that are returned, whatever they hold: contiguous, of the shape of each tensor.
+
+    Returns
+    -------
+    list of ndarray of bool
+        A mask of the shape of each tensor.
+
+    Raises
+    ------
+    ValueError
+        If fewer weights are to be left than are protected, and `on_infeasible` is ``raise``.
+
+    Examples
+    --------
+    >>> from topobounds.pruning import METHODS
+    >>> weights = np.array([[3.0, 9.0], [5.0, 1.0]])
+    >>> protected = np.array([[False, False], [False, True]])
+    >>> tensor = Prunable(weights, np.ones((2, 2), np.bool_), protected, ())
+    >>> kept_masks([tensor], MaskRequest("keep", 2, 2), METHODS["magnitude"])[0].tolist()
+    [[False, True], [False, True]]
+    """
+    n_protected = sum(tensor.n_protected for tensor in group)
+    if request.count < n_protected and on_infeasible == "raise":
+        raise _too_few(group, n_protected, request)
+    masks = [np.empty(tensor.weights.shape, np.bool_) for tensor in group] if out is None else list(out)
+    for mask, tensor in zip(masks, group, strict=True):
+        np.copyto(mask, tensor.protected)
+    kept = [mask.reshape(-1) for mask in masks]
+    survivors = [tensor.survivors.ravel() for tensor in group]
+    wanted = max(request.count, n_protected) - n_protected
+    ranked = path_scores(group) if method.by_paths else [tensor.weights for tensor in group]
+    RANKINGS[method.rank]([array.ravel() for array in ranked], survivors, wanted, kept, entropy)
+    return masks
+
+
+def redrawn_mask(tensor: Prunable, mask: Mask, method: Method, entropy: tuple[int, int] | None) -> Mask:
+    """Return as many survivors as a mask keeps, chosen by a method that protects none of them."""
+    count = int(np.count_nonzero(mask))
+    free = replace(tensor, protected=np.zeros(mask.shape, np.bool_))
+    return kept_masks([free], MaskRequest("keep", count, count), method, entropy=entropy)[0]
+
+
+def _too_few(group: Sequence[Prunable], n_protected: int, request: MaskRequest) -> ValueError:
+    layers = [layer for tensor in group for layer in tensor.layers]
+    carriers = {
+        frozenset([False]): "the edges of the spanning forest",
+        frozenset([True]): "the critical kernel weights",
+    }.get(
+        frozenset(layer.shares_weights for layer in layers),
+        "the edges of the spanning forests and the critical kernel weights",
+    )
+    n_graphs = sum(len(layer.parts) for layer in layers)
+    diagram = "the diagram of the layer" + "s" * (n_graphs > 1)
+    out_of = "" if request.out_of is None else f" of {request.out_of}"
+    return ValueError(
+        f"Argument '{request.argument}' must leave at least alpha = {n_protected} weights, {carriers}, or {diagram} "
+        f"would change; {request.value!r} leaves {request.count}{out_of}. on_infeasible='clamp' stops at alpha."
+    )

@@ -47,13 +47,13 @@ def mark_largest(weights: Weights, survivors: Masks, wanted: int, kept: Masks, e
         _mark_by_digits(weights, survivors, wanted, kept)
         return
     free = [_free(part, mask) for part, mask in zip(survivors, kept, strict=True)]
-    keys = np.concatenate([order_keys(part)[open_] for part, open_ in zip(weights, free, strict=True)])
+    keys = np.concatenate([order_keys(part)[may_keep] for part, may_keep in zip(weights, free, strict=True)])
     threshold = np.partition(keys, keys.size - wanted)[keys.size - wanted]
     ties = wanted - int(np.count_nonzero(keys > threshold))
-    for part, open_, mask in zip(weights, free, kept, strict=True):
+    for part, may_keep, mask in zip(weights, free, kept, strict=True):
         found = order_keys(part)
-        equal = np.flatnonzero(open_ & (found == threshold))[:ties]
-        mask[open_ & (found > threshold)] = True
+        equal = np.flatnonzero(may_keep & (found == threshold))[:ties]
+        mask[may_keep & (found > threshold)] = True
         mask[equal] = True
         ties -= equal.size
 
@@ -66,7 +66,7 @@ def _mark_by_digits(weights: Weights, survivors: Masks, wanted: int, kept: Masks
     """Do the same by counting the digits of the keys, from the highest on, with compiled kernels, on all cores."""
     from topobounds._kernels import selection as kernels  # noqa: PLC0415 (loads numba)
 
-    kind, magnitude = _key_kind(weights[0].itemsize)
+    kind, magnitude_bits = _key_kind(weights[0].itemsize)
     layers = zip((part.view(kind) for part in weights), survivors, kept, strict=True)
     pieces = [piece for layer in layers for piece in _pieces(*layer)]
 
@@ -76,9 +76,9 @@ def _mark_by_digits(weights: Weights, survivors: Masks, wanted: int, kept: Masks
     threshold, _, ties = _threshold(counts, wanted, weights[0].itemsize)
 
     def mark(number: int) -> None:
-        bits, open_, mask = pieces[number]
+        bits, may_keep, mask = pieces[number]
         kept_bytes = mask.view(np.uint8)
-        kernels.mark_largest(bits, open_.view(np.uint8), magnitude, kind(threshold), ties[number], kept_bytes)
+        kernels.mark_largest(bits, may_keep.view(np.uint8), magnitude_bits, kind(threshold), ties[number], kept_bytes)
 
     in_threads(mark, range(len(pieces)))
 

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from topobounds._arguments import argument_error, file_name, real, shortened
+from topobounds._arguments import argument_error, file_name, real
 from topobounds._files import read_regular, write_whole
-from topobounds.checkpoint.base import CheckpointError
+from topobounds._text import shortened
+from topobounds.checkpoint.errors import CheckpointError
 from topobounds.pruning.report import PruningReport
 
 LONGEST = 2**26  # bytes of such a file

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from topobounds._arguments import argument_error
 from topobounds._types import Array
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.checkpoint.location import path_elsewhere
-from topobounds.checkpoint.memory import ArraysCheckpoint
 from topobounds.layers import LayerTensor
-from topobounds.pruning.budgets import Profile
+from topobounds.pruning.allocations import Profile
+from topobounds.topology.layer_topology import layer_topology
 from topobounds.topology.persistence import PersistenceDiagram
-from topobounds.topology.tensors import layer_topology
 from topobounds.weights import count_non_zero, non_zero, weight_array
 
 Scores = str | os.PathLike[str] | Mapping[str, Any]
@@ -144,7 +144,7 @@ class Surveyed:
 
 
 def survey(layer: LayerTensor, array: Array, scores: Array | None) -> Surveyed | str:
-    """Return what is known of a tensor, or why it cannot be pruned."""
+    """Return what is known of a tensor; as a text the reason why it cannot be pruned, which the report lists."""
     weights = weight_array(array if scores is None else scores)
     survivors = count_non_zero(array)
     if not survivors:
@@ -164,7 +164,7 @@ def survey(layer: LayerTensor, array: Array, scores: Array | None) -> Surveyed |
 
 
 def survey_at(places: Places, layer: LayerTensor) -> Surveyed | str:
-    """Do the same in another process, which opens the files itself."""
+    """Return what `survey` does from another process, which opens the files itself and notes what it has read."""
     with opened_files(places.source, places.scores) as files:
         try:
             array, scores = files.read(layer.name)

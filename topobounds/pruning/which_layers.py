@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from topobounds.checkpoint.base import Checkpoint
-from topobounds.checkpoint.layer_tensors import Reading
+from topobounds.checkpoint.layer_tensors import LayerTensorReading
 from topobounds.layers import LayerTensor
 
 NAMED = 5  # tensors in a message
@@ -19,13 +19,13 @@ _EXPERTS = re.compile(r"(^|\.)(experts?|local_experts)(\.|$)")
 
 
 def chosen_layers(
-    reading: Reading, checkpoint: Checkpoint, include: Iterable[str]
+    reading: LayerTensorReading, checkpoint: Checkpoint, include: Iterable[str]
 ) -> tuple[list[LayerTensor], dict[str, str]]:
     """Return the layers that are pruned, and what is left out with the reason.
 
     Parameters
     ----------
-    reading : Reading
+    reading : LayerTensorReading
         What the tensors of a file are.
     checkpoint : Checkpoint
         The file.
@@ -56,7 +56,9 @@ def _names_alone(pattern: str, reasons: Mapping[str, str | None]) -> bool:
     return all(reason for name, reason in reasons.items() if fnmatchcase(name, pattern))
 
 
-def _why_not(layer: LayerTensor, reading: Reading, config: Mapping[str, Any], names: list[str]) -> str | None:
+def _why_not(
+    layer: LayerTensor, reading: LayerTensorReading, config: Mapping[str, Any], names: list[str]
+) -> str | None:
     if layer.kind == "embedding":
         return "embedding"
     partners = [name for name, owner in reading.tied.items() if owner == layer.name]
@@ -71,7 +73,7 @@ def _why_not(layer: LayerTensor, reading: Reading, config: Mapping[str, Any], na
     return None
 
 
-def _refuse_quantised(reading: Reading, coded: Collection[str]) -> None:
+def _refuse_quantised(reading: LayerTensorReading, coded: Collection[str]) -> None:
     found = {
         layer.name: "codes" if layer.name in coded else layer.dtype
         for layer in reading.layers

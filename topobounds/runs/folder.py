@@ -27,25 +27,23 @@ from typing import Any, Self
 
 from topobounds._arguments import file_name
 from topobounds._files import check_regular, write_whole
-from topobounds._records import plain
+from topobounds._records import plain_record
+from topobounds.runs.errors import RunError, as_run_error
 from topobounds.runs.files import (
-    MANIFEST,
-    PLAN,
-    SCHEMA_VERSION,
-    RunError,
-    canonical,
-    checked,
-    describe,
-    digest,
-    explained,
-    parse,
-    pretty,
-    read,
-    sync,
-    write,
+    MANIFEST_FILE,
+    PLAN_FILE,
+    checked_file_name,
+    describe_file,
+    read_file,
+    sync_folder,
+    write_new_file,
 )
+from topobounds.runs.json_text import canonical_json, json_sha256, parse_json, pretty_json
 from topobounds.runs.level import Level, LevelWriter, natural_order
-from topobounds.runs.locks import PATIENCE, lock
+from topobounds.runs.locks import LOCK_PATIENCE, lock
+
+SCHEMA_VERSION = 2
+"""Of plans and manifests. 1: the plan without what was at its default, and no version of topobounds."""
 
 
 class RunFolder:
@@ -121,14 +119,14 @@ class RunFolder:
             If the folder holds another plan (the differing keys are named), is no run folder but not empty either,
             or cannot be written.
         """
-        run = cls(Path(file_name("path", path)), plain(plan), dict(extent or {}))
-        with explained(run.path, "made"):
+        run = cls(Path(file_name("path", path)), plain_record(plan), dict(extent or {}))
+        with as_run_error(run.path, "made"):
             run.path.mkdir(parents=True, exist_ok=True)
-        if not (run.path / PLAN).exists():
+        if not (run.path / PLAN_FILE).exists():
             with run.locked():
                 run._write_plan()
         stored = cls.open(path)
-        _check_same_plan(run.path, stored.plan, run.plan, plain(dict(defaults or {})))
+        _check_same_plan(run.path, stored.plan, run.plan, plain_record(dict(defaults or {})))
         extent = _larger(run.extent, stored.extent)
         if extent != stored.extent:
             stored.extent = extent
@@ -145,11 +143,11 @@ class RunFolder:
         RunError
             If there is no plan in it, the plan was altered, or another version of the format wrote it.
         """
-        file = Path(file_name("path", path)) / PLAN
-        stored = parse(file, read(file))
+        file = Path(file_name("path", path)) / PLAN_FILE
+        stored = parse_json(file, read_file(file))
         if not isinstance(stored, dict) or not isinstance(stored.get("plan"), dict):
             raise RunError(f"{file} is damaged: it does not hold a mapping 'plan'.")
-        if stored.get("sha256") != digest(stored["plan"]):
+        if stored.get("sha256") != json_sha256(stored["plan"]):
             raise RunError(f"{file} is damaged: the plan in it does not have the SHA-256 that stands beside it.")
         schema = stored.get("schema_version", stored.get("version"))
         if schema not in (1, SCHEMA_VERSION):
@@ -166,17 +164,17 @@ class RunFolder:
     @property
     def sha256(self) -> str:
         """SHA-256 of the plan's canonical JSON (sorted keys, no spaces)."""
-        return digest(self.plan)
+        return json_sha256(self.plan)
 
     @property
     def levels(self) -> list["Level"]:
         """The finished levels, trial-2 before trial-10."""
-        names = [file.parent.name for file in self.path.glob(f"[!.]*/{MANIFEST}")]
+        names = [file.parent.name for file in self.path.glob(f"[!.]*/{MANIFEST_FILE}")]
         return [self.level(name) for name in sorted(names, key=natural_order)]
 
     def is_finished(self, name: str) -> bool:
         """Whether the level `name` is finished, which its manifest alone decides."""
-        return (self.path / checked("name", name) / MANIFEST).exists()
+        return (self.path / checked_file_name("name", name) / MANIFEST_FILE).exists()
 
     def level(self, name: str) -> "Level":
         """Return the finished level `name`.
@@ -184,20 +182,23 @@ class RunFolder:
         Raises
         ------
         RunError
-            If it is not finished, its manifest is damaged, or it was made for another plan or as another level: copied
-            or renamed.
+            If it is not finished, its manifest is damaged, or it is none of this run under this name: it was copied
+            here from the run of another plan, or from another level, or renamed.
         """
         if not self.is_finished(name):
-            raise RunError(f"{self.path / name} is not a finished level: it has no {MANIFEST}.")
+            raise RunError(f"{self.path / name} is not a finished level: it has no {MANIFEST_FILE}.")
         level = Level(self.path / name)
         if level.manifest["plan"] != self.sha256:
-            raise RunError(f"{self.path / name / MANIFEST} belongs to another plan than {self.path / PLAN}.")
-        if (made := level.manifest.get("name", name)) != name:  # the first folders had no names in them
-            raise RunError(f"{self.path / name} was made as the level '{made}': a copy, or renamed. Move it elsewhere.")
+            raise RunError(f"{self.path / name / MANIFEST_FILE} belongs to another plan than {self.path / PLAN_FILE}.")
+        own_name = level.manifest.get("name", name)  # manifests of the first versions hold no name
+        if own_name != name:
+            raise RunError(
+                f"{self.path / name} was made as the level '{own_name}': a copy, or renamed. Move it elsewhere."
+            )
         return level
 
     @contextmanager
-    def locked(self, part: str = "", patience: float = PATIENCE) -> Iterator[Self]:
+    def locked(self, part: str = "", patience: float = LOCK_PATIENCE) -> Iterator[Self]:
         """Keep every other process from writing here, for the length of a ``with`` block.
 
         The operating system lets the lock go when the process ends, however it ends.
@@ -218,7 +219,7 @@ class RunFolder:
         if part in self._locks:
             yield self
             return
-        path = self.path / (f".{checked('part', part)}.lock" if part else ".lock")
+        path = self.path / (f".{checked_file_name('part', part)}.lock" if part else ".lock")
         with lock(path, patience):
             self._locks.add(part)
             try:
@@ -232,9 +233,9 @@ class RunFolder:
         path = self.path / ".lock"
         if not path.exists():
             return False
-        with explained(path, "read"):
+        with as_run_error(path, "read"):
             check_regular(path)
-        with explained(path, "read"), path.open(encoding="ascii") as lock:
+        with as_run_error(path, "read"), path.open(encoding="ascii") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -262,7 +263,7 @@ class RunFolder:
             raise RunError(f"{self.path / name} is finished already.")
         partial = self.path / f".{name}.partial"
         with nullcontext() if self._locks else self.locked():
-            with explained(partial, "made"):
+            with as_run_error(partial, "made"):
                 for leftover in (partial, self.path / name):
                     if leftover.exists():
                         shutil.rmtree(leftover)
@@ -283,7 +284,7 @@ class RunFolder:
             If the disk refuses; the earlier checkpoint is then intact.
         """
         file = self._checkpoint_file(name)
-        with explained(file, "written"):
+        with as_run_error(file, "written"):
             write_whole(file, hashlib.sha256(content).digest() + content)
 
     def checkpoint(self, name: str) -> bytes | None:
@@ -297,7 +298,7 @@ class RunFolder:
         file = self._checkpoint_file(name)
         if not file.exists():
             return None
-        content = read(file)
+        content = read_file(file)
         return content[32:] if hashlib.sha256(content[32:]).digest() == content[:32] else None
 
     def drop_checkpoint(self, name: str) -> None:
@@ -305,33 +306,33 @@ class RunFolder:
         file = self._checkpoint_file(name)
         partial = (file.with_name(f"{file.name}.partial"), *self.path.glob(f".{file.name}.*.partial"))
         for leftover in (file, *partial):
-            with explained(leftover, "removed"):
+            with as_run_error(leftover, "removed"):
                 leftover.unlink(missing_ok=True)
 
     def _checkpoint_file(self, name: str) -> Path:
-        return self.path / f".{checked('name', name)}.checkpoint"
+        return self.path / f".{checked_file_name('name', name)}.checkpoint"
 
     def _finish(self, partial: Path, name: str) -> None:
-        with explained(partial, "finished"):
-            files = {file.name: describe(file) for file in sorted(partial.iterdir())}
+        with as_run_error(partial, "finished"):
+            files = {file.name: describe_file(file) for file in sorted(partial.iterdir())}
             manifest = {"schema_version": SCHEMA_VERSION, "name": name, "plan": self.sha256, "files": files}
-            write(partial / MANIFEST, pretty(manifest))
-            sync(partial)
+            write_new_file(partial / MANIFEST_FILE, pretty_json(manifest))
+            sync_folder(partial)
             partial.rename(self.path / name)
-            sync(self.path)
+            sync_folder(self.path)
 
     def _write_plan(self) -> None:
         """Write the plan; where it is there, write nothing but the larger extent."""
-        file = self.path / PLAN
-        with explained(file, "written"):
+        file = self.path / PLAN_FILE
+        with as_run_error(file, "written"):
             if file.exists():
-                content = parse(file, read(file))
+                content = parse_json(file, read_file(file))
                 if content["sha256"] != self.sha256:  # another process was first; `create` compares the plans
                     return
                 self.extent = _larger(self.extent, content.get("extent", {}))
                 content["extent"] = self.extent
             elif any(not each.name.startswith(".") for each in self.path.iterdir()):
-                raise RunError(f"{self.path} is not empty and has no {PLAN}: it is not a run folder.")
+                raise RunError(f"{self.path} is not empty and has no {PLAN_FILE}: it is not a run folder.")
             else:
                 content = {
                     "schema_version": SCHEMA_VERSION,
@@ -340,7 +341,7 @@ class RunFolder:
                     "sha256": self.sha256,
                     "extent": self.extent,
                 }
-            write_whole(file, pretty(content))
+            write_whole(file, pretty_json(content))
 
 
 def _check_same_plan(path: Path, stored: dict[str, Any], asked: dict[str, Any], defaults: dict[str, Any]) -> None:
@@ -362,6 +363,6 @@ def _larger(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
 
 def _leaves(value: Any, prefix: str = "") -> dict[str, str]:
     if not isinstance(value, dict) or not value:
-        return {prefix: canonical(value).decode()}
+        return {prefix: canonical_json(value).decode()}
     dot = "." if prefix else ""
     return {k: v for name, each in value.items() for k, v in _leaves(each, f"{prefix}{dot}{name}").items()}

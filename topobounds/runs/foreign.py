@@ -20,11 +20,12 @@ import numpy as np
 from topobounds._arguments import file_name
 from topobounds._types import Array, Mask
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from topobounds.checkpoint.layer_tensors import read_tensors
+from topobounds.checkpoint.layer_tensors import read_layer_tensors
 from topobounds.checkpoint.model_names import stored_masks
 from topobounds.checkpoint.opening import SUFFIXES
 from topobounds.layers import LayerTensor
-from topobounds.runs.files import PLAN, RunError, explained
+from topobounds.runs.errors import RunError, as_run_error
+from topobounds.runs.files import PLAN_FILE
 from topobounds.runs.level import natural_order
 from topobounds.weights import non_zero
 
@@ -146,8 +147,8 @@ def find_levels(folder: Any) -> ForeignRun:
     ([0, 2], {'replicate 0, level 1': 'there is no folder of it'})
     """
     path = Path(file_name("folder", folder))
-    with explained(path, "read"):
-        if (path / PLAN).is_file():
+    with as_run_error(path, "read"):
+        if (path / PLAN_FILE).is_file():
             raise RunError(f"{path} is a run of topobounds: topobounds imp status reads it.")
         found = _replicates(path)
     levels: list[ForeignLevel] = []
@@ -157,7 +158,7 @@ def find_levels(folder: Any) -> ForeignRun:
             try:
                 if number not in folders:
                     raise RunError("there is no folder of it")
-                with explained(folders[number], "read"):
+                with as_run_error(folders[number], "read"):
                     levels.append(_found_level(replicate, number, folders[number]))
             except RunError as error:
                 left_out[level_label(replicate, number)] = str(error).rstrip(".")
@@ -188,7 +189,7 @@ def read_level(level: ForeignLevel, *, geometry: Any = None, input_size: Sequenc
         If a mask is of another shape than its weights or holds anything but 0 and 1, or there is no layer to prune.
     """
     with open_checkpoint(level.weights) as checkpoint:
-        reading = read_tensors(checkpoint, geometry=geometry, input_size=input_size)
+        reading = read_layer_tensors(checkpoint, geometry=geometry, input_size=input_size)
         left_out = dict(reading.left_out)
         left_out |= {layer.name: "embedding" for layer in reading.layers if layer.kind == "embedding"}
         names = [layer.name for layer in reading.layers if layer.name not in left_out]

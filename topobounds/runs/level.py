@@ -12,20 +12,21 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import save
 
 from topobounds._arguments import argument_error
-from topobounds._records import plain
+from topobounds._records import plain_record
 from topobounds.checkpoint.safetensors import DTYPES, arrays_in, tensor_at
+from topobounds.runs.errors import RunError, as_run_error
 from topobounds.runs.files import (
-    MANIFEST,
-    METRICS,
-    RunError,
-    canonical,
-    checked,
-    explained,
-    is_description,
-    parse,
-    read,
-    write,
+    MANIFEST_FILE,
+    METRICS_FILE,
+    checked_file_name,
+    is_file_description,
+    read_file,
+    write_new_file,
 )
+from topobounds.runs.json_text import canonical_json, parse_json
+
+MOST_LEVELS = 100_000
+"""Levels that a run may have: each is a folder, and a run is looked through for those that are missing."""
 
 
 class Level:
@@ -47,12 +48,12 @@ class Level:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        file = path / MANIFEST
-        self.manifest: dict[str, Any] = parse(file, read(file))
+        file = path / MANIFEST_FILE
+        self.manifest: dict[str, Any] = parse_json(file, read_file(file))
         if not isinstance(self.manifest, dict) or not {"plan", "files"} <= self.manifest.keys():
             raise RunError(f"{file} is damaged: it does not hold 'plan' and 'files'.")
         files = self.manifest["files"]
-        if not isinstance(files, dict) or not all(map(is_description, files.values())):
+        if not isinstance(files, dict) or not all(map(is_file_description, files.values())):
             raise RunError(f"{file} is damaged: 'files' must be a mapping of names to 'size' and 'sha256'.")
 
     @property
@@ -75,10 +76,10 @@ class Level:
         RunError
             If the file is damaged.
         """
-        if METRICS not in self.manifest["files"]:
+        if METRICS_FILE not in self.manifest["files"]:
             return []
-        lines = self._verified(METRICS).splitlines()
-        return [parse(self.path / METRICS, line, number) for number, line in enumerate(lines, 1)]
+        lines = self._verified(METRICS_FILE).splitlines()
+        return [parse_json(self.path / METRICS_FILE, line, number) for number, line in enumerate(lines, 1)]
 
     def weights(self, stem: str) -> dict[str, NDArray[Any]]:
         """Return the arrays of one weight file by name, ``layers.2`` before ``layers.10``.
@@ -135,14 +136,14 @@ class Level:
         """
         for name, expected in self.manifest["files"].items():
             file = self.path / name
-            with explained(file, "read"):
+            with as_run_error(file, "read"):
                 size = file.stat().st_size
             if size != expected["size"]:
                 self._verified(name)
 
     def _verified(self, name: str) -> bytes:
         file, expected = self.path / name, self.manifest["files"][name]
-        content = read(file)
+        content = read_file(file)
         if len(content) < expected["size"]:
             where = _tensor_at(content, len(content)) if name.endswith(".safetensors") else ""
             raise RunError(f"{file} is damaged: it ends at byte {len(content)} of {expected['size']}{where}.")
@@ -176,14 +177,14 @@ class LevelWriter:
         RunError
             If the file exists already, or the disk refuses.
         """
-        file = self.path / f"{checked('stem', stem)}.safetensors"
+        file = self.path / f"{checked_file_name('stem', stem)}.safetensors"
         # safetensors reads the raw buffer: strides and byte order must be plain
         arrays = {name: np.asarray(value, order="C") for name, value in weights.items()}
         for name, array in arrays.items():
             if array.dtype.newbyteorder("=") not in map(np.dtype, DTYPES.values()):
                 raise argument_error("weights", f"of a dtype that safetensors knows, tensor '{name}' too", array.dtype)
-        with explained(file, "written"):
-            write(file, save(arrays))
+        with as_run_error(file, "written"):
+            write_new_file(file, save(arrays))
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Append one record to ``metrics.jsonl``; numbers that are not finite become null.
@@ -193,9 +194,9 @@ class LevelWriter:
         RunError
             If the disk refuses.
         """
-        file = self.path / METRICS
-        with explained(file, "written"), file.open("ab") as stream:
-            stream.write(canonical(plain(record)) + b"\n")
+        file = self.path / METRICS_FILE
+        with as_run_error(file, "written"), file.open("ab") as stream:
+            stream.write(canonical_json(plain_record(record)) + b"\n")
 
 
 def natural_order(name: str) -> list[str | int]:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from topobounds.runs.files import RunError, explained
+from topobounds.runs.errors import RunError, as_run_error
 
 POLL_SECONDS = 0.02
-PATIENCE = 1.0
+LOCK_PATIENCE = 1.0
 """Seconds within which the lock of a process that was killed is free."""
 
 _held: set[int] = set()
@@ -30,11 +30,11 @@ os.register_at_fork(after_in_child=_let_go)
 @contextmanager
 def lock(path: Path, patience: float) -> Iterator[None]:
     """Hold the lock of a file for the length of a ``with`` block; wait `patience` seconds for another process."""
-    with explained(path, "locked"):
+    with as_run_error(path, "locked"):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     _held.add(descriptor)
     try:
-        with explained(path, "locked"):
+        with as_run_error(path, "locked"):
             _acquire(descriptor, path.parent, patience)
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()}".encode())

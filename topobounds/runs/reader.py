@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 
 from topobounds._types import Array
-from topobounds.checkpoint.base import Checkpoint, CheckpointError
+from topobounds.checkpoint.base import Checkpoint
+from topobounds.checkpoint.errors import CheckpointError
 from topobounds.checkpoint.location import Location
-from topobounds.runs.files import PLAN, RunError, parse, read
+from topobounds.runs.errors import RunError
+from topobounds.runs.files import PLAN_FILE, read_file
 from topobounds.runs.folder import RunFolder
+from topobounds.runs.json_text import parse_json
 from topobounds.runs.level import Level, natural_order
 
 WEIGHTS = "end"
@@ -35,7 +38,7 @@ class RunReader:
         """
         folder = _folder(Path(str(path)))
         if folder is None:
-            raise CheckpointError(f"{path} is no run folder: it has no {PLAN}.")
+            raise CheckpointError(f"{path} is no run folder: it has no {PLAN_FILE}.")
         try:
             run = RunFolder.open(folder)
             levels = run.levels if folder == path else [run.level(path.name)]
@@ -48,12 +51,12 @@ class RunReader:
 
 def _folder(path: Path) -> Path | None:
     """Return the folder of the run that a folder is, or is a level of."""
-    return next((folder for folder in (path, path.parent) if _is_plan(folder / PLAN)), None)
+    return next((folder for folder in (path, path.parent) if _is_plan(folder / PLAN_FILE)), None)
 
 
 def _is_plan(file: Path) -> bool:
     try:
-        content = parse(file, read(file)) if file.is_file() else None
+        content = parse_json(file, read_file(file)) if file.is_file() else None
     except RunError:
         return True
     return isinstance(content, dict) and "plan" in content and "sha256" in content

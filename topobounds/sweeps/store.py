@@ -99,7 +99,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.file = folder / FILE
         self.salvaged: str | None = None
-        with self._explained():
+        with self._sqlite_as_store_error():
             self._connection = sqlite3.connect(self.file, isolation_level=None)
 
     @classmethod
@@ -114,12 +114,12 @@ class Store:
         store = cls(folder)
         try:
             store._mend()
-            with store._explained():
+            with store._sqlite_as_store_error():
                 store._connection.execute(_TABLE)
                 store._connection.execute("create table if not exists plan (format integer, text text)")
             known = store.plan_text
             if known is None:
-                with store._explained():
+                with store._sqlite_as_store_error():
                     store._connection.execute("insert into plan values (?, ?)", (FORMAT, plan.text))
             elif known != plan.text:
                 raise StoreError(f"{folder} holds the results of another plan: choose another folder.")
@@ -161,7 +161,7 @@ class Store:
     @property
     def plan_text(self) -> str | None:
         """The text of the plan whose rows these are; None before there is one."""
-        with self._explained():
+        with self._sqlite_as_store_error():
             if not self._has("plan"):
                 return None
             found = self._connection.execute("select format, text from plan").fetchone()
@@ -173,7 +173,7 @@ class Store:
 
     def done(self) -> set[bytes]:
         """Return the keys of the points that have an answer."""
-        with self._explained():
+        with self._sqlite_as_store_error():
             return {key for (key,) in self._connection.execute("select key from points where status = 'done'")}
 
     def add(self, rows: Iterable[Row]) -> None:
@@ -186,7 +186,7 @@ class Store:
         """
         marks = ", ".join("?" * (len(COLUMNS) + 1))
         values = [(*astuple(row), row.checksum) for row in rows]
-        with self._explained():
+        with self._sqlite_as_store_error():
             self._connection.execute("begin immediate")
             try:
                 self._connection.executemany(f"insert or replace into points values ({marks})", values)
@@ -198,13 +198,13 @@ class Store:
 
     def counts(self) -> dict[str, int]:
         """Return how many points are done, and how many failed."""
-        with self._explained():
+        with self._sqlite_as_store_error():
             found = dict(self._connection.execute("select status, count(*) from points group by status"))
         return {status: found.get(status, 0) for status in ("done", "failed")}
 
     def rate(self) -> float | None:
         """Return the points a second of the last thousand; None of less than two."""
-        with self._explained():
+        with self._sqlite_as_store_error():
             query = "select max(finished) - min(finished), count(*) from (select finished from points order by finished"
             seconds, count = self._connection.execute(f"{query} desc limit {RECENT})").fetchone()
         return (count - 1) / seconds if count > 1 and seconds else None
@@ -212,14 +212,14 @@ class Store:
     def records(self, question: str | None = None) -> Iterator[dict[str, Any]]:
         """Yield the rows as flat records, in the order of their parameters."""
         where, values = ("where question = ?", (question,)) if question else ("", ())
-        with self._explained():
+        with self._sqlite_as_store_error():
             order = "order by question, parameters"
             for row in self._connection.execute(f"select {', '.join(COLUMNS)} from points {where} {order}", values):
                 yield _flat(Row(*row))
 
     def add_views(self) -> None:
         """Make for each question a view with a column for each parameter and each number of the answers."""
-        with self._explained():
+        with self._sqlite_as_store_error():
             for (question,) in self._connection.execute("select distinct question from points").fetchall():
                 self._add_view(question)
 
@@ -247,13 +247,13 @@ class Store:
             damaged = self._damaged_keys() if whole and self._has("points") else []
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
-                with self._explained():
+                with self._sqlite_as_store_error():
                     raise
             whole, damaged = False, []
         if not whole:
             self._salvage()
         elif damaged:
-            with self._explained():
+            with self._sqlite_as_store_error():
                 self._connection.executemany("delete from points where key = ?", [(key,) for key in damaged])
             self.salvaged = f"{self.file}: {len(damaged)} damaged rows are asked again."
 
@@ -295,7 +295,7 @@ class Store:
         self.salvaged = f"{self.file} was damaged: {count} rows of it are kept, the file is now {aside.name}."
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _sqlite_as_store_error(self) -> Iterator[None]:
         """Turn what SQLite says into one line that names the file."""
         try:
             yield

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._types import FloatArray
-from topobounds.theory._logarithms import ROUNDING_FACTOR, UNIT, Ball, Real, ball_sum, log_binomial, log_ratio
+from topobounds.theory._balls import Ball, ball_sum
+from topobounds.theory._logarithms import Real, log_binomial, log_ratio
+from topobounds.theory._rounding import ROUNDING_FACTOR, ROUNDING_UNIT
 
 MAX_PAIRS = 100_000  # shapes (rows, columns) of components counted one by one
 MAX_SIZE = 2**17  # vertices of components counted one by one
@@ -221,7 +223,7 @@ def _binomial_model(m: int, n: int, k: Real, rows: Range, columns: Range) -> Bal
     cross = np.min([a * (n - b) + b * (m - a) for a in rows for b in columns], axis=0)  # bilinear: at a corner
     transfer = np.log(8 * k * (left / cells)) / 2 + np.zeros_like(cross)
     bound = ball_sum(choices, cross * log_empty, _log_reached(a0, b0, -a1 * log_empty, -b1 * log_empty), transfer)
-    return Ball(bound.mid, bound.rad + UNIT * (a1 + b1))
+    return Ball(bound.mid, bound.rad + ROUNDING_UNIT * (a1 + b1))
 
 
 def _log_reached(a: FloatArray, b: FloatArray, column_rate: FloatArray, row_rate: FloatArray) -> FloatArray:
@@ -344,7 +346,7 @@ def _log_connected(a: FloatArray, b: FloatArray, odds: FloatArray) -> Ball:
     """Return a bound on log(sum_e c(a, b, e) z^(e - a - b + 1)) at z = odds > 0 (E5)."""
     step = np.log1p(odds)
     total = ball_sum(a * b * step, _log_reached(a, b, a * step, b * step), -(a + b - 1) * np.log(odds))
-    return Ball(total.mid, total.rad + UNIT * (a + b))
+    return Ball(total.mid, total.rad + ROUNDING_UNIT * (a + b))
 
 
 def _most_choices(m: int, first: FloatArray, last: FloatArray) -> Ball:

@@ -3,8 +3,6 @@
 Differences of log-gamma functions lose as many digits as the arguments have. Here Stirling's formula is taken apart
 until the large terms have cancelled by algebra, so that what is left is computed to a few units in the last place.
 
-An exponential below 2^-1022 is rounded to a multiple of 2^-1074, so 2^-1060 is taken off, or added, as well.
-
 The radii hold in IEEE double precision if numpy's log, log1p, exp and expm1 err by at most 4 units in the last place.
 With eps = 2^-53: every part below has at most three rounded arguments, in a range where the function magnifies their
 errors at most 1.45 times, one function value (8 eps) and two more roundings, so less than 16 eps of its own size; the
@@ -13,51 +11,15 @@ Stirling remainders (each truncated by less than 2^-52 and rounded a few times).
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topobounds._types import FloatArray
+from topobounds.theory._balls import Ball, ball_sum
 
 Real = float | FloatArray
 
-UNIT = 2.0**-48
-ROUNDING_FACTOR = 1 + 2.0**-34  # more than the rounding in products and sums of 2^18 positive numbers
-LARGEST = 709.0  # whose exponential a double holds
-SUBNORMAL = 2.0**-1060  # more than what an exponential, and a product with it, loses where doubles have fewer digits
 REMAINDER_UNIT = 2.0**-45
-
-
-class Ball(NamedTuple):
-    """Numbers known up to a radius: the truth lies in [mid - rad, mid + rad]."""
-
-    mid: FloatArray
-    rad: FloatArray
-
-    def at(self, index: NDArray[np.intp]) -> "Ball":
-        """Return the entries at `index`."""
-        return Ball(self.mid[index], self.rad[index])
-
-    def exp_below(self) -> FloatArray:
-        """Return a lower bound on exp of the numbers, at least 0 and at most exp(LARGEST)."""
-        below = np.exp(np.minimum(self.mid - self.rad, LARGEST)) * (1 - UNIT)
-        return np.maximum(below - SUBNORMAL, 0.0)
-
-    def exp_above(self) -> FloatArray:
-        """Return an upper bound on exp of the numbers, infinity where a double overflows."""
-        with np.errstate(over="ignore"):
-            return np.exp(self.mid + self.rad) * (1 + UNIT) + SUBNORMAL
-
-
-def ball_sum(*terms: Ball | FloatArray) -> Ball:
-    """Return the sum of balls, and of floats that are right to `UNIT` of their own size."""
-    mid, rad = np.array(0.0), np.array(0.0)
-    for term in terms:
-        part, error = term if isinstance(term, Ball) else (term, UNIT * np.abs(term))
-        mid = mid + part
-        rad = rad + error + UNIT * np.abs(part)
-    return Ball(mid, rad)
 
 
 def log_binomial(n: float, k: FloatArray) -> Ball:

@@ -17,14 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._arguments import argument_error, real
-from topobounds._parallel import kept
-from topobounds._records import Record, plain
+from topobounds._cache import cached
+from topobounds._records import Record, plain_record
 from topobounds._types import FloatArray
 from topobounds.layers.shape import Shape
+from topobounds.theory._balls import Ball, ball_sum
 from topobounds.theory._components import Effort, components_by_size
-from topobounds.theory._logarithms import ROUNDING_FACTOR, SUBNORMAL, UNIT, Ball, ball_sum, log_binomial, log_ratio
+from topobounds.theory._logarithms import log_binomial, log_ratio
+from topobounds.theory._rounding import ROUNDING_FACTOR, ROUNDING_UNIT, SUBNORMAL
 from topobounds.theory.counting import connected_graphs, connected_steps
-from topobounds.theory.enclosure import MAX_CELLS, Enclosure, rounded_outwards
+from topobounds.theory.enclosure import MAX_ENCLOSURE_CELLS, Enclosure, rounded_outwards
 
 MOST_STEPS = 10**6  # of exact counting, a tenth of a second,
 MOST_COUNTED = 2**11  # and cells of a layer that is counted
@@ -89,7 +91,7 @@ class CriticalRankLaw(Record):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, the mean and ``schema_version`` as plain Python, ready for ``json.dumps``."""
-        return {**super().to_dict(), "mean": plain(self.mean)}
+        return {**super().to_dict(), "mean": plain_record(self.mean)}
 
 
 def connection_probability(m: int, n: int, k: int) -> Enclosure:
@@ -267,7 +269,7 @@ def critical_rank_law_of(shape: Shape) -> CriticalRankLaw:
     return _law(shape.m, shape.n)
 
 
-@kept(1024)
+@cached(1024)
 def _law(m: int, n: int) -> CriticalRankLaw:
     low, median, high = (_quantile(max(m, n), min(m, n), probability) for probability in (0.05, 0.5, 0.95))
     return CriticalRankLaw(m, n, median, low, high)
@@ -320,7 +322,7 @@ def _mean(m: int, n: int) -> Fraction | Enclosure:
 
 
 def _check_cells(m: int, n: int) -> None:
-    if m * n > MAX_CELLS:
+    if m * n > MAX_ENCLOSURE_CELLS:
         rule = f"so small that m n is at most 2^52 (connection_limit takes any size) at n={n}"
         raise argument_error("m", rule, m)
 
@@ -360,7 +362,7 @@ def _lower(m: int, n: int, k: int) -> float:
     if k == m + n - 1:
         return float(_log_trees(m, n, k).exp_below())
     none_isolated = _none_isolated(m, n, k).lower
-    return max(0.0, (none_isolated - _middle(m, n, k)) * (1 - UNIT)) if none_isolated else 0.0
+    return max(0.0, (none_isolated - _middle(m, n, k)) * (1 - ROUNDING_UNIT)) if none_isolated else 0.0
 
 
 def _upper(m: int, n: int, k: int) -> float:

@@ -9,8 +9,8 @@ import itertools
 import math
 from typing import NamedTuple
 
-from topobounds._arguments import argument_error
 from topobounds.layers import Axis, Conv
+from topobounds.layers.convolution import checked_conv
 
 
 class _Shifts(NamedTuple):
@@ -124,19 +124,6 @@ def critical_weights_range(conv: Conv) -> tuple[int, int]:
     components = min(conv.weight_shape[1] * residues, conv.weight_shape[0] // conv.groups)
     growths = conv.groups * components * sum(_prime_factors(shift.order) for shift in shifts)
     return lower, min(most, _channel_rank(conv, residues) + growths)
-
-
-def checked_conv(conv: object) -> Conv:
-    """Return `conv`, if it is a Conv.
-
-    Raises
-    ------
-    ValueError
-        If it is not.
-    """
-    if not isinstance(conv, Conv):
-        raise argument_error("conv", "a Conv", conv)
-    return conv
 
 
 # -- shifts ----------------------------------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ import numpy as np
 from topobounds._records import Record
 from topobounds._types import FloatArray
 from topobounds.theory._components import BySize
-from topobounds.theory._logarithms import ROUNDING_FACTOR, UNIT
+from topobounds.theory._rounding import ROUNDING_FACTOR, ROUNDING_UNIT
 
-MAX_CELLS = 2**52  # so that every count is an integer that a double holds
+MAX_ENCLOSURE_CELLS = 2**52  # so that every count is an integer that a double holds
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Enclosure(Record):
 def rounded_outwards(value: Fraction) -> Enclosure:
     """Return the interval between the floats next to a non-negative value."""
     nearest = float(value)
-    lower = nearest if nearest <= value else math.nextafter(nearest, 0)
-    upper = nearest if nearest >= value else math.nextafter(nearest, 1)
+    lower = nearest if nearest <= value else math.nextafter(nearest, 0.0)
+    upper = nearest if nearest >= value else math.nextafter(nearest, math.inf)
     return Enclosure(lower, upper)
 
 
@@ -70,7 +70,7 @@ def expected_components(
     some_beyond = np.min((above + left_above / (sizes + 1))[:, 1:], axis=1)
     giant = np.minimum(1.0, left_above[:, -1] / (vertices // 2 + 1))
     upper = np.minimum(some_beyond, above[:, -1] + middle + giant)
-    return np.max(counted + rest, axis=1) * (1 - UNIT), upper * (1 + UNIT)
+    return np.max(counted + rest, axis=1) * (1 - ROUNDING_UNIT), upper * (1 + ROUNDING_UNIT)
 
 
 def _chance_of_a_rest(
@@ -83,7 +83,7 @@ def _chance_of_a_rest(
     """
     vertices = m + n
     by_vertices = left / vertices
-    cycles = ks - vertices * (1 + UNIT) + np.max(counted + by_vertices, axis=1, keepdims=True)
+    cycles = ks - vertices * (1 + ROUNDING_UNIT) + np.max(counted + by_vertices, axis=1, keepdims=True)
     best = by_vertices
     some = np.where(cycles > 0, cycles, 1.0)
     spreads = np.array([[spread(m * n, int(k))] for k in ks.ravel()])

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from topobounds._arguments import argument_error, as_written, choice, density_fraction, integer, is_integer, items, real
-from topobounds._records import Record, html_table, plain
+from topobounds._records import Record, html_table, plain_record
 from topobounds._types import FloatArray
 from topobounds.layers import Conv, Dense
 from topobounds.theory._logarithms import log_ratio
@@ -97,7 +97,7 @@ class GlobalPruning(Record):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, and the density of each layer, as plain Python."""
-        layers = [{**plain(layer), "density": layer.density} for layer in self.layers]
+        layers = [{**plain_record(layer), "density": layer.density} for layer in self.layers]
         return {**super().to_dict(), "layers": layers}
 
     def _repr_html_(self) -> str:

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from topobounds._arguments import argument_error, integer, integers, real
-from topobounds._parallel import kept
+from topobounds._cache import cached
 from topobounds._records import Record
 from topobounds.layers.shape import Shape
 from topobounds.theory._components import NEGLIGIBLE, SHARP, BySize, Effort, components_at_ranks, components_by_size
 from topobounds.theory.bounds import minimum_overlap_of
 from topobounds.theory.counting import counting_steps, exact_expected_overlap_of
-from topobounds.theory.enclosure import MAX_CELLS, Enclosure, expected_components, rounded_outwards, spread
+from topobounds.theory.enclosure import MAX_ENCLOSURE_CELLS, Enclosure, expected_components, rounded_outwards, spread
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -90,7 +90,7 @@ def expected_overlap(m: int, n: int, k: int | None = None) -> Enclosure:
     return expected_overlap_of(Shape.checked(m, n, k))
 
 
-@kept(1024)
+@cached(1024)
 def expected_overlap_of(shape: Shape) -> Enclosure:
     """Return the `expected_overlap` of a checked shape; kept, since it takes some hundredths of a second."""
     return _overlap(shape, SHARP)
@@ -136,7 +136,7 @@ def _enclosed(shape: Shape, lower: float, upper: float) -> Enclosure:
 
 
 def _check_cells(shape: Shape) -> None:
-    if shape.cells > MAX_CELLS:
+    if shape.cells > MAX_ENCLOSURE_CELLS:
         rule = f"so small that m n is at most 2^52 (overlap_limit takes any size) at n={shape.n}"
         raise argument_error("m", rule, shape.m)
 

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from topobounds._arguments import argument_error, integer, real
-from topobounds._parallel import kept
+from topobounds._cache import cached
 from topobounds._types import FloatArray, Integers
 from topobounds.layers.shape import Shape
 from topobounds.theory._components import SHARP
 from topobounds.theory.counting import counting_steps, exact_expected_ranks
 from topobounds.theory.deviation import LEAST_RANK, LEAST_SIDE, retention_covariance
-from topobounds.theory.enclosure import Enclosure
-from topobounds.theory.ranks import QUICK, missing_edges, outwards, rank_at_depth
+from topobounds.theory.enclosure import Enclosure, rounded_outwards
+from topobounds.theory.ranks import QUICK, missing_edges, rank_at_depth
 
 DEPTH = 10  # ranks up to M (ln M + DEPTH), M the longer side, leave about e^-DEPTH forest edges
 LARGEST_ORDER = 1000
@@ -171,7 +171,7 @@ def untrained_persistence(m: int, n: int, *, p: int = 2) -> Enclosure:
     p = integer("p", p, 1, LARGEST_ORDER)
     cells = m * n
     if counting_steps(m, n, cells) <= SHARP.all_steps and min(m, n) > 1:
-        return outwards(_exact_untrained_persistence(m, n, p))
+        return rounded_outwards(_exact_untrained_persistence(m, n, p))
     missing = missing_edges(m, n)
     ranks = np.arange(1.0, missing.lower.size)
     moments = np.ones(ranks.size)  # of 1 - v_j / v_1
@@ -391,7 +391,7 @@ def sufficient_rank(m: int, n: int) -> int:
     return rank_at_depth(m, n, DEPTH)
 
 
-@kept(8)
+@cached(8)
 def _node_covariance(m: int, n: int) -> tuple[Integers, FloatArray]:
     """Return the ranks at which the sum of `persistence_deviation` is taken, and their covariances."""
     nodes = np.geomspace(math.sqrt(m * n), sufficient_rank(m, n), NODES).astype(np.int64)

@@ -19,9 +19,9 @@ from scipy.sparse.csgraph import connected_components
 from topobounds._arguments import argument_error, choice, integer
 from topobounds._types import Integers
 from topobounds.layers import Axis, Conv
+from topobounds.layers.convolution import checked_conv
 from topobounds.layers.shape import Shape
 from topobounds.theory.counting import exact_expected_overlap_of
-from topobounds.theory.critical_weights import checked_conv
 
 MOST_WEIGHTS = 25  # of a group, where all their subsets are summed over
 MOST_CLOSED_SETS = 2**16  # that are kept: every subset of 16 weights; some seconds
@@ -261,13 +261,13 @@ class _Edges(NamedTuple):
 
 def spatial_edges(conv: Conv) -> list[_Edges]:
     """Return the edges of one pair of channels, from cells to positions, for every tap that reads a real cell."""
-    along = [[axis_edges(axis, tap) for tap in range(axis.kernel)] for axis in conv.axes]
+    along = [[tap_edges(axis, tap) for tap in range(axis.kernel)] for axis in conv.axes]
     lengths = [(axis.size, axis.positions) for axis in conv.axes]
     edges = (_flat_edges(taps, lengths) for taps in itertools.product(*along))
     return [each for each in edges if each.cells.size]
 
 
-def axis_edges(axis: Axis, tap: int) -> _Edges:
+def tap_edges(axis: Axis, tap: int) -> _Edges:
     """Return the edges of a tap along one dimension, for one channel."""
     positions = np.arange(axis.positions)
     cells = positions * axis.stride - axis.padding + tap * axis.dilation
@@ -281,7 +281,7 @@ def _kinds_reached(axis: Axis, reads_positions: bool) -> NDArray[np.bool_]:
     """Return which taps, by row, reach which kinds of positions (or cells) along one dimension, by column."""
     reached = np.zeros((axis.kernel, axis.positions if reads_positions else axis.size), bool)
     for tap in range(axis.kernel):
-        edges = axis_edges(axis, tap)
+        edges = tap_edges(axis, tap)
         reached[tap, edges.positions if reads_positions else edges.cells] = True
     return np.unique(reached, axis=1)
 

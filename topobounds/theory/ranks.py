@@ -5,18 +5,17 @@ Exact where layers are small; else enclosed at a hundred k or so, and between th
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 
-from topobounds._parallel import kept
+from topobounds._arguments import check_neurons
+from topobounds._cache import cached
 from topobounds._types import FloatArray, Integers
 from topobounds.layers.shape import Shape
-from topobounds.supports import check_neurons
 from topobounds.theory._components import SHARP, Effort
-from topobounds.theory._logarithms import UNIT
+from topobounds.theory._rounding import ROUNDING_UNIT
 from topobounds.theory.counting import counting_steps, exact_expected_ranks
-from topobounds.theory.enclosure import Enclosure
+from topobounds.theory.enclosure import rounded_outwards
 from topobounds.theory.overlap import RetentionCurve, expected_retention_of
 
 QUICK = Effort(
@@ -53,7 +52,7 @@ class MissingEdges:
         last = self.lower.size - 1
         entries = np.minimum(ks, last)
         above = np.where(ks > last, self.alpha, np.minimum(ks, self.alpha - self.lower[entries]))
-        rounding = UNIT * self.alpha  # of the differences
+        rounding = ROUNDING_UNIT * self.alpha  # of the differences
         return np.maximum(0.0, self.alpha - self.upper[entries] - rounding), above + rounding
 
     def until(self, cells: int, ks: Integers) -> tuple[FloatArray, FloatArray]:
@@ -71,11 +70,11 @@ class MissingEdges:
         """
         if cells == size:
             return self.lower[ks], self.upper[ks]
-        shift = np.minimum(ks, self.alpha - self.lower[ks]) * ((size - cells) / cells) * (1 + 4 * UNIT)
+        shift = np.minimum(ks, self.alpha - self.lower[ks]) * ((size - cells) / cells) * (1 + 4 * ROUNDING_UNIT)
         return np.maximum(0.0, self.lower[ks] - shift), np.minimum.accumulate(self.upper[ks] + shift)
 
 
-@kept(32)
+@cached(32)
 def missing_edges(m: int, n: int, effort: Effort = SHARP) -> MissingEdges:
     """Return bounds on the expected forest edges not among the k largest weights, for k up to M (ln M + 20).
 
@@ -94,7 +93,7 @@ def missing_edges(m: int, n: int, effort: Effort = SHARP) -> MissingEdges:
     if min(m, n) == 1:
         lower = upper = np.arange(alpha, -1.0, -1.0)[: last + 1]
     elif counting_steps(m, n, m * n) <= effort.all_steps:
-        bounds = [outwards(alpha - rank) for rank in exact_expected_ranks(m, n, last)]
+        bounds = [rounded_outwards(alpha - rank) for rank in exact_expected_ranks(m, n, last)]
         lower = np.array([bound.lower for bound in bounds])
         upper = np.array([bound.upper for bound in bounds])
     else:
@@ -109,14 +108,6 @@ def rank_at_depth(m: int, n: int, depth: int) -> int:
     """Return a k so large that about e^-depth forest edges are not among the k largest weights."""
     longer = max(m, n)
     return min(m * n, math.ceil(longer * (math.log(longer) + depth)))
-
-
-def outwards(value: Fraction) -> Enclosure:
-    """Return the floats around a non-negative value."""
-    nearest = float(value)
-    lower = nearest if nearest <= value else math.nextafter(nearest, 0.0)
-    upper = nearest if nearest >= value else math.nextafter(nearest, math.inf)
-    return Enclosure(lower, upper)
 
 
 def _between(curve: RetentionCurve, alpha: int, last: int) -> tuple[FloatArray, FloatArray]:
@@ -134,7 +125,7 @@ def _between(curve: RetentionCurve, alpha: int, last: int) -> tuple[FloatArray, 
     from_right = upper[at + 1] - behind[at + 1] * (ks[at + 1] - k)
     rank_above = np.minimum(np.minimum(from_left, from_right), np.minimum(k, alpha))
     rank_below = np.interp(k, ks, lower)
-    slack = 2 * UNIT * alpha  # a few roundings of numbers up to alpha
+    slack = 2 * ROUNDING_UNIT * alpha  # a few roundings of numbers up to alpha
     return np.maximum(0.0, alpha - rank_above - slack), np.minimum(alpha, alpha - rank_below + slack)
 
 

@@ -14,8 +14,8 @@ from topobounds._arguments import argument_error
 from topobounds._records import Record
 from topobounds._types import FloatArray, Integers
 from topobounds.layers import Conv
-from topobounds.theory.critical_weights import checked_conv
-from topobounds.theory.random_kernels import axis_edges, spatial_edges
+from topobounds.layers.convolution import checked_conv
+from topobounds.theory.random_kernels import spatial_edges, tap_edges
 
 MOST_REACHED = 12  # neurons of a channel that one tap reaches: all their subsets are gone through
 STEP = 0.02  # of the weights per channel
@@ -89,7 +89,7 @@ def critical_weights_limit(conv: Conv) -> CriticalWeightsLimit:
     >>> round(limit.per_channel, 3), round(limit.overlap, 3)
     (2.353, 0.81)
     """
-    along = [[axis_edges(axis, tap).cells for tap in range(axis.kernel)] for axis in checked_conv(conv).axes]
+    along = [[tap_edges(axis, tap).cells for tap in range(axis.kernel)] for axis in checked_conv(conv).axes]
     reached = math.prod(max(cells.size for cells in taps) for taps in along)
     twice = any(np.unique(cells).size < cells.size for taps in along for cells in taps)
     if twice or reached > MOST_REACHED:

@@ -16,9 +16,12 @@ from topobounds._kernels.tied_graph import label_vertices
 from topobounds._memory import check_memory
 from topobounds._types import Zeros
 from topobounds.layers import Axis, Conv
+from topobounds.layers.axis import axis_edges
+from topobounds.layers.convolution import checked_conv
+from topobounds.topology import tied_graph
+from topobounds.topology.deficit import Deficit
+from topobounds.topology.forest import RankedForest
 from topobounds.topology.persistence import PersistenceDiagram, neural_persistence
-from topobounds.topology.protocol import Deficit, RankedForest
-from topobounds.topology.tied_graph import SharedGraph, TapEdges, critical_weights, entry_levels, ranks_in_order
 from topobounds.weights import as_array, check_finite, mask_matrix, order_keys, weight_array
 
 VERTEX_BYTES = 16  # that a neuron takes at least, its parent and what tells classes of them apart
@@ -200,7 +203,7 @@ def critical_kernel_weights(
     support = None if mask is None else _support(mask, conv, matrix.shape)
     check_finite(matrix, support, conv.weight_shape)
     keys = order_keys(matrix)
-    levels = entry_levels(keys, support, zeros).ravel()
+    levels = tied_graph.entry_levels(keys, support, zeros).ravel()
     indices, merges = critical_by_level(levels, conv)
     values = np.abs(matrix.ravel()[indices])
     n_critical = int(np.count_nonzero(values))
@@ -208,7 +211,7 @@ def critical_kernel_weights(
         indices=indices,
         merges=merges,
         weights=values,
-        ranks=ranks_in_order(matrix, support, zeros, indices),
+        ranks=tied_graph.ranks_in_order(matrix, support, zeros, indices),
         weight_shape=conv.weight_shape,
         shape=(conv.n_inputs, conv.n_outputs),
         n_critical=n_critical,
@@ -231,7 +234,7 @@ def critical_by_level(levels: NDArray[Any], conv: Conv) -> tuple[NDArray[np.int6
     found, merged = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     small = max(conv.n_weights, _spatial_edges(conv)) <= MOST_KEPT
     for copies, graph in _kept_graphs(conv) if small else layer_graphs(conv):
-        indices, merges = critical_weights(levels, graph, graph.n_vertices - conv.groups)
+        indices, merges = tied_graph.critical_weights(levels, graph, graph.n_vertices - conv.groups)
         found.append(indices)
         merged.append(copies * merges)
     indices, part = np.unique(np.concatenate(found), return_inverse=True)
@@ -290,19 +293,6 @@ def filter_persistence(weights: ArrayLike, conv: Conv, *, p: float = 2) -> float
     kernels = magnitudes.sum(axis=1).reshape(conv.out_channels, 1, 1, *conv.kernel_size)
     diagrams = (critical_kernel_weights(kernel, one_channel).diagram for kernel in kernels)
     return math.fsum(neural_persistence(diagram, p=p) for diagram in diagrams)
-
-
-def checked_conv(conv: object) -> Conv:
-    """Return `conv`, if it is a Conv.
-
-    Raises
-    ------
-    ValueError
-        If it is not.
-    """
-    if not isinstance(conv, Conv):
-        raise argument_error("conv", "a Conv", conv)
-    return conv
 
 
 def check_edges(conv: Conv) -> None:
@@ -370,12 +360,12 @@ def _spatial_edges(conv: Conv) -> int:
 
 
 @lru_cache(maxsize=8)
-def _kept_graphs(conv: Conv) -> tuple[tuple[int, SharedGraph], ...]:
+def _kept_graphs(conv: Conv) -> tuple[tuple[int, tied_graph.SharedGraph], ...]:
     """Return `layer_graphs`; kept, since a kernel is read in many orders, and the layers of a net share geometries."""
     return tuple(layer_graphs(conv))
 
 
-def layer_graphs(conv: Conv) -> Iterator[tuple[int, SharedGraph]]:
+def layer_graphs(conv: Conv) -> Iterator[tuple[int, tied_graph.SharedGraph]]:
     """Yield the connected parts of the spatial graph with all their channels, equal ones once, and how many there are.
 
     A 1x1 convolution is so many copies of a dense layer; most others are one part.
@@ -394,7 +384,7 @@ def layer_graphs(conv: Conv) -> Iterator[tuple[int, SharedGraph]]:
         sizes = np.repeat([part.n_positions, part.n_cells], [n_first, n_second * conv.groups])
         starts = np.concatenate([[0], np.cumsum(sizes)])
         copies = math.prod(copies for copies, _ in parts)
-        yield copies, SharedGraph(starts, firsts, seconds, np.zeros_like(firsts), part.n_taps, part.edges)
+        yield copies, tied_graph.SharedGraph(starts, firsts, seconds, np.zeros_like(firsts), part.n_taps, part.edges)
 
 
 @dataclass(frozen=True, eq=False)
@@ -420,11 +410,11 @@ class AxisPart:
         )
 
     @property
-    def edges(self) -> TapEdges:
+    def edges(self) -> tied_graph.TapEdges:
         """The edges by tap, from positions to cells."""
         order = np.argsort(self.taps, kind="stable")
         starts = np.searchsorted(self.taps[order], np.arange(self.n_taps + 1))
-        return TapEdges(starts, self.positions[order], self.cells[order])
+        return tied_graph.TapEdges(starts, self.positions[order], self.cells[order])
 
 
 def axis_parts(axis: Axis) -> list[tuple[int, AxisPart]]:
@@ -457,13 +447,3 @@ def _decode(axis: Axis, codes: NDArray[np.int64]) -> AxisPart:
     rest, positions = np.divmod(codes, axis.positions)
     taps, cells = np.divmod(rest, axis.size)
     return AxisPart(axis.kernel, int(cells.max()) + 1, int(positions.max()) + 1, taps, cells, positions)
-
-
-def axis_edges(axis: Axis) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return tap, cell and kernel position of every edge along one dimension."""
-    taps, positions = np.indices((axis.kernel, axis.positions)).reshape(2, -1)
-    cells = positions * axis.stride - axis.padding + taps * axis.dilation
-    if axis.padding_mode != "zeros":
-        return taps, axis.copied(cells), positions
-    real = (cells >= 0) & (cells < axis.size)
-    return taps[real], cells[real], positions[real]

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from topobounds._arguments import argument_error, integer, items, real
 from topobounds._records import Record
 from topobounds.layers import Conv
+from topobounds.layers.axis import axis_edges
 from topobounds.topology.persistence import PersistenceDiagram
 from topobounds.topology.spanning import maximum_spanning_forest
 from topobounds.weights import check_finite, weight_array, weight_matrix
@@ -499,8 +500,6 @@ def _edges(conv: Conv) -> Iterator[_Edges]:
 
 def _edges_of_taps(conv: Conv) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Return cell and position of the edges of every tap, in the flat order of the kernel's spatial axes."""
-    from topobounds.topology.convolution import axis_edges  # noqa: PLC0415 (loads numba)
-
     found = [(np.zeros(1, np.int64), np.zeros(1, np.int64))]
     for axis in conv.axes:
         taps, cells, positions = axis_edges(axis)

@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error
 from topobounds.layers import Axis, Conv
-from topobounds.topology.convolution import CriticalWeights, checked_conv
+from topobounds.layers.convolution import checked_conv
+from topobounds.topology.convolution import CriticalWeights
 from topobounds.weights import check_finite, weight_array
 
 Vector = tuple[int, ...]

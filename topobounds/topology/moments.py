@@ -13,11 +13,14 @@ from topobounds._engine import NumpyBudget
 from topobounds._parallel import in_threads
 from topobounds.weights import ScaledWeights, as_array, every_byte, infinity_key, is_signed_byte, weight_array
 
-_ENGINE = NumpyBudget("topobounds._kernels.magnitudes", cells=2**22, loaded_cells=2**16)
+_ENGINE = NumpyBudget("topobounds._kernels.squares", cells=2**22, loaded_cells=2**16)
 _CHUNK = 2**19  # stays in a cache, where it is read twice
 _TASK = 4 * _CHUNK
 _NAN_OF_FNUZ = np.uint8(0x80)  # the negative zero of other types
 _LEAST = 2.0**-149  # the smallest float32 that is not 0
+_CODES_OF_A_TABLE = 2**11  # which share a scale: for fewer, a table of the squares takes longer than the squares
+_LEAST_WIDTH = 64  # entries of a line that share a scale, for the same reason
+_PRECISION = 2.0**-48  # of a sum of squares that are looked up
 _SMALLEST = 1e-290  # of a sum of squares, of which none has lost digits that count
 _SMALLEST_BFLOAT16 = 1e-29  # likewise of a mean of squares that were made in float32: each may have lost 2^-150
 
@@ -64,7 +67,7 @@ def weight_moments(weights: "ArrayLike | ScaledWeights") -> WeightMoments:
     """
     products = _products(weights)
     if products is not None:
-        nonzero, total = _added_products(products)
+        nonzero, total = _nonzero_and_squares_of_codes(products)
         if nonzero and _SMALLEST < total < math.inf:
             return WeightMoments(nonzero, math.sqrt(total / products.size))
     array = weight_array(weights)
@@ -95,12 +98,14 @@ def _products(weights: "ArrayLike | ScaledWeights") -> ScaledWeights | None:
 
 
 class _Reading(NamedTuple):
-    """How the bits of a byte become a float32: see `add_squares_of_products`."""
+    """How the bits of a byte become a float32: see `_float_of_byte`."""
 
     shift: int
     factor: np.float32
     smallest: float
     """The least magnitude that is not 0."""
+    largest: float
+    """The largest magnitude; of int8 infinite, for no table is made of it."""
     infinity: np.uint8
     """The least bits, but for the sign, of what is not finite."""
 
@@ -109,7 +114,7 @@ class _Reading(NamedTuple):
 def _reading_of(dtype: np.dtype[Any]) -> _Reading | None:
     """Return how a type is read; None where the lower bits of a float32 are not those of its numbers."""
     if dtype == np.int8:
-        return _Reading(0, np.float32(1), 1.0, np.uint8(0xFF))
+        return _Reading(0, np.float32(1), 1.0, math.inf, np.uint8(0xFF))
     values = np.abs(every_byte(dtype)[:0x80].astype(np.float32))
     finite = np.isfinite(values)
     shift = 23 - int(ml_dtypes.finfo(dtype).nmant)  # type: ignore[no-untyped-call]
@@ -117,31 +122,44 @@ def _reading_of(dtype: np.dtype[Any]) -> _Reading | None:
     factor = values[1] / moved[1]
     if not np.array_equal(values[finite], moved[finite] * factor):
         return None
-    return _Reading(shift, factor, float(values[1]), np.uint8(infinity_key(dtype)))
+    return _Reading(shift, factor, float(values[1]), float(values[finite].max()), np.uint8(infinity_key(dtype)))
 
 
-def _added_products(weights: ScaledWeights) -> tuple[int, float]:
+def _nonzero_and_squares_of_codes(weights: ScaledWeights) -> tuple[int, float]:
     """Return what `_added` does, of a matrix; a sum that is not finite where a code is not."""
-    from topobounds._kernels.magnitudes import add_squares_of_products  # noqa: PLC0415 (loads numba)
+    from topobounds._kernels import squares  # noqa: PLC0415 (loads numba)
 
     reading = _reading_of(weights.codes.dtype)
     assert reading is not None
     codes = weights.codes if weights.codes.dtype == np.int8 else weights.codes.view(np.uint8)
-    fnuz = weights.codes.dtype.name.endswith("fnuz")
+    has_other_nan = weights.codes.dtype.name.endswith("fnuz")
     m, n = codes.shape
     block = tuple(
         step if k > 1 else side for step, k, side in zip(weights.block, weights.scale.shape, (m, n), strict=True)
     )
     scales = np.ascontiguousarray(np.abs(weights.scale) * reading.factor)
+    terms = scales, block, np.uint32(reading.shift)
+    # A scale below this may make the smallest number of the type 0.
     least_scale = np.float32(_LEAST * float(reading.factor) / reading.smallest)
-    terms = scales, block, np.uint32(reading.shift), least_scale, reading.infinity
+    by_table = (
+        squares.LOOKS_UP_BYTES
+        and reading.largest * float(np.abs(weights.scale).max()) <= np.finfo(np.float32).max
+        and min(block[0], m) * block[1] >= _CODES_OF_A_TABLE
+        and min(block[1], n) >= _LEAST_WIDTH
+    )
 
     def add(lines: slice) -> tuple[float, int]:
         tile = np.ascontiguousarray(codes[lines]).reshape(-1)
-        total, nonzero, beyond = add_squares_of_products(tile, n, lines.start, *terms)
-        return math.nan if beyond or (fnuz and np.any(tile == _NAN_OF_FNUZ)) else total, int(nonzero)
+        if by_table:
+            total, nonzero, beyond, wrong = squares.add_squares_by_table(tile, n, lines.start, *terms, reading.infinity)
+        if not by_table or wrong > _PRECISION * total:
+            total, nonzero, beyond = squares.add_squares_of_products(
+                tile, n, lines.start, *terms, least_scale, reading.infinity
+            )
+        return math.nan if beyond or (has_other_nan and np.any(tile == _NAN_OF_FNUZ)) else total, int(nonzero)
 
     step = max(_TASK // n, 1)
+    step = step // block[0] * block[0] or step  # lines that share their scales, together
     starts = range(0, m, step)
     sums = in_threads(add, [slice(start, min(start + step, m)) for start in starts])
     return sum(count for _, count in sums), _exact_sum(total for total, _ in sums)
@@ -153,7 +171,7 @@ def _added(flat: NDArray[Any]) -> tuple[int, float]:
         values = flat.astype(np.float64)
         with np.errstate(over="ignore", under="ignore"):
             return int(np.count_nonzero(values)), float(values @ values)
-    from topobounds._kernels.magnitudes import add_squares, add_squares_of_bfloat16  # noqa: PLC0415 (loads numba)
+    from topobounds._kernels.squares import add_squares, add_squares_of_bfloat16  # noqa: PLC0415 (loads numba)
 
     def added(sums_of: Callable[[NDArray[Any]], tuple[float, int]]) -> tuple[int, float]:
         def add(first: int) -> list[tuple[float, int]]:

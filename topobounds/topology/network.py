@@ -12,9 +12,10 @@ from topobounds._arguments import argument_error, choice, items
 from topobounds._kernels.tied_graph import join
 from topobounds._types import Cells, Zeros
 from topobounds.layers import Dense, Network
+from topobounds.topology.deficit import Deficit
+from topobounds.topology.forest import RankedForest
 from topobounds.topology.key_matrix import KeyMatrix
 from topobounds.topology.persistence import PersistenceDiagram
-from topobounds.topology.protocol import Deficit, RankedForest
 from topobounds.topology.spanning import layer_edges
 from topobounds.topology.spanning_engine import ranks_of
 from topobounds.weights import weight_matrix

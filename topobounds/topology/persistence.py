@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from topobounds._arguments import argument_error, choice, items, real
 from topobounds._records import Record
 from topobounds._types import Zeros
-from topobounds.topology.order import Filtration, filtration
+from topobounds.topology.filtration import Filtration, filtration
 from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
 
 Convention = Literal["balwani", "rieck"]

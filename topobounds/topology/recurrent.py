@@ -14,17 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 from topobounds._arguments import argument_error, choice
 from topobounds._types import Zeros
 from topobounds.layers import Unrolled
+from topobounds.topology import tied_graph
+from topobounds.topology.deficit import Deficit
+from topobounds.topology.forest import RankedForest
 from topobounds.topology.persistence import PersistenceDiagram, persistence_diagram
-from topobounds.topology.protocol import Deficit, RankedForest
 from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
-from topobounds.topology.tied_graph import (
-    SharedGraph,
-    TapEdges,
-    critical_weights,
-    entry_levels,
-    in_one_type,
-    ranks_in_order,
-)
 from topobounds.weights import check_finite, order_keys, weight_matrix
 
 Cell = Literal["rnn", "gru", "lstm"]
@@ -288,9 +282,9 @@ def unrolled_forest(
     for matrix in matrices:
         check_finite(matrix)
     layer = Unrolled(hidden.shape[1], steps, sum(m.shape[1] for m in matrices[:-1]), len(gates))
-    values = np.concatenate([matrix.ravel() for matrix in in_one_type(matrices)])
-    levels = entry_levels(order_keys(values), None, zeros)
-    indices, merges = critical_weights(levels, _unrolled_graph(layer), layer.n_vertices - 1)
+    values = np.concatenate([matrix.ravel() for matrix in tied_graph.in_one_type(matrices)])
+    levels = tied_graph.entry_levels(order_keys(values), None, zeros)
+    indices, merges = tied_graph.critical_weights(levels, _unrolled_graph(layer), layer.n_vertices - 1)
     weights = np.abs(values[indices])
     n_critical = int(np.count_nonzero(weights))
     n_before = values.size - hidden.size
@@ -304,14 +298,14 @@ def unrolled_forest(
         cols=cols,
         merges=merges,
         weights=weights,
-        ranks=ranks_in_order(values[None], None, zeros, indices),
+        ranks=tied_graph.ranks_in_order(values[None], None, zeros, indices),
         n_critical=n_critical,
         alpha=int(merges[:n_critical].sum()),
         n_components=layer.n_vertices - int(merges.sum()),
     )
 
 
-def _unrolled_graph(layer: Unrolled) -> SharedGraph:
+def _unrolled_graph(layer: Unrolled) -> tied_graph.SharedGraph:
     """Return the graph whose blocks are the inputs, each at steps 1 .. T, then the hidden units, each at 0 .. T.
 
     Tap 0 joins a unit at step t with an input at step t, tap 1 with a unit at step t - 1.
@@ -326,9 +320,9 @@ def _unrolled_graph(layer: Unrolled) -> SharedGraph:
     taps = np.repeat(np.arange(2, dtype=np.int32), [first.size for first in firsts])
     sizes = np.repeat([steps, steps + 1], [n_inputs, size])
     step = np.arange(steps)
-    edges = TapEdges(steps * np.arange(3), np.tile(step + 1, 2), np.tile(step, 2))
+    edges = tied_graph.TapEdges(steps * np.arange(3), np.tile(step + 1, 2), np.tile(step, 2))
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    return SharedGraph(starts, np.concatenate(firsts), np.concatenate(seconds), taps, 1, edges)
+    return tied_graph.SharedGraph(starts, np.concatenate(firsts), np.concatenate(seconds), taps, 1, edges)
 
 
 def _hidden_matrix(weight_hh: ArrayLike, gates: tuple[str, ...]) -> NDArray[Any]:

@@ -9,9 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 from topobounds._arguments import choice
 from topobounds._engine import NumpyBudget, kernels_disabled
 from topobounds._types import FloatArray, Zeros
+from topobounds.topology.deficit import Deficit
+from topobounds.topology.filtration import Filtration, sorted_cells
+from topobounds.topology.forest import RankedForest
 from topobounds.topology.key_matrix import Edges, KeyMatrix, keys_of
-from topobounds.topology.order import Filtration, sorted_cells
-from topobounds.topology.protocol import Deficit, RankedForest
 from topobounds.weights import ScaledWeights, check_finite, mask_matrix, stored_matrix
 
 if TYPE_CHECKING:

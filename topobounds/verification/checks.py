@@ -10,9 +10,9 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 
 from topobounds._types import Integers
 from topobounds.pruning import magnitude_mask
+from topobounds.topology.deficit import Deficit
 from topobounds.topology.effective import effective_density
 from topobounds.topology.persistence import persistence_diagram
-from topobounds.topology.protocol import Deficit
 from topobounds.topology.spanning import maximum_spanning_forest
 from topobounds.verification.subject import Subject, count_components
 

@@ -17,11 +17,11 @@ from topobounds.theory.overlap import overlap_limit_of
 from topobounds.theory.paper import PrintedClaim
 from topobounds.theory.support_bounds import support_bound
 from topobounds.verification import checks, kinds
-from topobounds.verification.draws import Setting
+from topobounds.verification.draws import DrawSetting
 from topobounds.verification.kinds import TAIL, Kind
 from topobounds.verification.subject import Subject
 
-BoundOfSetting = Callable[[Setting], Interval]
+BoundOfSetting = Callable[[DrawSetting], Interval]
 Check = Callable[[Subject, np.random.Generator], bool]
 
 EXCHANGEABLE = "|w| exchangeable and distinct"
@@ -65,18 +65,18 @@ class Claim:
     bound: BoundOfSetting | None = None
     check: Check | None = None
     at_alpha: bool = False
-    no_bound: Callable[[Setting], str | None] | None = None
+    no_bound: Callable[[DrawSetting], str | None] | None = None
 
     @property
     def sample(self) -> str:
         """Name of the kind of samples."""
         return self.kind.name
 
-    def interval(self, setting: Setting) -> Interval:
+    def interval(self, setting: DrawSetting) -> Interval:
         """Return the bound as an interval; [1, 1] for a claim about every matrix."""
         return self.bound(setting) if self.bound else (1.0, 1.0)
 
-    def misfit(self, setting: Setting) -> str | None:
+    def misfit(self, setting: DrawSetting) -> str | None:
         """Return why the claim says nothing of these layers, None if it does say something."""
         if self.at_alpha and setting.kept != setting.alpha:
             return f"it is about the {setting.alpha} largest weights, not {setting.kept}."
@@ -86,7 +86,7 @@ class Claim:
         return self.kind.misfit(setting)
 
 
-def _repaired(setting: Setting) -> Interval:
+def _repaired(setting: DrawSetting) -> Interval:
     if setting.mask is None and setting.k is None:
         return corollary_3_4_repaired_of(setting.shape, setting.density), 1.0
     if setting.mask is None:
@@ -94,13 +94,13 @@ def _repaired(setting: Setting) -> Interval:
     return support_bound(setting.mask, setting.k), 1.0
 
 
-def _limit(setting: Setting) -> Interval:
+def _limit(setting: DrawSetting) -> Interval:
     limit = overlap_limit_of(setting.shape)
     error = 1 / min(setting.m, setting.n)
     return max(0.0, limit - error), min(1.0, limit + error)
 
 
-def _network_limit(setting: Setting) -> Interval:
+def _network_limit(setting: DrawSetting) -> Interval:
     m, n = setting.m, setting.n
     alpha = 2 * (m + n) - 1
     limit = global_pruning([m, n, m, n], alpha / (3 * m * n), "exchangeable").overlap
@@ -124,7 +124,7 @@ def _of_bound(bound: Bound) -> Claim:
     )
 
 
-def _from_value_up(bound: Bound, setting: Setting) -> Interval:
+def _from_value_up(bound: Bound, setting: DrawSetting) -> Interval:
     value = bound.evaluate(setting.shape, setting.density)
     if not isinstance(value, PrintedClaim):
         return value, 1.0
@@ -133,7 +133,7 @@ def _from_value_up(bound: Bound, setting: Setting) -> Interval:
     return value.value, 1.0
 
 
-def _reason_for_none(bound: Bound, setting: Setting) -> str | None:
+def _reason_for_none(bound: Bound, setting: DrawSetting) -> str | None:
     value = bound.evaluate(setting.shape, setting.density)
     return value.reason if isinstance(value, PrintedClaim) and value.value is None else None
 

@@ -6,26 +6,25 @@ order. With one, weights are drawn and Kruskal's algorithm runs on them.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from topobounds._types import Array
 from topobounds.layers.shape import Shape
 from topobounds.montecarlo import simulate_overlap
 from topobounds.supports import cells_at_density, read_support
 from topobounds.topology.spanning import maximum_spanning_forest
-from topobounds.verification.sequential import Batch, batch_sizes
-
-Matrix = NDArray[Any]
+from topobounds.verification.batches import Batch, batch_sizes
 
 DISTRIBUTIONS = ("none", "normal", "uniform", "cauchy")
 MOST, USUAL = 20_000, 4_000  # overlaps drawn for a claim by default, of small layers and of others
-VERTICES, CELLS = 80_000_000, 20_000_000  # and at most as many as have so many vertices, or weights if they are drawn
+# Of large layers fewer: all that are drawn have at most so many vertices, or so many cells where weights are drawn.
+VERTICES, CELLS = 80_000_000, 20_000_000
 
 
 @dataclass(frozen=True)
-class Setting:
+class DrawSetting:
     """What layers are drawn.
 
     Attributes
@@ -55,7 +54,7 @@ class Setting:
     support: str
     distribution: str
     seed: int
-    weights: Matrix | None = None
+    weights: Array | None = None
     mask: NDArray[np.bool_] | None = None
 
     @property
@@ -80,8 +79,8 @@ class Setting:
             return int(np.count_nonzero(self.weights))
         return cells_at_density(self.m, self.n, self.density)
 
-    def stream(self, *path: str | int) -> np.random.Generator:
-        """Return the random numbers that belong to `path`."""
+    def random_generator(self, *path: str | int) -> np.random.Generator:
+        """Return the generator of the random numbers of one purpose: the same `path` and seed give the same numbers."""
         numbers = (tuple(part.encode()) if isinstance(part, str) else (part,) for part in path)
         return np.random.default_rng([self.seed, *(number for part in numbers for number in part)])
 
@@ -99,13 +98,13 @@ class Setting:
 
 
 def overlaps(
-    setting: Setting, name: str, budget: int, *, k: int | None, alpha_of: str, connected: bool = False
+    setting: DrawSetting, name: str, budget: int, *, k: int | None, alpha_of: str, connected: bool = False
 ) -> Iterator[Batch]:
     """Yield R_k / alpha, R_k the forest edges among the k largest weights.
 
     Parameters
     ----------
-    setting : Setting
+    setting : DrawSetting
         What layers are drawn.
     name : str
         Of the random numbers.
@@ -126,7 +125,7 @@ def overlaps(
             yield Batch.of(_drawn(setting, name, numbers, k, alpha_of, connected=connected))
 
 
-def outliers(setting: Setting, budget: int, low: float, high: float) -> Iterator[Batch]:
+def outliers(setting: DrawSetting, budget: int, low: float, high: float) -> Iterator[Batch]:
     """Yield whether R_k / (m + n - 1) lies outside [low, high]: 1 or 0."""
     for numbers in batches_of_numbers(budget):
         if setting.distribution == "none":
@@ -146,7 +145,7 @@ def batches_of_numbers(budget: int) -> Iterator[range]:
 
 
 def _simulated(
-    setting: Setting, path: tuple[str, int], count: int, *, k: int | None, alpha_of: str, connected: bool = False
+    setting: DrawSetting, path: tuple[str, int], count: int, *, k: int | None, alpha_of: str, connected: bool = False
 ) -> Batch:
     estimate = simulate_overlap(
         setting.m,
@@ -156,28 +155,31 @@ def _simulated(
         support=setting.support if setting.mask is None else setting.mask,
         alpha_of=alpha_of,
         trials=count,
-        seed=int(setting.stream(*path).integers(1 << 63)),
+        seed=int(setting.random_generator(*path).integers(1 << 63)),
     )
     mean, error = estimate.mean, estimate.standard_error
-    if connected:
+    if connected:  # `estimate.connected` is the share of the samples whose support is connected
         count = round(estimate.connected * count)
         mean, error = estimate.mean_connected, estimate.standard_error_connected
-    return Batch(count, mean, error**2 * count * (count - 1)) if count > 1 else Batch.of([mean][:count])
+    if count < 2:  # one sample has no standard error, none has no mean
+        return Batch.of([mean][:count])
+    sum_of_squares = error**2 * count * (count - 1)  # of the deviations from the mean, which a batch keeps
+    return Batch(count, mean, sum_of_squares)
 
 
 def _drawn(
-    setting: Setting, name: str, numbers: range, k: int | None, alpha_of: str, *, connected: bool = False
+    setting: DrawSetting, name: str, numbers: range, k: int | None, alpha_of: str, *, connected: bool = False
 ) -> list[float]:
     """Return the overlaps of matrices; with `connected` only of those that have a connected support."""
     values = []
     for number in numbers:
-        overlap, alpha = forest_overlap(draw_matrix(setting, setting.stream(name, number)), k, alpha_of)
+        overlap, alpha = forest_overlap(draw_matrix(setting, setting.random_generator(name, number)), k, alpha_of)
         if alpha == setting.alpha or not connected:
             values.append(overlap)
     return values
 
 
-def forest_overlap(weights: Matrix, k: int | None, alpha_of: str) -> tuple[float, int]:
+def forest_overlap(weights: Array, k: int | None, alpha_of: str) -> tuple[float, int]:
     """Return |forest ∩ top-k| over alpha, and alpha of the support; by Kruskal's algorithm on the whole matrix."""
     forest = maximum_spanning_forest(weights)
     kept = forest.alpha if k is None else k
@@ -189,14 +191,14 @@ def forest_overlap(weights: Matrix, k: int | None, alpha_of: str) -> tuple[float
 # -- supports and matrices ---------------------------------------------------------------------------------------------
 
 
-def draw_support(setting: Setting, rng: np.random.Generator) -> NDArray[np.bool_]:
+def draw_support(setting: DrawSetting, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Return a random support of the setting's kind, or its fixed one."""
     if setting.mask is not None:
         return setting.mask
     return read_support(setting.m, setting.n, setting.density, setting.support).draw_mask(rng)
 
 
-def draw_matrix(setting: Setting, rng: np.random.Generator) -> Matrix:
+def draw_matrix(setting: DrawSetting, rng: np.random.Generator) -> Array:
     """Return a random matrix; without a distribution it holds the ranks of its cells in a random order, from 1."""
     if setting.weights is not None and setting.mask is None:
         return rng.permutation(setting.weights.ravel()).reshape(setting.weights.shape)
@@ -210,7 +212,7 @@ def draw_matrix(setting: Setting, rng: np.random.Generator) -> Matrix:
     return weights
 
 
-_VALUES: dict[str, Callable[[np.random.Generator, int], Matrix]] = {
+_VALUES: dict[str, Callable[[np.random.Generator, int], Array]] = {
     "none": lambda rng, size: rng.permutation(size) + 1.0,
     "normal": lambda rng, size: rng.standard_normal(size),
     "uniform": lambda rng, size: rng.uniform(-1, 1, size),

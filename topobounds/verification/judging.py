@@ -85,7 +85,7 @@ class Verdict(Record):
 
 
 @dataclass(frozen=True)
-class Terms:
+class JudgingTerms:
     """How long claims are tested, how sure a verdict must be, and who is told of the progress."""
 
     trials: int | None
@@ -138,7 +138,7 @@ def not_tested(reason: str, bound: Interval | None = None) -> Outcome:
     return Outcome(bound, None, None, None, 0, "undecided", reason)
 
 
-def outcome_of_mean(bound: Interval, interval: MeanInterval, verdict: str, terms: Terms) -> Outcome:
+def outcome_of_mean(bound: Interval, interval: MeanInterval, verdict: str, terms: JudgingTerms) -> Outcome:
     """Return the outcome of a claim about a mean, from all samples so far and the verdict on them."""
     seen = interval.seen
     if not seen.count:
@@ -156,7 +156,7 @@ def outcome_of_mean(bound: Interval, interval: MeanInterval, verdict: str, terms
     return Outcome(bound, seen.mean, interval.standard_error, interval.ends, seen.count, verdict, reason)
 
 
-def outcome_of_permutations(test: PermutationTest, remark: str, terms: Terms) -> Outcome:
+def outcome_of_permutations(test: PermutationTest, remark: str, terms: JudgingTerms) -> Outcome:
     """Return the outcome of a comparison with shuffles: a violation where the p-value is as small as it takes.
 
     Where no shuffle is as extreme as the matrix, and they are too few for so small a p-value, nothing is decided.
@@ -177,7 +177,7 @@ def outcome_of_permutations(test: PermutationTest, remark: str, terms: Terms) ->
     return Outcome(test.accepted(error), x, None, (x, x), test.shuffles, verdict, reason, test.z, test.p_value)
 
 
-def outcome_of_matrices(trials: int, failed: bool, terms: Terms) -> Outcome:
+def outcome_of_matrices(trials: int, failed: bool, terms: JudgingTerms) -> Outcome:
     """Return the outcome of a claim about every matrix; if it failed, then at the last one."""
     always = (1.0, 1.0)
     if not trials:

@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from topobounds._types import Interval
-from topobounds.chance.orders import sample_supports
+from topobounds._types import Array, Interval
+from topobounds.chance.sampling import sample_supports
 from topobounds.montecarlo import retained_counts
 from topobounds.theory.enclosure import spread
 from topobounds.theory.overlap import expected_overlap_of
 from topobounds.theory.persistence import expected_persistence, persistence_range, persistences, sufficient_rank
 from topobounds.verification import draws
-from topobounds.verification.draws import Matrix, Setting
+from topobounds.verification.batches import Batch
+from topobounds.verification.draws import DrawSetting
 from topobounds.verification.judging import (
     TOO_LARGE,
+    JudgingTerms,
     Outcome,
-    Terms,
     decide,
     not_tested,
     outcome_of_matrices,
@@ -33,7 +34,7 @@ from topobounds.verification.judging import (
     outcome_of_permutations,
 )
 from topobounds.verification.permutation import PermutationTest
-from topobounds.verification.sequential import Batch, MeanInterval
+from topobounds.verification.sequential import MeanInterval
 from topobounds.verification.subject import Subject, count_components
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ SAME = 1e-9  # relative difference below which two neural persistences are one
 ENOUGH_AS_EXTREME = 20  # shuffles as extreme as a matrix, after which no more are drawn
 
 
-def enclosure(setting: Setting) -> Interval:
+def enclosure(setting: DrawSetting) -> Interval:
     """Return the certified enclosure of E[X_k] of the complete layer."""
     interval = expected_overlap_of(setting.shape)
     return interval.lower, interval.upper
@@ -74,35 +75,35 @@ class Kind(ABC):
 
     name: ClassVar[str]
 
-    def misfit(self, setting: Setting) -> str | None:
+    def misfit(self, setting: DrawSetting) -> str | None:
         """Return why claims of this kind say nothing of these layers, None if they do say something."""
         return None
 
-    def adapt(self, setting: Setting) -> Setting:
+    def adapt(self, setting: DrawSetting) -> DrawSetting:
         """Return the setting whose layers meet the hypothesis, as close to this one as there is."""
         return setting
 
     @abstractmethod
-    def stream(self, claim: "Claim", setting: Setting) -> str:
+    def stream(self, claim: "Claim", setting: DrawSetting) -> str:
         """Return the name of the random numbers; claims with the same one share their samples."""
 
-    def direction(self, claim: "Claim", setting: Setting) -> str:
+    def direction(self, claim: "Claim", setting: DrawSetting) -> str:
         """Return how the mean is to compare with the bound, as in `Claim.direction`."""
         return claim.direction
 
-    def k_of_every_sample(self, setting: Setting) -> int | None:
+    def k_of_every_sample(self, setting: DrawSetting) -> int | None:
         """Return the number of largest weights, None where it differs from sample to sample."""
         return setting.kept
 
     @abstractmethod
-    def test_samples(self, claims: "Sequence[Claim]", setting: Setting, terms: Terms) -> dict[str, Outcome]:
+    def test_samples(self, claims: "Sequence[Claim]", setting: DrawSetting, terms: JudgingTerms) -> dict[str, Outcome]:
         """Test claims that share a stream on samples drawn from it; return the outcome of each by its id."""
 
     @abstractmethod
-    def test_subject(self, claim: "Claim", subject: Subject, setting: Setting, terms: Terms) -> Outcome:
+    def test_subject(self, claim: "Claim", subject: Subject, setting: DrawSetting, terms: JudgingTerms) -> Outcome:
         """Test a claim on one given matrix."""
 
-    def example(self, claim: "Claim", setting: Setting, trials: int) -> dict[str, Any]:
+    def example(self, claim: "Claim", setting: DrawSetting, trials: int) -> dict[str, Any]:
         """Return what shows the violation seen after so many trials: a ``matrix``, and what is known of it.
 
         A witness holds these entries beside the arguments of the call, so none may have the name of an argument. They
@@ -110,7 +111,7 @@ class Kind(ABC):
         """
         return {}
 
-    def check_example(self, claim: "Claim", setting: Setting, matrix: Matrix, known: dict[str, Any]) -> None:
+    def check_example(self, claim: "Claim", setting: DrawSetting, matrix: Array, known: dict[str, Any]) -> None:
         """Refuse a matrix that does not show what is known of it.
 
         Raises
@@ -138,44 +139,44 @@ class EveryMatrix(Kind):
     drawn_cells: int = MATRIX_CELLS
     subject_cells: int = draws.CELLS
 
-    def stream(self, claim: "Claim", setting: Setting) -> str:
+    def stream(self, claim: "Claim", setting: DrawSetting) -> str:
         """Return the id of the claim: each draws its own matrices."""
         return claim.id
 
-    def test_samples(self, claims: "Sequence[Claim]", setting: Setting, terms: Terms) -> dict[str, Outcome]:
+    def test_samples(self, claims: "Sequence[Claim]", setting: DrawSetting, terms: JudgingTerms) -> dict[str, Outcome]:
         """Test each claim on one matrix after another, until one contradicts it."""
         return {claim.id: self._test_matrices(claim, setting, terms) for claim in claims}
 
-    def _test_matrices(self, claim: "Claim", setting: Setting, terms: Terms) -> Outcome:
+    def _test_matrices(self, claim: "Claim", setting: DrawSetting, terms: JudgingTerms) -> Outcome:
         size = setting.m * setting.n
         budget = min(MOST_MATRICES, self.drawn_cells // size) if terms.trials is None else terms.trials
         for number in range(budget):
             terms.advance(number, budget, claim.id)
-            matrix = draws.draw_matrix(setting, setting.stream(claim.id, number))
+            matrix = draws.draw_matrix(setting, setting.random_generator(claim.id, number))
             if not self._bears_out(claim, Subject(matrix), setting, number):
                 return outcome_of_matrices(number + 1, True, terms)
         return outcome_of_matrices(budget, False, terms)
 
-    def test_subject(self, claim: "Claim", subject: Subject, setting: Setting, terms: Terms) -> Outcome:
+    def test_subject(self, claim: "Claim", subject: Subject, setting: DrawSetting, terms: JudgingTerms) -> Outcome:
         """Test a claim on one given matrix, which is one sample."""
         if terms.trials is None and subject.weights.size > self.subject_cells:
             return outcome_of_matrices(0, False, terms)
         return outcome_of_matrices(1, not self._bears_out(claim, subject, setting, 0), terms)
 
-    def example(self, claim: "Claim", setting: Setting, trials: int) -> dict[str, Any]:
+    def example(self, claim: "Claim", setting: DrawSetting, trials: int) -> dict[str, Any]:
         """Return the counterexample: the last matrix that was drawn."""
         number = trials - 1
-        return {"number": number, "matrix": draws.draw_matrix(setting, setting.stream(claim.id, number))}
+        return {"number": number, "matrix": draws.draw_matrix(setting, setting.random_generator(claim.id, number))}
 
-    def check_example(self, claim: "Claim", setting: Setting, matrix: Matrix, known: dict[str, Any]) -> None:
+    def check_example(self, claim: "Claim", setting: DrawSetting, matrix: Array, known: dict[str, Any]) -> None:
         """Refuse a matrix that bears the claim out."""
         if self._bears_out(claim, Subject(matrix), setting, known["number"]):
             raise ValueError("the matrix in it is no counterexample")
 
-    def _bears_out(self, claim: "Claim", subject: Subject, setting: Setting, number: int) -> bool:
+    def _bears_out(self, claim: "Claim", subject: Subject, setting: DrawSetting, number: int) -> bool:
         """Whether a matrix bears the claim out; what the check draws follows from the seed and the matrix's number."""
         assert claim.check is not None
-        return claim.check(subject, setting.stream(claim.id, number, 1))
+        return claim.check(subject, setting.random_generator(claim.id, number, 1))
 
 
 # -- claims about the mean of the overlap ------------------------------------------------------------------------------
@@ -187,7 +188,7 @@ class MeasuredOverlap:
 
     Attributes
     ----------
-    subject, setting : Subject, Setting
+    subject, setting : Subject, DrawSetting
         The matrix.
     cells : int
         The k largest weights are a random subset of so many cells, if the weights are exchangeable.
@@ -198,7 +199,7 @@ class MeasuredOverlap:
     """
 
     subject: Subject
-    setting: Setting
+    setting: DrawSetting
     cells: int
     alpha: int
     k: int
@@ -228,22 +229,22 @@ class Overlaps(Kind):
     """Overlaps, whose mean is to lie in the bound."""
 
     @abstractmethod
-    def draw(self, setting: Setting, budget: int) -> Iterator[Batch]:
+    def draw(self, setting: DrawSetting, budget: int) -> Iterator[Batch]:
         """Yield batches of overlaps, or of what else lies in [0, 1]."""
 
     @abstractmethod
-    def overlap(self, matrix: Matrix, setting: Setting) -> float | None:
+    def overlap(self, matrix: Array, setting: DrawSetting) -> float | None:
         """Return the overlap of a matrix; None where it does not meet the hypothesis."""
 
-    def source(self, setting: Setting) -> "Overlaps":
+    def source(self, setting: DrawSetting) -> "Overlaps":
         """Return the kind whose samples serve: on all cells every overlap is that of the layer."""
         return LAYER if setting.density == 1 else self
 
-    def stream(self, claim: "Claim", setting: Setting) -> str:
+    def stream(self, claim: "Claim", setting: DrawSetting) -> str:
         """Return the name of the kind whose samples serve: claims of one kind share them."""
         return self.source(setting).name
 
-    def test_samples(self, claims: "Sequence[Claim]", setting: Setting, terms: Terms) -> dict[str, Outcome]:
+    def test_samples(self, claims: "Sequence[Claim]", setting: DrawSetting, terms: JudgingTerms) -> dict[str, Outcome]:
         """Test claims on the same overlaps; each is decided at its own time."""
         budget = setting.budget(terms.trials)
         bounds = {claim.id: claim.interval(setting) for claim in claims}
@@ -268,7 +269,7 @@ class Overlaps(Kind):
         """Return the cells that the largest weights are a random subset of, and the alpha that X is over."""
         return subject.weights.size, sum(subject.weights.shape) - 1
 
-    def test_subject(self, claim: "Claim", subject: Subject, setting: Setting, terms: Terms) -> Outcome:
+    def test_subject(self, claim: "Claim", subject: Subject, setting: DrawSetting, terms: JudgingTerms) -> Outcome:
         """Test a claim on the one overlap of a given matrix."""
         cells, alpha = self.population(subject)
         k = alpha if setting.k is None else setting.k
@@ -276,24 +277,24 @@ class Overlaps(Kind):
             return not_tested(f"The layer has {subject.n_weights} weights other than zero, fewer than the {k} to keep.")
         return self.judge(claim, MeasuredOverlap(subject, setting, cells, alpha, k), terms)
 
-    def judge(self, claim: "Claim", overlap: MeasuredOverlap, terms: Terms) -> Outcome:
+    def judge(self, claim: "Claim", overlap: MeasuredOverlap, terms: JudgingTerms) -> Outcome:
         """Judge a claim by one overlap, which lies within t of its mean if the hypothesis is met."""
         t = overlap.band(1 - terms.confidence)
         interval = _clipped(overlap.value - t, overlap.value + t)
         return _outcome_of_one(claim.interval(overlap.setting), interval, overlap, t, terms)
 
-    def example(self, claim: "Claim", setting: Setting, trials: int) -> dict[str, Any]:
+    def example(self, claim: "Claim", setting: DrawSetting, trials: int) -> dict[str, Any]:
         """Return the first sample on the wrong side of the bound, with its overlap."""
         adapted = self.adapt(setting)
         low, high = claim.interval(adapted)
         for number in range(TRIES):
-            matrix = draws.draw_matrix(adapted, setting.stream("example", number))
+            matrix = draws.draw_matrix(adapted, setting.random_generator("example", number))
             overlap = self.overlap(matrix, setting)
             if overlap is not None and not low <= overlap <= high:
                 return {"matrix": matrix, "overlap": overlap}
         return {}
 
-    def check_example(self, claim: "Claim", setting: Setting, matrix: Matrix, known: dict[str, Any]) -> None:
+    def check_example(self, claim: "Claim", setting: DrawSetting, matrix: Array, known: dict[str, Any]) -> None:
         """Refuse a matrix that has another overlap than is known of it."""
         overlap = self.overlap(matrix, setting)
         if overlap != known["overlap"]:
@@ -305,23 +306,23 @@ class LayerOverlaps(Overlaps):
 
     name = "layer"
 
-    def misfit(self, setting: Setting) -> str | None:
+    def misfit(self, setting: DrawSetting) -> str | None:
         """Refuse to keep more weights than a shuffled matrix has."""
         if setting.distribution == "shuffled" and setting.kept > setting.cells:
             return f"the matrix has {setting.cells} weights other than zero, fewer than {setting.kept}."
         return None
 
-    def adapt(self, setting: Setting) -> Setting:
+    def adapt(self, setting: DrawSetting) -> DrawSetting:
         """Take the complete layer where the supports are not uniformly random, or too thin."""
         if setting.support != "uniform" or setting.kept > setting.cells:
             return replace(setting, density=1.0, support="uniform")
         return setting
 
-    def draw(self, setting: Setting, budget: int) -> Iterator[Batch]:
+    def draw(self, setting: DrawSetting, budget: int) -> Iterator[Batch]:
         """Yield batches of R_k / (m + n - 1)."""
         return draws.overlaps(setting, self.name, budget, k=setting.kept, alpha_of="complete")
 
-    def overlap(self, matrix: Matrix, setting: Setting) -> float | None:
+    def overlap(self, matrix: Array, setting: DrawSetting) -> float | None:
         """Return R_k / (m + n - 1)."""
         return draws.forest_overlap(matrix, setting.kept, "complete")[0]
 
@@ -331,27 +332,27 @@ class Outliers(LayerOverlaps):
 
     name = "tail"
 
-    def source(self, setting: Setting) -> Overlaps:
+    def source(self, setting: DrawSetting) -> Overlaps:
         """Return this kind: no other one draws outliers."""
         return self
 
-    def draw(self, setting: Setting, budget: int) -> Iterator[Batch]:
+    def draw(self, setting: DrawSetting, budget: int) -> Iterator[Batch]:
         """Yield batches of 1 for outside, 0 for inside."""
         low, high = enclosure(setting)
         t = band(setting.m * setting.n, setting.kept, setting.alpha, TAIL)
         return draws.outliers(setting, budget, low - t, high + t)
 
-    def direction(self, claim: "Claim", setting: Setting) -> str:
+    def direction(self, claim: "Claim", setting: DrawSetting) -> str:
         """Return "in" for a given matrix, whose one overlap is to lie in the band."""
         return "in" if setting.distribution == "given" else claim.direction
 
-    def judge(self, claim: "Claim", overlap: MeasuredOverlap, terms: Terms) -> Outcome:
+    def judge(self, claim: "Claim", overlap: MeasuredOverlap, terms: JudgingTerms) -> Outcome:
         """Judge by whether the overlap lies in the band around the enclosure of its mean."""
         t = overlap.band(1 - terms.confidence)
         low, high = enclosure(overlap.setting)
         return _outcome_of_one(_clipped(low - t, high + t), (overlap.value, overlap.value), overlap, t, terms)
 
-    def example(self, claim: "Claim", setting: Setting, trials: int) -> dict[str, Any]:
+    def example(self, claim: "Claim", setting: DrawSetting, trials: int) -> dict[str, Any]:
         """Return nothing: no single matrix shows a share of outliers."""
         return {}
 
@@ -361,22 +362,22 @@ class SupportOverlaps(Overlaps):
 
     name = "support"
 
-    def adapt(self, setting: Setting) -> Setting:
+    def adapt(self, setting: DrawSetting) -> DrawSetting:
         """Fix one support, where they are not uniformly random."""
         if setting.support != "uniform":
-            return replace(setting, mask=draws.draw_support(setting, setting.stream("mask")))
+            return replace(setting, mask=draws.draw_support(setting, setting.random_generator("mask")))
         return setting
 
-    def k_of_every_sample(self, setting: Setting) -> int | None:
+    def k_of_every_sample(self, setting: DrawSetting) -> int | None:
         """Return None for alpha on uniformly random supports, where it differs."""
         differs = setting.k is None and setting.support == "uniform" and setting.density < 1
         return None if differs else setting.kept
 
-    def draw(self, setting: Setting, budget: int) -> Iterator[Batch]:
+    def draw(self, setting: DrawSetting, budget: int) -> Iterator[Batch]:
         """Yield batches of R_k / alpha."""
         return draws.overlaps(setting, self.name, budget, k=setting.k, alpha_of="support")
 
-    def overlap(self, matrix: Matrix, setting: Setting) -> float | None:
+    def overlap(self, matrix: Array, setting: DrawSetting) -> float | None:
         """Return R_k / alpha."""
         return draws.forest_overlap(matrix, setting.k, "support")[0]
 
@@ -390,24 +391,24 @@ class ConnectedOverlaps(SupportOverlaps):
 
     name = "connected"
 
-    def adapt(self, setting: Setting) -> Setting:
+    def adapt(self, setting: DrawSetting) -> DrawSetting:
         """Draw the supports anew for every sample, of whatever kind they are."""
         return setting
 
-    def k_of_every_sample(self, setting: Setting) -> int | None:
+    def k_of_every_sample(self, setting: DrawSetting) -> int | None:
         """Return alpha: all connected supports have the same."""
         return setting.kept
 
-    def draw(self, setting: Setting, budget: int) -> Iterator[Batch]:
+    def draw(self, setting: DrawSetting, budget: int) -> Iterator[Batch]:
         """Yield batches of R_alpha / alpha, smaller by the samples whose support is not connected."""
         return draws.overlaps(setting, self.name, budget, k=None, alpha_of="support", connected=True)
 
-    def overlap(self, matrix: Matrix, setting: Setting) -> float | None:
+    def overlap(self, matrix: Array, setting: DrawSetting) -> float | None:
         """Return R_k / alpha; None where the support is not connected."""
         overlap, alpha = draws.forest_overlap(matrix, setting.k, "support")
         return None if alpha < setting.alpha else overlap
 
-    def judge(self, claim: "Claim", overlap: MeasuredOverlap, terms: Terms) -> Outcome:
+    def judge(self, claim: "Claim", overlap: MeasuredOverlap, terms: JudgingTerms) -> Outcome:
         """Judge a matrix whose support is connected."""
         forest = overlap.subject.forest
         if forest.alpha < overlap.setting.alpha:
@@ -420,11 +421,11 @@ class Shuffles(SupportOverlaps):
 
     name = "shuffles"
 
-    def misfit(self, setting: Setting) -> str | None:
+    def misfit(self, setting: DrawSetting) -> str | None:
         """Refuse where there is no matrix to shuffle."""
         return None if setting.distribution == "given" else "it is about a given matrix."
 
-    def judge(self, claim: "Claim", overlap: MeasuredOverlap, terms: Terms) -> Outcome:
+    def judge(self, claim: "Claim", overlap: MeasuredOverlap, terms: JudgingTerms) -> Outcome:
         """Compare X with shuffles by a permutation test."""
         test = PermutationTest(overlap.subject.retained(overlap.k), overlap.alpha)
         budget = _shuffles(overlap) if terms.trials is None else terms.trials
@@ -436,7 +437,7 @@ class Shuffles(SupportOverlaps):
                 break
         return outcome_of_permutations(test, overlap.tie, terms)
 
-    def example(self, claim: "Claim", setting: Setting, trials: int) -> dict[str, Any]:
+    def example(self, claim: "Claim", setting: DrawSetting, trials: int) -> dict[str, Any]:
         """Return nothing: the matrix itself is the example."""
         return {}
 
@@ -446,37 +447,37 @@ class NetworkOverlaps(Overlaps):
 
     name = "network"
 
-    def misfit(self, setting: Setting) -> str | None:
+    def misfit(self, setting: DrawSetting) -> str | None:
         """Refuse given weights, which make one layer, and networks that are too large to list."""
         if setting.weights is not None:
             return "it is about networks of three layers."
         cells = 3 * setting.m * setting.n
         return f"networks of {cells} weights are too large for it." if cells > draws.CELLS else None
 
-    def adapt(self, setting: Setting) -> Setting:
+    def adapt(self, setting: DrawSetting) -> DrawSetting:
         """Take complete layers."""
         return replace(setting, density=1.0, support="uniform")
 
-    def source(self, setting: Setting) -> Overlaps:
+    def source(self, setting: DrawSetting) -> Overlaps:
         """Return this kind: no other one draws networks."""
         return self
 
-    def k_of_every_sample(self, setting: Setting) -> int | None:
+    def k_of_every_sample(self, setting: DrawSetting) -> int | None:
         """Return alpha of the network."""
         return 2 * setting.alpha + 1
 
-    def draw(self, setting: Setting, budget: int) -> Iterator[Batch]:
+    def draw(self, setting: DrawSetting, budget: int) -> Iterator[Batch]:
         """Yield batches of R_k / alpha: the network's graph joins its two groups of inputs to its two of outputs."""
         present = np.ones((2 * setting.m, 2 * setting.n), np.bool_)
         present[: setting.m, setting.n :] = False  # the first group feeds the second alone
         network = replace(setting, m=2 * setting.m, n=2 * setting.n, support="mask", distribution="none", mask=present)
         return draws.overlaps(network, self.name, budget, k=None, alpha_of="support")
 
-    def overlap(self, matrix: Matrix, setting: Setting) -> float | None:
+    def overlap(self, matrix: Array, setting: DrawSetting) -> float | None:
         """Return None: a matrix is one layer only."""
         return None
 
-    def example(self, claim: "Claim", setting: Setting, trials: int) -> dict[str, Any]:
+    def example(self, claim: "Claim", setting: DrawSetting, trials: int) -> dict[str, Any]:
         """Return nothing: no single matrix is a network."""
         return {}
 
@@ -489,23 +490,23 @@ class PlacedValues(Kind):
 
     name = "values"
 
-    def misfit(self, setting: Setting) -> str | None:
+    def misfit(self, setting: DrawSetting) -> str | None:
         """Refuse matrices with zeros."""
         return "it has zeros." if setting.weights is not None and setting.density < 1 else None
 
-    def adapt(self, setting: Setting) -> Setting:
+    def adapt(self, setting: DrawSetting) -> DrawSetting:
         """Take the complete layer."""
         return replace(setting, density=1.0, support="uniform")
 
-    def stream(self, claim: "Claim", setting: Setting) -> str:
+    def stream(self, claim: "Claim", setting: DrawSetting) -> str:
         """Return the name of the kind."""
         return self.name
 
-    def k_of_every_sample(self, setting: Setting) -> int | None:
+    def k_of_every_sample(self, setting: DrawSetting) -> int | None:
         """Return None: no number of largest weights plays a part."""
         return None
 
-    def test_samples(self, claims: "Sequence[Claim]", setting: Setting, terms: Terms) -> dict[str, Outcome]:
+    def test_samples(self, claims: "Sequence[Claim]", setting: DrawSetting, terms: JudgingTerms) -> dict[str, Outcome]:
         """Test each claim on the values of one matrix."""
         if terms.trials is None and setting.m * setting.n > draws.CELLS:
             return {claim.id: not_tested(TOO_LARGE) for claim in claims}
@@ -513,16 +514,16 @@ class PlacedValues(Kind):
             # Values that fall off within a few alpha: of uniform ones the few late forest edges would be all of NP.
             matrix = np.exp(-np.arange(setting.m * setting.n) / setting.alpha).reshape(setting.m, setting.n)
         else:
-            matrix = draws.draw_matrix(setting, setting.stream(self.name))
+            matrix = draws.draw_matrix(setting, setting.random_generator(self.name))
         return {claim.id: self._test_values(claim, matrix, setting, terms) for claim in claims}
 
-    def test_subject(self, claim: "Claim", subject: Subject, setting: Setting, terms: Terms) -> Outcome:
+    def test_subject(self, claim: "Claim", subject: Subject, setting: DrawSetting, terms: JudgingTerms) -> Outcome:
         """Test a claim on the values of a given matrix."""
         if terms.trials is None and subject.weights.size > draws.CELLS:
             return not_tested(TOO_LARGE)
         return self._test_values(claim, subject.weights, setting, terms)
 
-    def _test_values(self, claim: "Claim", matrix: Matrix, setting: Setting, terms: Terms) -> Outcome:
+    def _test_values(self, claim: "Claim", matrix: Array, setting: DrawSetting, terms: JudgingTerms) -> Outcome:
         m, n = matrix.shape
         magnitudes = np.sort(np.abs(matrix).ravel().astype(np.float64))[::-1]
         possible = persistence_range(m, n, magnitudes)
@@ -545,7 +546,7 @@ class PlacedValues(Kind):
         return outcome_of_mean(bound, interval, decide(bound, interval.ends, slack), terms)
 
     def _draw(
-        self, magnitudes: NDArray[np.float64], shape: tuple[int, int], setting: Setting, budget: int
+        self, magnitudes: NDArray[np.float64], shape: tuple[int, int], setting: DrawSetting, budget: int
     ) -> Iterator[NDArray[np.float64]]:
         """Yield batches of NP^2."""
         by_rank = persistences(magnitudes, 2)
@@ -555,7 +556,7 @@ class PlacedValues(Kind):
 
         every = np.ones(shape, np.bool_)
         for numbers in draws.batches_of_numbers(budget):
-            seed = int(setting.stream(self.name, numbers.start).integers(1 << 63))
+            seed = int(setting.random_generator(self.name, numbers.start).integers(1 << 63))
             yield sample_supports(every, sum(shape) - 1, persistence, len(numbers), seed).values
 
 
@@ -571,14 +572,16 @@ def _retained_by_shuffles(overlap: MeasuredOverlap, numbers: range) -> Counter[i
     """Return how many shuffles of the weights on their support have so many forest edges among the k largest."""
     setting = overlap.setting
     if overlap.tie:
-        return Counter(_retained_by_tied_shuffle(overlap, setting.stream(SUPPORT.name, number)) for number in numbers)
+        return Counter(
+            _retained_by_tied_shuffle(overlap, setting.random_generator(SUPPORT.name, number)) for number in numbers
+        )
     return retained_counts(
         setting.m,
         setting.n,
         overlap.k,
         support="uniform" if setting.mask is None else setting.mask,
         trials=len(numbers),
-        seed=int(setting.stream(SUPPORT.name, numbers.start).integers(1 << 63)),
+        seed=int(setting.random_generator(SUPPORT.name, numbers.start).integers(1 << 63)),
     )
 
 
@@ -596,7 +599,9 @@ def _retained_by_tied_shuffle(overlap: MeasuredOverlap, rng: np.random.Generator
     return sum(weights.shape) - count_components(np.concatenate([drawn[:above], tied]), weights.shape)
 
 
-def _outcome_of_one(bound: Interval, interval: Interval, overlap: MeasuredOverlap, t: float, terms: Terms) -> Outcome:
+def _outcome_of_one(
+    bound: Interval, interval: Interval, overlap: MeasuredOverlap, t: float, terms: JudgingTerms
+) -> Outcome:
     """Return the outcome of a claim by one overlap, which lies within t of its mean if the hypothesis is met."""
     reason = f"X = {overlap.value:.4f}; if the weights are exchangeable and distinct, E[X] is within {t:.4f} of it "
     reason += f"with confidence {terms.confidence:g}.{overlap.tie}"

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from topobounds._types import Integers, Zeros
+from topobounds._types import Array, Integers, Zeros
 from topobounds.theory.ties import tie_counts
 from topobounds.topology.persistence import PersistenceDiagram, diagram_of_forest
 from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
-from topobounds.verification.draws import Matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +27,7 @@ class Subject:
         The matrix: finite, of floating-point numbers. It must not change.
     """
 
-    weights: Matrix
+    weights: Array
 
     @cached_property
     def n_weights(self) -> int:

@@ -13,17 +13,27 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from topobounds._arguments import MOST_TRIALS, argument_error, choice, density_fraction, integer, items, real
-from topobounds._parallel import Elsewhere
-from topobounds._types import Interval, NamedProgress
+from topobounds._arguments import (
+    MOST_TRIALS,
+    argument_error,
+    check_neurons,
+    choice,
+    density_fraction,
+    integer,
+    items,
+    real,
+)
+from topobounds._memory import check_layer_memory
+from topobounds._parallel import ExecutorWork
+from topobounds._types import Array, Interval, NamedProgress
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from topobounds.checkpoint.layer_tensors import read_tensors
+from topobounds.checkpoint.layer_tensors import read_layer_tensors
 from topobounds.checkpoint.location import path_elsewhere
 from topobounds.layers import Conv, LayerTensor
-from topobounds.supports import SUPPORTS, check_memory, check_neurons, read_support
+from topobounds.supports import SUPPORTS, read_support
 from topobounds.verification.claims import CLAIMS, Claim
-from topobounds.verification.draws import DISTRIBUTIONS, Matrix, Setting
-from topobounds.verification.judging import Outcome, Terms, Verdict, not_tested
+from topobounds.verification.draws import DISTRIBUTIONS, DrawSetting
+from topobounds.verification.judging import JudgingTerms, Outcome, Verdict, not_tested
 from topobounds.verification.subject import Subject
 from topobounds.weights import check_finite, weight_matrix
 
@@ -255,7 +265,7 @@ class _FileTask:
     k: int | None
     distribution: str | None
     claims: tuple[str, ...] | None
-    terms: Terms
+    terms: JudgingTerms
     seed: int
 
 
@@ -272,7 +282,7 @@ class _OfTensor:
 def _tested_elsewhere(
     executor: Executor, task: _FileTask, layers: Sequence[LayerTensor], progress: NamedProgress | None
 ) -> list[_OfTensor]:
-    work = Elsewhere(executor, partial(_in_worker, path_elsewhere(task.path), task))
+    work = ExecutorWork(executor, partial(_in_worker, path_elsewhere(task.path), task))
     found = []
     for layer, of_tensor in zip(layers, work.in_order(layers), strict=True):
         found.append(of_tensor)
@@ -311,12 +321,12 @@ def _of_tensor(task: _FileTask, layer: LayerTensor, checkpoint: Checkpoint) -> _
 
 
 def _undecided(
-    matrix: Matrix, k: int | None, chosen: list[Claim] | None, terms: Terms, seed: int, reason: str
+    matrix: Array, k: int | None, chosen: list[Claim] | None, terms: JudgingTerms, seed: int, reason: str
 ) -> list[Verdict]:
     """Return the verdicts on claims that cannot be tested on a matrix of a file."""
     m, n = matrix.shape
     density = np.count_nonzero(matrix) / matrix.size if matrix.size else 0.0
-    setting = Setting(m, n, k, density, "given", "given", seed)
+    setting = DrawSetting(m, n, k, density, "given", "given", seed)
     return [_verdict(claim, setting, not_tested(reason), terms) for claim in chosen or CLAIMS.values()]
 
 
@@ -330,7 +340,7 @@ def _matrices(checkpoint: Checkpoint, tensor: str | None) -> tuple[list[LayerTen
     ValueError
         If there is no matrix, or the tensor is none.
     """
-    reading = read_tensors(checkpoint)
+    reading = read_layer_tensors(checkpoint)
     left_out = dict(reading.left_out)
     layers = []
     for layer in reading.layers:
@@ -364,8 +374,8 @@ def _seed(seed: int | None) -> int:
     return secrets.randbits(32) if seed is None else integer("seed", seed, 0)
 
 
-def _terms(trials: int | None, confidence: float, tolerance: float, progress: NamedProgress | None) -> Terms:
-    return Terms(
+def _terms(trials: int | None, confidence: float, tolerance: float, progress: NamedProgress | None) -> JudgingTerms:
+    return JudgingTerms(
         None if trials is None else integer("trials", trials, 1, most=MOST_TRIALS),
         real("confidence", confidence, "a number in (0, 1)", math.ulp(0.0), math.nextafter(1.0, 0.0)),
         real("tolerance", tolerance, "a number in [0, 1)", 0.0, math.nextafter(1.0, 0.0)),
@@ -381,7 +391,7 @@ def _setting_of_draws(
     support: str | None,
     distribution: str | None,
     seed: int,
-) -> Setting:
+) -> DrawSetting:
     m, n = integer("m", m, 1), integer("n", n, 1)
     check_neurons(m, n)
     k = None if k is None else integer("k", k, 0, m * n)
@@ -389,13 +399,13 @@ def _setting_of_draws(
     support = choice("support", "uniform" if support is None else support, SUPPORTS)
     distribution = choice("distribution", "none" if distribution is None else distribution, DISTRIBUTIONS)
     read_support(m, n, density, support)  # refuses what cannot be drawn
-    return Setting(m, n, k, density, "uniform" if density == 1 else support, distribution, seed)
+    return DrawSetting(m, n, k, density, "uniform" if density == 1 else support, distribution, seed)
 
 
-def _setting_of_matrix(weights: ArrayLike, k: int | None, distribution: str | None, seed: int) -> Setting:
+def _setting_of_matrix(weights: ArrayLike, k: int | None, distribution: str | None, seed: int) -> DrawSetting:
     matrix = weight_matrix(weights)
     m, n = matrix.shape
-    check_memory(m, n)
+    check_layer_memory(m, n)
     matrix = np.ascontiguousarray(matrix)
     check_finite(matrix)
     k = None if k is None else integer("k", k, 0, m * n)
@@ -405,7 +415,7 @@ def _setting_of_matrix(weights: ArrayLike, k: int | None, distribution: str | No
     distribution = choice("distribution", distribution or "given", ("given", "shuffled"))
     fixed = None if distribution == "shuffled" or mask.all() else mask
     support = "uniform" if distribution == "shuffled" else "given"
-    return Setting(m, n, k, float(mask.mean()), support, distribution, seed, matrix, fixed)
+    return DrawSetting(m, n, k, float(mask.mean()), support, distribution, seed, matrix, fixed)
 
 
 def _refuse(**arguments: object) -> None:
@@ -431,7 +441,7 @@ def _ids(claims: list[Claim] | None) -> tuple[str, ...] | None:
 
 
 def _verdicts(
-    setting: Setting, chosen: list[Claim] | None, terms: Terms, executor: Executor | None = None
+    setting: DrawSetting, chosen: list[Claim] | None, terms: JudgingTerms, executor: Executor | None = None
 ) -> list[Verdict]:
     misfits = {claim.id: reason for claim in CLAIMS.values() if (reason := claim.misfit(setting))}
     for claim in chosen or ():
@@ -451,7 +461,7 @@ def _verdicts(
         for unit in units:
             outcomes |= _tested(terms, unit)
     else:
-        work = Elsewhere(executor, partial(_tested, replace(terms, progress=None)))
+        work = ExecutorWork(executor, partial(_tested, replace(terms, progress=None)))
         for unit, of_unit in zip(units, work.in_order(units), strict=True):
             outcomes |= of_unit
             terms.advance(len(outcomes), len(claims), unit.name)
@@ -463,7 +473,7 @@ class _Unit:
     """Claims that are tested on the same samples, and the layers that these are of."""
 
     claims: tuple[str, ...]
-    setting: Setting
+    setting: DrawSetting
 
     @property
     def name(self) -> str:
@@ -471,13 +481,13 @@ class _Unit:
         return self.claims[0]
 
 
-def _tested(terms: Terms, unit: _Unit) -> dict[str, Outcome]:
+def _tested(terms: JudgingTerms, unit: _Unit) -> dict[str, Outcome]:
     """Return the outcome of each claim of a unit, here or in another process."""
     claims = [CLAIMS[name] for name in unit.claims]
     return claims[0].kind.test_samples(claims, unit.setting, terms)
 
 
-def _verdict(claim: Claim, setting: Setting, outcome: Outcome, terms: Terms) -> Verdict:
+def _verdict(claim: Claim, setting: DrawSetting, outcome: Outcome, terms: JudgingTerms) -> Verdict:
     direction = claim.kind.direction(claim, setting)
     # The outcome's fields are the verdict's, but for the bound, of which a claim may be about one end only.
     tested = vars(outcome) | {"bound": _as_stated(outcome.bound, direction)}
@@ -509,7 +519,7 @@ def _as_stated(bound: Interval | None, direction: str) -> float | Interval | Non
     return high if direction == "<=" else low
 
 
-def _witness(claim: Claim, setting: Setting, terms: Terms) -> dict[str, Any]:
+def _witness(claim: Claim, setting: DrawSetting, terms: JudgingTerms) -> dict[str, Any]:
     """Return the arguments of `verify` that show a violation again, but for the weights."""
     drawn = {"m": setting.m, "n": setting.n, "density": setting.density, "support": setting.support}
     return {

@@ -21,10 +21,10 @@ from numpy.typing import ArrayLike
 
 from topobounds._arguments import argument_error, density_fraction, integer, real
 from topobounds._files import check_regular, read_regular, write_whole
-from topobounds._types import NamedProgress
-from topobounds.supports import check_memory
+from topobounds._memory import check_layer_memory
+from topobounds._types import Array, NamedProgress
 from topobounds.verification.claims import CLAIMS, Claim
-from topobounds.verification.draws import Matrix, Setting
+from topobounds.verification.draws import DrawSetting
 from topobounds.verification.judging import Verdict
 from topobounds.verification.verify import verify, verify_file
 from topobounds.weights import weight_matrix
@@ -172,10 +172,10 @@ def _example(claim: Claim, verdict: Verdict) -> dict[str, Any]:
     return example | {"matrix": _packed(example["matrix"])} if example else {}
 
 
-def _setting(verdict: Verdict, witness: dict[str, Any] | None) -> Setting:
+def _setting(verdict: Verdict, witness: dict[str, Any] | None) -> DrawSetting:
     """Return what layers the verdict is about."""
     k = witness["k"] if witness else None
-    return Setting(verdict.m, verdict.n, k, verdict.density, verdict.support, verdict.distribution, verdict.seed)
+    return DrawSetting(verdict.m, verdict.n, k, verdict.density, verdict.support, verdict.distribution, verdict.seed)
 
 
 def _replayed(witness: dict[str, Any], progress: NamedProgress | None) -> Verdict:
@@ -229,15 +229,15 @@ def _compare(numbers: dict[str, list[float]], verdict: Verdict) -> None:
             raise ValueError(f"its '{name}' is {stated}, but {found[name]} is found again")
 
 
-def _packed(matrix: Matrix) -> dict[str, Any]:
+def _packed(matrix: Array) -> dict[str, Any]:
     cells = np.flatnonzero(matrix)
     values = matrix.ravel()[cells].tolist()
     return {"shape": list(matrix.shape), "dtype": matrix.dtype.name, "cells": cells.tolist(), "values": values}
 
 
-def _unpacked(packed: dict[str, Any]) -> Matrix:
+def _unpacked(packed: dict[str, Any]) -> Array:
     m, n = packed["shape"]
-    check_memory(m, n)
+    check_layer_memory(m, n)
     matrix = np.zeros((m, n), packed["dtype"])
     matrix.ravel()[np.asarray(packed["cells"], np.int64)] = np.asarray(packed["values"], np.float64)
     return matrix

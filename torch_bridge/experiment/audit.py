@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from topobounds._types import Array, Mask, NamedProgress
-from topobounds.chance.orders import checked_sampling
+from topobounds.chance.sampling import checked_sampling
 from topobounds.checkpoint import CheckpointError
 from topobounds.checkpoint.layer_tensors import check_told
 from topobounds.layers import LayerTensor
-from topobounds.pruning import METHODS, Prunable, Request, exchange, kept_masks
+from topobounds.pruning import METHODS, MaskRequest, Prunable, exchange, kept_masks
 from topobounds.runs import RunError
 from topobounds.runs.foreign import (
     ForeignLevel,
@@ -24,18 +24,9 @@ from topobounds.runs.foreign import (
     logged_accuracy,
     read_level,
 )
-from topobounds.topology.tensors import Topology
+from topobounds.topology.layer_topology import Topology
 from topobounds.weights import weight_array
-from torch_bridge.experiment.topology_records import (
-    TRIALS,
-    chance_record,
-    dead_units,
-    layer_topologies,
-    level_summary,
-    pruning_record,
-    survival_record,
-    training_record,
-)
+from torch_bridge.experiment import topology_records
 
 FIRST = "there is no level before it to compare with"
 SUMS = ("missing_edges", "revived", "swaps", "squared_weight_lost", "t_imp_dead_units")
@@ -77,7 +68,7 @@ def audit_run(
     *,
     geometry: Any = None,
     input_size: Sequence[int] | None = None,
-    trials: int = TRIALS,
+    trials: int = topology_records.TRIALS,
     seed: int = 0,
     progress: NamedProgress | None = None,
 ) -> dict[str, Any]:
@@ -129,7 +120,9 @@ def audit_run(
             held = read_level(found, geometry=geometry, input_size=input_size)
             if first is not None:
                 check_same_layers(label, first.held, first.label, held)
-            measured = _Measured(found, held, layer_topologies(list(held.layers), held.weights, held.masks))
+            measured = _Measured(
+                found, held, topology_records.layer_topologies(list(held.layers), held.weights, held.masks)
+            )
         except (CheckpointError, ValueError) as error:
             left_out[label] = str(error).rstrip(".")
             continue
@@ -161,17 +154,17 @@ def _layer_record(
     name = layer.name
     weights, mask, topology = level.held.weights[name], level.held.masks[name], level.topologies[name]
     record: dict[str, Any] = {"replicate": level.found.replicate, "level": level.found.level}
-    record |= training_record(layer, mask, topology) | {"assumed": layer.assumed}
-    record |= chance_record(layer, weights, mask, topology, trials, seed)
+    record |= topology_records.training_record(layer, mask, topology) | {"assumed": layer.assumed}
+    record |= topology_records.chance_record(layer, weights, mask, topology, trials, seed)
     reasons = []
     if compared is None:
         reasons.append(FIRST)
     else:
         old, before, earlier = compared.held.masks[name], compared.topologies[name], compared.held.weights[name]
         left = np.logical_and(old, mask)  # a weight that came back may have held anything before
-        after = layer_topologies([layer], {name: earlier}, {name: left})[name]
-        record |= pruning_record(old, mask, before, after)
-        record |= survival_record(layer, earlier, old, mask, before, trials, seed)
+        after = topology_records.layer_topologies([layer], {name: earlier}, {name: left})[name]
+        record |= topology_records.pruning_record(old, mask, before, after)
+        record |= topology_records.survival_record(layer, earlier, old, mask, before, trials, seed)
         record["forest_persisted"] = before.share_in(topology.critical)
         record |= _t_imp(layer, earlier, old, before, int(np.count_nonzero(mask)))
         reasons += [record.pop("t_imp_reason")] if record["swaps"] is None else []
@@ -194,10 +187,10 @@ def _t_imp(layer: LayerTensor, weights: Array, old: Mask, before: Topology, coun
     if count > tensor.n_survivors:
         many = f"{count} weights are left, more than the {tensor.n_survivors} before, so T-IMP has no mask"
         return dict.fromkeys(keys) | {"t_imp_reason": many}
-    (mask,) = kept_masks([tensor], Request("keep", count, count), METHODS["t-imp"])
+    (mask,) = kept_masks([tensor], MaskRequest("keep", count, count), METHODS["t-imp"])
     price = exchange(tensor, count, mask)
     assert price is not None
-    found = (price.swaps, price.squared_weight_lost, *dead_units(layer, mask))
+    found = (price.swaps, price.squared_weight_lost, *topology_records.dead_units(layer, mask))
     return dict(zip(keys, found, strict=True))
 
 
@@ -210,7 +203,7 @@ def _level_record(level: _Measured, compared: _Measured | None, layers: list[dic
         "path": str(level.found.path),
         "masks_from": level.held.masks_from,
         "compared_with": None if compared is None else compared.found.level,
-        **level_summary(layers),
+        **topology_records.level_summary(layers),
     }
     sizes = [layer["critical"] for layer in layers]
     record |= _shares("overlap", layers, sizes)

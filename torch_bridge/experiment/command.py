@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from topobounds._arguments import argument_error, choice, counted, printable, spelled
-from topobounds.cli.arguments import CommandWithExamples, Count, Name, Sizes, output_file
+from topobounds._arguments import argument_error, choice, spelled
+from topobounds._text import counted, printable
+from topobounds.cli.arguments import Count, Name, Sizes, output_file
+from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import (
     console_on_stdout,
     grouped_reasons,
@@ -279,7 +281,7 @@ def _make(plan: "ImpPlan", folder: Path, as_json: bool, **how: Any) -> None:
         require("torch")
     except MissingExtra as error:
         raise click.ClickException(str(error)) from None
-    from topobounds.runs import PLAN
+    from topobounds.runs import PLAN_FILE
     from torch_bridge.experiment.run import run_imp
 
     started = time.monotonic()
@@ -287,7 +289,7 @@ def _make(plan: "ImpPlan", folder: Path, as_json: bool, **how: Any) -> None:
         with progress_bar("starting") as progress:
             run_imp(plan, folder, progress=progress, **how)
     except KeyboardInterrupt:
-        if (folder / PLAN).exists():  # else nothing has begun
+        if (folder / PLAN_FILE).exists():  # else nothing has begun
             go_on = printable(shlex.join(["topobounds", "imp", "resume", str(folder)]))
             click.echo(f"\nWhat is done is kept; this goes on from the last checkpoint: {go_on}", err=True)
         raise

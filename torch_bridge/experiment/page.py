@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from topobounds.report.page import WORDS, Column, Page, fact, table_of, write_page
-from torch_bridge.experiment.history import layer_records, open_run, status
+from torch_bridge.experiment import history
 
 LEVELS = (
     Column("level", "name"),
@@ -72,10 +72,10 @@ def write_run_page(folder: str | os.PathLike[str], path: str | os.PathLike[str])
     ImportError
         If jinja2 is not installed.
     """
-    found = status(folder)
-    run, plan = open_run(folder)
+    found = history.status(folder)
+    run, plan = history.open_run(folder)
     levels = [{"name": f"{level['replicate']}, {level['level']}", **level} for level in found["levels"]]
-    layers = layer_records(run)
+    layers = history.layer_records(run)
     last = [level for level in levels if level["level"] == max((each["level"] for each in levels), default=0)]
     accuracies = [level["test_accuracy"] for level in last if level.get("test_accuracy") is not None]
     images = found["test_images"]

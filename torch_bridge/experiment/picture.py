@@ -9,13 +9,13 @@ from itertools import chain, count, cycle
 from pathlib import Path
 from typing import Any
 
-from topobounds._arguments import counted
+from topobounds._text import counted
 from topobounds.figures.publish import new_figure, publish, write_numbers
 from topobounds.figures.record import DATASETS, FigureRecord, provenance
 from topobounds.plotting import CATEGORIES, draw_band
 from topobounds.pruning.methods import RECORDED_NAMES, pruning_method
 from topobounds.runs import RunError
-from torch_bridge.experiment.history import level_records, missing_levels, open_run, test_images
+from torch_bridge.experiment import history
 
 PANELS = {
     "test_accuracy": "test accuracy",
@@ -84,16 +84,16 @@ def measure(folders: Sequence[Path], replicates: int | None = None) -> FigureRec
     rows: list[tuple[Any, ...]] = []
     runs: dict[str, dict[str, Any]] = {}
     for folder in {folder.resolve(): folder for folder in folders}.values():
-        run, plan = open_run(folder)
-        found = [each for each in level_records(run) if replicates is None or each["replicate"] < replicates]
-        levels = _comparable(found, {replicate for replicate, _ in missing_levels(run, plan)})
+        run, plan = history.open_run(folder)
+        found = [each for each in history.level_records(run) if replicates is None or each["replicate"] < replicates]
+        levels = _comparable(found, {replicate for replicate, _ in history.missing_levels(run, plan)})
         if not levels:
             raise RunError(f"{run.path} has no finished level to draw.")
         name = _unused_name(METHODS[plan.pruning.method], folder, runs)
         facts = run.levels[0].metrics[0]
         data = facts["data"] and {key: facts["data"][key] for key in ("name", "sha256")}
         if data:
-            data["test_images"] = test_images(run)
+            data["test_images"] = history.test_images(run)
         made = replace(plan, replicates=len({level["replicate"] for level in levels}))
         of_training = {key: facts.get(key) for key in ("device", "processor", "torch")}
         runs[name] = {"plan": made.complete(), **of_training, "data": data}

@@ -11,7 +11,7 @@ from topobounds._arguments import argument_error, choice, real
 from topobounds._files import read_regular
 from topobounds.pruning import geometric_schedule, linear_schedule
 from topobounds.pruning.methods import pruning_method, recorded_name
-from topobounds.runs import MOST_LEVELS, digest
+from topobounds.runs import MOST_LEVELS, json_sha256
 from torch_bridge.training.plan import BELOW_ONE, DataPlan, ModelPlan, Part, Recipe, Seeds, check_pair
 
 AFTER = ("rewind", "finetune", "lr-rewind", "reinit")
@@ -268,7 +268,7 @@ class ImpPlan(Part):
     @property
     def sha256(self) -> str:
         """SHA-256 of the canonical JSON of `of_each_replicate`."""
-        return digest(self.of_each_replicate)
+        return json_sha256(self.of_each_replicate)
 
     @property
     def levels(self) -> range:

@@ -22,57 +22,31 @@ from typing import Any
 import numpy as np
 
 from topobounds._arguments import argument_error, real
-from topobounds._parallel import PATIENCE, Report, each, how_many
-from topobounds._records import plain
-from topobounds._types import Array, NamedProgress
+from topobounds._parallel import WORKER_PATIENCE, do_pieces, process_count
+from topobounds._records import plain_record
+from topobounds._types import Array, NamedProgress, StepProgress
 from topobounds.layers import LayerTensor
 from topobounds.pruning import dead_connections, pruning_method
-from topobounds.runs import PLAN, RunError, RunFolder
-from topobounds.topology.tensors import Topology
+from topobounds.runs import PLAN_FILE, RunError, RunFolder
+from topobounds.topology.layer_topology import Topology
 from torch_bridge._torch import Tensor, nn, torch
-from torch_bridge.experiment.history import level_name, missing_levels, stops_after
+from torch_bridge.experiment import history, net_state, topology_records
 from torch_bridge.experiment.plan import ImpPlan
-from torch_bridge.experiment.state import (
-    State,
-    aliases,
-    as_numpy,
-    check_in_a_row,
-    check_state,
-    copied,
-    layer_tensors,
-    left_alone,
-    load,
-    masked_steps,
-    state_of,
-)
-from torch_bridge.experiment.topology_records import (
-    chance_record,
-    check_feasible,
-    layer_facts,
-    layer_topologies,
-    level_summary,
-    price_record,
-    prune,
-    pruning_record,
-    training_record,
-)
-from torch_bridge.model.tracing import undisturbed
+from torch_bridge.model.devices import one_thread, pick_device, processor
+from torch_bridge.model.undisturbed import undisturbed
 from torch_bridge.training.data import Dataset, load_dataset
-from torch_bridge.training.figure_nets import one_thread, pick_device, processor
 from torch_bridge.training.loop import (
     Clock,
     Split,
     Stretch,
     Training,
-    generator_seed,
     learning_rate,
-    seeded,
     split_data,
     steps_per_epoch,
-    torch_seed,
     total_steps,
 )
 from torch_bridge.training.models import build_model
+from torch_bridge.training.seeding import generator_seed, seeded, torch_seed
 
 TrainFunction = Callable[[nn.Module, dict[str, Tensor], int], Mapping[str, Any] | None]
 
@@ -152,14 +126,14 @@ def run_imp(
     checkpoint_seconds = real("checkpoint_seconds", checkpoint_seconds, "a non-negative number", 0.0, math.inf)
     folder = Path(folder).absolute()  # whatever a training function makes the current one
     place, own = pick_device(device), (model, train_fn, example_input)
-    at_once = min(how_many(jobs, place.type), plan.replicates)
+    at_once = min(process_count(jobs, place.type), plan.replicates)
     if at_once > 1:
         _check_can_travel(own, at_once)
-    if (folder / PLAN).exists():
+    if (folder / PLAN_FILE).exists():
         run = _run_of(plan, folder)
         for level in run.levels:
             level.verify()
-        if not missing_levels(run, plan):
+        if not history.missing_levels(run, plan):
             _drop_leftovers(run)
             return run
     data = None if plan.data is None else load_dataset(plan.data.name, data_dir, download=download)
@@ -172,7 +146,7 @@ def run_imp(
         _drop_leftovers(run)
         _check_same_layers(run, experiment.layers)
         experiment.run, experiment.checkpoint_seconds = run, checkpoint_seconds
-        left = list(dict.fromkeys(replicate for replicate, _ in missing_levels(run, plan)))
+        left = list(dict.fromkeys(replicate for replicate, _ in history.missing_levels(run, plan)))
 
         def report(done: int, message: str) -> None:
             if progress is not None:
@@ -181,7 +155,7 @@ def run_imp(
         work = experiment.make_replicate
         if min(at_once, len(left)) > 1:
             work = partial(_make_elsewhere, plan, run.path, own, data_dir, device, checkpoint_seconds)
-        each(work, left, at_once, report)
+        do_pieces(work, left, at_once, report)
     return run
 
 
@@ -193,7 +167,7 @@ def _make_elsewhere(
     device: str,
     checkpoint_seconds: float,
     replicate: int,
-    report: Report,
+    report: StepProgress,
 ) -> None:
     """Make the levels of one replicate in a process other than the one that has locked the run."""
     data = None if plan.data is None else load_dataset(plan.data.name, data_dir)
@@ -228,18 +202,18 @@ class _Experiment:
             self.split = split_data(data, plan.data, plan.seeds.split, device)
         self.model = model
         if isinstance(model, nn.Module):
-            check_state(model)  # before it is copied, which not every tensor can be
-        self.original = copied(model) if isinstance(model, nn.Module) else None
+            net_state.check_state(model)  # before it is copied, which not every tensor can be
+        self.original = net_state.copied(model) if isinstance(model, nn.Module) else None
         self.last_net: weakref.ref[nn.Module] | None = None
         if model is None and self.split is not None:
             example_input = self.split.train[0][:1]
         net = self.new_net(0)
-        self.layers = layer_tensors(net, example_input)
-        self.aliases = aliases(net)
-        self.left_alone = left_alone(net, self.layers)
-        check_feasible(self.layers, plan.pruning)
+        self.layers = net_state.layer_tensors(net, example_input)
+        self.aliases = net_state.aliases(net)
+        self.left_alone = net_state.left_alone(net, self.layers)
+        topology_records.check_feasible(self.layers, plan.pruning)
         if pruning_method(plan.pruning.method).by_paths:
-            check_in_a_row(net, self.layers, example_input)
+            net_state.check_in_a_row(net, self.layers, example_input)
         if plan.recipe is not None and self.split is not None:
             if model is not None:
                 self._check_own_net(net, self.split)
@@ -253,12 +227,12 @@ class _Experiment:
         if net is last:
             raise argument_error("model", "a function that returns a new net each time", "one that returns the same")
         self.last_net = weakref.ref(net)
-        check_state(net)
+        net_state.check_state(net)
         return net if self.train_fn else net.to(self.device)
 
     def _made_net(self) -> nn.Module:
         if self.original is not None:
-            return copied(self.original)
+            return net_state.copied(self.original)
         try:
             net = self.model() if self.model is not None else self._planned_net()
         except RuntimeError as error:
@@ -304,16 +278,16 @@ class _Experiment:
         channels, _, side = self.split.image_shape
         return build_model(self.plan.model, side, channels=channels)
 
-    def make_replicate(self, replicate: int, report: Report) -> None:
+    def make_replicate(self, replicate: int, report: StepProgress) -> None:
         """Make the levels of a replicate that are missing."""
         name = f"replicate {replicate + 1} of {self.plan.replicates}, " if self.plan.replicates > 1 else ""
         done = 0
         topologies: dict[str, Topology] | None = None  # at the end of the level before, if it was made just now
-        with self.run.locked(f"replicate-{replicate}", PATIENCE), _threads_for(self.plan, self.device):
+        with self.run.locked(f"replicate-{replicate}", WORKER_PATIENCE), _threads_for(self.plan, self.device):
             for level in self.plan.levels:
-                if self.run.is_finished(level_name(replicate, level)):
+                if self.run.is_finished(history.level_name(replicate, level)):
                     topologies = None
-                elif level and stops_after(self.run, self.plan, replicate, level - 1):
+                elif level and history.stops_after(self.run, self.plan, replicate, level - 1):
                     return
                 else:
                     where = f"{name}level {level} of {self.plan.pruning.rounds}: "
@@ -322,7 +296,7 @@ class _Experiment:
                 done += self.steps(level)
 
     def _make_level(
-        self, replicate: int, level: int, topologies: dict[str, Topology] | None, report: Report
+        self, replicate: int, level: int, topologies: dict[str, Topology] | None, report: StepProgress
     ) -> dict[str, Topology]:
         """Prune, train, measure and write one level; return the topology of each layer at its end.
 
@@ -380,10 +354,10 @@ class _LevelMaker:
     ) -> None:
         self.experiment, self.replicate, self.level = experiment, replicate, level
         self.plan, self.layers = experiment.plan, experiment.layers
-        self.name = level_name(replicate, level)
-        self.previous = experiment.run.level(level_name(replicate, level - 1)) if level else None
-        self.files: dict[str, State] = {}
-        self.previous_weights: State = {}
+        self.name = history.level_name(replicate, level)
+        self.previous = experiment.run.level(history.level_name(replicate, level - 1)) if level else None
+        self.files: dict[str, net_state.State] = {}
+        self.previous_weights: net_state.State = {}
         self.before_pruning = topologies
         self.after_training: dict[str, Topology] = {}
         self.pruned: dict[str, dict[str, Any]] = {}
@@ -398,9 +372,9 @@ class _LevelMaker:
             old = self.previous.weights("masks")
             seed = int(self._seed("pruning").generate_state(1, np.uint64)[0])
             with self._named():
-                before = self.before_pruning or layer_topologies(self.layers, weights, old)
-                masks = prune(self.layers, weights, old, self.plan.pruning, self.level, seed, before)
-                after = layer_topologies(self.layers, weights, masks)
+                before = self.before_pruning or topology_records.layer_topologies(self.layers, weights, old)
+                masks = topology_records.prune(self.layers, weights, old, self.plan.pruning, self.level, seed, before)
+                after = topology_records.layer_topologies(self.layers, weights, masks)
             self.before_pruning = before
             self.pruned = {
                 layer.name: self._pruning_record(layer, weights, old, masks, before, after) for layer in self.layers
@@ -411,7 +385,7 @@ class _LevelMaker:
     def _pruning_record(
         self,
         layer: LayerTensor,
-        weights: State,
+        weights: net_state.State,
         old: Mapping[str, Array],
         masks: Mapping[str, Array],
         before: Mapping[str, Topology],
@@ -420,22 +394,22 @@ class _LevelMaker:
         """Return what the pruning did to a layer, and what T-IMP costs there."""
         name = layer.name
         kept = int(np.count_nonzero(masks[name]))
-        record = pruning_record(old[name], masks[name], before[name], after[name])
-        return record | price_record(layer, weights[name], old[name], before[name], kept)
+        record = topology_records.pruning_record(old[name], masks[name], before[name], after[name])
+        return record | topology_records.price_record(layer, weights[name], old[name], before[name], kept)
 
-    def _starting_weights(self) -> State:
+    def _starting_weights(self) -> net_state.State:
         after = self.plan.pruning.after
         if self.previous is None or after == "reinit":
-            return state_of(self.experiment.new_net(self.replicate, self.level))
+            return net_state.state_of(self.experiment.new_net(self.replicate, self.level))
         if after == "rewind":
-            dense = self.experiment.run.level(level_name(self.replicate, 0))
+            dense = self.experiment.run.level(history.level_name(self.replicate, 0))
             return dense.weights("rewind" if self.plan.pruning.rewind_step else "start")
         return self.previous_weights
 
-    def train(self, report: Report) -> None:
+    def train(self, report: StepProgress) -> None:
         """Train the level, by the recipe or by the caller's function; `report` takes the steps of the level."""
         net = self.experiment.new_net(self.replicate)
-        load(net, self.files["start"])
+        net_state.load(net, self.files["start"])
         masks = {name: torch.from_numpy(mask.copy()) for name, mask in self.files["masks"].items()}
         with seeded(torch_seed(self.plan.seeds.order, "torch", self.replicate, self.level)):
             if self.experiment.train_fn is None:
@@ -443,14 +417,14 @@ class _LevelMaker:
             else:
                 self._train_by_caller(self.experiment.train_fn, net, masks)
                 report(1, "trained")
-        state = state_of(net)
+        state = net_state.state_of(net)
         with self._named():
             if self.experiment.train_fn is not None:
                 self._check_masked(state)
             self._check_converged(state)
         self.files["end"] = self._masked(state)
 
-    def _check_masked(self, state: State) -> None:
+    def _check_masked(self, state: net_state.State) -> None:
         """Refuse a net whose pruned weights the caller has trained: its metrics are of another net than is kept."""
         start, goes_on = self.files["start"], self.plan.pruning.after in ("finetune", "lr-rewind")
         for name, array in start.items():
@@ -467,7 +441,7 @@ class _LevelMaker:
                     "that no torch.optim optimiser of the net trains are to be multiplied by the mask after every step."
                 )
 
-    def _check_converged(self, state: State) -> None:
+    def _check_converged(self, state: net_state.State) -> None:
         for name in self.experiment.aliases:
             values = state[name][self.files["masks"].get(name, ...)]
             bad = int(np.count_nonzero(~np.isfinite(values.astype(np.float64))))
@@ -475,7 +449,7 @@ class _LevelMaker:
                 left = "weights left of layer" if name in self.files["masks"] else "entries of"
                 raise ValueError(f"Training diverged: {bad} of the {values.size} {left} '{name}' are NaN or infinite.")
 
-    def _train_by_recipe(self, net: nn.Module, masks: dict[str, Tensor], report: Report) -> None:
+    def _train_by_recipe(self, net: nn.Module, masks: dict[str, Tensor], report: StepProgress) -> None:
         experiment, recipe, split = self.experiment, self.plan.recipe, self.experiment.split
         stretch = experiment.stretch(self.level)
         assert recipe is not None
@@ -515,7 +489,7 @@ class _LevelMaker:
             training.run(save, evaluated)
         self.trained = training.progress.records
         if snapshot and training.snapshot is not None:
-            self.files["rewind"] = {name: as_numpy(value) for name, value in training.snapshot.items()}
+            self.files["rewind"] = {name: net_state.as_numpy(value) for name, value in training.snapshot.items()}
 
     def _source(self, net: nn.Module) -> bytes:
         """Return a hash of what the level is made from: level, plan, data, net, masks and starting weights."""
@@ -531,7 +505,7 @@ class _LevelMaker:
 
     def _train_by_caller(self, train_fn: TrainFunction, net: nn.Module, masks: dict[str, Tensor]) -> None:
         places = {name: parameter.device for name, parameter in net.named_parameters()}
-        with masked_steps(net, masks, self.experiment.model):
+        with net_state.masked_steps(net, masks, self.experiment.model):
             given = {name: mask.to(places[name], copy=True) for name, mask in masks.items()}
             metrics = train_fn(net, given, self.level)
         self.trained = [{**_checked_metrics(metrics), "record": "training"}]
@@ -543,23 +517,23 @@ class _LevelMaker:
         yield from self.trained
         masks = self.files["masks"]
         with self._named():
-            self.after_training = layer_topologies(self.layers, self.files["end"], masks)
+            self.after_training = topology_records.layer_topologies(self.layers, self.files["end"], masks)
         layers = []
         for layer in self.layers:
             name, topology = layer.name, self.after_training[layer.name]
-            record = training_record(layer, masks[name], topology) | self.pruned.get(name, {})
-            record |= chance_record(layer, self.files["end"][name], masks[name], topology)
+            record = topology_records.training_record(layer, masks[name], topology) | self.pruned.get(name, {})
+            record |= topology_records.chance_record(layer, self.files["end"][name], masks[name], topology)
             if self.before_pruning is not None:
                 record["forest_persisted"] = self.before_pruning[name].share_in(topology.critical)
             layers.append(record)
         yield from layers
-        summary = level_summary(layers)
+        summary = topology_records.level_summary(layers)
         if pruning_method(self.plan.pruning.method).by_paths:
             kept = [masks[layer.name] for layer in self.layers]
             summary["dead_connections"] = dead_connections(self.layers, kept)
         yield {"record": "level", **identity, **summary, **_result(self.trained)}
 
-    def _masked(self, state: Mapping[str, Array]) -> State:
+    def _masked(self, state: Mapping[str, Array]) -> net_state.State:
         """Return the state with exact, positive zeros where the masks are False."""
         masked = dict(state)
         for layer, mask in self.files["masks"].items():
@@ -589,7 +563,7 @@ def _checked_metrics(metrics: Any) -> dict[str, Any]:
     found = {}
     for name, value in metrics.items():
         try:
-            found[str(name)] = plain(value)
+            found[str(name)] = plain_record(value)
             json.dumps(found[str(name)])
         except (TypeError, ValueError, RecursionError):
             raise argument_error("train_fn", f"{rule} that JSON can hold", f"{name} = {value!r}") from None
@@ -646,13 +620,13 @@ def _told_if_not_compiled(compiled: bool) -> Iterator[None]:
         raise argument_error("compile", f"false where torch.compile fails ({reason.strip()})", True) from error
 
 
-def _report_from(report: Report, done: int, where: str, steps: int, message: str) -> None:
+def _report_from(report: StepProgress, done: int, where: str, steps: int, message: str) -> None:
     report(done + steps, where + message)
 
 
 def _check_same_layers(run: RunFolder, layers: list[LayerTensor]) -> None:
     """Refuse a net with other layers than the levels that are there, or of which less is known."""
-    here = {layer.name: _graphs(layer_facts(layer)) for layer in layers}
+    here = {layer.name: _graphs(topology_records.layer_facts(layer)) for layer in layers}
     for level in run.levels[:1]:
         there = {record["name"]: _graphs(record) for record in level.metrics if record["record"] == "layer"}
         for name in [*there, *here]:

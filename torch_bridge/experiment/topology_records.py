@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from topobounds._arguments import about
+from topobounds._arguments import argument_errors_naming
 from topobounds._types import Array, Mask
-from topobounds.chance.layer import MeasuredKernel, MeasuredLayer
-from topobounds.chance.orders import Sampling
+from topobounds.chance.measured_layer import MeasuredKernel, MeasuredLayer
 from topobounds.chance.overlap import OverlapNull, kernel_overlap_null, layer_overlap_null
+from topobounds.chance.sampling import Sampling
 from topobounds.layers import Conv, LayerTensor
-from topobounds.pruning import Prunable, Request, exchange, kept_masks, pruning_method, redrawn_mask
+from topobounds.pruning import MaskRequest, Prunable, exchange, kept_masks, pruning_method, redrawn_mask
+from topobounds.topology.layer_topology import Topology, layer_topology
 from topobounds.topology.spanning import SpanningForest
-from topobounds.topology.tensors import Topology, layer_topology
 from topobounds.weights import check_finite, weight_array
 from torch_bridge.experiment.plan import Pruning
 
@@ -54,7 +54,7 @@ def layer_topologies(
 def _check_finite(layer: LayerTensor, weights: Array, mask: Mask) -> None:
     """Refuse surviving weights that are NaN or infinite, naming the part of the layer that they are in."""
     for name, part, alive in zip(layer.part_names, *map(layer.split, (weights, mask)), strict=True):
-        with about(name):
+        with argument_errors_naming(name):
             check_finite(part.reshape(len(part), -1), alive.reshape(len(part), -1), part.shape)
 
 
@@ -326,10 +326,10 @@ def prune(
     for place, (group, counts) in enumerate(groups):
         names = [layer.name for layer in group]
         count = counts[round_number - 1]
-        with about(names[0] if len(names) == 1 else None):
+        with argument_errors_naming(names[0] if len(names) == 1 else None):
             kept = kept_masks(
                 [tensors[name] for name in names],
-                Request("keep", count, count),
+                MaskRequest("keep", count, count),
                 counting,
                 on_infeasible=pruning.on_infeasible,
                 entropy=(seed + place, 0),

@@ -6,26 +6,20 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from topobounds._arguments import about
-from topobounds.analysis.expected import checked_seed, checked_trials
+from topobounds._arguments import argument_errors_naming, checked_seed, checked_trials
 from topobounds.analysis.findings import find
 from topobounds.analysis.network import Connected, network_reports
 from topobounds.analysis.reports import LayerReport, ModelReport, NetworkReport, Source, layer_report
 from topobounds.layers import Conv, LayerTensor
 from topobounds.weights import as_array
 from torch_bridge._torch import nn
-from torch_bridge.model.modules import stored_weight
-from torch_bridge.model.stored import UnreadWeight
-from torch_bridge.model.tracing import (
-    Trace,
-    check_module,
-    current_weight,
-    has_weight,
-    model_tensors,
-    trace,
-    undisturbed,
-    unread_weights,
-)
+from torch_bridge.model.errors import UnreadWeightError
+from torch_bridge.model.modules import check_module
+from torch_bridge.model.tracing import Trace, trace
+from torch_bridge.model.undisturbed import undisturbed
+from torch_bridge.model.unread_weights import unread_weights
+from torch_bridge.model.weight_tensors import model_weight_tensors
+from torch_bridge.model.weights import current_weight, has_weight, weight_parameter
 
 MOST_CONNECTED = 2**28
 """Weights of the layers that share neurons, up to which they are read once more, as one graph."""
@@ -115,7 +109,7 @@ def analyze(
     check_module("model", model)
     asked = {"chance": chance, "trials": checked_trials(trials), "seed": checked_seed(seed)}
     traced = None if example_input is None else trace(model, example_input)
-    tensors = model_tensors(model, traced.tensors if traced else None)
+    tensors = model_weight_tensors(model, traced.tensors if traced else None)
     seen: dict[nn.Parameter, str] = {}
     layers: list[LayerReport] = []
     connected = _Connections()
@@ -127,13 +121,13 @@ def analyze(
             place = 0
             for tensor in held:
                 if has_weight(module, tensor.own_name):
-                    parameter = stored_weight(module, tensor.own_name)
+                    parameter = weight_parameter(module, tensor.own_name)
                     owner = tensor.name if parameter is None else seen.setdefault(parameter, tensor.name)
                     reason = "" if owner == tensor.name else f"The same weights as '{owner}'."
                     read_by = [paths[each] for each in _readers(traced, module, tensor)]
                     try:
                         weights = _weights(module, tensor)
-                    except UnreadWeight as error:
+                    except UnreadWeightError as error:
                         unread[tensor.name] = str(error)
                     else:
                         found = list(_layer_reports(tensor, weights, module, traced, reason, place, read_by, asked))
@@ -176,12 +170,12 @@ def _readers(traced: Trace | None, module: nn.Module, tensor: LayerTensor) -> tu
 
 
 def _weights(module: nn.Module, tensor: LayerTensor) -> NDArray[Any]:
-    """Return a weight as an array; `UnreadWeight` if it cannot be one."""
+    """Return a weight as an array; `UnreadWeightError` if it cannot be one."""
     values = current_weight(module, tensor.own_name)
     try:
         return as_array("weights", values)
     except ValueError as error:
-        raise UnreadWeight(f"It cannot be read as an array: {error}") from None
+        raise UnreadWeightError(f"It cannot be read as an array: {error}") from None
 
 
 def _layer_reports(
@@ -198,14 +192,14 @@ def _layer_reports(
 
     `asked` is what `layer_report` is to do about chance.
     """
-    with about(tensor.name):
+    with argument_errors_naming(tensor.name):
         convs = traced.convs(module) if traced and tensor.kind == "conv" else []
     tensor = replace(tensor, shape=weights.shape, geometry=convs[0] if convs else tensor.geometry)
     calls = len(traced.calls.get(module, [])) if traced else None
     words = replace(tensor, words=_words(tensor, module)).read_as
     notes = " ".join(note for note in (reason, _note(tensor, calls, convs, read_by)) if note)
     for place, (name, part) in enumerate(zip(tensor.part_names, tensor.split(weights), strict=True), first):
-        with about(name):
+        with argument_errors_naming(name):
             graph = None if tensor.kind == "conv" and not convs else tensor.graph
             neurons = tuple(traced.neurons.get((module, place), ())) if traced else ()
             report = layer_report(

@@ -6,11 +6,10 @@ Lightning is not imported: its ``LambdaCallback`` takes the callback's method.
 from collections.abc import Callable
 from typing import Any
 
-from topobounds._arguments import argument_error, integer
-from topobounds.analysis.expected import checked_seed, checked_trials
+from topobounds._arguments import argument_error, checked_seed, checked_trials, integer
 from torch_bridge._torch import nn
 from torch_bridge.model.analyze import analyze
-from torch_bridge.model.tracing import moved_to
+from torch_bridge.model.example_input import example_input_for
 
 QUANTITIES = (
     "neural_persistence",
@@ -155,7 +154,7 @@ class TopologyLog:
         self._calls += 1
         if number % self.every:
             return None
-        metrics = topology_metrics(model, moved_to(model, self.example_input), **self.options)
+        metrics = topology_metrics(model, example_input_for(model, self.example_input), **self.options)
         record = {"epoch": number, **metrics}
         self.records.append(record)
         if self.sink is not None:

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from typing import Any, cast
 
+from topobounds._types import Mask
 from torch_bridge._torch import Tensor, nn, parametrize, torch
 
 
@@ -54,6 +55,11 @@ def current_mask(module: nn.Module, name: str) -> Tensor | None:
     """Return the mask of a weight, however it is masked; None if it is not."""
     hooked = module._buffers.get(f"{name}_mask")
     return hooked if hooked is not None else parametrised_mask(module, name)
+
+
+def mask_array(mask: Tensor) -> Mask:
+    """Return a mask of torch as an array of bool."""
+    return cast(Mask, (mask != 0).cpu().numpy())
 
 
 def unmask(module: nn.Module) -> None:

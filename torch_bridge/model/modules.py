@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
+from topobounds._arguments import argument_error
 from topobounds.layers import LayerTensor
 from topobounds.layers.layer_tensor import GATES, WHOLE
-from torch_bridge._torch import Tensor, _ConvNd, is_lazy, nn
-from torch_bridge.model.masked import parametrised_mask
+from torch_bridge._torch import Tensor, _ConvNd, nn
 
 TRANSPOSED_LINEAR = "transformers.pytorch_utils.Conv1D"
 QUANTIZED = "torch.ao.nn.quantized."
@@ -59,37 +59,23 @@ class ModuleKind:
     ends: Callable[[Any, tuple[Any, ...], Mapping[str, Any], Any], Iterator[Ends]]
 
 
-def weight_tensors(module: nn.Module, path: str = "") -> tuple[LayerTensor, ...]:
-    """Return the tensors of a module itself, not of its children, that are layers.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Linear, embedding, convolution (transposed too), RNN, LSTM, GRU, their cells, MultiheadAttention, or a subclass;
-        and the linear layer of GPT-2 in the package transformers, which is called Conv1D.
-    path : str
-        Where it is in its model; the names of the tensors begin with it.
-
-    Returns
-    -------
-    tuple of LayerTensor
-        Empty for any other module. A kernel has no geometry, for that depends on the input. Torch's own quantized
-        layers (``torch.ao.nn.quantized``) are read too.
-
-    Examples
-    --------
-    >>> [(t.name, t.kind, t.shape, len(t.parts)) for t in weight_tensors(nn.LSTM(8, 16))]
-    [('weight_ih_l0', 'dense', (64, 8), 4), ('weight_hh_l0', 'recurrent', (64, 16), 4)]
-    """
-    kind = _kind_of(module)
-    return () if kind is None else tuple(_located(tensor, module, path) for tensor in kind.tensors(module))
-
-
 def declared_shape(module: nn.Module, name: str) -> tuple[int, ...]:
     """Return the shape that the sizes of a module ask for in a weight of its own; empty where they do not tell."""
-    kind = _kind_of(module)
+    kind = module_kind(module)
     found = () if kind is None else kind.tensors(module)
     return next((tensor.shape for tensor in found if tensor.name == name), ())
+
+
+def check_module(name: str, module: object) -> None:
+    """Refuse what is no module of torch.
+
+    Raises
+    ------
+    ValueError
+        If it is none; `name` is the argument to blame.
+    """
+    if not isinstance(module, nn.Module):
+        raise argument_error(name, "a torch.nn.Module", module if isinstance(module, type) else type(module).__name__)
 
 
 def is_convolution(module: nn.Module) -> bool:
@@ -105,35 +91,14 @@ def is_quantized(module: nn.Module, name: str | None = None) -> bool:
 
 def call_ends(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Iterator[Ends]:
     """Yield what one call of a module connects, graph by graph; nothing for recurrent modules."""
-    kind = _kind_of(module)
+    kind = module_kind(module)
     if kind is not None:
         yield from kind.ends(module, args, kwargs, output)
 
 
-def joined(path: str, name: str) -> str:
-    """Return the name in the model of a tensor of the module at `path`."""
-    return f"{path}.{name}" if path else name
-
-
-def stored_weight(module: nn.Module, name: str) -> nn.Parameter | None:
-    """Return the parameter that holds a weight, masked or not; None if it is no parameter."""
-    if parametrised_mask(module, name) is not None:
-        original = cast(Any, module.parametrizations)[name].original
-        return original if isinstance(original, nn.Parameter) else None
-    pruned = f"{name}_mask" in module._buffers
-    return module._parameters.get(f"{name}_orig" if pruned else name)
-
-
-def _kind_of(module: nn.Module) -> ModuleKind | None:
+def module_kind(module: nn.Module) -> ModuleKind | None:
+    """Return the kind of layer that a module is; None if it is none."""
     return next((kind for kind in MODULE_KINDS if kind.includes(module)), None)
-
-
-def _located(tensor: LayerTensor, module: nn.Module, path: str) -> LayerTensor:
-    """Return a tensor with its name in the model, and its shape where it is known."""
-    parameter = stored_weight(module, tensor.name)
-    known = parameter is not None and not is_lazy(parameter)
-    shape = tuple(cast(Tensor, parameter).shape) if known else ()
-    return replace(tensor, name=joined(path, tensor.name), shape=shape, source=path)
 
 
 def _has_weight(types: tuple[type[nn.Module], ...]) -> Callable[[nn.Module], bool]:

@@ -23,11 +23,12 @@ import numpy as np
 from topobounds._files import writing_whole
 from topobounds._memory import check_memory
 from topobounds._types import Array
-from topobounds.checkpoint.base import Beside, Change, Checkpoint, CheckpointError
+from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.config import read_config, tied_by_config
+from topobounds.checkpoint.errors import CheckpointError
 from topobounds.checkpoint.location import Location, read_range, size_of
 from topobounds.checkpoint.refusals import check_content
-from topobounds.checkpoint.rewriting import BLOCK, WeightFile, index_with_size, write_anew
+from topobounds.checkpoint.rewriting import BLOCK, BesideWriter, Change, WeightFile, index_with_size, write_anew
 from topobounds.checkpoint.sharded import Index
 from topobounds.checkpoint.signatures import format_of
 from topobounds.weights import as_array
@@ -174,7 +175,7 @@ class TorchCheckpoint(Checkpoint):
         change: Change,
         *,
         resume: str | None = None,
-        beside: Beside | None = None,
+        beside: BesideWriter | None = None,
         room: int = 0,
     ) -> None:
         """Write files of torch.save, optimiser state and all else included; see `Checkpoint.rewrite`.
@@ -362,7 +363,7 @@ def _record_sizes(file: Location) -> set[int] | None:
     """Return the lengths of the records of a zip archive, all of them uncompressed; None of another file."""
     if format_of(file) != "torch":
         return None
-    with _explained(file), file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+    with _torch_as_checkpoint_error(file), file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
         members = archive.infolist()
         packed = next((member for member in members if member.compress_type != zipfile.ZIP_STORED), None)
         if packed is not None:
@@ -391,7 +392,7 @@ def _load(file: Location) -> Any:
             f"{file} is a file of torch, which is not installed: in a clone of topobounds, pip install -e '.[torch]'."
         ) from None
     in_zip_format = format_of(file) == "torch"
-    with _explained(file), _numpy_as_nothing(), warnings.catch_warnings():
+    with _torch_as_checkpoint_error(file), _numpy_as_nothing(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about its own functions for old files
         if isinstance(file, Path) and (not in_zip_format or file.suffix == ".safetensors"):
             _check_memory(f"{file}, which is read whole,", size_of(file))
@@ -410,7 +411,7 @@ def _load_meta(file: Location) -> Any:
     """Return what a file in the zip format holds, its tensors without values."""
     import torch
 
-    with _explained(file), _numpy_as_nothing(), file.open("rb") as stream:
+    with _torch_as_checkpoint_error(file), _numpy_as_nothing(), file.open("rb") as stream:
         return torch.load(stream, map_location="meta", weights_only=True)
 
 
@@ -418,7 +419,7 @@ def _load_old(file: Location) -> Any:
     """Return what a file of the format before torch 1.6 holds, as torch alone reads it and so can write it again."""
     import torch
 
-    with _explained(file), file.open("rb") as stream, warnings.catch_warnings():
+    with _torch_as_checkpoint_error(file), file.open("rb") as stream, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.load(stream, map_location="cpu", weights_only=True)
 
@@ -438,7 +439,7 @@ def _check_memory(subject: str, n_bytes: int) -> None:
 
 
 @contextmanager
-def _explained(file: Location) -> Iterator[None]:
+def _torch_as_checkpoint_error(file: Location) -> Iterator[None]:
     """Turn whatever torch raises on a file into one line."""
     try:
         yield

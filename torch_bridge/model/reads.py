@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch_bridge._torch import Tensor, TorchFunctionMode, nn, torch
-from torch_bridge.model.modules import stored_weight
+from torch_bridge.model.weights import weight_parameter
 
 Weight = tuple[nn.Module, str]
 
@@ -60,7 +60,7 @@ class WeightReads(TorchFunctionMode):
 
     def _note_tensors(self, weight: Weight) -> None:
         module, name = weight
-        for tensor in (stored_weight(module, name), vars(module).get(name)):
+        for tensor in (weight_parameter(module, name), vars(module).get(name)):
             if isinstance(tensor, Tensor) and weight not in self._owners.setdefault(id(tensor), []):
                 self._owners[id(tensor)].append(weight)
                 self._kept.append(tensor)

@@ -8,7 +8,9 @@ from topobounds._arguments import argument_error, boolean
 from topobounds.topology.stopping import stopping_epoch
 from torch_bridge._torch import Tensor, nn
 from torch_bridge.model.analyze import analyze
-from torch_bridge.model.tracing import current_weight, model_tensors, moved_to
+from torch_bridge.model.example_input import example_input_for
+from torch_bridge.model.weight_tensors import model_weight_tensors
+from torch_bridge.model.weights import current_weight
 
 
 class NeuralPersistenceStopper:
@@ -129,7 +131,7 @@ class NeuralPersistenceStopper:
 
     def _means(self, model: nn.Module) -> tuple[float, float | None, float | None]:
         """Return the mean normalised persistence (convention ``balwani``, p = 2), its null and the mean variance."""
-        example = moved_to(model, self.example_input)
+        example = example_input_for(model, self.example_input)
         report = analyze(model, example, chance=self.beside, trials=0, seed=0)
         layers = [layer for layer in report.layers if layer.neural_persistence is not None]
         if not layers:
@@ -145,7 +147,7 @@ class NeuralPersistenceStopper:
 
 def _mean_variance(model: nn.Module, names: set[str]) -> float:
     """Return the mean of the variances of the weights of some graphs, of those of a tensor together."""
-    tensors = [(module, tensor) for module, found in model_tensors(model).items() for tensor in found]
+    tensors = [(module, tensor) for module, found in model_weight_tensors(model).items() for tensor in found]
     own = [(module, tensor) for module, tensor in tensors if names & set(tensor.part_names) or tensor.name in names]
     variances = [current_weight(module, each.own_name).double().var(correction=0) for module, each in own]
     return statistics.fmean(map(float, variances))

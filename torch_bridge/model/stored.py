@@ -10,7 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
-from torch_bridge._torch import Tensor, is_lazy, nn, torch
+from torch_bridge._torch import Tensor, is_instance_if_loaded, is_lazy, nn, torch
+from torch_bridge.model.errors import UnreadWeightError, first_line
 
 PLAIN_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 PLAIN_TYPES: tuple[type[Tensor], ...] = (Tensor, nn.Parameter)
@@ -18,10 +19,6 @@ PLAIN_TYPES: tuple[type[Tensor], ...] = (Tensor, nn.Parameter)
 DECODERS = ("get_original_weight", "dequantize")
 """Methods of tensor subclasses that return the weights that their codes stand for: torchao's NF4 and its others."""
 INT8_LARGEST = 127  # the code of the largest magnitude of a row in bitsandbytes' Linear8bitLt
-
-
-class UnreadWeight(ValueError):
-    """A weight that cannot be read; the message is the reason, a whole sentence."""
 
 
 def stored_values(module: nn.Module, stored: Any, shape: Sequence[int] = ()) -> Tensor:
@@ -38,7 +35,7 @@ def stored_values(module: nn.Module, stored: Any, shape: Sequence[int] = ()) -> 
 
     Raises
     ------
-    UnreadWeight
+    UnreadWeightError
         If it has no values here (lazy, ``meta``, fake, sharded), they are complex, or they are codes or packed in a
         way that is not known.
 
@@ -49,24 +46,24 @@ def stored_values(module: nn.Module, stored: Any, shape: Sequence[int] = ()) -> 
             [0., 2.]])
     """
     if not isinstance(stored, Tensor):
-        raise UnreadWeight(f"It is no tensor, but of type {type(stored).__name__}.")
+        raise UnreadWeightError(f"It is no tensor, but of type {type(stored).__name__}.")
     _check_present(stored)
     try:
         values = _decoded(module, stored.detach())
-    except UnreadWeight:
+    except UnreadWeightError:
         raise
     except Exception as error:
-        raise UnreadWeight(
-            f"Its weights, a {type(stored).__name__}, could not be decoded: {one_line(error)}."
+        raise UnreadWeightError(
+            f"Its weights, a {type(stored).__name__}, could not be decoded: {first_line(error)}."
         ) from None
     _check_floats(module, values)
     if shape and tuple(values.shape) != tuple(shape):
-        raise UnreadWeight(
+        raise UnreadWeightError(
             f"It is stored as {_by(values.shape)}, and the sizes of its {type(module).__name__} ask for {_by(shape)}: "
             "it is packed, sharded or replaced."
         )
     if values.numel() == 0:
-        raise UnreadWeight(f"It has no entries: its shape is {_by(values.shape)}.")
+        raise UnreadWeightError(f"It has no entries: its shape is {_by(values.shape)}.")
     return values
 
 
@@ -75,24 +72,15 @@ def is_plain(stored: Tensor) -> bool:
     return type(stored) in PLAIN_TYPES and stored.layout == torch.strided and stored.is_floating_point()
 
 
-def one_line(error: Exception) -> str:
-    """Return the first line of an error's message, without its full stop."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
-
-
 def _check_present(stored: Tensor) -> None:
     if is_lazy(stored) or stored.is_meta:
-        raise UnreadWeight("It has no weights yet: they are made when the model is first called, or moved from 'meta'.")
-    if is_of("torch._subclasses.fake_tensor", "FakeTensor", stored):
-        raise UnreadWeight("It is a fake tensor, which has a shape and no values.")
-    if is_of("torch.distributed.tensor", "DTensor", stored) or hasattr(stored, "local_shards"):
-        raise UnreadWeight("It is distributed over several processes: full_tensor() gathers it.")
-
-
-def is_of(module: str, name: str, value: object) -> bool:
-    """Return whether a value is of a class whose module may not have been imported; if it was not, it is none."""
-    found = getattr(sys.modules.get(module), name, None)
-    return isinstance(found, type) and isinstance(value, found)
+        raise UnreadWeightError(
+            "It has no weights yet: they are made when the model is first called, or moved from 'meta'."
+        )
+    if is_instance_if_loaded(stored, "torch._subclasses.fake_tensor", "FakeTensor"):
+        raise UnreadWeightError("It is a fake tensor, which has a shape and no values.")
+    if is_instance_if_loaded(stored, "torch.distributed.tensor", "DTensor") or hasattr(stored, "local_shards"):
+        raise UnreadWeightError("It is distributed over several processes: full_tensor() gathers it.")
 
 
 def _decoded(module: nn.Module, stored: Tensor) -> Tensor:
@@ -133,10 +121,11 @@ def _packed_4_bits(module: nn.Module, stored: Tensor) -> Tensor | None:
     library = sys.modules.get(f"{type(state).__module__.split('.')[0]}.functional")
     decode = getattr(library, "dequantize_4bit", None)
     if decode is None:
-        raise UnreadWeight(f"It is packed, two weights in a byte, and {type(state).__name__} does not say how.")
+        raise UnreadWeightError(f"It is packed, two weights in a byte, and {type(state).__name__} does not say how.")
     if getattr(state, "packing_format_for_cpu", False):  # a call on a CPU packs them in another order
         stored, state = cast(Any, library)._convert_weight_packed_for_cpu_inverse(stored, copy.copy(state))
-    # Its kernel for processors begins a block in every row, which is wrong where blocks cross rows: so give it one.
+    # Codes are scaled in blocks that run on from row to row. On a CPU bitsandbytes begins a new block with every row,
+    # which is wrong where a row is no multiple of a block long: so it is handed all the weights as one single row.
     flat = copy.copy(state)
     flat.shape = torch.Size((1, math.prod(state.shape)))
     values: Tensor = decode(stored, flat).reshape(tuple(state.shape))
@@ -146,18 +135,18 @@ def _packed_4_bits(module: nn.Module, stored: Tensor) -> Tensor | None:
 def _check_floats(module: nn.Module, values: Tensor) -> None:
     kind = str(values.dtype).removeprefix("torch.")
     if computes_its_own_way(values):
-        raise UnreadWeight(f"It is a {type(values).__name__}, whose values are not known to be the weights.")
+        raise UnreadWeightError(f"It is a {type(values).__name__}, whose values are not known to be the weights.")
     if values.is_complex():
-        raise UnreadWeight(f"Its weights are complex ({kind}).")
+        raise UnreadWeightError(f"Its weights are complex ({kind}).")
     if not values.is_floating_point():
-        raise UnreadWeight(f"It holds {kind}: codes or indices, and no weights.")
+        raise UnreadWeightError(f"It holds {kind}: codes or indices, and no weights.")
     if values.dtype in PLAIN_FLOATS:
         return
     if "x2" in kind:
-        raise UnreadWeight(f"It holds {kind}: two weights in a byte.")
+        raise UnreadWeightError(f"It holds {kind}: two weights in a byte.")
     scale = next((name for name, value in _tensors(module) if "scale" in name and isinstance(value, Tensor)), None)
     if scale is not None:
-        raise UnreadWeight(f"It holds {kind}, to be multiplied by '{scale}' in a way that is not known.")
+        raise UnreadWeightError(f"It holds {kind}, to be multiplied by '{scale}' in a way that is not known.")
 
 
 def computes_its_own_way(values: Tensor) -> bool:

@@ -13,9 +13,9 @@ from topobounds.pruning import (
     linear_schedule,
 )
 from torch_bridge._torch import nn
-from torch_bridge.model.tracing import moved_to
+from torch_bridge._types import Convention
+from torch_bridge.model.example_input import example_input_for
 from torch_bridge.pruning.method import FRONTS, Front, topological_
-from torch_bridge.pruning.targets import Convention
 
 SCHEDULES: dict[str, Callable[[int, float, int], tuple[int, ...]]] = {
     "cubic": cubic_schedule,
@@ -127,7 +127,7 @@ class GradualPruning:
         return report
 
     def _prune(self, model: nn.Module, round_: int) -> PruningReport:
-        options = {**self.options, "example_input": moved_to(model, self.example_input)}
+        options = {**self.options, "example_input": example_input_for(model, self.example_input)}
         if not isinstance(model, nn.Module):
             raise argument_error("model", "a torch.nn.Module", type(model).__name__)
         layers = topological_(model, 0, **options).layers  # masked by what they are, so that survivors are known

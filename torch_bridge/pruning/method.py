@@ -12,43 +12,32 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from topobounds._arguments import about, argument_error, boolean, choice, integer, real
-from topobounds._types import Array, Mask
+from topobounds._arguments import argument_error, argument_errors_naming, boolean, choice, integer, real
+from topobounds._types import Mask
 from topobounds.layers import Conv, LayerTensor
 from topobounds.layers.layer_tensor import numbered_parts
 from topobounds.pruning import (
     METHODS,
     Infeasible,
+    MaskRequest,
     Prunable,
     PrunedLayer,
     PruningReport,
-    Request,
     Scope,
     kept_masks,
 )
-from topobounds.topology.tensors import Topology, layer_topology
+from topobounds.topology.layer_topology import Topology
 from topobounds.weights import as_array, check_finite, weight_array
 from torch_bridge._torch import Tensor, is_lazy, nn, parametrize, prune, torch
-from torch_bridge.model.masked import Masked, let_be_copied, parametrised_mask
-from torch_bridge.model.modules import stored_weight, weight_tensors
-from torch_bridge.model.tracing import (
-    ONE_AT_A_TIME,
-    check_module,
-    conv_geometry,
-    current_weight,
-    model_tensors,
-    why_not_pruned,
-)
-from torch_bridge.pruning.targets import (
-    CONVENTIONS,
-    Amount,
-    Amounts,
-    Convention,
-    Place,
-    Target,
-    alive,
-    find_targets,
-)
+from torch_bridge._types import Amount, Amounts, Convention
+from torch_bridge.model.conv_geometry import conv_geometry
+from torch_bridge.model.locks import MODEL_LOCK
+from torch_bridge.model.masked import Masked, let_be_copied, mask_array, parametrised_mask
+from torch_bridge.model.modules import check_module
+from torch_bridge.model.unprunable import why_unprunable
+from torch_bridge.model.weight_tensors import model_weight_tensors, weight_tensors
+from torch_bridge.model.weights import current_weight, weight_parameter
+from torch_bridge.pruning.targets import CONVENTIONS, Place, Target, find_targets
 
 Front = Literal["prune", "parametrize"]
 FRONTS = ("prune", "parametrize")
@@ -106,7 +95,7 @@ class TopologicalUnstructured(prune.BasePruningMethod):  # type: ignore[misc,unu
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Return the mask of T-IMP within `default_mask`, for importance scores `t`."""
-        scores, survivors = as_array("t", t), alive(default_mask)
+        scores, survivors = as_array("t", t), mask_array(default_mask)
         if survivors.shape != scores.shape:
             raise argument_error("default_mask", f"of the shape {scores.shape} of the weights", survivors.shape)
         if scores.ndim < 2:
@@ -118,7 +107,7 @@ class TopologicalUnstructured(prune.BasePruningMethod):  # type: ignore[misc,unu
         if not self.scored:
             survivors = survivors & (scores != 0)
         layer = LayerTensor("", scores.shape, parts=numbered_parts(self.parts), geometry=self.conv)
-        group = protected(layer, scores, survivors)
+        group = Prunable.keeping_topology(scores, survivors, layer)
         request = _request(self.amount, [group])
         (mask,) = kept_masks([group], request, METHODS["t-imp"], on_infeasible=self.on_infeasible)
         return default_mask * torch.from_numpy(mask).to(default_mask)
@@ -146,16 +135,10 @@ class TopologicalUnstructured(prune.BasePruningMethod):  # type: ignore[misc,unu
         scores, scored = current_weight(module, name), importance_scores is not None
         if scored:
             scores = _checked_scores(importance_scores, scores.shape, module._buffers.get(f"{name}_mask"))
-        with ONE_AT_A_TIME, _trainable_tensors(), _unchanged_on_error(module):
+        with MODEL_LOCK, _trainable_tensors(), _unchanged_on_error(module):
             let_be_copied(module)
             options = {"parts": parts, "conv": conv, "on_infeasible": on_infeasible, "scored": scored}
             return super().apply(module, name, amount, importance_scores=scores, **options)  # type: ignore[no-untyped-call]
-
-
-def protected(layer: LayerTensor, weights: Array, survivors: Mask) -> Prunable:
-    """Return a tensor of which what carries the topology is kept, as the fronts of pruning rank it."""
-    critical = layer_topology(layer, weights, survivors).critical
-    return Prunable(weight_array(weights), survivors, critical, (layer,))
 
 
 def topological_unstructured(
@@ -319,7 +302,7 @@ def topological_(
         whole = {name: _checked_amount(each) for name, each in amount.items()}
     else:
         whole = _checked_amount(amount)
-    with ONE_AT_A_TIME, _trainable_tensors():
+    with MODEL_LOCK, _trainable_tensors():
         return _pruned(model, whole, scope, convention, example_input, on_infeasible, skip, front)
 
 
@@ -359,7 +342,7 @@ def _pruned(
         for target, mask in zip(targets, masks, strict=True):
             for place in target.places:
                 _apply(place, mask, front)
-    order = [tensor.name for tensors in model_tensors(model).values() for tensor in tensors]
+    order = [tensor.name for tensors in model_weight_tensors(model).values() for tensor in tensors]
     return PruningReport(tuple(found[name] for name in order if name in found), left_alone)
 
 
@@ -371,7 +354,7 @@ def _prunable(target: Target, before: list[Topology]) -> Prunable:
 
 def _masks(group: list[Prunable], amount: Amounts, on_infeasible: str) -> list[Mask]:
     """Return the masks of tensors that are ranked together."""
-    with about(group[0].layers[0].name if len(group) == 1 else None):
+    with argument_errors_naming(group[0].layers[0].name if len(group) == 1 else None):
         return kept_masks(group, _request(amount, group), METHODS["t-imp"], on_infeasible=on_infeasible)
 
 
@@ -387,14 +370,14 @@ def _checked_amount(amount: Any) -> Amount:
     return cast(Amount, amount)
 
 
-def _request(amount: Any, group: Sequence[Prunable]) -> Request:
+def _request(amount: Any, group: Sequence[Prunable]) -> MaskRequest:
     """Return how many weights are left once `amount` of the survivors of some tensors is pruned."""
     survivors = sum(tensor.n_survivors for tensor in group)
     if hasattr(amount, "__index__"):
         keep = survivors - integer("amount", amount, 0, survivors)
     else:
         keep = survivors - round(Fraction(str(amount)) * survivors)
-    return Request("amount", amount, keep, out_of=survivors)
+    return MaskRequest("amount", amount, keep, out_of=survivors)
 
 
 def _parameter(module: nn.Module, name: str) -> nn.Parameter:
@@ -402,14 +385,14 @@ def _parameter(module: nn.Module, name: str) -> nn.Parameter:
     check_module("module", module)
     if isinstance(module, torch.jit.ScriptModule):
         raise argument_error("module", "one that is not scripted: torch cannot prune it", type(module).__name__)
-    parameter = stored_weight(module, name) if isinstance(name, str) else None
+    parameter = weight_parameter(module, name) if isinstance(name, str) else None
     if parameter is None:
         raise argument_error("name", f"a parameter of {type(module).__name__}", name)
     if is_lazy(parameter):
         raise argument_error(
             "module", "one that has its weights: this makes them when it is called", type(module).__name__
         )
-    obstacle = why_not_pruned(module, name)
+    obstacle = why_unprunable(module, name)
     if obstacle is not None:
         raise argument_error("name", f"a parameter that can be pruned ({obstacle})", name)
     return parameter
@@ -421,7 +404,7 @@ def _checked_scores(scores: Any, shape: torch.Size, mask: Tensor | None) -> Tens
         raise argument_error("importance_scores", f"a tensor of the shape {tuple(shape)}", given)
     if scores.numel():
         matrix = as_array("importance_scores", scores).reshape(len(scores), -1)
-        support = None if mask is None else alive(mask).reshape(matrix.shape)
+        support = None if mask is None else mask_array(mask).reshape(matrix.shape)
         check_finite(matrix, support, tuple(shape), "importance_scores")
     return scores
 

@@ -5,16 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from topobounds._arguments import about, argument_error, as_written, choice, real
+from topobounds._arguments import argument_error, argument_errors_naming, as_written, choice, real
 from topobounds.layers import Conv
-from topobounds.pruning import METHODS, Request, kept_masks
+from topobounds.pruning import METHODS, MaskRequest, Prunable, kept_masks
 from topobounds.weights import as_array
 from torch_bridge._torch import BaseSparsifier, nn, torch
-from torch_bridge.model.masked import Masked
-from torch_bridge.model.modules import stored_weight, weight_tensors
-from torch_bridge.model.tracing import current_weight, model_tensors, out_of_reach, why_not_pruned
-from torch_bridge.pruning.method import protected
-from torch_bridge.pruning.targets import alive
+from torch_bridge.model.masked import Masked, mask_array
+from torch_bridge.model.unprunable import unprunable_parameters, why_unprunable
+from torch_bridge.model.weight_tensors import model_weight_tensors, weight_tensors
+from torch_bridge.model.weights import current_weight, weight_parameter
 
 
 class TopologicalSparsifier(BaseSparsifier):  # type: ignore[misc,unused-ignore]
@@ -69,19 +68,24 @@ class TopologicalSparsifier(BaseSparsifier):  # type: ignore[misc,unused-ignore]
         model : torch.nn.Module
             The model, changed in place.
         config : list of dict, or None
-            ``tensor_fqn`` of each tensor, and what it has of its own. None: all layers but embeddings.
+            One for each tensor to prune: ``{"tensor_fqn": "0.weight"}``, its name in the model, and where it is not
+            that of the sparsifier its own ``"sparsity_level"``. None: the weights of all layers but embeddings.
 
         Raises
         ------
         ValueError
-            If a tensor is no weight of a layer, or cannot be pruned in place.
+            If `config` names a tensor that is no weight of a layer or cannot be pruned in place, or gives a
+            ``sparsity_level`` outside [0, 1].
         """
         known = {
-            tensor.name: (module, tensor) for module, tensors in model_tensors(model).items() for tensor in tensors
+            tensor.name: (module, tensor)
+            for module, tensors in model_weight_tensors(model).items()
+            for tensor in tensors
         }
-        beyond = out_of_reach(model)
+        unprunable = unprunable_parameters(model)
         obstacles = {
-            name: why_not_pruned(module, tensor.own_name) or beyond.get(id(stored_weight(module, tensor.own_name)))
+            name: why_unprunable(module, tensor.own_name)
+            or unprunable.get(id(weight_parameter(module, tensor.own_name)))
             for name, (module, tensor) in known.items()
         }
         if config is None:
@@ -103,16 +107,16 @@ class TopologicalSparsifier(BaseSparsifier):  # type: ignore[misc,unused-ignore]
         """Prune one tensor further, to its ``sparsity_level``; what is pruned stays pruned."""
         mask = module.parametrizations[tensor_name][0].mask  # type: ignore[index,union-attr]
         layer = next(tensor for tensor in weight_tensors(module) if tensor.name == tensor_name)
-        with about(config["tensor_fqn"]):
+        with argument_errors_naming(config["tensor_fqn"]):
             weights = current_weight(module, tensor_name)
             layer = layer.with_geometry(self.convs.get(config["tensor_fqn"]))
             values = as_array("weights", weights)
-            survivors = alive(mask) & (values != 0)
-            group = protected(layer, values, survivors)
+            survivors = mask_array(mask) & (values != 0)
+            tensor = Prunable.keeping_topology(values, survivors, layer)
             level = config["sparsity_level"]
             count = min(values.size - round(as_written(level) * values.size), int(np.count_nonzero(survivors)))
-            request = Request("sparsity_level", level, count)
-            (kept,) = kept_masks([group], request, METHODS["t-imp"], on_infeasible=config["on_infeasible"])
+            request = MaskRequest("sparsity_level", level, count)
+            (kept,) = kept_masks([tensor], request, METHODS["t-imp"], on_infeasible=config["on_infeasible"])
         mask.copy_(torch.from_numpy(kept))
 
 

@@ -2,32 +2,23 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 
-from topobounds._arguments import about, argument_error, choice
+from topobounds._arguments import argument_error, argument_errors_naming, choice
 from topobounds._types import Array, Mask
 from topobounds.layers import Conv, LayerTensor
-from topobounds.topology.tensors import Topology, layer_topology
+from topobounds.topology.layer_topology import Topology, layer_topology
 from topobounds.weights import as_array
 from torch_bridge._torch import Tensor, nn
-from torch_bridge.model.masked import current_mask
-from torch_bridge.model.modules import stored_weight
-from torch_bridge.model.tracing import (
-    Trace,
-    current_weight,
-    model_tensors,
-    out_of_reach,
-    trace,
-    unread_weights,
-    why_not_pruned,
-)
-
-Amount = int | float | Fraction
-Amounts = Amount | Mapping[str, Amount]
-Convention = Literal["flattened", "shared"]
+from torch_bridge._types import Amount, Amounts, Convention
+from torch_bridge.model.masked import current_mask, mask_array
+from torch_bridge.model.tracing import Trace, trace
+from torch_bridge.model.unprunable import unprunable_parameters, why_unprunable
+from torch_bridge.model.unread_weights import unread_weights
+from torch_bridge.model.weight_tensors import model_weight_tensors
+from torch_bridge.model.weights import current_weight, weight_parameter
 
 CONVENTIONS = ("flattened", "shared")
 NAMES_SHOWN = 20
@@ -60,13 +51,13 @@ class Place:
     @property
     def parameter(self) -> nn.Parameter | None:
         """The parameter that holds the weights; None if they are computed."""
-        return stored_weight(self.module, self.tensor.own_name)
+        return weight_parameter(self.module, self.tensor.own_name)
 
     @property
     def alive(self) -> Mask:
         """What the masks of earlier rounds have left."""
         mask = current_mask(self.module, self.tensor.own_name)
-        return alive(mask) if mask is not None else np.ones(tuple(cast(Tensor, self.parameter).shape), np.bool_)
+        return mask_array(mask) if mask is not None else np.ones(tuple(cast(Tensor, self.parameter).shape), np.bool_)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +90,7 @@ class Target:
         for layer in self.layers:
             graph = replace(layer, name="", source="")
             if graph not in found:
-                with about(layer.name):
+                with argument_errors_naming(layer.name):
                     found[graph] = layer_topology(graph, self.weights, mask)
         return [found[replace(layer, name="", source="")] for layer in self.layers]
 
@@ -131,9 +122,9 @@ def find_targets(
         groups.setdefault(place.parameter if place.parameter is not None else place.name, []).append(place)
     left_alone: dict[str, str] = {}
     chosen = []
-    beyond = out_of_reach(model)
+    unprunable = unprunable_parameters(model)
     for group in groups.values():
-        reasons = _why_not(group, amount, skip, beyond)
+        reasons = _why_not(group, amount, skip, unprunable)
         left_alone |= reasons
         if not reasons:
             chosen.append(group)
@@ -147,17 +138,12 @@ def find_targets(
     return targets, left_alone | {name: reason for name, reason in unread_weights(model) if name not in left_alone}
 
 
-def alive(mask: Tensor) -> Mask:
-    """Return a mask of torch as an array."""
-    return cast(Mask, (mask != 0).cpu().numpy())
-
-
 def _places(model: nn.Module) -> Iterator[Place]:
     attentions: dict[nn.Module, tuple[nn.MultiheadAttention, ...]] = {}
     for module in model.modules():
         if isinstance(module, nn.MultiheadAttention):
             attentions[module.out_proj] = (*attentions.get(module.out_proj, ()), module)
-    for module, tensors in model_tensors(model).items():
+    for module, tensors in model_weight_tensors(model).items():
         for tensor in tensors:
             yield Place(module, tensor, attentions.get(module, ()))
 
@@ -173,17 +159,19 @@ def _check_names(places: list[Place], amount: Amounts, skip: Collection[str]) ->
                 raise ValueError(f"Argument '{argument}' names '{name}'; the model has no such layer, only: {shown}.")
 
 
-def _why_not(group: list[Place], amount: Amounts, skip: Collection[str], beyond: Mapping[int, str]) -> dict[str, str]:
+def _why_not(
+    group: list[Place], amount: Amounts, skip: Collection[str], unprunable: Mapping[int, str]
+) -> dict[str, str]:
     """Return the reasons to leave a tensor alone, by place; empty if it is to be pruned."""
     reasons = {place.name: "skipped" for place in group if place.name in skip}
     if isinstance(amount, Mapping):
         if not reasons and any(place.name in amount for place in group):
-            _check_can_be_pruned(group[0], beyond)
+            _check_can_be_pruned(group[0], unprunable)
             return {}
-        reasons = reasons or {place.name: _obstacle(place, beyond) or "not asked for" for place in group}
+        reasons = reasons or {place.name: _obstacle(place, unprunable) or "not asked for" for place in group}
     else:
         for place in group:
-            obstacle = _obstacle(place, beyond)
+            obstacle = _obstacle(place, unprunable)
             if obstacle is not None:
                 reasons.setdefault(place.name, obstacle)
             if place.tensor.kind == "embedding":
@@ -194,13 +182,13 @@ def _why_not(group: list[Place], amount: Amounts, skip: Collection[str], beyond:
     return {each.name: reasons.get(each.name, f"the same weights as '{first}', which is left alone") for each in group}
 
 
-def _obstacle(place: Place, beyond: Mapping[int, str]) -> str | None:
+def _obstacle(place: Place, unprunable: Mapping[int, str]) -> str | None:
     """Return why a weight cannot be pruned in place; None if it can."""
-    return why_not_pruned(place.module, place.tensor.own_name) or beyond.get(id(place.parameter))
+    return why_unprunable(place.module, place.tensor.own_name) or unprunable.get(id(place.parameter))
 
 
-def _check_can_be_pruned(place: Place, beyond: Mapping[int, str]) -> None:
-    obstacle = _obstacle(place, beyond)
+def _check_can_be_pruned(place: Place, unprunable: Mapping[int, str]) -> None:
+    obstacle = _obstacle(place, unprunable)
     if obstacle is not None:
         raise argument_error("amount", f"a mapping of parameters that can be pruned ({obstacle})", place.name)
 
@@ -231,17 +219,17 @@ def _with_readers(group: list[Place], traced: Trace | None) -> list[Place]:
 
 def _target(group: list[Place], amount: Amounts, traced: Trace | None) -> Target:
     first, layers = group[0], []
-    with about(first.name):
+    with argument_errors_naming(first.name):
         weights = as_array("weights", current_weight(first.module, first.tensor.own_name))
     for place in group:
         conv = _traced_conv(place, traced) if place.tensor.kind == "conv" and traced is not None else None
-        with about(place.name):
+        with argument_errors_naming(place.name):
             layers.append(replace(place.tensor, shape=weights.shape).with_geometry(conv))
     return Target(group, layers, weights, _one_mask(group) & (weights != 0), _one_amount(group, amount))
 
 
 def _traced_conv(place: Place, traced: Trace) -> Conv:
-    with about(place.name):
+    with argument_errors_naming(place.name):
         convs = traced.convs(place.module)
     if len(convs) == 1:
         return convs[0]

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topobounds._arguments import argument_error, choice, printable, shortened
+from topobounds._arguments import argument_error, choice
 from topobounds._files import read_regular
-from topobounds._memory import most_expanded
+from topobounds._memory import largest_unpacked_size
 from topobounds._records import Record
+from topobounds._text import printable, shortened
 from torch_bridge import MissingExtra, require
 
 DATA_VARIABLE = "TOPOBOUNDS_DATA"
@@ -270,7 +271,7 @@ def _content(file: Path) -> bytes:
 
 def _unpacked(file: Path, content: bytes) -> bytes:
     """Return what a gz stream holds."""
-    most = most_expanded(len(content))
+    most = largest_unpacked_size(len(content))
     with gzip.open(io.BytesIO(content)) as stream:
         unpacked = stream.read(most + 1)
     if len(unpacked) > most:

@@ -1,7 +1,6 @@
 """Training the nets of Figures 1 and 3: a frozen plan in, a run folder of trials out."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
@@ -10,12 +9,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from topobounds._arguments import argument_error, choice, integer, real
-from topobounds._parallel import PATIENCE, Report, each, how_many, processor_name
+from topobounds._arguments import choice, integer, real
+from topobounds._parallel import WORKER_PATIENCE, do_pieces, process_count
 from topobounds._records import Record
-from topobounds._types import NamedProgress
-from topobounds.runs import MOST_LEVELS, LevelWriter, RunError, RunFolder, digest
+from topobounds._types import NamedProgress, StepProgress
+from topobounds.runs import MOST_LEVELS, LevelWriter, RunError, RunFolder, json_sha256
 from torch_bridge._torch import Tensor, functional, nn, torch
+from torch_bridge.model.devices import one_thread, pick_device, processor
 from torch_bridge.training.data import DATASETS, Dataset, load_dataset
 from torch_bridge.training.models import mlp
 
@@ -89,7 +89,7 @@ class TrainingPlan(Record):
     @property
     def name(self) -> str:
         """A folder name that no other plan has: the data, the epochs, the seed, and a hash of `of_each_trial`."""
-        return f"{self.dataset}-{self.epochs}-epochs-seed-{self.seed}-{digest(self.of_each_trial)[:8]}"
+        return f"{self.dataset}-{self.epochs}-epochs-seed-{self.seed}-{json_sha256(self.of_each_trial)[:8]}"
 
 
 def train(
@@ -142,7 +142,7 @@ def train(
         If the folder holds another plan, was trained on other data, is in use, or cannot be written.
     """
     place = pick_device(device)
-    at_once = how_many(jobs, place.type)
+    at_once = process_count(jobs, place.type)
     run = RunFolder.create(folder, plan.of_each_trial)
     if not _missing(run, plan):
         return run
@@ -158,41 +158,16 @@ def train(
         work = _Session(run, plan, data, place).train_trial
         if min(at_once, len(left)) > 1:
             work = partial(_train_elsewhere, plan, run.path, data_dir, device)
-        each(work, left, at_once, report)
+        do_pieces(work, left, at_once, report)
     return run
 
 
 def _train_elsewhere(
-    plan: TrainingPlan, path: Path, data_dir: str | PathLike[str] | None, device: str, trial: int, report: Report
+    plan: TrainingPlan, path: Path, data_dir: str | PathLike[str] | None, device: str, trial: int, report: StepProgress
 ) -> None:
     """Train one trial in a process other than the one that has locked the run."""
     data = load_dataset(plan.dataset, data_dir)
     _Session(RunFolder.open(path), plan, data, pick_device(device)).train_trial(trial, report)
-
-
-def pick_device(device: str) -> torch.device:
-    """Return the torch device for ``"auto"``, ``"cpu"`` or ``"cuda"``.
-
-    Raises
-    ------
-    ValueError
-        If `device` is another word, or CUDA is asked for and not there.
-    """
-    choice("device", device, ("auto", "cpu", "cuda"))
-    if device == "cuda" and not torch.cuda.is_available():
-        raise argument_error("device", f"one that is here (torch {torch.__version__} finds no CUDA device)", device)
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def processor() -> str:
-    """Return the processor, and which of torch's routines it has: what the numbers of a training depend on.
-
-    Examples
-    --------
-    >>> ", " in processor()
-    True
-    """
-    return f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 class _Session:
@@ -208,7 +183,7 @@ class _Session:
         self.test_set = self._tensors(data.test_images, data.test_labels)
         self.widths = (data.n_features, *plan.hidden, data.n_classes)
 
-    def train_trial(self, trial: int, report: Report) -> None:
+    def train_trial(self, trial: int, report: StepProgress) -> None:
         """Train one trial and write it as a level; `report` takes its epochs."""
         init_seed, order_seed = np.random.SeedSequence([self.plan.seed, trial]).spawn(2)
         order = np.random.default_rng(order_seed)
@@ -221,7 +196,7 @@ class _Session:
             "data": self._data_facts(),
         }
         name = f"trial-{trial}"
-        with self.run.locked(name, PATIENCE), one_thread(), self.run.writing(name) as level:
+        with self.run.locked(name, WORKER_PATIENCE), one_thread(), self.run.writing(name) as level:
             self._record(level, 0, net, {"train_loss": None, **facts})
             for epoch in range(1, self.plan.epochs + 1):
                 loss = self._train_epoch(net, optimizer, order)
@@ -268,17 +243,6 @@ class _Session:
 
     def _data_facts(self) -> dict[str, Any]:
         return {"name": self.data.name, "sha256": self.data.sha256, **self.data.provenance}
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute in one thread for the length of a ``with`` block."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _missing(run: RunFolder, plan: TrainingPlan) -> list[int]:

@@ -5,7 +5,6 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,34 +14,9 @@ from topobounds._memory import check_memory
 from torch_bridge._torch import Tensor, functional, nn, torch
 from torch_bridge.training.data import Dataset
 from torch_bridge.training.plan import DataPlan, Recipe, Seeds
+from torch_bridge.training.seeding import generator_seed
 
 EVALUATION_BATCH = 2048
-STREAMS = ("init", "order", "split", "pruning", "torch")
-
-
-def generator_seed(seed: int, stream: str, replicate: int = 0, level: int = 0, part: int = 0) -> np.random.SeedSequence:
-    """Return the seed of one stream of random numbers; no two streams, replicates, levels or parts share theirs."""
-    return np.random.SeedSequence([seed, STREAMS.index(stream), replicate, level, part])
-
-
-def torch_seed(seed: int, stream: str, replicate: int = 0, level: int = 0) -> int:
-    """Return the same as an integer that torch takes."""
-    return int(generator_seed(seed, stream, replicate, level).generate_state(1, np.uint64)[0])
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators of torch, numpy and Python for the length of a ``with`` block, and put them back."""
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002 -- a caller's code may draw from them
-    try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
 
 
 @dataclass(frozen=True)

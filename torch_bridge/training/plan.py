@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from topobounds._arguments import argument_error, choice, integer, real, spelled
-from topobounds._records import Record, plain
+from topobounds._records import Record, plain_record
 from torch_bridge.training.data import DATASETS
 
 MODELS = ("mlp", "lenet-300-100", "lenet-5", "vgg11", "resnet-20", "lstm")
@@ -60,13 +60,13 @@ class Part(Record):
             value = getattr(self, each.name)
             default = each.default_factory() if each.default_factory is not MISSING else each.default
             if value != default:
-                found[each.name] = value.changed() if isinstance(value, Part) else plain(value)
+                found[each.name] = value.changed() if isinstance(value, Part) else plain_record(value)
         return found
 
     def complete(self) -> dict[str, Any]:
         """Return every key, defaults too, as plain Python."""
         values = ((each.name, getattr(self, each.name)) for each in fields(self))  # type: ignore[arg-type]
-        return {name: value.complete() if isinstance(value, Part) else plain(value) for name, value in values}
+        return {name: value.complete() if isinstance(value, Part) else plain_record(value) for name, value in values}
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class Part(Record):
         found = {key: part.defaults() for key, part in cls.PARTS.items()}
         for each in fields(cls):  # type: ignore[arg-type]
             if each.name not in found and each.default is not MISSING:
-                found[each.name] = plain(each.default)
+                found[each.name] = plain_record(each.default)
         return found
 
     def _integers(self, low: int, *names: str, high: int = LARGEST) -> None:

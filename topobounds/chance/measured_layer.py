@@ -1,16 +1,17 @@
 """One layer or kernel read for a null hypothesis: its magnitudes, its support, and its spanning forest."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._types import FloatArray
+from topobounds._types import FloatArray, Integers
 from topobounds.chance.magnitudes import largest_magnitudes
-from topobounds.chance.orders import live_taps
+from topobounds.chance.sampling import RANKS_AT_A_TIME, Sample, Sampling, live_taps, of_random_orders, sample_supports
 from topobounds.layers import Conv
 from topobounds.theory.persistence import sufficient_rank
 from topobounds.topology.moments import weight_moments
@@ -47,6 +48,7 @@ class MeasuredLayer:
     forest: SpanningForest
     n_nonzero: int | None = None
     known_largest: FloatArray | None = None
+    _ranks: dict[Sampling, Integers] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(
@@ -130,6 +132,28 @@ class MeasuredLayer:
         """Where a weight is that is not zero."""
         nonzero = nonzero_of(self.matrix)
         return nonzero if self.support is None else nonzero & self.support
+
+    def sample(self, statistic: Callable[[Integers], FloatArray], sampling: Sampling) -> Sample:
+        """Return a statistic of the forest with the layer's values in random orders on its support.
+
+        Parameters
+        ----------
+        statistic : callable
+            As for `sample_supports`. The orders are drawn once for several statistics, unless they are too many.
+        sampling : Sampling
+            How many orders are drawn, by which seed.
+
+        Raises
+        ------
+        ValueError
+            If the layer has 2^32 cells or more.
+        """
+        alpha = self.forest.alpha
+        if sampling.trials * alpha > RANKS_AT_A_TIME:
+            return sample_supports(self.present, alpha, statistic, *sampling)
+        if sampling not in self._ranks:
+            self._ranks[sampling] = of_random_orders(self.present, alpha, lambda ranks: ranks, *sampling)
+        return Sample(statistic(self._ranks[sampling]), sampling.seed)
 
     @property
     def magnitudes(self) -> FloatArray:

@@ -13,16 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._arguments import LARGEST_SEED, MOST_TRIALS, argument_error, integer
-from topobounds._parallel import in_threads, kept, processors
+from topobounds._cache import cached
+from topobounds._parallel import in_threads, processors
 from topobounds._types import FloatArray, Integers
 from topobounds.layers import Conv
+from topobounds.layers.axis import axis_edges
 
 TRIALS = 200
 CONFIDENCE = 3  # standard errors on either side of a sampled mean
 SAMPLED_WIDTH = CONFIDENCE / math.sqrt(TRIALS)  # of that interval to either side, in standard deviations
 NOT_SAMPLED = "It would have to be sampled, and no trials were asked for."
 MOST_SAMPLED_CELLS = 2**32 - 1
-_RANKS_AT_A_TIME = 2**20
+RANKS_AT_A_TIME = 2**20
 _DRAWN_PER_VERTEX = 6  # edges that leave few vertices outside of the largest component
 _FEW_FOR_THREADS = 2**17  # weights and neurons: with fewer, Python does most of a trial
 _FEW_OF = 8  # cells: a support of fewer is listed, and one of more drawn by looking whether a cell is in it
@@ -103,31 +105,44 @@ def sample_supports(
     ValueError
         If the layer has 2^32 cells or more.
     """
+    return Sample(of_random_orders(present, alpha, statistic, trials, seed), seed)
+
+
+def of_random_orders(
+    present: NDArray[np.bool_], alpha: int, function: Callable[[Integers], NDArray[Any]], trials: int, seed: int
+) -> NDArray[Any]:
+    """Return what a function makes of the ranks of some orders, of all of them: see `sample_supports`."""
     if present.size > MOST_SAMPLED_CELLS:
         raise argument_error("weights", "a layer of fewer than 2^32 cells, to be sampled", present.shape)
     n_cells = int(np.count_nonzero(present))
     few = _FEW_OF * n_cells < present.size
     cells = np.flatnonzero(present).astype(np.uint32) if few else np.empty(0, np.uint32)
+    bits = np.append(np.packbits(present, bitorder="little"), np.uint8(0))
     starts = np.asarray(np.random.SeedSequence(seed).generate_state(trials, np.uint64), np.uint64)
-    size = max(1, min(_RANKS_AT_A_TIME // max(alpha, 1), -(-trials // processors())))
+    size = max(1, min(RANKS_AT_A_TIME // max(alpha, 1), -(-trials // processors())))
 
-    def run(first: int) -> FloatArray:
-        return statistic(_forest_ranks(present, cells, n_cells, alpha, starts[first : first + size]))
+    def run(first: int) -> NDArray[Any]:
+        return function(_forest_ranks(bits, present.shape, cells, n_cells, alpha, starts[first : first + size]))
 
-    return Sample(np.concatenate(in_threads(run, range(0, trials, size))), seed)
+    return np.concatenate(in_threads(run, range(0, trials, size)))
 
 
 def _forest_ranks(
-    present: NDArray[np.bool_], cells: NDArray[np.uint32], n_cells: int, alpha: int, starts: NDArray[np.uint64]
+    present: NDArray[np.uint8],
+    shape: tuple[int, ...],
+    cells: NDArray[np.uint32],
+    n_cells: int,
+    alpha: int,
+    starts: NDArray[np.uint64],
 ) -> Integers:
     from topobounds._kernels.orders import forest_ranks  # noqa: PLC0415 (loads numba)
 
-    vertices = np.empty((2, sum(present.shape)), np.uint32)
-    seen = np.empty(present.size // 64 + 1, np.uint64)
+    vertices = np.empty((2, sum(shape)), np.uint32)
+    seen = np.empty(math.prod(shape) // 64 + 1, np.uint64)
     taken = np.empty(n_cells // 64 + 1, np.uint64)
     ranks = np.zeros((starts.size, alpha), np.int64)
     drawn = min(n_cells // 2, _DRAWN_PER_VERTEX * vertices.shape[1])
-    forest_ranks(present, cells, n_cells, drawn, starts, seen, taken, vertices[0], vertices[1], ranks)
+    forest_ranks(present, shape[1], cells, n_cells, drawn, starts, seen, taken, vertices[0], vertices[1], ranks)
     return ranks
 
 
@@ -155,7 +170,7 @@ def sample_kernels(
     return Sample(np.array([statistic(ranks, merges) for ranks, merges in orders]), seed)
 
 
-@kept(16)
+@cached(16)
 def _kernel_orders(conv: Conv, support: bytes, trials: int, seed: int) -> tuple[tuple[Integers, Integers], ...]:
     """Return the ranks of the critical weights and their merges in random orders of the weights of a packed support.
 
@@ -179,8 +194,6 @@ def _kernel_orders(conv: Conv, support: bytes, trials: int, seed: int) -> tuple[
 
 def live_taps(conv: Conv) -> NDArray[np.bool_]:
     """Return which kernel weights make an edge at all, of shape ``conv.weight_shape``: some may read only padding."""
-    from topobounds.topology.convolution import axis_edges  # noqa: PLC0415 (loads numba)
-
     live = np.ones((1,) * len(conv.axes), np.bool_)
     for place, axis in enumerate(conv.axes):
         taps = np.isin(np.arange(axis.kernel), axis_edges(axis)[0])

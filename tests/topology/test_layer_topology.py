@@ -8,7 +8,7 @@ from topobounds.layers import Conv, Dense, LayerTensor, Recurrent
 from topobounds.layers.layer_tensor import GATES, numbered_parts
 from topobounds.layers.layout import Layout
 from topobounds.pruning import magnitude_mask
-from topobounds.topology.tensors import FORESTS, graph_topology, layer_topology
+from topobounds.topology.layer_topology import FORESTS, graph_topology, layer_topology
 
 CONV = Conv(4, 6, (3, 3), (5, 5), padding=1)
 TENSORS = [

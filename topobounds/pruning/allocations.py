@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._types import FloatArray
-from topobounds.topology.tensors import Topology
+from topobounds.topology.layer_topology import Topology
 
 LEVELS = 1000
 """Steps in which the share of the forest that magnitude pruning keeps is raised, by ``retention``."""

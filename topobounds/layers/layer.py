@@ -1,40 +1,16 @@
 """What every layer shape knows of its graph: how large it is, and what the paper counts of it."""
 
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard
 
-
-@dataclass(frozen=True)
-class PrintedCounts:
-    """What the paper's closed form of eta_tau counts of one layer.
-
-    Attributes
-    ----------
-    weights : int
-        The numerator: edges.
-    kept : int
-        The denominator: edges of a spanning tree.
-    components : int or None
-        Connected components of the layer graph; None where the closed form presumes a connected graph and counts none.
-    """
-
-    weights: int
-    kept: int
-    components: int | None
-
-    @property
-    def reason(self) -> str | None:
-        """Why the quotient is no compression ratio; None where it is one."""
-        if self.weights >= self.kept:
-            return None
-        return "Below 1: the closed form presumes a connected graph, so this is no compression ratio."
+from topobounds._arguments import integer
+from topobounds.layers.printed_counts import PrintedCounts
 
 
 class Layer(Protocol):
     """The shape of a layer: exact counts of its graph, in integers. It holds no weights.
 
     A new shape inherits from this class and defines the four counts without a body here; where it is the shape of one
-    stored tensor, also ``weight_shape``, ``n_inputs`` and ``n_outputs``, as `TensorLayer` says.
+    stored tensor, also ``weight_shape``, ``n_inputs`` and ``n_outputs``, as `SingleTensorLayer` says.
     """
 
     @property
@@ -71,7 +47,7 @@ class Layer(Protocol):
         return PrintedCounts(self.n_edges, self.n_vertices - 1, self.n_components)
 
 
-class TensorLayer(Layer, Protocol):
+class SingleTensorLayer(Layer, Protocol):
     """The shape of a layer whose weights are one stored tensor."""
 
     @property
@@ -102,3 +78,9 @@ def is_layer(value: Any) -> TypeGuard[Layer]:
     (True, False, False)
     """
     return hasattr(type(value), "printed_counts")
+
+
+def set_integers(layer: Layer, *names: str) -> None:
+    """Make arguments of these names positive integers, while a frozen layer is made."""
+    for name in names:
+        object.__setattr__(layer, name, integer(name, getattr(layer, name), 1))

@@ -4,39 +4,39 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
 from topobounds._arguments import argument_error
 from topobounds._types import Array, FloatArray, Mask
-from topobounds.layers import Conv, Dense, LayerTensor, Recurrent, TensorLayer
+from topobounds.layers import Conv, Dense, LayerTensor, Recurrent, SingleTensorLayer
+from topobounds.topology.deficit import Deficit
 from topobounds.topology.persistence import PersistenceDiagram, total_neural_persistence
-from topobounds.topology.protocol import Deficit
 from topobounds.topology.spanning import SpanningForest, forest_and_largest
 from topobounds.weights import check_finite
 
 if TYPE_CHECKING:
     from topobounds.topology.convolution import CriticalWeights
 
-    Forest = SpanningForest | CriticalWeights
+    Forest: TypeAlias = SpanningForest | CriticalWeights
 
 
 def _forest_of_matrix(
-    weights: Array, graph: TensorLayer, support: Mask | None, n_largest: int
+    weights: Array, graph: SingleTensorLayer, support: Mask | None, n_largest: int
 ) -> tuple[SpanningForest, FloatArray | None]:
     return forest_and_largest(weights, support, n_largest=n_largest)
 
 
 def _forest_of_kernel(
-    weights: Array, graph: TensorLayer, support: Mask | None, n_largest: int
+    weights: Array, graph: SingleTensorLayer, support: Mask | None, n_largest: int
 ) -> "tuple[CriticalWeights, None]":
     from topobounds.topology.convolution import critical_kernel_weights  # noqa: PLC0415 (loads numba)
 
     return critical_kernel_weights(weights, cast(Conv, graph), support), None
 
 
-FORESTS: "dict[type[Any], Callable[[Array, TensorLayer, Mask | None, int], tuple[Forest, FloatArray | None]]]" = {
+FORESTS: "dict[type[Any], Callable[[Array, SingleTensorLayer, Mask | None, int], tuple[Forest, FloatArray | None]]]" = {
     Dense: _forest_of_matrix,
     Recurrent: _forest_of_matrix,
     Conv: _forest_of_kernel,
@@ -147,7 +147,9 @@ class Topology:
         return int(np.count_nonzero(self.critical & mask)) / n_critical if n_critical else 1.0
 
 
-def graph_topology(graph: TensorLayer, weights: Array, mask: Mask | None = None, *, n_largest: int = 0) -> Topology:
+def graph_topology(
+    graph: SingleTensorLayer, weights: Array, mask: Mask | None = None, *, n_largest: int = 0
+) -> Topology:
     """Return the topology of the weights of one layer graph under a mask.
 
     Parameters
@@ -222,7 +224,7 @@ def layer_topology(layer: LayerTensor, weights: Array, mask: Mask | None = None)
     )
 
 
-def _part_topology(layer: LayerTensor, graph: TensorLayer, weights: Array, support: Mask | None) -> Topology:
+def _part_topology(layer: LayerTensor, graph: SingleTensorLayer, weights: Array, support: Mask | None) -> Topology:
     """Return the topology of one part; a kernel without geometry is read as a matrix."""
     if layer.geometry is None:
         weights = weights.reshape(len(weights), -1)

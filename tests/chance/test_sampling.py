@@ -10,8 +10,8 @@ import pytest
 
 from tests.theory.random_orders import forest_rank_law
 from topobounds import Conv, critical_kernel_weights, maximum_spanning_forest
-from topobounds.chance import orders
-from topobounds.chance.orders import live_taps, sample_kernels, sample_supports
+from topobounds.chance import sampling
+from topobounds.chance.sampling import live_taps, sample_kernels, sample_supports
 
 SUPPORTS = {
     "full": np.ones((3, 3), bool),
@@ -46,8 +46,8 @@ def sampled_ranks(present, alpha, trials, seed=0):
 @pytest.mark.parametrize("few_of", [0, 8, 10**9], ids=["listed", "by share", "looked up"])
 @pytest.mark.parametrize("present", SUPPORTS.values(), ids=SUPPORTS)
 def test_the_ranks_have_the_law_of_all_orders(present, few_of, drawn_per_vertex, monkeypatch):
-    monkeypatch.setattr(orders, "_FEW_OF", few_of)
-    monkeypatch.setattr(orders, "_DRAWN_PER_VERTEX", drawn_per_vertex)
+    monkeypatch.setattr(sampling, "_FEW_OF", few_of)
+    monkeypatch.setattr(sampling, "_DRAWN_PER_VERTEX", drawn_per_vertex)
     law = forest_rank_law(cells_of(present), *present.shape)
     trials = 20_000
     kept = sampled_ranks(present, len(next(iter(law))), trials)
@@ -66,8 +66,8 @@ def test_the_law_of_a_larger_support_does_not_depend_on_how_it_is_drawn(monkeypa
     alpha = maximum_spanning_forest(present).alpha
     means = []
     for few_of, drawn_per_vertex in itertools.product([0, 10**9], [0, 2, 6]):
-        monkeypatch.setattr(orders, "_FEW_OF", few_of)
-        monkeypatch.setattr(orders, "_DRAWN_PER_VERTEX", drawn_per_vertex)
+        monkeypatch.setattr(sampling, "_FEW_OF", few_of)
+        monkeypatch.setattr(sampling, "_DRAWN_PER_VERTEX", drawn_per_vertex)
         sample = sample_supports(present, alpha, lambda ranks: (ranks <= 80).mean(axis=1), 4000, few_of + 1)
         means.append((sample.mean, sample.standard_error))
     mean, error = means[0]
@@ -84,9 +84,9 @@ def test_a_trial_depends_on_the_seed_and_its_number_alone(monkeypatch):
     whole = sample_supports(present, 6, statistic, 200, 3).values
     assert np.array_equal(sample_supports(present, 6, statistic, 50, 3).values, whole[:50])
     assert not np.array_equal(sample_supports(present, 6, statistic, 200, 4).values, whole)
-    monkeypatch.setattr(orders, "processors", lambda: 1)
+    monkeypatch.setattr(sampling, "processors", lambda: 1)
     assert np.array_equal(sample_supports(present, 6, statistic, 200, 3).values, whole)
-    monkeypatch.setattr(orders, "_RANKS_AT_A_TIME", 1)
+    monkeypatch.setattr(sampling, "RANKS_AT_A_TIME", 1)
     assert np.array_equal(sample_supports(present, 6, statistic, 200, 3).values, whole)
 
 
@@ -126,5 +126,5 @@ def test_taps_that_read_only_padding_are_not_live():
 
 def test_equal_values_have_no_deviation():
     values = np.full(7, Fraction(1, 10), float)
-    sample = orders.Sample(values, 0)
+    sample = sampling.Sample(values, 0)
     assert (sample.mean, sample.deviation, sample.standard_error) == (0.1, 0.0, 0.0)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topobounds.layers import LayerTensor
-from topobounds.pruning.budgets import ALLOCATIONS, FROM_FILE, LEVELS, Profile, allocated
-from topobounds.topology.tensors import layer_topology
+from topobounds.pruning.allocations import ALLOCATIONS, FROM_FILE, LEVELS, Profile, allocated
+from topobounds.topology.layer_topology import layer_topology
 
 
 def profile_of(weights):

@@ -1,7 +1,6 @@
 """Arrays in memory as a checkpoint."""
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,8 @@ import numpy as np
 
 from topobounds._arguments import argument_error
 from topobounds._types import Array
-from topobounds.checkpoint.base import NOTHING, Checkpoint, CheckpointError
-from topobounds.checkpoint.opening import open_checkpoint
+from topobounds.checkpoint.base import NOTHING, Checkpoint
+from topobounds.checkpoint.errors import CheckpointError
 from topobounds.weights import as_array
 
 
@@ -93,18 +92,3 @@ def _memory(array: Any) -> object:
     if hasattr(array, "data_ptr") and hasattr(array, "stride") and array.data_ptr():
         return array.data_ptr(), tuple(array.shape), array.stride(), str(array.dtype)
     return id(array)
-
-
-def opened(source: Any, held: ExitStack) -> Checkpoint:
-    """Return a checkpoint as it is, arrays in memory as one, and what is opened by its path until `held` closes it.
-
-    Raises
-    ------
-    CheckpointError
-        As `open_checkpoint`.
-    ValueError
-        As `ArraysCheckpoint`.
-    """
-    if isinstance(source, Checkpoint):
-        return source
-    return ArraysCheckpoint(source) if isinstance(source, Mapping) else held.enter_context(open_checkpoint(source))

@@ -16,9 +16,13 @@ from topobounds.checkpoint import DTYPES
 from topobounds.layers import LayerTensor
 from topobounds.pruning import chain_of
 from torch_bridge._torch import Tensor, is_lazy, nn, register_optimizer_step_post_hook, torch
-from torch_bridge.model.modules import stored_weight
+from torch_bridge.model.example_input import example_input_for
 from torch_bridge.model.stored import computes_its_own_way
-from torch_bridge.model.tracing import model_tensors, moved_to, trace, unread_weights, why_not_pruned
+from torch_bridge.model.tracing import trace
+from torch_bridge.model.unprunable import why_unprunable
+from torch_bridge.model.unread_weights import unread_weights
+from torch_bridge.model.weight_tensors import model_weight_tensors
+from torch_bridge.model.weights import weight_parameter
 
 State = dict[str, Array]
 
@@ -51,17 +55,17 @@ def layer_tensors(net: nn.Module, example_input: Any = None) -> list[LayerTensor
     [('weight_ih_l0', 'forget'), ('weight_hh_l0', 'forget')]
     """
     names = {id(parameter): name for name, parameter in net.named_parameters()}
-    traced = None if example_input is None else trace(net, moved_to(net, example_input))
+    traced = None if example_input is None else trace(net, example_input_for(net, example_input))
     found: dict[str, LayerTensor] = {}
-    for module, tensors in model_tensors(net).items():
+    for module, tensors in model_weight_tensors(net).items():
         for tensor in tensors:
             parameter = module._parameters.get(tensor.own_name)
             if f"{tensor.own_name}_mask" in module._buffers:
-                name = names[id(stored_weight(module, tensor.own_name))].removesuffix("_orig")
+                name = names[id(weight_parameter(module, tensor.own_name))].removesuffix("_orig")
                 raise ValueError(
                     f"Layer '{name}' is pruned by torch.nn.utils.prune already; prune.remove makes it plain."
                 )
-            if parameter is not None and tensor.kind != "embedding" and not why_not_pruned(module, tensor.own_name):
+            if parameter is not None and tensor.kind != "embedding" and not why_unprunable(module, tensor.own_name):
                 name = names[id(parameter)]
                 convs = traced.convs(module) if traced and tensor.kind == "conv" else [None]
                 layer = replace(tensor, name=name, shape=tuple(parameter.shape))
@@ -92,7 +96,7 @@ def check_in_a_row(net: nn.Module, layers: list[LayerTensor], example_input: Any
     if example_input is None:
         raise ValueError(f"{rule}, and without example_input it is not known what layer feeds what.")
     chain_of(layers)
-    neurons = trace(net, moved_to(net, example_input)).neurons
+    neurons = trace(net, example_input_for(net, example_input)).neurons
     fed: int | None = None
     seen: set[int] = set()
     for layer in layers:
@@ -213,10 +217,10 @@ def left_alone(net: nn.Module, layers: list[LayerTensor]) -> dict[str, str]:
     parameters = dict(net.named_parameters(remove_duplicate=False))
     pruned = {id(parameters[layer.name]) for layer in layers}
     found = dict(unread_weights(net))
-    for module, tensors in model_tensors(net).items():
+    for module, tensors in model_weight_tensors(net).items():
         for tensor in tensors:
             if tensor.name not in parameters or id(parameters[tensor.name]) not in pruned:
-                found[tensor.name] = why_not_pruned(module, tensor.own_name) or "embeddings are not pruned"
+                found[tensor.name] = why_unprunable(module, tensor.own_name) or "embeddings are not pruned"
     return found
 
 

@@ -1,0 +1,336 @@
+"""Kernels that add up the squares of the weights of a layer, and count those that are not 0."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.core import cgutils, registry
+from numpy.typing import NDArray
+
+from topobounds._kernels import compiled
+from topobounds._kernels.spanning import _at_least, _equal, _float_of, _intrinsic, _key, _load, _number, _splat, ir
+from topobounds._types import Keys
+
+_SUMS = 64
+_NO_SIGN = np.uint16(0x7FFF)
+_NO_SIGN_OF_BYTE, _NO_BYTE = np.uint8(0x7F), np.uint8(0)
+_U0, _U1, _BITS, _FOUR = np.uint64(0), np.uint64(1), np.uint64(64), np.uint64(256)
+_WIDTH = 8  # numbers in double precision that are added at once
+
+
+@compiled
+def add_squares(weights: NDArray[Any]) -> tuple[Any, Any]:
+    """Return the sum of the squares of floats, in double precision, and how many of them are not 0."""
+    # Many sums side by side: the order of the additions is fixed, and yet the processor can do several at once.
+    sums, nonzero = np.zeros(_SUMS), 0
+    for index in range(weights.size):
+        nonzero += weights[index] != 0
+    whole = weights.size - weights.size % _SUMS
+    for first in range(0, whole, _SUMS):
+        row = weights[first : first + _SUMS]
+        for lane in range(_SUMS):
+            wide = np.float64(row[lane])
+            sums[lane] += wide * wide
+    for index in range(whole, weights.size):
+        wide = np.float64(weights[index])
+        sums[0] += wide * wide
+    return sums.sum(), nonzero
+
+
+# LLVM checks at every step whether the sums lie among the numbers, and keeps none of them, so this is written out.
+@_intrinsic
+def _add_bfloat16(_typing: Any, bits: Any, start: Any, sums: Any) -> Any:
+    """Add to the 64 sums the squares of the 256 numbers in bfloat16 from `start` on, which are made in float32.
+
+    Sum i gets those of the numbers ``start + i``, ``start + i + 64`` and so on, one after the other.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds, wide = signature.args, ir.VectorType(ir.DoubleType(), _WIDTH)
+        target = context.make_array(kinds[2])(context, builder, args[2]).data
+        words, floats = ir.VectorType(ir.IntType(32), _WIDTH), ir.VectorType(ir.FloatType(), _WIDTH)
+        upper_half = ir.Constant(words, [16] * _WIDTH)
+        for lane in range(0, _SUMS, _WIDTH):
+            place = builder.bitcast(builder.gep(target, [ir.Constant(ir.IntType(64), lane)]), wide.as_pointer())
+            total = builder.load(place, align=8)
+            for offset in range(lane, int(_FOUR), _SUMS):
+                first = builder.add(args[1], ir.Constant(ir.IntType(64), offset))
+                block = builder.zext(_load(context, builder, kinds[0], args[0], first, _WIDTH), words)
+                values = builder.bitcast(builder.shl(block, upper_half), floats)
+                total = builder.fadd(total, builder.fpext(builder.fmul(values, values), wide))
+            builder.store(total, place, align=8)
+        return context.get_dummy_value()
+
+    return types.void(bits, types.uint64, sums), generate
+
+
+@compiled
+def add_squares_of_bfloat16(bits: Keys) -> tuple[Any, Any]:
+    """Return what `add_squares` does, of the bits of numbers in bfloat16, but for squares that no float32 can hold.
+
+    The square of a number in bfloat16 has 16 digits, so in float32 it is exact unless it overflows, when the sum is
+    infinite, or is below 2^-110, when it may lose up to 2^-150.
+    """
+    sums, zeros, size = np.zeros(_SUMS), _U0, np.uint64(bits.size)
+    most = size // _FOUR * _FOUR
+    for block in range(_U0, most, _FOUR):
+        _add_bfloat16(bits, block, sums)
+        for start in range(block, block + _FOUR, _BITS):
+            zeros += _number(_equal(bits, start, _NO_SIGN, np.uint16(0)))
+    for index in range(most, size):
+        value = _float_of(np.uint32(bits[index]) << np.uint32(16))
+        sums[(index - most) % np.uint64(_SUMS)] += np.float64(value * value)
+        zeros += np.uint64((bits[index] & _NO_SIGN) == 0)
+    return sums.sum(), size - zeros
+
+
+@_intrinsic
+def _float_of_byte(_typing: Any, code: Any, shift: Any) -> Any:
+    """Return an int8 as a float32; of a byte the float32 whose bits are its lower 7, moved up by `shift`."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        if code.signed:
+            return builder.sitofp(args[0], ir.FloatType())
+        bits = builder.zext(builder.and_(args[0], ir.Constant(ir.IntType(8), 0x7F)), ir.IntType(32))
+        return builder.bitcast(builder.shl(bits, args[1]), ir.FloatType())
+
+    return types.float32(code, types.uint32), generate
+
+
+# LLVM checks at every step whether the sums lie among the codes, and keeps none of them, so this is written out.
+@_intrinsic
+def _add_block(_typing: Any, codes: Any, start: Any, scale_of: Any, shift: Any, sums: Any) -> Any:
+    """Add to the 64 sums the squares of the products of the 256 codes from `start` on and their scales.
+
+    Sum i gets those of the codes ``start + i``, ``start + i + 64`` and so on, one after the other.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds, wide = signature.args, ir.VectorType(ir.DoubleType(), _WIDTH)
+        target = context.make_array(kinds[4])(context, builder, args[4]).data
+        bits = ir.VectorType(ir.IntType(32), _WIDTH)
+        floats = ir.VectorType(ir.FloatType(), _WIDTH)
+        mask = ir.Constant(bits, [0x7F] * _WIDTH)
+        shifts = _splat(builder, args[3], _WIDTH)
+        for lane in range(0, _SUMS, _WIDTH):
+            place = builder.bitcast(builder.gep(target, [ir.Constant(ir.IntType(64), lane)]), wide.as_pointer())
+            total = builder.load(place, align=8)
+            for offset in range(lane, int(_FOUR), _SUMS):
+                first = builder.add(args[1], ir.Constant(ir.IntType(64), offset))
+                block = _load(context, builder, kinds[0], args[0], first, _WIDTH)
+                if kinds[0].dtype.signed:
+                    values = builder.sitofp(block, floats)
+                else:
+                    moved = builder.shl(builder.and_(builder.zext(block, bits), mask), shifts)
+                    values = builder.bitcast(moved, floats)
+                product = builder.fmul(values, _load(context, builder, kinds[2], args[2], first, _WIDTH))
+                exact = builder.fpext(product, wide)
+                total = builder.fadd(total, builder.fmul(exact, exact))
+            builder.store(total, place, align=8)
+        return context.get_dummy_value()
+
+    return types.void(codes, types.uint64, scale_of, types.uint32, sums), generate
+
+
+@compiled
+def _spread_scales(scales: NDArray[np.float32], share: int, scale_of: NDArray[np.float32]) -> Any:
+    """Write to `scale_of`, modified in place, what scale every entry has, `share` in a row one; return the least."""
+    least = scales[0]
+    for place in range(scales.size):
+        scale = scales[place]
+        least = min(least, scale)
+        scale_of[place * share : min(place * share + share, scale_of.size)] = scale
+    return least
+
+
+@compiled
+def add_squares_of_products(
+    tile: Keys,
+    width: int,
+    first: int,
+    scales: NDArray[np.float32],
+    block: tuple[int, int],
+    shift: Any,
+    least_scale: Any,
+    infinity: Any,
+) -> tuple[Any, Any, Any]:
+    """Return what `add_squares` does, of the products, in float32, of codes of one byte and their scales.
+
+    `tile` holds lines of `width` codes, the first of them line `first`; line i and entry j have the scale
+    ``scales[i // block[0], j // block[1]]``, which is multiplied by `_float_of_byte`. Smaller scales than `least_scale`
+    may make a product 0. Returns also how many codes have bits, but for the sign, of at least `infinity`; of int8 none.
+    """
+    sums, zeros, beyond, n = np.zeros(_SUMS), _U0, _U0, np.uint64(width)
+    scale_of, current, faint = np.empty(width, np.float32), np.int64(-1), False
+    whole, most = n // _BITS * _BITS, n // _FOUR * _FOUR
+    for line in range(np.uint64(tile.size) // n):
+        if (first + np.int64(line)) // block[0] != current:
+            current = (first + np.int64(line)) // block[0]
+            faint = _spread_scales(scales[current], block[1], scale_of) < least_scale
+        base = line * n
+        codes = tile[base : base + n]
+        for start in range(_U0, whole, _BITS):
+            beyond += _number(_at_least(codes, start, _NO_SIGN_OF_BYTE, infinity))
+            zeros += _number(_equal(codes, start, _NO_SIGN_OF_BYTE, _NO_BYTE))
+        for start in range(_U0, most, _FOUR):
+            _add_block(codes, start, scale_of, shift, sums)
+        for start in range(most, n, _BITS):
+            for lane in range(min(_BITS, n - start)):
+                wide = np.float64(_float_of_byte(codes[start + lane], shift) * scale_of[start + lane])
+                sums[lane] += wide * wide
+        for entry in range(whole, n):
+            key = _key(codes, entry, _NO_SIGN_OF_BYTE)
+            beyond += np.uint64(key >= infinity)
+            zeros += np.uint64(key == 0)
+        if faint:
+            for entry in range(n):
+                product = _float_of_byte(codes[entry], shift) * scale_of[entry]
+                zeros += np.uint64(product == 0 and _key(codes, entry, _NO_SIGN_OF_BYTE) != 0)
+    return sums.sum(), np.uint64(tile.size) - zeros, beyond
+
+
+_CODES = 128  # of a byte without its sign
+_DIGITS, _DIGIT_BITS = 7, 8
+_LINES = 16  # read at once: of more, a processor no longer foresees what comes next in each
+_FEATURES: Any = registry.cpu_target.target_context.codegen().magic_tuple()[-1]  # that kernels are compiled for
+LOOKS_UP_BYTES = "+avx512vbmi" in _FEATURES.split(",")
+"""Whether this processor looks up 64 bytes at once in a table of 128, which `add_squares_by_table` asks for."""
+
+
+@_intrinsic
+def _add_digits(
+    _typing: Any,
+    codes: Any,
+    start: Any,
+    width: Any,
+    lines: Any,
+    n_blocks: Any,
+    digits: Any,
+    sums: Any,
+    largest: Any,
+) -> Any:
+    """Look up codes in tables of 128 bytes and add what is found to `sums`, modified in place, 8 of them for a table.
+
+    The codes are `n_blocks` times 64 entries from `start` on, and those below them in so many `lines` of `width`
+    entries; their sign is ignored. `digits` holds the tables one after the other. To `largest`, 64 codes, modified in
+    place, goes what is larger in the same place of a block.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        long, block_of_bytes, words = ir.IntType(64), ir.VectorType(ir.IntType(8), 64), ir.VectorType(ir.IntType(64), 8)
+        kinds = signature.args
+        table, totals, most = (context.make_array(kinds[i])(context, builder, args[i]).data for i in (5, 6, 7))
+
+        def pointer(array: Any, place: int, kind: Any) -> Any:
+            return builder.bitcast(builder.gep(array, [ir.Constant(long, place)]), kind.as_pointer())
+
+        variable: Any = cgutils.alloca_once_value
+
+        def instruction(name: str, result: Any, *operands: Any) -> Any:
+            kind = ir.FunctionType(result, operands)
+            return cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
+
+        look_up = instruction("llvm.x86.avx512.vpermi2var.qi.512", block_of_bytes, *[block_of_bytes] * 3)
+        add_bytes = instruction("llvm.x86.avx512.psad.bw.512", words, block_of_bytes, block_of_bytes)
+        nothing = ir.Constant(block_of_bytes, [0] * 64)
+        no_sign = ir.Constant(block_of_bytes, [int(_NO_SIGN_OF_BYTE)] * 64)
+        tables = [
+            [builder.load(pointer(table, place, block_of_bytes), align=1) for place in (first, first + 64)]
+            for first in range(0, _CODES * (_DIGITS + 1), _CODES)
+        ]
+        # Kept in registers: LLVM moves what is stored in these variables into them.
+        places = [pointer(totals, 8 * place, words) for place in range(len(tables))]
+        added = [variable(builder, builder.load(place, align=8)) for place in places]
+        seen = variable(builder, builder.load(pointer(most, 0, block_of_bytes), align=1))
+        with cgutils.for_range(builder, args[3], intp=long) as line:
+            first = builder.add(args[1], builder.mul(line.index, args[2]))
+            with cgutils.for_range(builder, args[4], intp=long) as block:
+                place = builder.add(first, builder.shl(block.index, ir.Constant(long, 6)))
+                entries = _load(context, builder, kinds[0], args[0], place, 64)
+                for (low, high), total in zip(tables, added, strict=True):
+                    found = builder.call(look_up, [low, entries, high])  # of the places only 7 bits are read
+                    builder.store(builder.add(builder.load(total), builder.call(add_bytes, [found, nothing])), total)
+                unsigned, before = builder.and_(entries, no_sign), builder.load(seen)
+                builder.store(builder.select(builder.icmp_unsigned(">", unsigned, before), unsigned, before), seen)
+        for place, total in zip(places, added, strict=True):
+            builder.store(builder.load(total), place, align=8)
+        builder.store(builder.load(seen), pointer(most, 0, block_of_bytes), align=1)
+        return context.get_dummy_value()
+
+    long = types.uint64
+    return types.void(codes, long, long, long, long, digits, sums, largest), generate
+
+
+@compiled
+def _write_digits(scale: Any, shift: Any, infinity: Any, digits: NDArray[np.uint8]) -> int:
+    """Write the squares of the products of every code and a scale to `digits`, modified in place.
+
+    A product is made in float32. Its square is rounded to a whole number of units, which are 2 to the power that is
+    returned: table i of the first seven holds digit i, to base 256. The last table holds 1 where the product is 0.
+    """
+    squares = np.empty(_CODES)
+    for code in range(_CODES):
+        product = _float_of(np.uint32(code) << shift) * scale if code < infinity else np.float32(0)
+        wide = np.float64(product)
+        squares[code] = wide * wide
+        digits[_DIGITS, code] = product == 0
+    unit = math.frexp(squares[min(int(infinity), _CODES) - 1])[1] - _DIGITS * _DIGIT_BITS
+    factor = math.ldexp(1.0, -unit)
+    for code in range(_CODES):
+        whole = np.uint64(np.rint(squares[code] * factor))
+        for digit in range(_DIGITS):
+            digits[digit, code] = whole >> np.uint64(_DIGIT_BITS * digit) & np.uint64(0xFF)
+    return unit
+
+
+@compiled
+def add_squares_by_table(
+    tile: Keys,
+    width: int,
+    first: int,
+    scales: NDArray[np.float32],
+    block: tuple[int, int],
+    shift: Any,
+    infinity: Any,
+) -> tuple[Any, Any, Any, Any]:
+    """Return what `add_squares_of_products` does, of floats of one byte, and the most by which the sum is wrong.
+
+    Every square is looked up, as a number of 56 bits, in a table that is made for each scale. No product overflows.
+    """
+    n_scales, lines, line = scales.shape[1], tile.size // width, 0
+    digits = np.empty((n_scales, _DIGITS + 1, _CODES), np.uint8)
+    units, whole = np.empty(n_scales, np.int64), np.empty(n_scales, np.int64)
+    for place in range(n_scales):
+        whole[place] = int(min(block[1], width - place * block[1])) // 64
+    sums, largest = np.empty((n_scales, _DIGITS + 1, 8), np.uint64), np.zeros(64, np.uint8)
+    total, wrong, zeros, beyond = 0.0, 0.0, _U0, _U0
+    while line < lines:  # those that share their scales
+        row = (first + line) // block[0]
+        stop = int(min(lines, (row + 1) * block[0] - first))
+        for place in range(n_scales):
+            units[place] = _write_digits(scales[row, place], shift, infinity, digits[place])
+        sums[:] = 0
+        for top in range(line, stop, _LINES):
+            n_lines = np.uint64(min(_LINES, stop - top))
+            for place in range(n_scales):
+                start = np.uint64(top * width + place * block[1])
+                blocks = np.uint64(whole[place])
+                _add_digits(tile, start, np.uint64(width), n_lines, blocks, digits[place], sums[place], largest)
+        for place in range(n_scales):
+            found = 0.0
+            for digit in range(_DIGITS - 1, -1, -1):
+                found = 256 * found + np.float64(sums[place, digit].sum())
+            total += math.ldexp(found, int(units[place]))
+            wrong += math.ldexp(32.0 * whole[place] * (stop - line), int(units[place]))  # half a unit each
+            zeros += sums[place, _DIGITS].sum()
+            begin, end = place * block[1] + 64 * whole[place], min((place + 1) * block[1], width)
+            for base in range(line * width, stop * width if begin < end else 0, width):
+                for index in range(base + begin, base + end):
+                    code = tile[index] & _NO_SIGN_OF_BYTE
+                    wide = np.float64(_float_of(np.uint32(code) << shift) * scales[row, place])
+                    total += wide * wide
+                    zeros += np.uint64(wide == 0)
+                    beyond += np.uint64(code >= infinity)
+        line = stop
+    return total, np.uint64(tile.size) - zeros, beyond + np.uint64(largest.max() >= infinity), wrong

@@ -1,0 +1,41 @@
+"""Text for people: on one line, of a bounded length, with the right plural."""
+
+LONGEST_SHOWN = 200  # characters of what was given
+
+
+def printable(text: str) -> str:
+    r"""Return a text as it may go to a terminal: on one line, what is not printable escaped as in Python.
+
+    Names of tensors and of files may hold anything: a terminal obeys what follows an escape character.
+
+    Examples
+    --------
+    >>> print(printable("a\x1b[31mRED\n"), printable("Borůvka ×"))
+    a\x1b[31mRED\n Borůvka ×
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
+
+
+def shortened(text: str, longest: int = LONGEST_SHOWN) -> str:
+    """Return a text of at most so many characters: the middle of a longer one left out.
+
+    Examples
+    --------
+    >>> len(shortened("a" * 1000)), shortened("a short one"), shortened("abcdefghijklmnopqrstuvwxyz", 16)
+    (200, 'a short one', 'abcde ... uvwxyz')
+    """
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[: half - 3]} ... {text[2 - half :]}"
+
+
+def counted(number: int, what: str, several: str = "") -> str:
+    """Return how many there are of something, whose plural has an s unless it is given.
+
+    Examples
+    --------
+    >>> counted(1, "trial"), counted(5, "trial"), counted(2, "matrix", "matrices")
+    ('1 trial', '5 trials', '2 matrices')
+    """
+    return f"{number} {what}" if number == 1 else f"{number} {several or what + 's'}"
