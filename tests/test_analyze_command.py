@@ -540,6 +540,7 @@ def test_a_bar_is_on_stderr_of_a_terminal_only(tmp_path):
     assert "\x1b" not in out
 
 
+@pytest.mark.long
 def test_what_is_done_when_interrupted_is_printed(tmp_path):
     layers = dict.fromkeys((f"layer{i:02}.weight" for i in range(40)), weights(1500, 1500))
     save_file(layers, tmp_path / "w.safetensors")

@@ -495,6 +495,7 @@ def kill_at_random(tables, folder, longest, moments):
     return child.exitcode == 0
 
 
+@pytest.mark.long
 def test_killed_with_its_processes_it_ends_in_the_same_bytes(tiny, tmp_path):
     command = [
         sys.executable,

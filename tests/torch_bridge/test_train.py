@@ -120,6 +120,7 @@ def test_nets_learn(tmp_path):
     assert last["train_loss"] < 0.7
 
 
+@pytest.mark.long
 def test_mnist(data_dir, tmp_path):
     plan = TrainingPlan(dataset="mnist", trials=1, epochs=2)
     level = train(plan, tmp_path, data_dir=data_dir, device="cpu").levels[0]
