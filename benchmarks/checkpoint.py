@@ -7,8 +7,8 @@ The measure is the rate at which one thread adds the same bytes as 64-bit words,
 that is mapped anew; start-up, the file of one block, is apart. Anonymous memory is sampled every hundredth of a second.
 WeightWatcher runs in the Python that `--weightwatcher` names, for it brings dependencies of its own.
 
-Then the same blocks in float8 with a scale for each 128 by 128 codes beside their twin in bfloat16, in turns, the
-least of five each.
+Then the same blocks in float8 with a scale for each 128 by 128 codes, and in int8 with one for each row, beside their
+twin in bfloat16, in turns, the least of five each.
 """
 
 import argparse
@@ -73,20 +73,17 @@ model = Holder()
 """What WeightWatcher looks at: the layers of ResNet-20 with their weights."""
 
 
-def make_model(path, n_bytes, n_blocks=None, *, quantised=False):
+def make_model(path, n_bytes, n_blocks=None, stored_as=None):
     """Write a file of blocks of random weights; return the bytes of its tensors.
 
-    Quantised ones are float8 codes with a scale for every block of 128 by 128, as DeepSeek-V3 has them: the largest
-    code of a block is the largest number of the type. So a few weights in a million become 0.
+    `stored_as` makes the tensors of a name and its values, `of_bfloat16` where none is given.
     """
+    stored_as = stored_as or of_bfloat16
     rng = np.random.default_rng(0)
     tensors = {}
     for name, shape in BLOCK.items():
         values = rng.standard_normal(shape, dtype=np.float32) * np.float32(0.02)
-        if quantised:
-            tensors |= of_float8(name, values)
-        else:
-            tensors[f"{name}.weight"] = ("BF16", values.astype(ml_dtypes.bfloat16).view(np.uint16))
+        tensors |= stored_as(name, values)
     size = sum(array.nbytes for _, array in tensors.values())
     header, offset = {}, 0
     n_blocks = n_blocks or max(1, round(n_bytes / size))
@@ -108,8 +105,22 @@ def make_model(path, n_bytes, n_blocks=None, *, quantised=False):
     return offset
 
 
+def of_bfloat16(name, values):
+    """Return the tensors of weights under their names: type and bits."""
+    return {f"{name}.weight": ("BF16", values.astype(ml_dtypes.bfloat16).view(np.uint16))}
+
+
+def of_int8(name, values):
+    """Return those of weights with a scale for every row, whose largest code is 127: one in a hundred becomes 0."""
+    scale = np.abs(values).max(axis=1, keepdims=True) / np.float32(127)
+    return {f"{name}.weight": ("I8", np.rint(values / scale).astype(np.int8)), f"{name}.weight_scale": ("F32", scale)}
+
+
 def of_float8(name, values):
-    """Return the tensors of quantised weights under their names: type and bits."""
+    """Return those of weights with a scale for every block of 128 by 128, as DeepSeek-V3 has them.
+
+    The largest code of a block is the largest number of the type. So a few weights in a million become 0.
+    """
     m, n = values.shape
     blocks = values.reshape(m // SIDE, SIDE, n // SIDE, SIDE)
     scale = np.abs(blocks).max(axis=(1, 3)) / np.float32(ml_dtypes.finfo(ml_dtypes.float8_e4m3fn).max)
@@ -196,10 +207,11 @@ def of_large_model(folder, n_bytes):
     )
 
 
-def of_quantised_model(folder, n_blocks):
-    """Print how long the analysis of a model in float8 takes beside that of its twin in bfloat16."""
-    paths = [Path(folder) / f"twin{place}.safetensors" for place in range(2)]
-    sizes = [make_model(path, 0, n_blocks, quantised=path is paths[1]) for path in paths]
+def of_quantised_models(folder, n_blocks):
+    """Print how long the analysis of a model in float8, and of one in int8, takes beside their twin in bfloat16."""
+    kinds = {"bfloat16": of_bfloat16, f"float8, a scale for {SIDE} x {SIDE}": of_float8, "int8, a scale a row": of_int8}
+    paths = [Path(folder) / f"{kind.__name__}.safetensors" for kind in kinds.values()]
+    sizes = [make_model(path, 0, n_blocks, kind) for path, kind in zip(paths, kinds.values(), strict=True)]
     for path in paths:
         analyze(path, seed=0)
     rounds = []
@@ -208,14 +220,13 @@ def of_quantised_model(folder, n_blocks):
             start, used = time.perf_counter(), time.process_time()
             analyze(path, seed=0)
             rounds.append((time.process_time() - used, time.perf_counter() - start))
-    twins = [[min(column) for column in zip(*rounds[place::2], strict=True)] for place in range(2)]
-    names = ["bfloat16", f"float8, a scale for {SIDE} x {SIDE}"]
+    taken = [[min(column) for column in zip(*rounds[place :: len(kinds)], strict=True)] for place in range(len(kinds))]
     print_table(
         ["model", "bytes", "processor time", "time", "the twin's processor time over it", "the twin's time over it"],
         [
-            [name, f"{size / 1e9:.2f} GB", *(f"{taken:.3f} s" for taken in twin)]
-            + [f"{first / taken:.2f}" for first, taken in zip(twins[0], twin, strict=True)]
-            for name, size, twin in zip(names, sizes, twins, strict=True)
+            [name, f"{size / 1e9:.2f} GB", *(f"{seconds:.3f} s" for seconds in both)]
+            + [f"{first / seconds:.2f}" for first, seconds in zip(taken[0], both, strict=True)]
+            for name, size, both in zip(kinds, sizes, taken, strict=True)
         ],
     )
 
@@ -249,7 +260,7 @@ def main():
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gigabytes", type=float, default=8.0)
-    parser.add_argument("--blocks", type=int, default=8, help="of the model in float8: 37 have 8 billion weights")
+    parser.add_argument("--blocks", type=int, default=8, help="of the quantised models: 37 have 8 billion weights")
     parser.add_argument("--quick", action="store_true", help="1 GB in the place of 8, and one block")
     parser.add_argument("--weightwatcher", metavar="PYTHON", help="a Python that has weightwatcher and torch")
     parser.add_argument("--resnet", type=Path, help="resnet20-12fca82f.th")
@@ -258,7 +269,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         of_large_model(folder, int(1e9 * (1 if options.quick else options.gigabytes)))
     with tempfile.TemporaryDirectory() as folder:
-        of_quantised_model(folder, 1 if options.quick else options.blocks)
+        of_quantised_models(folder, 1 if options.quick else options.blocks)
     of_small_models(options.weightwatcher, options.resnet)
 
 

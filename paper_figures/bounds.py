@@ -22,12 +22,17 @@ from topobounds.theory.paper import PrintedClaim
 TRAINS = False
 OPTIONS = ("seed", "no_caption")
 
-ABOUT_COMPLETE_LAYERS = tuple(name for name, bound in BOUNDS.items() if not bound.needs_density)
-COLUMNS = ("m", "n", *ABOUT_COMPLETE_LAYERS, "lower", "upper", "limit", "simulated", "standard_error")
+_ABOUT_COMPLETE_LAYERS = tuple(name for name, bound in BOUNDS.items() if not bound.needs_density)
+COLUMNS = ("m", "n", *_ABOUT_COMPLETE_LAYERS, "lower", "upper", "limit", "simulated", "standard_error")
 VERTICES = 1000
 SHAPES = 26
 SIMULATED = 4000
-LINE_STYLES = ((CATEGORIES[1], "--"), (CATEGORIES[4], "-."), (CATEGORIES[2], "-"), (CATEGORIES[5], ":"))
+_LINE_STYLES = (
+    (CATEGORIES[1], "--"),
+    (CATEGORIES[4], "-."),
+    (CATEGORIES[2], "-"),
+    (CATEGORIES[5], ":"),
+)
 TRUTH, LIMIT = CATEGORIES[6], CATEGORIES[3]
 
 
@@ -57,15 +62,15 @@ def draw(record: FigureRecord) -> Figure:
     figure = new_figure(4.3)
     above, beneath = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
     shapes = np.array(record.column("m"), float) / record.column("n")
-    draw_values(above, record, shapes)
-    draw_differences(beneath, record, shapes)
+    _draw_values(above, record, shapes)
+    _draw_differences(beneath, record, shapes)
     above.set(xscale="log", ylabel="expected overlap", ylim=(0, 1.03))
     beneath.set(xlabel="$m/n$", ylabel="difference × 1000", ylim=(-3, 3), xlim=(shapes[0] * 0.9, 1.1))
     figure.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
-def draw_values(ax: Axes, record: FigureRecord, shapes: NDArray[np.float64]) -> None:
+def _draw_values(ax: Axes, record: FigureRecord, shapes: NDArray[np.float64]) -> None:
     """Draw the bounds, the certified interval, the limit and the simulation."""
     draw_interval(ax, shapes, record.column("lower"), record.column("upper"), color=TRUTH, label="certified interval")
     ax.plot(shapes, record.column("limit"), color=LIMIT, linestyle=":", label="limit for large layers")
@@ -73,12 +78,12 @@ def draw_values(ax: Axes, record: FigureRecord, shapes: NDArray[np.float64]) -> 
     ax.errorbar(
         shapes, record.column("simulated"), error, fmt="o", color=CATEGORIES[0], markersize=3.5, label="simulation"
     )
-    drawn = (name for name in ABOUT_COMPLETE_LAYERS if name in record.columns)
-    for name, (color, line) in zip(drawn, itertools.cycle(LINE_STYLES), strict=False):
+    drawn = (name for name in _ABOUT_COMPLETE_LAYERS if name in record.columns)
+    for name, (color, line) in zip(drawn, itertools.cycle(_LINE_STYLES), strict=False):
         ax.plot(shapes, record.column(name), color=color, linestyle=line, label=BOUNDS[name].label)
 
 
-def draw_differences(ax: Axes, record: FigureRecord, shapes: NDArray[np.float64]) -> None:
+def _draw_differences(ax: Axes, record: FigureRecord, shapes: NDArray[np.float64]) -> None:
     """Draw interval, limit and simulation less the middle of the interval, in thousandths."""
     lower, upper, limit, simulated, error = (
         1000 * np.array(record.column(name)) for name in ("lower", "upper", "limit", "simulated", "standard_error")
@@ -107,6 +112,6 @@ def _row(m: int, n: int, seed: int) -> tuple[int | float | None, ...]:
     report = overlap_report(m, n, trials=SIMULATED, seed=point_seed(seed, m, n))
     truth, simulation = report.enclosure, report.monte_carlo
     assert simulation is not None
-    values = (report.bounds[name] for name in ABOUT_COMPLETE_LAYERS)
+    values = (report.bounds[name] for name in _ABOUT_COMPLETE_LAYERS)
     bounds = [value.value if isinstance(value, PrintedClaim) else value for value in values]
     return m, n, *bounds, truth.lower, truth.upper, report.limit, simulation.mean, simulation.standard_error

@@ -15,10 +15,10 @@ from topobounds.cli.console import console_on_stdout, print_json, print_line, pr
 if TYPE_CHECKING:
     from topobounds.figures.record import FigureRecord
 
-DEFAULT_SEED = 0
-FIXED = ("dataset", "trials", "epochs", "seed")
+_DEFAULT_SEED = 0
+_FIXED = ("dataset", "trials", "epochs", "seed")
 """What a committed record has settled."""
-OF_FIGURES = (*FIXED, "data_dir", "download", "device", "jobs", "no_caption")
+_OF_FIGURES = (*_FIXED, "data_dir", "download", "device", "jobs", "no_caption")
 """Options that some figures use and others do not."""
 
 
@@ -46,7 +46,7 @@ def _folder(ctx: click.Context, param: click.Parameter, given: str) -> Path:
 )
 @click.option("--trials", type=Count(1), default=5, show_default=True, help="Nets trained, or replicates.")
 @click.option("--epochs", type=Count(1), default=20, show_default=True, help="Epochs of each.")
-@click.option("--seed", type=Count(0), default=DEFAULT_SEED, show_default=True, help="Seed of everything random.")
+@click.option("--seed", type=Count(0), default=_DEFAULT_SEED, show_default=True, help="Seed of everything random.")
 @click.option("--data-dir", type=Name(), help="Folder with mnist/ and fashion-mnist/.")
 @click.option("--download", is_flag=True, help="Download missing data into the user's cache.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
@@ -113,11 +113,11 @@ def _check_used(ctx: click.Context, names: list[str], from_records: bool) -> Non
     used = {option for name in names for option in figure_module(name).OPTIONS}
     for option in ctx.command.params:
         typed = ctx.get_parameter_source(str(option.name)) is click.core.ParameterSource.COMMANDLINE
-        if not typed or option.name not in OF_FIGURES:
+        if not typed or option.name not in _OF_FIGURES:
             continue
         if option.name not in used:
             raise click.UsageError(f"Option '{option.opts[0]}' is used by none of these: {', '.join(names)}.", ctx)
-        if from_records and option.name not in (*FIXED, "no_caption"):
+        if from_records and option.name not in (*_FIXED, "no_caption"):
             raise click.UsageError(
                 f"Option '{option.opts[0]}' is for training, and --from-records trains nothing.", ctx
             )
@@ -153,7 +153,7 @@ def _committed(ctx: click.Context, names: list[str], asked: dict[str, Any]) -> "
     """Return the records that come with the package, if they are what was asked for."""
     from paper_figures.settings import committed_record
 
-    explicit = [key for key in FIXED if ctx.get_parameter_source(key) is click.core.ParameterSource.COMMANDLINE]
+    explicit = [key for key in _FIXED if ctx.get_parameter_source(key) is click.core.ParameterSource.COMMANDLINE]
     records = [committed_record(name) for name in names]
     for record in records:
         for key in (key for key in explicit if asked[key] not in (record.settled.get(key, asked[key]), "auto")):
@@ -167,7 +167,7 @@ def _summary(records: "list[FigureRecord]", files: dict[str, list[Path]], second
     settled = {key: value for record in records for key, value in record.settled.items() if value is not None}
     return {
         "figures": {name: [str(file) for file in made] for name, made in files.items()},
-        **{key: settled.get(key) for key in FIXED},
+        **{key: settled.get(key) for key in _FIXED},
         "seconds": round(seconds, 3),
     }
 

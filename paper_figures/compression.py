@@ -116,14 +116,14 @@ def draw(record: FigureRecord) -> Figure:
     figure = new_figure(3.8)
     axes = figure.subplots(1, len(PARTS), sharey=True)
     for ax, part in zip(axes, PARTS, strict=True):
-        draw_part(ax, record.where(part=part))
+        _draw_part(ax, record.where(part=part))
         ax.set_title(part)
         ax.set_xlabel("compression ratio")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
-def draw_part(ax: Axes, record: FigureRecord) -> None:
+def _draw_part(ax: Axes, record: FigureRecord) -> None:
     """Draw the ratios of one part: for each network a line from 1 in each convention, on a logarithmic axis."""
     networks = list(dict.fromkeys(zip(record.column("architecture"), record.column("dataset"), strict=True)))
     places = -np.arange(len(networks))

@@ -51,7 +51,7 @@ DENSITIES = tuple(float(f"{p:.3g}") for p in np.geomspace(0.004, 1, 31))
 SIMULATED, CONFIDENCE = 400, 0.999
 NEGLIGIBLE = 1e-9
 """A chance of being disconnected that moves no expectation that could be seen."""
-RARE = 0.02
+_RARE = 0.02
 """Connected supports rarer than this are not waited for."""
 
 READINGS = {"uniform": "all supports", "connected": "connected supports only"}
@@ -100,7 +100,7 @@ def draw(record: FigureRecord) -> Figure:
     figure = new_figure(3.0)
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
     for ax, (reading, title) in zip(axes, READINGS.items(), strict=True):
-        draw_map(ax, record, reading)
+        _draw_map(ax, record, reading)
         ax.set(title=title, xlabel="$m/n$", xscale="log", yscale="log")
     axes[0].set_ylabel("density")
     found = [each for each in COLORS if each in record.column("uniform") + record.column("connected")]
@@ -110,7 +110,7 @@ def draw(record: FigureRecord) -> Figure:
     return figure
 
 
-def draw_map(ax: Axes, record: FigureRecord, reading: str) -> None:
+def _draw_map(ax: Axes, record: FigureRecord, reading: str) -> None:
     """Draw the verdicts as a map, and the density from which on most supports are connected as a line."""
     densities, verdicts = _codes(record, reading)
     shapes = np.array(record.distinct("m")) / np.array(record.distinct("n"))
@@ -192,7 +192,7 @@ def _on_connected(
         return "holds", "every support"
     if (found := verdict(bound, mean)) != "undecided":
         return found, "enclosure"
-    if connection_limit(m, n, cells) < RARE:
+    if connection_limit(m, n, cells) < _RARE:
         return "undecided", None
     sampled = verify(
         m,

@@ -20,7 +20,7 @@ TRAINS = True
 OPTIONS = (*TRAINING_OPTIONS, "seed", "no_caption")
 
 COLUMNS = ("trial", "epoch", "layer", "normalized_neural_persistence")
-COLUMNS_OF_PANELS = 3
+_COLUMNS_OF_PANELS = 3
 OTHERS: dict[str, Any] = {"color": "0.75", "linewidth": 0.6}
 """How the layers look that a panel is not about."""
 
@@ -48,16 +48,16 @@ def draw(record: FigureRecord) -> Figure:
     """Return the figure: a panel for each layer on the left, the totals of the trials on the right."""
     figure = new_figure(2.9)
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1.7, 1]).ravel()
-    draw_layers(left, record)
-    draw_totals(right.subplots(), record)
+    _draw_layers(left, record)
+    _draw_totals(right.subplots(), record)
     return figure
 
 
-def draw_layers(figure: SubFigure, record: FigureRecord) -> None:
+def _draw_layers(figure: SubFigure, record: FigureRecord) -> None:
     """Draw a panel for each layer: its mean over the trials with the band, and thin the means of the other layers."""
     layers = record.distinct("layer")
-    rows = math.ceil(len(layers) / COLUMNS_OF_PANELS)
-    grid = figure.subplots(rows, COLUMNS_OF_PANELS, sharex=True, sharey=True, squeeze=False)
+    rows = math.ceil(len(layers) / _COLUMNS_OF_PANELS)
+    grid = figure.subplots(rows, _COLUMNS_OF_PANELS, sharex=True, sharey=True, squeeze=False)
     curves = {
         layer: record.where(layer=layer).pivot("normalized_neural_persistence", across="epoch") for layer in layers
     }
@@ -73,7 +73,7 @@ def draw_layers(figure: SubFigure, record: FigureRecord) -> None:
     figure.supylabel("normalised neural persistence", fontsize="medium")
 
 
-def draw_totals(ax: Axes, record: FigureRecord) -> None:
+def _draw_totals(ax: Axes, record: FigureRecord) -> None:
     """Draw the total of each trial, with the standard deviation (ddof=0) of its layers to either side."""
     for trial, color in zip(record.distinct("trial"), cycle(CATEGORIES), strict=False):
         epochs, persistence = record.where(trial=trial).pivot("normalized_neural_persistence", "epoch", down="layer")

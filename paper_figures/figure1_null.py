@@ -25,8 +25,8 @@ OPTIONS = (*TRAINING_OPTIONS, "seed", "no_caption")
 
 COLUMNS = ("trial", "epoch", "layer", "normalized_neural_persistence", "expected", "z")
 DIGITS = 6  # of persistences: their certified intervals are not narrower
-Z_DIGITS = 2
-FIRST_EPOCHS = 5
+_Z_DIGITS = 2
+_FIRST_EPOCHS = 5
 
 EXPECTED: dict[str, Any] = {"linestyle": "--", "linewidth": 1.0}
 
@@ -45,7 +45,7 @@ def measure(settings: Settings) -> FigureRecord:
                 assert null.norm is not None
                 assert null.z is not None
                 measured = neural_persistence(weights, normalized=True)
-                row = (round(measured, DIGITS), round(null.norm, DIGITS), round(null.z, Z_DIGITS))
+                row = (round(measured, DIGITS), round(null.norm, DIGITS), round(null.z, _Z_DIGITS))
                 rows.append((trial, epoch, layer, *row))
             settings.progress(trial * settings.epochs + epoch, settings.trials * settings.epochs, "nulls")
     return FigureRecord("figure1_null", training.run_provenance("figure1_null", settings, run), COLUMNS, tuple(rows))
@@ -53,7 +53,7 @@ def measure(settings: Settings) -> FigureRecord:
 
 def is_measured(epoch: int) -> bool:
     """Whether the null is measured after an epoch: the first few, in which most happens, and then every fifth."""
-    return epoch <= FIRST_EPOCHS or epoch % FIRST_EPOCHS == 0
+    return epoch <= _FIRST_EPOCHS or epoch % _FIRST_EPOCHS == 0
 
 
 def render(record: FigureRecord, folder: Path, *, caption_drawn: bool = True) -> list[Path]:

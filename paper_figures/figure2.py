@@ -29,7 +29,7 @@ COLUMNS = ("layer", "source", "target", "weight", "value", "rank", "in_forest")
 
 def measure(settings: Settings) -> FigureRecord:
     """Return the edges of the net in order of entry: weight, normalised value, and whether it is a forest edge."""
-    joined = network_matrix(*two_layers(settings.seed))
+    joined = _network_matrix(*two_layers(settings.seed))
     forest = maximum_spanning_forest(joined)
     order = np.argsort(-np.abs(joined), axis=None, kind="stable")
     in_forest = set(zip(forest.rows.tolist(), forest.cols.tolist(), strict=True))
@@ -54,7 +54,7 @@ def two_layers(seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return rng.standard_normal(WIDTHS[:2]), rng.standard_normal(WIDTHS[1:])
 
 
-def network_matrix(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
+def _network_matrix(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
     """Return ``[W1^T | W2]``: rows are the hidden neurons, columns the inputs, then the outputs."""
     return np.hstack([first.T, second])
 

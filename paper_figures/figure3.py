@@ -25,7 +25,7 @@ from topobounds.supports import cells_at_density, fewest_cells, read_support
 from topobounds.theory.paper import corollary_3_4
 from topobounds.topology.spanning import magnitude_overlap
 
-Panel = Callable[[Axes, FigureRecord, Any], None]
+_Panel = Callable[[Axes, FigureRecord, Any], None]
 
 TRAINS = True
 OPTIONS = (*TRAINING_OPTIONS, "seed", "no_caption")
@@ -33,7 +33,7 @@ OPTIONS = (*TRAINING_OPTIONS, "seed", "no_caption")
 COLUMNS = ("layer", "m", "n", "density", "support", "trial", "overlap", "corollary_3_4")
 SUPPORTS = ("star", "uniform")
 DENSITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-RING: dict[str, Any] = {
+_RING: dict[str, Any] = {
     "marker": "o",
     "linestyle": "",
     "markerfacecolor": "none",
@@ -67,7 +67,7 @@ def draw(record: FigureRecord) -> Figure:
     return draw_panels(record, draw_overlaps, _bound_handles())
 
 
-def draw_panels(record: FigureRecord, draw_panel: Panel, handles: Sequence[Artist]) -> Figure:
+def draw_panels(record: FigureRecord, draw_panel: _Panel, handles: Sequence[Artist]) -> Figure:
     """Return a figure with a row for each support, a column for each layer, and a legend above.
 
     Parameters
@@ -97,9 +97,9 @@ def draw_panels(record: FigureRecord, draw_panel: Panel, handles: Sequence[Artis
 def draw_overlaps(ax: Axes, record: FigureRecord, color: Any) -> None:
     """Draw one layer on one support: the mean with its band, and the printed bound as dots."""
     draw_measured(ax, record, color)
-    bounds, broken = printed_bounds(record)
+    bounds, broken = _printed_bounds(record)
     ax.plot(bounds[:, 0], bounds[:, 1], "k.", markersize=2.5)
-    ax.plot(bounds[broken, 0], bounds[broken, 1], **RING)
+    ax.plot(bounds[broken, 0], bounds[broken, 1], **_RING)
     ax.set_ylim(0, 1.13)
 
 
@@ -111,7 +111,7 @@ def draw_measured(ax: Axes, record: FigureRecord, color: Any) -> None:
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
-def printed_bounds(record: FigureRecord) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _printed_bounds(record: FigureRecord) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return the printed bounds of one layer and support, and which of them the measurement breaks.
 
     Returns
@@ -170,4 +170,4 @@ def _exists(m: int, n: int, density: float, support: str) -> bool:
 
 def _bound_handles() -> list[Line2D]:
     dot = Line2D([], [], color="k", marker=".", linestyle="", label="Cor. 3.4 as printed")
-    return [dot, Line2D([], [], **RING, label="above the measured mean")]
+    return [dot, Line2D([], [], **_RING, label="above the measured mean")]

@@ -46,7 +46,7 @@ NEGLIGIBLE = 1e-4
 """A chance of being disconnected that moves no expectation by more than simulation errs."""
 
 EXPECTED: dict[str, Any] = {"color": "k", "linestyle": "--", "linewidth": 1.2}
-SPREAD: dict[str, Any] = {"color": "0.8", "linewidth": 0}
+_SPREAD: dict[str, Any] = {"color": "0.8", "linewidth": 0}
 
 
 def measure(settings: Settings) -> FigureRecord:
@@ -118,7 +118,7 @@ def draw(record: FigureRecord) -> Figure:
     """Return the figure: a row for each support, a column for each layer."""
     handles = [
         Line2D([], [], **EXPECTED, label="expected of exchangeable weights"),
-        Patch(**SPREAD, label="two standard deviations of one layer"),
+        Patch(**_SPREAD, label="two standard deviations of one layer"),
     ]
     return figure3.draw_panels(record, draw_overlaps, handles)
 
@@ -126,7 +126,7 @@ def draw(record: FigureRecord) -> Figure:
 def draw_overlaps(ax: Axes, record: FigureRecord, color: Any) -> None:
     """Draw one layer on one support: the mean with its band, and what exchangeable weights would give."""
     densities, expected, deviation = expectations(record)
-    ax.fill_between(densities, expected - 2 * deviation, expected + 2 * deviation, **SPREAD)
+    ax.fill_between(densities, expected - 2 * deviation, expected + 2 * deviation, **_SPREAD)
     ax.plot(densities, expected, **EXPECTED)
     figure3.draw_measured(ax, record, color)
     ax.set_ylim(0, 1.05)

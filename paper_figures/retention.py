@@ -78,12 +78,12 @@ def draw(record: FigureRecord) -> Figure:
     """Return the figure: expected curves above, trained layers beside them beneath."""
     figure = new_figure(4.9)
     above, beneath = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, 1]).ravel()
-    draw_expected(above, record.where(curve="expected"))
-    draw_trained(beneath, record)
+    _draw_expected(above, record.where(curve="expected"))
+    _draw_trained(beneath, record)
     return figure
 
 
-def draw_expected(figure: SubFigure, record: FigureRecord) -> None:
+def _draw_expected(figure: SubFigure, record: FigureRecord) -> None:
     """Draw the expected curves of all shapes: what is kept on the left, how many edges are lost on the right."""
     kept, lost = figure.subplots(1, 2, sharex=True)
     shapes = list(dict.fromkeys(zip(record.column("m"), record.column("n"), strict=True)))
@@ -104,7 +104,7 @@ def draw_expected(figure: SubFigure, record: FigureRecord) -> None:
     figure.legend(handles=handles, loc="outside upper center", ncols=4)
 
 
-def draw_trained(figure: SubFigure, record: FigureRecord) -> None:
+def _draw_trained(figure: SubFigure, record: FigureRecord) -> None:
     """Draw the trained layers, a panel for each, with the expected curve of its shape."""
     measured = record.where(curve="trained")
     layers = list(dict.fromkeys(zip(*(measured.column(name) for name in ("layer", "m", "n")), strict=True)))

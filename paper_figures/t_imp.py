@@ -33,7 +33,7 @@ ROUNDS = {"mnist": 18, "fashion-mnist": 18}
 
 def measure(settings: Settings) -> FigureRecord:
     """Return accuracy, overlap and neural persistence of each level of both methods; missing levels are made first."""
-    runs = [made(method_plan(settings, method), settings) for method in METHODS]
+    runs = [_complete_run(_method_plan(settings, method), settings) for method in METHODS]
     record = picture.measure([run.path for run in runs], settings.trials)
     flags = f"--dataset {settings.dataset} --trials {settings.trials} --seed {settings.seed}"
     data = runs[0].levels[0].metrics[0]["data"]
@@ -42,7 +42,7 @@ def measure(settings: Settings) -> FigureRecord:
     return replace(record, name="t_imp", provenance=source)
 
 
-def method_plan(settings: Settings, method: str) -> ImpPlan:
+def _method_plan(settings: Settings, method: str) -> ImpPlan:
     """Return the plan of one method on the data set, with one seed for everything."""
     plan = ImpPlan.read(CONFIGS / f"{PLANS[settings.dataset]}.toml")
     assert plan.data is not None
@@ -57,7 +57,7 @@ def method_plan(settings: Settings, method: str) -> ImpPlan:
     )
 
 
-def made(plan: ImpPlan, settings: Settings) -> RunFolder:
+def _complete_run(plan: ImpPlan, settings: Settings) -> RunFolder:
     """Return the run folder of a plan, whole; what is missing is made first."""
     from torch_bridge.experiment.run import run_imp  # noqa: PLC0415 -- torch is needed only to train
 
@@ -68,7 +68,7 @@ def made(plan: ImpPlan, settings: Settings) -> RunFolder:
 
     return run_imp(
         plan,
-        settings.out / "runs" / run_name(plan, settings),
+        settings.out / "runs" / _run_name(plan, settings),
         data_dir=settings.data_dir,
         download=settings.download,
         device=settings.device,
@@ -77,7 +77,7 @@ def made(plan: ImpPlan, settings: Settings) -> RunFolder:
     )
 
 
-def run_name(plan: ImpPlan, settings: Settings) -> str:
+def _run_name(plan: ImpPlan, settings: Settings) -> str:
     """Return a folder name that no other plan has."""
     return f"{plan.pruning.method}-{settings.dataset}-seed-{settings.seed}-{plan.sha256[:8]}"
 

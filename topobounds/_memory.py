@@ -6,7 +6,7 @@ from pathlib import Path
 SHARE = 0.5  # of the memory that one task may take; the rest is for copies, and for others
 SMALL = 2**28  # bytes that a packed file may always expand to
 MOST_EXPANSION = 50  # times its packed size; weights of which one in fifty is not zero pack about as well
-CELL_BYTES = 24  # that a layer drawn whole takes at least for each of its cells, weight and order
+_CELL_BYTES = 24  # that a layer drawn whole takes at least for each of its cells, weight and order
 CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -58,7 +58,7 @@ def check_layer_memory(m: int, n: int) -> None:
     ValueError
         Saying how much it would take.
     """
-    check_memory(f"A layer of {m} x {n} cells", CELL_BYTES * m * n)
+    check_memory(f"A layer of {m} x {n} cells", _CELL_BYTES * m * n)
 
 
 def largest_unpacked_size(packed: int) -> int:

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from topobounds._types import StepProgress  # which needs numpy
 
 Piece = TypeVar("Piece", bound=Hashable)
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 Result = TypeVar("Result")
 
 MOST_JOBS = 1024
 """Processes at the same time that are not a slip of the finger."""
-CPUINFO = Path("/proc/cpuinfo")
+_CPUINFO = Path("/proc/cpuinfo")
 """Where Linux describes the processors."""
 POLL_SECONDS = 0.1
 MOST_LOST = 4
@@ -55,9 +55,9 @@ def processor_name() -> str:
 
 
 def _model_name() -> str:
-    """Return the first model name in `CPUINFO`; empty where there is none."""
+    """Return the first model name in `_CPUINFO`; empty where there is none."""
     try:
-        lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     names = (value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == "model name")
@@ -100,7 +100,7 @@ def fair_share(threads: int) -> int:
     return max(1, threads // _pieces_at_once.get())
 
 
-def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+def in_threads(function: Callable[[_Item], Result], items: Sequence[_Item]) -> list[Result]:
     """Apply a function that releases the lock to all items, on all cores that are this thread's to use.
 
     Returns
@@ -207,10 +207,10 @@ class Named(Protocol):
         """What it is called."""
 
 
-NamedPiece = TypeVar("NamedPiece", bound=Named)
+_NamedPiece = TypeVar("_NamedPiece", bound=Named)
 
 
-class ExecutorWork(Generic[NamedPiece, Result]):
+class ExecutorWork(Generic[_NamedPiece, Result]):
     """Pieces of work given to an executor, whose workers may be lost: what they had is asked again.
 
     Parameters
@@ -222,10 +222,10 @@ class ExecutorWork(Generic[NamedPiece, Result]):
         caller, and not asked again.
     """
 
-    def __init__(self, executor: Executor, work: Callable[[NamedPiece], Result]) -> None:
+    def __init__(self, executor: Executor, work: Callable[[_NamedPiece], Result]) -> None:
         self._executor, self._work = executor, work
 
-    def submit(self, piece: NamedPiece) -> "Future[Any]":
+    def submit(self, piece: _NamedPiece) -> "Future[Any]":
         """Have a piece done; `result` awaits it."""
         try:
             return self._executor.submit(_attempted, self._work, piece)
@@ -234,7 +234,7 @@ class ExecutorWork(Generic[NamedPiece, Result]):
             future.set_exception(error)
             return future
 
-    def result(self, piece: NamedPiece, future: "Future[Any]") -> Result:
+    def result(self, piece: _NamedPiece, future: "Future[Any]") -> Result:
         """Return what a piece that was submitted came to.
 
         Raises
@@ -258,7 +258,7 @@ class ExecutorWork(Generic[NamedPiece, Result]):
         named = f"The worker of '{piece.name}' was lost {MOST_LOST} times, the last time by {reason}"
         raise ChildProcessError(" ".join(named.split()))
 
-    def in_order(self, pieces: Sequence[NamedPiece]) -> Iterator[Result]:
+    def in_order(self, pieces: Sequence[_NamedPiece]) -> Iterator[Result]:
         """Yield what the pieces come to, in their order; what is left is given up where the caller stops.
 
         Raises
@@ -275,7 +275,7 @@ class ExecutorWork(Generic[NamedPiece, Result]):
                 future.cancel()
 
 
-def _attempted(work: Callable[[NamedPiece], Result], piece: NamedPiece) -> tuple[Result | None, Exception | None]:
+def _attempted(work: Callable[[_NamedPiece], Result], piece: _NamedPiece) -> tuple[Result | None, Exception | None]:
     """Return what a piece comes to and what it raises, so that what the executor raises is told from it."""
     try:
         return work(piece), None

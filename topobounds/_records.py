@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 BACKENDS = ("pandas", "polars", "pyarrow")
 """What a frame may be of, in the order in which they are looked for."""
-WITH_FRAMES = "in a clone of topobounds, pip install -e '.[frames]'"
+_WITH_FRAMES = "in a clone of topobounds, pip install -e '.[frames]'"
 
 
 class Column(NamedTuple):
@@ -112,7 +112,7 @@ def frame(columns: Mapping[str, Column], backend: str | None = None) -> Any:
     found = [name for name in ([backend] if backend else BACKENDS) if find_spec(name) is not None]
     if not found or find_spec("narwhals") is None:
         missing = "narwhals" if found else backend or "one of pandas, polars and pyarrow"
-        raise ImportError(f"A frame needs {missing}, which is not installed: {WITH_FRAMES}.")
+        raise ImportError(f"A frame needs {missing}, which is not installed: {_WITH_FRAMES}.")
     import narwhals as nw  # noqa: PLC0415 (of the extra frames)
 
     types = {int: nw.Int64(), float: nw.Float64(), bool: nw.Boolean(), str: nw.String()}

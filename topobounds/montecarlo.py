@@ -28,13 +28,13 @@ from topobounds._records import Record
 from topobounds._types import Integers, Progress, Words
 from topobounds.supports import Support, read_support
 
-NUMPY_CELLS = 5_000_000  # expected draws that numpy makes in the time it takes to load the compiled kernels,
-LOADED_CELLS = 30_000  # and those that it makes about as fast as they do
+_NUMPY_CELLS = 5_000_000  # expected draws that numpy makes in the time it takes to load the compiled kernels,
+_LOADED_CELLS = 30_000  # and those that it makes about as fast as they do
 NUMPY_POPULATION = 1 << 36  # a cell and its place among the words drawn share 63 bits in `_is_first`
 NUMPY_BATCH, COMPILED_BATCH = 1 << 15, 1 << 21  # expected draws at a time: what stays in the cache; some 20 ms
 BITMAP_CELLS = 1 << 22  # above, a hash table is faster than clearing a bitmap,
 TABLE_CELLS = 256  # unless it is no smaller: it has 4 places of 64 bits for every cell drawn
-_ENGINE = NumpyBudget("topobounds._kernels.montecarlo", NUMPY_CELLS, LOADED_CELLS)
+_ENGINE = NumpyBudget("topobounds._kernels.montecarlo", _NUMPY_CELLS, _LOADED_CELLS)
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MASK_64 = (1 << 64) - 1
@@ -313,11 +313,11 @@ def _in_threads(
                 future.cancel()
 
 
-RankFunction = Callable[[Support, Words, Integers, int], Integers]
+_RankFunction = Callable[[Support, Words, Integers, int], Integers]
 
 
 def _run(
-    support: Support, limit: int | None, seed: int, ranks: RankFunction, trials: range
+    support: Support, limit: int | None, seed: int, ranks: _RankFunction, trials: range
 ) -> tuple[Integers, Integers]:
     """Return alpha of the support and |forest ∩ top-k| of each of these trials."""
     streams = _streams(seed, trials)

@@ -56,7 +56,7 @@ def test_the_committed_record_is_of_the_plans_that_come_with_the_package(tmp_pat
     settings = Settings(
         tmp_path, dataset, made["trials"], 20, seed, None, False, "cpu", 1, lambda done, total, message: None
     )
-    plans = {picture.METHODS[method]: t_imp.method_plan(settings, method) for method in t_imp.METHODS}
+    plans = {picture.METHODS[method]: t_imp._method_plan(settings, method) for method in t_imp.METHODS}
     assert {run: ImpPlan.from_dict(facts["plan"]) for run, facts in made["runs"].items()} == plans
     for run, plan in plans.items():
         assert record.where(run=run).column("level") == list(plan.levels) * plan.replicates

@@ -9,7 +9,7 @@ from torch import nn
 
 from torch_bridge.model.tracing import trace
 from torch_bridge.training.data import load_dataset
-from torch_bridge.training.loop import Clock, Stretch, Training, learning_rate, split_data
+from torch_bridge.training.loop import Clock, StepRange, Training, learning_rate, split_data
 from torch_bridge.training.models import build_model
 from torch_bridge.training.plan import MODELS, DataPlan, ModelPlan, Recipe, Seeds
 from torch_bridge.training.seeding import generator_seed, seeded
@@ -33,7 +33,7 @@ def new_training(split, name, recipe, last, dropout=0.0):
     if dropout:
         net = nn.Sequential(nn.Dropout(dropout), net)
     masks = {key: torch.rand(p.shape) > 0.3 for key, p in net.named_parameters() if p.ndim > 1}
-    return Training(net, masks, recipe, Stretch(0, last), split, Seeds(), replicate=0, level=1, snapshot_step=2)
+    return Training(net, masks, recipe, StepRange(0, last), split, Seeds(), replicate=0, level=1, snapshot_step=2)
 
 
 def outcome(training):

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from topobounds._kernels import compiled
 from topobounds._types import Vertices
 
-FlatCells = NDArray[np.uint32]
+_FlatCells = NDArray[np.uint32]
 Bits = NDArray[np.uint8]
-Members = NDArray[np.uint64]
+_Members = NDArray[np.uint64]
 Ranks = NDArray[np.int64]
 
 _U = np.uint64
@@ -33,12 +33,12 @@ _AT_ONCE = 512  # cells drawn
 def forest_ranks(
     present: Bits,
     n: int,
-    cells: FlatCells,
+    cells: _FlatCells,
     n_cells: int,
     drawn: int,
-    starts: Members,
-    seen: Members,
-    taken: Members,
+    starts: _Members,
+    seen: _Members,
+    taken: _Members,
     parents: Vertices,
     sizes: Vertices,
     ranks: Ranks,
@@ -105,7 +105,7 @@ def forest_ranks(
 
 
 @compiled
-def _draw(word: Members, present: Bits, size: np.uint64, cells: FlatCells, found: FlatCells, words: Members) -> int:
+def _draw(word: _Members, present: Bits, size: np.uint64, cells: _FlatCells, found: _FlatCells, words: _Members) -> int:
     """Draw cells of the support, of all or of those that are listed; return how many.
 
     They are written to `found`, and to `words` where the stream is after each; both are modified in place.
@@ -131,8 +131,8 @@ def _is_present(present: Bits, cell: np.uint64) -> Any:
 
 @compiled
 def _live_cells(
-    present: Bits, m: int, n: int, cells: FlatCells, most: int, seen: Members, parents: Vertices, sizes: Vertices
-) -> Members:
+    present: Bits, m: int, n: int, cells: _FlatCells, most: int, seen: _Members, parents: Vertices, sizes: Vertices
+) -> _Members:
     """Return the cells of the support that are not drawn and join two components."""
     sizes[:] = 0
     for vertex in range(parents.size):
@@ -161,7 +161,7 @@ def _live_cells(
 
 
 @compiled
-def _add_live(cell: int, n: int, m: int, seen: Members, parents: Vertices, live: Members, count: int) -> int:
+def _add_live(cell: int, n: int, m: int, seen: _Members, parents: Vertices, live: _Members, count: int) -> int:
     """Append a cell that is not drawn and joins two components, which `parents` labels; return the new count."""
     if parents[cell // n] != parents[m + cell % n] and not _holds(seen, _U(cell)):
         live[count] = cell
@@ -170,7 +170,7 @@ def _add_live(cell: int, n: int, m: int, seen: Members, parents: Vertices, live:
 
 
 @compiled
-def _new_member(word: Members, population: np.uint64, members: Members) -> Any:
+def _new_member(word: _Members, population: np.uint64, members: _Members) -> Any:
     """Draw a number below `population` that is not in the set yet; put it in."""
     while True:
         value = _below(word, population)
@@ -179,7 +179,7 @@ def _new_member(word: Members, population: np.uint64, members: Members) -> Any:
 
 
 @compiled
-def _below(word: Members, population: np.uint64) -> Any:
+def _below(word: _Members, population: np.uint64) -> Any:
     """Draw a number below `population`, less than 2^32."""
     while True:
         word[0] += _STEP
@@ -190,7 +190,7 @@ def _below(word: Members, population: np.uint64) -> Any:
 
 
 @compiled
-def _enters(members: Members, value: np.uint64) -> bool:
+def _enters(members: _Members, value: np.uint64) -> bool:
     """Put `value` in the set; return whether it is new."""
     if _holds(members, value):
         return False
@@ -199,7 +199,7 @@ def _enters(members: Members, value: np.uint64) -> bool:
 
 
 @compiled
-def _holds(members: Members, value: np.uint64) -> bool:
+def _holds(members: _Members, value: np.uint64) -> bool:
     return bool((members[value >> _SIX] >> (value & _MASK_SIX)) & _U(1))
 
 

@@ -1,5 +1,4 @@
 from . import (
-    beside,
     checkpoint,
     comparison,
     compression,
@@ -7,6 +6,7 @@ from . import (
     errors,
     findings,
     fixed,
+    masks_and_scores,
     network,
     overlap,
     preview,
@@ -16,7 +16,6 @@ from . import (
 )
 
 __all__ = [
-    "beside",
     "checkpoint",
     "comparison",
     "compression",
@@ -24,6 +23,7 @@ __all__ = [
     "errors",
     "findings",
     "fixed",
+    "masks_and_scores",
     "network",
     "overlap",
     "preview",

@@ -15,10 +15,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, boolean, checked_seed, checked_trials, integer
 from topobounds._parallel import MOST_JOBS, ExecutorWork, Sharing, processors
-from topobounds.analysis.beside import Beside, BesideCheckpoint, check_values, scores_beside, with_mask_beside
 from topobounds.analysis.curves import layer_curves
 from topobounds.analysis.errors import Interrupted, UnreadTensorError
 from topobounds.analysis.findings import find
+from topobounds.analysis.masks_and_scores import (
+    MasksOrScores,
+    PerTensorArrays,
+    check_values,
+    masked_weights,
+    scores_for,
+)
 from topobounds.analysis.network import ASSUMED, Connected, chains, network_reports
 from topobounds.analysis.reports import LayerReport, ModelReport, NetworkReport, Source, layer_report
 from topobounds.analysis.scales import scale_shares
@@ -32,8 +38,8 @@ from topobounds.topology.moments import weight_moments
 
 Progress = Callable[[int, int, str], None]
 LARGE = 2**26
-"""Bytes of a tensor of which no more than `MOST_LARGE` are read at the same time."""
-MOST_LARGE = 2
+"""Bytes of a tensor of which no more than `_MOST_LARGE` are read at the same time."""
+_MOST_LARGE = 2
 SMALL = 2**22
 """Bytes of a tensor below which Python does most of the work, so that two at the same time take longer than in turn."""
 INTERRUPTED = "Interrupted before it was read."
@@ -73,8 +79,8 @@ def analyze(
     exclude: Sequence[str] = (),
     geometry: Any = None,
     input_size: Sequence[int] | None = None,
-    mask: Beside | None = None,
-    scores: Beside | None = None,
+    mask: MasksOrScores | None = None,
+    scores: MasksOrScores | None = None,
     scales: bool = False,
     curves: bool = False,
     chance: bool = True,
@@ -159,8 +165,8 @@ def analyze(
         if not reading.layers:
             raise _nothing(checkpoint, reading.left_out)
         wanted = [layer.name for layer in reading.layers]
-        beside = _beside(_shapes(reading), wanted, mask, scores, held)
-        work = _Work(checkpoint, reading, beside, task, progress)
+        masks_and_scores = _open_masks_and_scores(_shapes(reading), wanted, mask, scores, held)
+        work = _Work(checkpoint, reading, masks_and_scores, task, progress)
         if executor is None:
             work.in_threads(n_threads)
         else:
@@ -169,11 +175,11 @@ def analyze(
 
 
 @dataclass(frozen=True)
-class _BesideFiles:
+class _MasksAndScores:
     """Masks and scores beside a checkpoint, open."""
 
-    masks: BesideCheckpoint | None
-    scores: BesideCheckpoint | None
+    masks: PerTensorArrays | None
+    scores: PerTensorArrays | None
 
 
 class _Work:
@@ -183,19 +189,19 @@ class _Work:
         self,
         checkpoint: Checkpoint,
         reading: LayerTensorReading,
-        beside: _BesideFiles,
+        masks_and_scores: _MasksAndScores,
         task: _Task,
         progress: Progress | None,
     ) -> None:
         self.checkpoint = checkpoint
         self.reading = reading
-        self.beside = beside
+        self.masks_and_scores = masks_and_scores
         self.task = task
         self.progress = progress
         self.sizes = {layer.name: _n_bytes(layer) for layer in reading.layers}
         self.done: dict[str, _Done] = {}
         self._reading_lock = Lock()  # archives and streams are read by one thread at a time
-        self._large = BoundedSemaphore(MOST_LARGE)
+        self._large = BoundedSemaphore(_MOST_LARGE)
         self._small = Lock()
         self._sharing = Sharing()
 
@@ -207,7 +213,9 @@ class _Work:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def elsewhere(self, executor: Executor, source: object, mask: Beside | None, scores: Beside | None) -> None:
+    def elsewhere(
+        self, executor: Executor, source: object, mask: MasksOrScores | None, scores: MasksOrScores | None
+    ) -> None:
         """Do all tensors by an executor, whose workers open the files by their paths."""
         rule = "a path where 'executor' does the work, for weights are not sent"
         if isinstance(source, Mapping | ArraysCheckpoint):
@@ -219,7 +227,7 @@ class _Work:
             path=path_elsewhere(self.checkpoint.path),
             mask=None if mask is None else path_elsewhere(mask),
             scores=None if scores is None else path_elsewhere(scores),
-            shapes=_shapes(self.reading) if self.beside != _BesideFiles(None, None) else {},
+            shapes=_shapes(self.reading) if self.masks_and_scores != _MasksAndScores(None, None) else {},
         )
         self._gather(ExecutorWork(executor, partial(_in_worker, task)))
 
@@ -227,7 +235,7 @@ class _Work:
         large = self._large if self.sizes[layer.name] >= LARGE else nullcontext()
         with large:
             return _tensor_done(
-                self.checkpoint, self.beside, layer, self.task, self._reading_lock, self._computing(layer)
+                self.checkpoint, self.masks_and_scores, layer, self.task, self._reading_lock, self._computing(layer)
             )
 
     @contextmanager
@@ -288,7 +296,7 @@ class _Work:
         return replace(report, findings=find(report))
 
     def _source(self, read: set[str]) -> Source:
-        checkpoint, masks, scores = self.checkpoint, self.beside.masks, self.beside.scores
+        checkpoint, masks, scores = self.checkpoint, self.masks_and_scores.masks, self.masks_and_scores.scores
         return Source(
             path="" if isinstance(checkpoint, ArraysCheckpoint) else str(checkpoint.path),
             format=checkpoint.format,
@@ -310,26 +318,30 @@ class _Work:
         for run in chains(self.checkpoint.names, layers, matrices):
             connected = []
             for place, layer in enumerate(run):
-                weights = _ranked(_weights(self.checkpoint, self.beside, layer, self._reading_lock), self.beside, layer)
+                weights = _ranked(
+                    _weights(self.checkpoint, self.masks_and_scores, layer, self._reading_lock),
+                    self.masks_and_scores,
+                    layer,
+                )
                 matrix = layer.split(weights)[0]
                 connected.append(Connected(layer.name, matrix if layer.inputs_first else matrix.T, place, place + 1))
             reports += network_reports(connected, ASSUMED)
         return tuple(reports)
 
 
-def _beside(
+def _open_masks_and_scores(
     shapes: Mapping[str, tuple[int, ...]],
     wanted: Sequence[str],
-    mask: Beside | None,
-    scores: Beside | None,
+    mask: MasksOrScores | None,
+    scores: MasksOrScores | None,
     held: ExitStack,
-) -> _BesideFiles:
+) -> _MasksAndScores:
     """Open the masks and the scores, and check their names and shapes."""
     opened = [
-        None if given is None else held.enter_context(BesideCheckpoint(argument, given, shapes, wanted))
+        None if given is None else held.enter_context(PerTensorArrays(argument, given, shapes, wanted))
         for argument, given in (("mask", mask), ("scores", scores))
     ]
-    return _BesideFiles(*opened)
+    return _MasksAndScores(*opened)
 
 
 def _nothing(checkpoint: Checkpoint, left_out: Mapping[str, str]) -> CheckpointError:
@@ -364,13 +376,13 @@ def _in_worker(task: _Task, layer: LayerTensor) -> _Done:
     """Do one tensor in another process, which opens the files."""
     with ExitStack() as held:
         checkpoint = held.enter_context(open_checkpoint(task.path))
-        beside = _beside(task.shapes, (), task.mask, task.scores, held)
-        return _tensor_done(checkpoint, beside, layer, task, Lock(), nullcontext())
+        masks_and_scores = _open_masks_and_scores(task.shapes, (), task.mask, task.scores, held)
+        return _tensor_done(checkpoint, masks_and_scores, layer, task, Lock(), nullcontext())
 
 
 def _tensor_done(
     checkpoint: Checkpoint,
-    beside: _BesideFiles,
+    masks_and_scores: _MasksAndScores,
     layer: LayerTensor,
     task: _Task,
     lock: Lock,
@@ -378,8 +390,8 @@ def _tensor_done(
 ) -> _Done:
     """Return the reports of one tensor, or why it is left out."""
     try:
-        weights = _weights(checkpoint, beside, layer, lock)
-        ranked = _ranked(weights, beside, layer)
+        weights = _weights(checkpoint, masks_and_scores, layer, lock)
+        ranked = _ranked(weights, masks_and_scores, layer)
         names = [name for name, of in checkpoint.tied.items() if of == layer.name]
         try:
             with computing:
@@ -391,22 +403,22 @@ def _tensor_done(
         return _Done(reason=str(error), fault=error.fault)
 
 
-def _weights(checkpoint: Checkpoint, beside: _BesideFiles, layer: LayerTensor, lock: Lock) -> NDArray[Any]:
+def _weights(checkpoint: Checkpoint, masks_and_scores: _MasksAndScores, layer: LayerTensor, lock: Lock) -> NDArray[Any]:
     """Read a tensor, and what masks it."""
     with lock:
         try:
             weights = checkpoint.tensor(layer.name)
         except CheckpointError as error:
             raise UnreadTensorError(str(error), "damaged") from None
-        return with_mask_beside(weights, beside.masks, layer.name)
+        return masked_weights(weights, masks_and_scores.masks, layer.name)
 
 
-def _ranked(weights: NDArray[Any], beside: _BesideFiles, layer: LayerTensor) -> NDArray[Any]:
+def _ranked(weights: NDArray[Any], masks_and_scores: _MasksAndScores, layer: LayerTensor) -> NDArray[Any]:
     """Return what the weights are ranked by: themselves, or their scores."""
-    if beside.scores is None:
+    if masks_and_scores.scores is None:
         return weights
     check_values(weights, "its weights")
-    return scores_beside(weights, beside.scores, layer.name)
+    return scores_for(weights, masks_and_scores.scores, layer.name)
 
 
 def _part_reports(

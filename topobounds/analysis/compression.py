@@ -20,8 +20,8 @@ from topobounds.theory.compression import Compression, as_layers, compression
 from topobounds.theory.critical_weights import critical_weights_bound
 from topobounds.theory.table1 import Architecture
 
-KERNEL_BYTES = 40  # that a random weight takes at least, its order included
-UNCOUNTED = "The closed form presumes a connected graph; components are not counted."
+_KERNEL_BYTES = 40  # that a random weight takes at least, its order included
+_UNCOUNTED = "The closed form presumes a connected graph; components are not counted."
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class CompressionReport(Record):
             ratio = getattr(self, name).ratio
             record[name]["ratio"] = None if ratio is None else float(ratio)
         if self.paper.components is None:
-            record["paper"]["reason"] = " ".join(filter(None, [self.paper.reason, UNCOUNTED]))
+            record["paper"]["reason"] = " ".join(filter(None, [self.paper.reason, _UNCOUNTED]))
         del record["corrected"]
         if self.corrected is not None:
             record["paper"]["corrected"] = float(self.corrected)
@@ -232,7 +232,7 @@ def _too_large(layers: Sequence[Layer]) -> str | None:
         for layer in layers:
             if isinstance(layer, Conv):
                 check_edges(layer)
-                check_memory(f"A random kernel of {layer.n_weights} weights", KERNEL_BYTES * layer.n_weights)
+                check_memory(f"A random kernel of {layer.n_weights} weights", _KERNEL_BYTES * layer.n_weights)
     except ValueError as error:
         return f"Not simulated: {error}"
     return None

@@ -14,7 +14,7 @@ from topobounds.layers import Conv, SingleTensorLayer
 from topobounds.topology.layer_topology import graph_topology
 
 POINTS = 40  # of the retention
-MOST_DEATHS = 100
+_MOST_DEATHS = 100
 DIGITS = 5  # that a picture can show
 
 
@@ -73,8 +73,8 @@ def layer_curves(
     null = retention_null(measured, ks, Sampling(count, seed) if count else None)
     spread = 2 * np.where(np.isnan(null.deviation), 0.0, null.deviation)
     deaths = forest.diagram.deaths
-    if deaths.size > MOST_DEATHS:
-        deaths = np.quantile(deaths, np.linspace(1, 0, MOST_DEATHS))
+    if deaths.size > _MOST_DEATHS:
+        deaths = np.quantile(deaths, np.linspace(1, 0, _MOST_DEATHS))
     return LayerCurves(
         density=_rounded(ks / weights.size),
         measured=_rounded(forest.retention(ks)),

@@ -14,14 +14,14 @@ from topobounds.theory.enclosure import Enclosure
 from topobounds.topology.layer_topology import Topology
 from topobounds.topology.spanning import SpanningForest
 
-FEWEST_TRIALS = 20
-SAMPLED_NEURONS = 2**19  # over all trials of a layer: about a second
-WEIGHTS_PER_NEURON = 8  # of a kernel, that take as long to order as one neuron takes to join
-ORDER = 2  # of the norm of the neural persistence in a report
+_FEWEST_TRIALS = 20
+_SAMPLED_NEURONS = 2**19  # over all trials of a layer: about a second
+_WEIGHTS_PER_NEURON = 8  # of a kernel, that take as long to order as one neuron takes to join
+_ORDER = 2  # of the norm of the neural persistence in a report
 NOT_ASKED = "What chance gives was not asked for."
 NO_GRAPH = "The layer has no known graph."
-NO_LAW_OF_KERNELS = "The law of the critical rank is not known for kernels."
-NO_LAW_WITH_ZEROS = "The law of the critical rank is known for layers without zeros."
+_NO_LAW_OF_KERNELS = "The law of the critical rank is not known for kernels."
+_NO_LAW_WITH_ZEROS = "The law of the critical rank is known for layers without zeros."
 
 
 def default_trials(n_neurons: int) -> int:
@@ -32,7 +32,7 @@ def default_trials(n_neurons: int) -> int:
     >>> default_trials(784 + 300), default_trials(4096 + 4096), default_trials(10**6)
     (200, 64, 20)
     """
-    return max(FEWEST_TRIALS, min(TRIALS, SAMPLED_NEURONS // n_neurons))
+    return max(_FEWEST_TRIALS, min(TRIALS, _SAMPLED_NEURONS // n_neurons))
 
 
 def expected_columns(
@@ -60,18 +60,20 @@ def expected_columns(
     dict of str to object
         By the names of the fields of `LayerReport`.
     """
-    work = max(layer.n_vertices, layer.n_weights // WEIGHTS_PER_NEURON) if isinstance(layer, Conv) else layer.n_vertices
+    work = (
+        max(layer.n_vertices, layer.n_weights // _WEIGHTS_PER_NEURON) if isinstance(layer, Conv) else layer.n_vertices
+    )
     count = default_trials(work) if trials is None else trials
     sampling = Sampling(count, seed) if count else None
     overlap, persistence = _nulls(weights, layer, topology, n_nonzero, sampling)
     reasons = [null.reason for null in (overlap, persistence) if null.reason]
     columns = _of_overlap(overlap) | _of_persistence(persistence)
     if isinstance(layer, Conv):
-        reasons.append(NO_LAW_OF_KERNELS)
+        reasons.append(_NO_LAW_OF_KERNELS)
     elif n_nonzero == layer.n_weights:
         columns |= _of_critical_rank(layer)
     elif overlap.alpha:
-        reasons.append(NO_LAW_WITH_ZEROS)
+        reasons.append(_NO_LAW_WITH_ZEROS)
     trials_drawn = overlap.trials or persistence.trials
     return columns | {
         "trials": trials_drawn,
@@ -88,10 +90,10 @@ def _nulls(
         matrix = MeasuredLayer.of(weights, forest=forest, n_nonzero=n_nonzero, largest=topology.largest)
         return (
             layer_overlap_null(matrix, forest.alpha, sampling),
-            layer_persistence_null(matrix, ORDER, sampling, in_report=True),
+            layer_persistence_null(matrix, _ORDER, sampling, in_report=True),
         )
     kernel = MeasuredKernel.of(weights, cast(Conv, layer), critical=forest)
-    return kernel_overlap_null(kernel, None, sampling), kernel_persistence_null(kernel, ORDER, sampling)
+    return kernel_overlap_null(kernel, None, sampling), kernel_persistence_null(kernel, _ORDER, sampling)
 
 
 def _of_overlap(null: OverlapNull) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from topobounds.layers.shape import Shape
 from topobounds.theory.critical_rank import critical_rank_law_of
 
 SEVERITIES = ("error", "warning", "info")
-FAR_BELOW = -3.0  # standard deviations
-MANY_SILENT = 0.1  # of the inputs, or of the outputs
-FAR_ABOVE = 2.0  # times the second largest weight
-WISHED = ("not included", "excluded", "left out by the geometry file")
+_FAR_BELOW = -3.0  # standard deviations
+_MANY_SILENT = 0.1  # of the inputs, or of the outputs
+_FAR_ABOVE = 2.0  # times the second largest weight
+_WISHED = ("not included", "excluded", "left out by the geometry file")
 """Reasons for which nothing is found: somebody asked for it."""
 LORA = re.compile(r"\blora_(A|B|down|up|embedding_A|embedding_B)\b")
-OTHER_FACTOR = {"A": "B", "down": "up", "embedding_A": "embedding_B"}
+_OTHER_FACTOR = {"A": "B", "down": "up", "embedding_A": "embedding_B"}
 
 Seen = Iterator[tuple[str | None, str]]
 """Layers or tensors, None for the whole, and what is to be said of them."""
@@ -119,7 +119,7 @@ def _pieces_more(layer: LayerReport) -> int:
 
 
 def _overlap_below_chance(layer: LayerReport) -> str | None:
-    if layer.overlap_z is None or layer.overlap_z >= FAR_BELOW:
+    if layer.overlap_z is None or layer.overlap_z >= _FAR_BELOW:
         return None
     kept = f"Its {layer.critical} largest weights hold {layer.overlap:.4f} of what carries the topology"
     return f"{kept}, {-layer.overlap_z:.1f} standard deviations less than the {layer.overlap_expected:.4f} of chance."
@@ -128,7 +128,7 @@ def _overlap_below_chance(layer: LayerReport) -> str | None:
 def _silent_neurons(layer: LayerReport) -> str | None:
     sides = (("input", layer.silent_inputs, layer.m), ("output", layer.silent_outputs, layer.n))
     known = [(side, silent, size) for side, silent, size in sides if silent is not None and size]
-    if not any(silent > MANY_SILENT * size for _, silent, size in known):
+    if not any(silent > _MANY_SILENT * size for _, silent, size in known):
         return None
     counts = " and ".join(f"{silent} of {_count(size, side)}" for side, silent, size in known if silent)
     return f"{counts} have none of the {layer.critical} largest weights{_missing_by_chance(layer)}."
@@ -164,7 +164,7 @@ def _all_zero(layer: LayerReport) -> str | None:
 
 
 def _one_weight_dominates(layer: LayerReport) -> str | None:
-    if not layer.w_max or not layer.w_second or layer.w_max <= FAR_ABOVE * layer.w_second:
+    if not layer.w_max or not layer.w_second or layer.w_max <= _FAR_ABOVE * layer.w_second:
         return None
     ratio = layer.w_max / layer.w_second
     return f"The largest |w|, {layer.w_max:.4g}, is {ratio:.3g} times the second largest, {layer.w_second:.4g}."
@@ -191,7 +191,7 @@ def _left_out(report: ModelReport) -> Seen:
     """Yield the weights of two or more dimensions, or of no known type, that are not read, for all else but a wish."""
     for name, reason in report.left_out.items():
         shape, dtype = report.forms.get(name, ((), None))
-        if (len(shape) > 1 or dtype == "") and name not in report.faults and reason not in WISHED:
+        if (len(shape) > 1 or dtype == "") and name not in report.faults and reason not in _WISHED:
             yield name, _sentence(reason)
 
 
@@ -203,9 +203,9 @@ def _lora_pair(report: ModelReport) -> Seen:
     names = {layer.name for layer in report.layers} | set(report.left_out)
     for name in sorted(names):
         factor = LORA.search(name)
-        if factor is None or factor[1] not in OTHER_FACTOR:
+        if factor is None or factor[1] not in _OTHER_FACTOR:
             continue
-        other = f"{name[: factor.start(1)]}{OTHER_FACTOR[factor[1]]}{name[factor.end(1) :]}"
+        other = f"{name[: factor.start(1)]}{_OTHER_FACTOR[factor[1]]}{name[factor.end(1) :]}"
         if other in names:
             yield name, f"A factor of a low-rank update, with '{other}': only their product acts, added to a weight."
 

@@ -11,13 +11,13 @@ from topobounds.weights import ScaledWeights
 
 TOLERANCE = 1e-3
 """How far a row may be from a sampled sinusoid, in parts of its largest entry."""
-SHORTEST = 16  # entries of a row: three numbers fit a shorter one too easily
+_SHORTEST = 16  # entries of a row: three numbers fit a shorter one too easily
 LONGEST = 2**10  # entries of a row that are looked at
 ROWS = 12  # that are looked at, at most
-CONCENTRATED = 0.9  # share of a sinusoid's energy, windowed or not, that lies near its peak
-NEAR = 4  # frequencies of the transform, on either side of the peak
+_CONCENTRATED = 0.9  # share of a sinusoid's energy, windowed or not, that lies near its peak
+_NEAR = 4  # frequencies of the transform, on either side of the peak
 GRID = np.linspace(-1.0, 1.0, 33)
-ZOOMS = 8  # rounds in which the frequency is found, each eight times as fine
+_ZOOMS = 8  # rounds in which the frequency is found, each eight times as fine
 WORDS = re.compile(
     r"(?<![a-z])(i?stft|i?dft|i?dct|fourier|inv_freq|sinusoid\w*|sin_?cos|mel_?(basis|filters?|fb)|filter_?bank)(?![a-z])"
 )
@@ -61,7 +61,7 @@ def looks_fixed(name: str, weights: NDArray[Any] | ScaledWeights) -> str | None:
 def _are_sinusoids(lines: NDArray[Any] | ScaledWeights) -> bool:
     """Whether all lines that are looked at, but for constant ones, are sinusoids."""
     lines = lines[:, :LONGEST]
-    if lines.shape[1] < SHORTEST:
+    if lines.shape[1] < _SHORTEST:
         return False
     chosen = np.asarray(lines[:: -(-len(lines) // ROWS)]).astype(np.float64)
     faint = TOLERANCE * np.abs(chosen).max()  # as the sine of a whole number of half turns, which is rounding
@@ -85,7 +85,7 @@ def _is_concentrated(line: NDArray[np.float64]) -> bool:
     """Whether nearly all of a line's energy lies near one frequency; of what is trained hardly any line's does."""
     energy = np.abs(np.fft.rfft(line)) ** 2
     peak = int(np.argmax(energy))
-    return bool(energy[max(peak - NEAR, 0) : peak + NEAR + 1].sum() >= CONCENTRATED * energy.sum())
+    return bool(energy[max(peak - _NEAR, 0) : peak + _NEAR + 1].sum() >= _CONCENTRATED * energy.sum())
 
 
 def _is_sinusoid(line: NDArray[np.float64], window: NDArray[np.float64], tolerance: float) -> bool:
@@ -93,7 +93,7 @@ def _is_sinusoid(line: NDArray[np.float64], window: NDArray[np.float64], toleran
     times = np.arange(line.size)
     frequency = 2 * math.pi * int(np.argmax(np.abs(np.fft.rfft(line)))) / line.size
     reach = 2 * math.pi / line.size
-    for _ in range(ZOOMS):
+    for _ in range(_ZOOMS):
         tried = frequency + reach * GRID
         errors = [np.sum(_left_over(line, window, each, times) ** 2) for each in tried]
         frequency = float(tried[int(np.argmin(errors))])

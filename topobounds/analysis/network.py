@@ -11,9 +11,9 @@ from topobounds.analysis.reports import NetworkReport
 from topobounds.layers import LayerTensor
 from topobounds.topology.network import network_forest
 
-NO_CHANCE = "What chance gives for layers that share neurons is not known."
+_NO_CHANCE = "What chance gives for layers that share neurons is not known."
 ASSUMED = "the layers feed one another in the order of the file, nothing but elementwise functions between them"
-NOT_A_CHAIN = re.compile(
+_NOT_A_CHAIN = re.compile(
     r"(^|[._])(q|k|v|query|key|value|qkv|attn|attention|self_attn|experts?|lora|gate|[qkv]_proj|lora_[AB])([._]|$)"
 )
 """Names of layers that stand one after the other in a file and do not feed one another."""
@@ -75,7 +75,7 @@ def chains(names: Iterable[str], layers: Iterable[LayerTensor], matrices: Iterab
     shaped = set(matrices)
     if any(layer.kind in ("recurrent", "embedding") or len(layer.parts) > 1 for layer in read.values()):
         return
-    if any(NOT_A_CHAIN.search(name) for name in shaped):
+    if any(_NOT_A_CHAIN.search(name) for name in shaped):
         return
     run: list[LayerTensor] = []
     for name in _in_order(list(names)):
@@ -148,5 +148,5 @@ def _report(layers: Sequence[Connected], assumed: str | None) -> NetworkReport:
         silent_outputs=deficit.silent_outputs,
         fragments=deficit.fragments,
         assumed=assumed,
-        reason=NO_CHANCE,
+        reason=_NO_CHANCE,
     )

@@ -26,7 +26,7 @@ NOT_ASKED = {
 """Why an entry of a report's JSON is null."""
 Row = tuple[str, float | Fraction | str | None, str, str]
 
-NO_DEVIATION = "It takes a simulation of complete layers: at this m, n and k no formula is good."
+_NO_DEVIATION = "It takes a simulation of complete layers: at this m, n and k no formula is good."
 _WAYS = {"proved": "counted exactly", "limit": "for large layers", "sampled": "of the simulated layers"}
 
 
@@ -118,7 +118,7 @@ class OverlapReport(Record):
 
     def _deviation_as_dict(self) -> dict[str, object]:
         if self.deviation is None:
-            return {"value": None, "status": None, "reason": NO_DEVIATION}
+            return {"value": None, "status": None, "reason": _NO_DEVIATION}
         return {"value": self.deviation.value, "status": self.deviation.status}
 
     @property

@@ -24,9 +24,9 @@ from topobounds.theory.global_pruning import kept_by_fan_in
 from topobounds.theory.overlap import expected_overlap
 
 NO_GRAPH = "The layer has no known graph."
-OF_KERNELS = "What chance gives is not known for kernels without sampling; must_keep is a lower bound."
-TOO_FEW = "At this density fewer weights are kept than carry the topology."
-NO_DENSITY = "No density was given."
+_OF_KERNELS = "What chance gives is not known for kernels without sampling; must_keep is a lower bound."
+_TOO_FEW = "At this density fewer weights are kept than carry the topology."
+_NO_DENSITY = "No density was given."
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ def _implied(graph: Any, keep: int | None) -> dict[str, Any]:
     alpha = graph.n_vertices - graph.n_components
     known: dict[str, Any] = {"alpha": alpha, "eta_tau": None if ratio is None else float(ratio)}
     if isinstance(graph, Conv):
-        return {**known, "must_keep": critical_weights_bound(graph), "reason": OF_KERNELS}
+        return {**known, "must_keep": critical_weights_bound(graph), "reason": _OF_KERNELS}
     m, n = graph.n_inputs, graph.n_outputs
     k = alpha if keep is None else keep
     overlap = expected_overlap(m, n, k)
@@ -253,7 +253,7 @@ def _implied(graph: Any, keep: int | None) -> dict[str, Any]:
         "overlap_expected": middle,
         "safe_density_expected": (median.lower + median.upper) / 2 / (m * n),
         "swaps_expected": None if keep is None or too_few else alpha * (1 - middle),
-        "reason": NO_DENSITY if keep is None else TOO_FEW if too_few else None,
+        "reason": _NO_DENSITY if keep is None else _TOO_FEW if too_few else None,
     }
 
 

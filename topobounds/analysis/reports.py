@@ -28,7 +28,7 @@ from topobounds.topology.layer_topology import Topology, graph_topology
 from topobounds.topology.moments import weight_moments
 from topobounds.weights import ScaledWeights, as_array, check_finite
 
-RATIOS = ("eta_tau", "eta_tau_toeplitz")
+_RATIOS = ("eta_tau", "eta_tau_toeplitz")
 """The fields of a `LayerReport` that are exact ratios."""
 FIRST_KEYS = (
     *("name", "kind", "read_as", "assumed", "shape", "m", "n", "dtype", "file", "tied_to"),
@@ -41,11 +41,11 @@ FIRST_KEYS = (
     *("silent_inputs", "silent_outputs", "fragments", "calls", "reason"),
 )
 """The keys of a `LayerReport` as plain Python, in the order in which they are read; the others follow."""
-SIMPLE_DENOMINATORS = 10**6
+_SIMPLE_DENOMINATORS = 10**6
 """Up to which the ratio that a number was rounded from is told: dense layers of a million neurons."""
-NOTABLE = 3.0
+_NOTABLE = 3.0
 """Standard deviations from what chance gives at which a layer is counted."""
-LONGEST_FILE = 2**30
+_LONGEST_FILE = 2**30
 """Bytes of a saved report: a million layers take less."""
 
 
@@ -260,7 +260,7 @@ class LayerReport(Record):
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as plain Python, with `density`, `safe_density` and `critical_ratio`; ratios as numbers."""
-        ratios = {name: _number(getattr(self, name)) for name in RATIOS}
+        ratios = {name: _number(getattr(self, name)) for name in _RATIOS}
         computed = {name: getattr(self, name) for name in ("density", "safe_density", "critical_ratio")}
         record = {**super().to_dict(), **ratios, **computed}
         return {name: record[name] for name in dict.fromkeys(("schema_version", *FIRST_KEYS, *record))}
@@ -269,7 +269,7 @@ class LayerReport(Record):
     def from_dict(cls, record: Mapping[str, Any]) -> "LayerReport":
         """Return the report that `to_dict` gave; ratios as the simplest fractions that round to the numbers."""
         values = {f.name: _tuples(record[f.name]) for f in dataclasses.fields(cls)}
-        ratios = {name: _fraction(values[name]) for name in RATIOS}
+        ratios = {name: _fraction(values[name]) for name in _RATIOS}
         scales = None if record["scales"] is None else ScaleShares.from_dict(record["scales"])
         curves = None if record["curves"] is None else LayerCurves.from_dict(record["curves"])
         return cls(**values | ratios | {"scales": scales, "curves": curves})
@@ -505,8 +505,8 @@ class ModelReport(Record):
             components=sum(layer.components or 0 for layer in known),
             critical=critical,
             critical_ratio=sum(layer.weights for layer in known) / critical if critical else None,
-            below_chance=sum(z <= -NOTABLE for z in deviations),
-            above_chance=sum(z >= NOTABLE for z in deviations),
+            below_chance=sum(z <= -_NOTABLE for z in deviations),
+            above_chance=sum(z >= _NOTABLE for z in deviations),
             total_neural_persistence=self.total_neural_persistence,
         )
 
@@ -622,7 +622,7 @@ class ModelReport(Record):
         """
         place = file_name("path", path)
         try:
-            record = json.loads(read_regular(place, LONGEST_FILE))
+            record = json.loads(read_regular(place, _LONGEST_FILE))
             if not isinstance(record, dict):
                 raise TypeError
             return cls.from_dict(record)
@@ -827,7 +827,7 @@ def _fraction(value: float | None) -> Fraction | None:
     """Return the ratio that was rounded to a number: the simplest that does, or the number itself."""
     if value is None:
         return None
-    simple = Fraction(value).limit_denominator(SIMPLE_DENOMINATORS)
+    simple = Fraction(value).limit_denominator(_SIMPLE_DENOMINATORS)
     return simple if float(simple) == value else Fraction(value)
 
 

@@ -8,10 +8,10 @@ from topobounds.analysis.reports import LayerReport, ScaleShares
 from topobounds.chance.scales import ScaleComparison, scale_null
 from topobounds.layers import Conv, SingleTensorLayer
 
-MOST_SAMPLES = 100
-FEWEST_SAMPLES = 5
-SAMPLED_CELLS = 2**24  # over all samples of a layer: some seconds
-NO_SCALES_OF_KERNELS = "The scales of neurons are not known for kernels."
+_MOST_SAMPLES = 100
+_FEWEST_SAMPLES = 5
+_SAMPLED_CELLS = 2**24  # over all samples of a layer: some seconds
+_NO_SCALES_OF_KERNELS = "The scales of neurons are not known for kernels."
 
 
 def scale_shares(
@@ -33,10 +33,10 @@ def scale_shares(
         What draws them.
     """
     if layer is None or isinstance(layer, Conv):
-        return ScaleShares(reason=NO_SCALES_OF_KERNELS)
+        return ScaleShares(reason=_NO_SCALES_OF_KERNELS)
     if trials == 0:
         return ScaleShares(reason="It would have to be sampled, and no trials were asked for.")
-    count = max(FEWEST_SAMPLES, min(MOST_SAMPLES, SAMPLED_CELLS // weights.size)) if trials is None else trials
+    count = max(_FEWEST_SAMPLES, min(_MOST_SAMPLES, _SAMPLED_CELLS // weights.size)) if trials is None else trials
     try:
         null = scale_null(weights, trials=count, seed=seed)
     except ValueError as error:

@@ -9,7 +9,7 @@ from topobounds._arguments import argument_error, nearest
 from topobounds._records import Column
 from topobounds.analysis.reports import FIRST_KEYS, LayerReport
 
-RANGES = ("safe_density_range", "neural_persistence_range")
+_RANGES = ("safe_density_range", "neural_persistence_range")
 """Keys of two numbers, which become two columns: ``_low`` and ``_high`` in the place of ``_range``."""
 SHARES = ("values", "scales", "rest")
 """What the shares of `ScaleShares` are of, in their order."""
@@ -42,7 +42,7 @@ def layer_columns(layers: Sequence[LayerReport]) -> dict[str, Column]:
     columns: dict[str, Column] = {}
     for key in FIRST_KEYS:
         values = [getattr(layer, key) for layer in layers]
-        if key in RANGES:
+        if key in _RANGES:
             for place, end in enumerate(("low", "high")):
                 ends = [None if value is None else float(value[place]) for value in values]
                 columns[key.removesuffix("range") + end] = Column(float, ends)

@@ -31,7 +31,7 @@ from topobounds.theory.persistence import (
 )
 from topobounds.weights import weight_matrix
 
-RANGE_IN_REPORT = 2**20  # weights of a layer up to which a report reads the range off them
+_RANGE_IN_REPORT = 2**20  # weights of a layer up to which a report reads the range off them
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def layer_persistence_null(
         sample=_sampled(layer, p, sampling) if deviation is None and sampling is not None else None,
         deviation=deviation,
         measured=_measured(layer, p),
-        extremes=_range(layer, p, RANGE_IN_REPORT if in_report else BINNED_CELLS),
+        extremes=_range(layer, p, _RANGE_IN_REPORT if in_report else BINNED_CELLS),
         uniform_support=uniform_support,
         p=p,
         shape=layer.shape,

@@ -64,8 +64,9 @@ def topology_price(
     """Return what T-IMP costs against magnitude pruning, and what it would cost by chance.
 
     T-IMP keeps the alpha edges of the maximum spanning forest and the k - alpha largest other weights. It is the best
-    of all masks of k weights that keep the layer's components, so this is the price of keeping those, and the diagram
-    comes free. With v_1 >= v_2 >= ... the sorted |w|, ``rho_j = E R_j`` and K = k - alpha, ::
+    of all masks of k weights that keep the layer's components, so this is the price of keeping the components; that the
+    persistence diagram is kept too costs nothing more. With v_1 >= v_2 >= ... the sorted |w|, ``rho_j = E R_j`` and
+    K = k - alpha, ::
 
         E[squared weight lost] >= sum_j (v_j^2 - v_{j+1}^2) (min(j, k) - min(j, K + rho_j))
 
@@ -105,8 +106,8 @@ def topology_price(
     forest = maximum_spanning_forest(matrix, None if mask is None else survivors)
     count = _count(keep, forest.alpha, int(np.count_nonzero(survivors)))
     in_common = round(forest.overlap(count) * forest.alpha)
-    given_up, instead = _swapped(matrix, survivors, forest, count, in_common)
-    lost = max(0.0, math.fsum(np.square(given_up)) - math.fsum(np.square(instead)))
+    given_up, taken_instead = _swapped(matrix, survivors, forest, count, in_common)
+    lost = max(0.0, math.fsum(np.square(given_up)) - math.fsum(np.square(taken_instead)))
     total = _largest_squares(matrix[survivors], count)
     reason = _no_expectation(matrix, survivors, expected)
     chance = _expectations(np.abs(matrix.astype(np.float64)), count) if reason is None else (None, None, None)

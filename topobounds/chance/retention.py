@@ -5,12 +5,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from topobounds._types import FloatArray
 from topobounds.chance.measured_layer import MeasuredKernel, MeasuredLayer
 from topobounds.chance.sampling import Sampling, sample_kernels
 from topobounds.theory.deviation import known_deviation
 from topobounds.theory.overlap import expected_retention
-
-FloatArray = NDArray[np.float64]
 
 
 class RetentionNull(NamedTuple):
@@ -57,13 +56,13 @@ def retention_null(
         if sampling is not None and np.isnan(values).any():
             values = np.where(np.isnan(values), _sampled(layer, ks, sampling).std(axis=0, ddof=1), values)
         return RetentionNull((np.array(curve.lower) + np.array(curve.upper)) / 2, values)
-    if sampling is None or not layer_alpha(layer):
+    if sampling is None or not _alpha_of(layer):
         return RetentionNull(np.full(ks.size, np.nan), np.full(ks.size, np.nan))
     values_of_trials = _sampled(layer, ks, sampling)
     return RetentionNull(values_of_trials.mean(axis=0), values_of_trials.std(axis=0, ddof=1))
 
 
-def layer_alpha(layer: MeasuredLayer | MeasuredKernel) -> int:
+def _alpha_of(layer: MeasuredLayer | MeasuredKernel) -> int:
     """Return the edges of the forest of a layer or kernel."""
     return layer.forest.alpha if isinstance(layer, MeasuredLayer) else layer.critical.alpha
 

@@ -23,7 +23,7 @@ TRIALS = 200
 CONFIDENCE = 3  # standard errors on either side of a sampled mean
 SAMPLED_WIDTH = CONFIDENCE / math.sqrt(TRIALS)  # of that interval to either side, in standard deviations
 NOT_SAMPLED = "It would have to be sampled, and no trials were asked for."
-MOST_SAMPLED_CELLS = 2**32 - 1
+_MOST_SAMPLED_CELLS = 2**32 - 1
 RANKS_AT_A_TIME = 2**20
 _DRAWN_PER_VERTEX = 6  # edges that leave few vertices outside of the largest component
 _FEW_FOR_THREADS = 2**17  # weights and neurons: with fewer, Python does most of a trial
@@ -112,7 +112,7 @@ def of_random_orders(
     present: NDArray[np.bool_], alpha: int, function: Callable[[Integers], NDArray[Any]], trials: int, seed: int
 ) -> NDArray[Any]:
     """Return what a function makes of the ranks of some orders, of all of them: see `sample_supports`."""
-    if present.size > MOST_SAMPLED_CELLS:
+    if present.size > _MOST_SAMPLED_CELLS:
         raise argument_error("weights", "a layer of fewer than 2^32 cells, to be sampled", present.shape)
     n_cells = int(np.count_nonzero(present))
     few = _FEW_OF * n_cells < present.size

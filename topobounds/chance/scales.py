@@ -18,9 +18,9 @@ from topobounds._types import FloatArray
 from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
 from topobounds.weights import check_finite, weight_matrix
 
-EXPLAINED = 3.0
+_EXPLAINED = 3.0
 """|refitted_z| below which the scales explain a number; see `ScaleNull.warning`."""
-MOST_ZEROS = 0.01
+_MOST_ZEROS = 0.01
 """Share of weights that may be zero; beyond, the layer has been pruned."""
 _TOLERANCE = 1e-9
 _MOST_ROUNDS = 10_000
@@ -79,7 +79,7 @@ class ScaleComparison(Record):
     @property
     def explained(self) -> bool | None:
         """Whether the scales explain the number, |refitted_z| < 3; None where there is no z."""
-        return None if self.refitted_z is None else abs(self.refitted_z) < EXPLAINED
+        return None if self.refitted_z is None else abs(self.refitted_z) < _EXPLAINED
 
 
 @dataclass(frozen=True)
@@ -251,8 +251,8 @@ def _refuse_zeros(sizes: FloatArray) -> None:
             rule = f"without a {name} of zeros, which has no scale"
             raise argument_error("weights", rule, f"{silent.size} of them, the first {name} {int(silent[0])}")
     n_zeros = int(np.count_nonzero(sizes == 0))
-    if n_zeros > MOST_ZEROS * sizes.size:
-        rule = f"at most {MOST_ZEROS:.0%} zeros (the scales of a pruned layer are not defined)"
+    if n_zeros > _MOST_ZEROS * sizes.size:
+        rule = f"at most {_MOST_ZEROS:.0%} zeros (the scales of a pruned layer are not defined)"
         raise argument_error("weights", rule, f"{n_zeros} zeros of {sizes.size}")
 
 

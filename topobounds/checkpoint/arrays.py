@@ -25,9 +25,9 @@ from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 from topobounds.checkpoint.location import Location, read_range, size_of
 from topobounds.checkpoint.rewriting import BLOCK, BesideWriter, Change, WeightFile, write_anew
-from topobounds.checkpoint.signatures import format_of
+from topobounds.checkpoint.signatures import format_by_signature
 
-DAMAGES = (
+_DAMAGES = (
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
@@ -38,10 +38,10 @@ DAMAGES = (
     RuntimeError,
 )
 """What zipfile and numpy's reader of headers raise on files that are damaged, besides ValueError and EOFError."""
-LONGEST_HEADER = 2**14
+_LONGEST_HEADER = 2**14
 """Bytes of the header of a .npy file; numpy refuses those of more than 10,000."""
-LONGEST_REASON = 100  # characters
-CHUNK = 2**20
+_LONGEST_REASON = 100  # characters
+_CHUNK = 2**20
 """Bytes that are unpacked at a time."""
 
 
@@ -85,7 +85,7 @@ class Header:
         except (SyntaxError, tokenize.TokenError, TypeError, RecursionError, MemoryError):  # of what Python makes of it
             raise ValueError("its header is not numpy's") from None
         except ValueError as error:  # numpy shows all of a header that it does not like
-            raise ValueError(shortened(str(error), LONGEST_REASON)) from None
+            raise ValueError(shortened(str(error), _LONGEST_REASON)) from None
         if any(length < 0 for length in shape):
             raise ValueError(f"its header announces the shape {shape}")
         return cls(shape, columns_first, dtype, stream.tell())
@@ -115,7 +115,7 @@ class NpyCheckpoint(Checkpoint):
     @staticmethod
     def can_open(path: Location) -> bool:
         """Whether the file begins as such a file does, or is called .npy and shows nothing else."""
-        return format_of(path) == "npy" or (path.suffix == ".npy" and format_of(path) is None)
+        return format_by_signature(path) == "npy" or (path.suffix == ".npy" and format_by_signature(path) is None)
 
     @classmethod
     def open(cls, path: Location) -> Self:
@@ -126,11 +126,11 @@ class NpyCheckpoint(Checkpoint):
         CheckpointError
             If it cannot be read, is damaged or of another kind, or would have to be unpickled.
         """
-        if format_of(path) == "npz":
+        if format_by_signature(path) == "npz":
             raise CheckpointError(f"{path} is of another kind: it is an archive of arrays, as .npz files are.")
         size = size_of(path)
-        with as_checkpoint_error(path, None, *DAMAGES), path.open("rb") as stream:
-            header = Header.read(stream.read(LONGEST_HEADER))
+        with as_checkpoint_error(path, None, *_DAMAGES), path.open("rb") as stream:
+            header = Header.read(stream.read(_LONGEST_HEADER))
             if header.dtype.hasobject:
                 raise ValueError("it holds no plain array of numbers")
             if header.n_bytes > size - header.start:
@@ -156,7 +156,7 @@ class NpyCheckpoint(Checkpoint):
     def tensor(self, name: str) -> Array:
         """Return the array, a read-only view of the file where it lies on this machine."""
         self._check_memory(self._checked(name), self._header.n_bytes)
-        with as_checkpoint_error(self.path, name, *DAMAGES):
+        with as_checkpoint_error(self.path, name, *_DAMAGES):
             return self._header.array(read_range(self.path, self._header.start, self._header.n_bytes))
 
     def rewrite(
@@ -193,7 +193,9 @@ class NpzCheckpoint(Checkpoint):
     @staticmethod
     def can_open(path: Location) -> bool:
         """Whether the file is an archive of .npy files, or called .npz and shows nothing else."""
-        return format_of(path) == "npz" or (path.suffix == ".npz" and format_of(path) in (None, "zip"))
+        return format_by_signature(path) == "npz" or (
+            path.suffix == ".npz" and format_by_signature(path) in (None, "zip")
+        )
 
     @classmethod
     def open(cls, path: Location) -> Self:
@@ -204,10 +206,10 @@ class NpzCheckpoint(Checkpoint):
         CheckpointError
             If it cannot be read, is damaged or of another kind, or holds an array twice.
         """
-        if format_of(path) == "npy":
+        if format_by_signature(path) == "npy":
             raise CheckpointError(f"{path} is of another kind: it is no archive of arrays, but one array.")
         with ExitStack() as held:
-            with as_checkpoint_error(path, None, *DAMAGES):
+            with as_checkpoint_error(path, None, *_DAMAGES):
                 stream = held.enter_context(path.open("rb"))
                 archive = held.enter_context(zipfile.ZipFile(stream))
             entries: dict[str, zipfile.ZipInfo] = {}
@@ -243,7 +245,7 @@ class NpzCheckpoint(Checkpoint):
         self.dtype(name)
         header = self._header(name)
         entry = self._entries[name]
-        with as_checkpoint_error(self.path, name, *DAMAGES):
+        with as_checkpoint_error(self.path, name, *_DAMAGES):
             if entry.file_size != header.start + header.n_bytes:
                 announced = f"its header announces {header.n_bytes} bytes of values"
                 raise ValueError(f"{announced}, its entry holds {entry.file_size - header.start}")
@@ -307,13 +309,13 @@ class NpzCheckpoint(Checkpoint):
         """
         if name not in self._headers:
             entry = self._entries[self._checked(name)]
-            with as_checkpoint_error(self.path, name, *DAMAGES):
+            with as_checkpoint_error(self.path, name, *_DAMAGES):
                 # A few bytes can be made to unpack to any number: the table of contents tells before any are unpacked.
                 if entry.file_size > largest_unpacked_size(entry.compress_size):
                     sizes = f"its {entry.compress_size} bytes would expand to {entry.file_size}"
                     raise ValueError(f"{sizes}, as those of real weights do not; np.load reads it where that is meant")
                 with self._zip.open(entry) as member:
-                    content = member.read(LONGEST_HEADER)
+                    content = member.read(_LONGEST_HEADER)
                 if not content.startswith(np.lib.format.MAGIC_PREFIX):
                     raise CheckpointError(f"{self.path} is damaged: its entry '{name}' is no array.")
                 self._headers[name] = Header.read(content)
@@ -324,7 +326,7 @@ def _read_whole(member: IO[bytes], length: int) -> Array:
     """Read so many bytes of a member of an archive; at its end its checksum is compared."""
     values = np.empty(length, np.uint8)
     left = memoryview(values.data)
-    while left and (count := member.readinto(left[:CHUNK])):  # type: ignore[attr-defined]
+    while left and (count := member.readinto(left[:_CHUNK])):  # type: ignore[attr-defined]
         left = left[count:]
     if left:
         raise ValueError(f"it ends {len(left)} bytes too early")

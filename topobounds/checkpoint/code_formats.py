@@ -19,14 +19,14 @@ from topobounds.checkpoint.packed import MOST_BITS, awq_ordered, unpacked, with_
 from topobounds.weights import ScaledWeights
 
 FLOAT8 = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")
-EXPONENTS = "float8_e8m0fnu"
+_EXPONENTS = "float8_e8m0fnu"
 FLOATS = ("float16", "bfloat16", "float32", "float64")
-USUAL_BLOCK = (128,)
+_USUAL_BLOCK = (128,)
 """The sides of the blocks that share a scale, where no config.json tells others."""
-MX_GROUP = (32,)
-LONGEST_STATE = 2**16
+_MX_GROUP = (32,)
+_LONGEST_STATE = 2**16
 """Bytes of the JSON text that bitsandbytes keeps beside a weight of four bits."""
-LARGEST_INT8 = 127
+_LARGEST_INT8 = 127
 """The code of the largest magnitude of a row in bitsandbytes' weights of eight bits."""
 
 Kind = Callable[[CodedModule, str], CodedWeight | UnreadCodedWeight | None]
@@ -54,10 +54,10 @@ def _scaled(module: CodedModule, own: str, roles: Mapping[str, str]) -> CodedWei
     scale_type = module.dtype(roles["scale"])
     as_exponents = scale_type == "uint8" and module.dtype(own) in FLOAT8
     shape, scales = module.shape(own), module.shape(roles["scale"])
-    if scale_type not in (*FLOATS, EXPONENTS) and not as_exponents:
+    if scale_type not in (*FLOATS, _EXPONENTS) and not as_exponents:
         kind = scale_type or "a type that numpy has no name for"
         return module.refused(tuple(roles.values()), f"its scales, '{roles['scale']}', are of {kind}")
-    told = [MX_GROUP] if as_exponents else [*module.quantisation.blocks, USUAL_BLOCK]
+    told = [_MX_GROUP] if as_exponents else [*module.quantisation.blocks, _USUAL_BLOCK]
     places = scale_places(shape, scales, told)
     if places is None:
         return module.refused(tuple(roles.values()), _misfit(shape, scales))
@@ -78,7 +78,7 @@ def _decode_scaled(
 ) -> Array | ScaledWeights:
     codes, scale = parts["codes"], parts["scale"]
     if as_exponents:
-        scale = scale.view(np.dtype(EXPONENTS))
+        scale = scale.view(np.dtype(_EXPONENTS))
     zeros = parts["zeros"].reshape(placed) if "zeros" in parts else None
     groups = _order_of_groups(parts.get("groups"), placed[-1])
     if zeros is not None and codes.dtype != np.int8:
@@ -154,12 +154,12 @@ def bitsandbytes_8_bits(module: CodedModule, own: str) -> CodedWeight | UnreadCo
     if order is not None and np.any(order):
         return module.refused(parts, "its codes are in the order of a kernel ('weight_format'), which is not known")
     roles = {"codes": own, "scale": "SCB"} | ({"order": "weight_format"} if "weight_format" in module else {})
-    return module.coded(own, roles, f"{{codes}} * {{scale}} / {LARGEST_INT8}", shape, _decode_8_bits)
+    return module.coded(own, roles, f"{{codes}} * {{scale}} / {_LARGEST_INT8}", shape, _decode_8_bits)
 
 
 def _decode_8_bits(parts: Mapping[str, Array]) -> ScaledWeights:
     largest = parts["scale"].astype(np.float32).reshape(-1, 1)
-    return ScaledWeights(parts["codes"], largest / np.float32(LARGEST_INT8))
+    return ScaledWeights(parts["codes"], largest / np.float32(_LARGEST_INT8))
 
 
 def bitsandbytes_4_bits(module: CodedModule, own: str) -> CodedWeight | UnreadCodedWeight | None:
@@ -173,7 +173,7 @@ def bitsandbytes_4_bits(module: CodedModule, own: str) -> CodedWeight | UnreadCo
     missing = [name for name in roles.values() if name not in module]
     if missing:
         return module.refused(owns, f"its part '{module.stored(missing[0])}' is missing")
-    state = _state(module.small(states[0], LONGEST_STATE))
+    state = _state(module.small(states[0], _LONGEST_STATE))
     if state is None:
         return module.refused(owns, f"'{module.stored(states[0])}' does not say its shape and the size of its blocks")
     shape, block = state["shape"], state["blocksize"]
@@ -334,7 +334,7 @@ def packed_by_compressed_tensors(module: CodedModule, own: str) -> CodedWeight |
     roles = named | {role: other for role, other in besides.items() if other in module}
     owns = (*roles.values(), f"{name}_global_scale", f"{name}_scale_2")
     if module.dtype(own) == "uint8":
-        kind = "MXFP4" if module.dtype(named["scale"]) in ("uint8", EXPONENTS) else "NVFP4"
+        kind = "MXFP4" if module.dtype(named["scale"]) in ("uint8", _EXPONENTS) else "NVFP4"
         return module.refused(owns, f"{kind}, two floating-point codes in a byte, which is not read")
     if module.dtype(own) != "int32" or module.dtype(named["scale"]) not in FLOATS:
         kinds = f"its codes are of {module.dtype(own)}, its scales of {module.dtype(named['scale'])}"

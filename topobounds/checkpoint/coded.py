@@ -30,7 +30,7 @@ def coded(stored: Stored) -> str | None:
     """Return what a tensor of quantised weights is, or what it belongs to; None where it is none."""
     if "_packed_params" in stored.name:
         return "packed parameters of a quantised layer of torch"
-    for coding in CODINGS if stored.names.has_codes else ():
+    for coding in _CODINGS if stored.names.has_codes else ():
         if coding.is_code(stored):
             return f"{coding.about} ({stored.dtype or 'unknown type'}), which are not read"
         match = coding.companion.fullmatch(stored.name)
@@ -73,7 +73,7 @@ def _has_scale(stored: Stored) -> bool:
 
 
 _LEAVES = r"(.*[./]|)(%s)"
-CODINGS = (
+_CODINGS = (
     Coding(
         "4-bit codes of bitsandbytes",
         _is_bitsandbytes,

@@ -15,7 +15,7 @@ from topobounds.weights import ScaledWeights
 CONFIGS = ("quantize_config.json", "quant_config.json")
 """Where AutoGPTQ and AutoAWQ say how they quantised, if config.json does not."""
 
-Decode = Callable[[Mapping[str, Array]], Array | ScaledWeights]
+_Decode = Callable[[Mapping[str, Array]], Array | ScaledWeights]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class CodedWeight:
     parts: Mapping[str, str]
     written: str
     shape: tuple[int, ...]
-    decode: Decode
+    decode: _Decode
 
     @property
     def stored(self) -> tuple[str, ...]:
@@ -64,7 +64,7 @@ class UnreadCodedWeight:
     reason: str
 
 
-class Quantisation:
+class CodedWeightSettings:
     """What the files beside the weights say of how these were quantised; it may be nothing."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -139,11 +139,13 @@ class CodedModule:
         What their stored names begin with: empty, or the module and a point.
     own : sequence of str
         Their own names.
-    quantisation : Quantisation
+    quantisation : CodedWeightSettings
         Of the checkpoint.
     """
 
-    def __init__(self, checkpoint: Checkpoint, path: str, own: Sequence[str], quantisation: Quantisation) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, path: str, own: Sequence[str], quantisation: CodedWeightSettings
+    ) -> None:
         self.checkpoint = checkpoint
         self.path = path
         self.own = tuple(own)
@@ -178,7 +180,7 @@ class CodedModule:
             return None
 
     def coded(
-        self, name: str, roles: Mapping[str, str], written: str, shape: tuple[int, ...], decode: Decode
+        self, name: str, roles: Mapping[str, str], written: str, shape: tuple[int, ...], decode: _Decode
     ) -> CodedWeight:
         """Return a weight of this module; `roles` has the own names of its parts, `written` the roles in braces."""
         parts = {role: self.stored(own) for role, own in roles.items()}

@@ -7,7 +7,7 @@ from topobounds.checkpoint.errors import CheckpointError
 from topobounds.checkpoint.json_text import read_json
 from topobounds.checkpoint.location import Location
 
-CONFIG = "config.json"
+_CONFIG = "config.json"
 HEAD = "lm_head.weight"
 _EMBEDDINGS = (
     "embed_tokens.weight",
@@ -21,7 +21,7 @@ _EMBEDDINGS = (
 
 def read_config(folder: Location) -> Mapping[str, Any]:
     """Return the config.json of a folder; empty if there is none, or it makes no sense."""
-    file = folder / CONFIG
+    file = folder / _CONFIG
     try:
         config = read_json(file) if file.is_file() else {}
     except (CheckpointError, OSError):
@@ -30,12 +30,12 @@ def read_config(folder: Location) -> Mapping[str, Any]:
 
 
 def tied_by_config(config: Mapping[str, Any], names: Collection[str]) -> dict[str, str]:
-    """Return the output head that a language model shares with its embedding, where the files lack one.
+    """Return the output head that a language model shares with its embedding, where the files lack one, by its name.
 
     Parameters
     ----------
     config : mapping
-        Its config.json. Where it does not say ``tie_word_embeddings``, language models share it.
+        The model's config.json. Where it does not say ``tie_word_embeddings``, a language model shares the two.
     names : collection of str
         The stored tensors.
 

@@ -9,7 +9,7 @@ from topobounds._text import printable, shortened
 if TYPE_CHECKING:
     from topobounds.checkpoint.location import Location
 
-LONGEST_MESSAGE = 600  # characters of an error
+_LONGEST_MESSAGE = 600  # characters of an error
 
 
 class CheckpointError(OSError):
@@ -19,7 +19,7 @@ class CheckpointError(OSError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(shortened(printable(message), LONGEST_MESSAGE))
+        super().__init__(shortened(printable(message), _LONGEST_MESSAGE))
 
 
 @contextmanager

@@ -20,22 +20,22 @@ from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.described import Described
 from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 from topobounds.checkpoint.location import Location, read_range, size_of
-from topobounds.checkpoint.signatures import format_of
+from topobounds.checkpoint.signatures import format_by_signature
 from topobounds.layers import LayerTensor
 from topobounds.layers.layer_tensor import numbered_parts
 from topobounds.layers.layout import Layout
 from topobounds.weights import ScaledWeights
 
-VERSIONS = (2, 3)
-ALIGNMENT = 32
-LONGEST_NAME = 2**16
+_VERSIONS = (2, 3)
+_ALIGNMENT = 32
+_LONGEST_NAME = 2**16
 MOST_AXES = 4
 _SHORTEST_ENTRY, _SHORTEST_SETTING = 24, 13
 """Bytes of a tensor without a name and axes in the header, and of a setting of one byte."""
 DEEPEST = 4
 """Of arrays in arrays among the settings."""
 STRING, ARRAY = 8, 9
-SETTINGS: dict[int, str] = {
+_SETTINGS: dict[int, str] = {
     0: "<B",
     1: "<b",
     2: "<H",
@@ -112,7 +112,7 @@ class GgufCheckpoint(Checkpoint):
     @staticmethod
     def can_open(path: Location) -> bool:
         """Whether the file begins as such a file does, or is called .gguf and shows nothing else."""
-        return format_of(path) == "gguf" or (path.suffix == ".gguf" and format_of(path) is None)
+        return format_by_signature(path) == "gguf" or (path.suffix == ".gguf" and format_by_signature(path) is None)
 
     @classmethod
     def open(cls, path: Location) -> Self:
@@ -288,11 +288,11 @@ class _Header:
         if self._taken(4) != b"GGUF":
             raise ValueError("it does not begin as a GGUF file")
         (version,) = self._numbers("<I")
-        if version not in VERSIONS and int.from_bytes(version.to_bytes(4, "big"), "little") in VERSIONS:
+        if version not in _VERSIONS and int.from_bytes(version.to_bytes(4, "big"), "little") in _VERSIONS:
             raise CheckpointError(
                 f"{self._path} is a GGUF file for machines with the other order of bytes: convert it anew without that."
             )
-        if version not in VERSIONS:
+        if version not in _VERSIONS:
             raise CheckpointError(
                 f"{self._path} is a GGUF file of version {version}, and 2 and 3 are read: convert it anew."
             )
@@ -301,7 +301,7 @@ class _Header:
             raise ValueError(f"it announces {n_tensors} tensors and {n_settings} settings")
         settings = dict(self._setting() for _ in range(n_settings))
         entries = dict(self._entries(n_tensors))
-        alignment = settings.get("general.alignment", ALIGNMENT)
+        alignment = settings.get("general.alignment", _ALIGNMENT)
         if not isinstance(alignment, int) or not 0 < alignment <= 2**20 or alignment % 8:
             raise ValueError(f"its tensors would be aligned to {alignment} bytes")
         start = -(-self._position // alignment) * alignment
@@ -313,7 +313,7 @@ class _Header:
     def _entries(self, n_tensors: int) -> Iterator[tuple[str, Entry]]:
         seen = set()
         for _ in range(n_tensors):
-            name = self._text(LONGEST_NAME)
+            name = self._text(_LONGEST_NAME)
             (n_axes,) = self._numbers("<I")
             if n_axes > MOST_AXES:
                 raise ValueError(f"its tensor '{name}' has {n_axes} axes")
@@ -327,22 +327,22 @@ class _Header:
             yield name, Entry(number, tuple(reversed(shape)), first)
 
     def _setting(self) -> tuple[str, Any]:
-        key = self._text(LONGEST_NAME)
+        key = self._text(_LONGEST_NAME)
         (kind,) = self._numbers("<I")
         return key, self._value(key, kind, 0)
 
     def _value(self, key: str, kind: int, depth: int) -> Any:
         """Return a setting that is one number; what is a text or an array is passed over."""
-        if kind in SETTINGS:
-            return self._numbers(SETTINGS[kind])[0]
+        if kind in _SETTINGS:
+            return self._numbers(_SETTINGS[kind])[0]
         if kind == STRING:
             self._skip(self._numbers("<Q")[0])
             return None
         if kind != ARRAY or depth > DEEPEST:
             raise ValueError(f"its setting '{key}' is of an unknown type, {kind}")
         item, count = self._numbers("<IQ")
-        if item in SETTINGS:
-            self._skip(count * struct.calcsize(SETTINGS[item]))
+        if item in _SETTINGS:
+            self._skip(count * struct.calcsize(_SETTINGS[item]))
             return None
         self._check_left(8 * count)  # a text or an array takes as much at least
         for _ in range(count):

@@ -8,7 +8,7 @@ from topobounds.checkpoint.location import Location, size_of
 
 LONGEST_JSON = 10**8
 """Bytes of a JSON text that is read: the index of the largest models has some 10 MB."""
-MOST_VALUES = 5 * 10**6
+_MOST_VALUES = 5 * 10**6
 """Of a JSON text: each takes some 64 bytes of memory, whatever its length."""
 
 
@@ -43,8 +43,8 @@ def parsed_json(content: bytes) -> Any:
         If it is no JSON in UTF-8, holds one key twice in one object, is nested too deeply for Python, or may
         hold over five million values.
     """
-    if sum(content.count(mark) for mark in (b",", b"[", b"{")) > MOST_VALUES:
-        raise ValueError(f"it may hold more than {MOST_VALUES} values")
+    if sum(content.count(mark) for mark in (b",", b"[", b"{")) > _MOST_VALUES:
+        raise ValueError(f"it may hold more than {_MOST_VALUES} values")
     try:
         return json.loads(content.decode("utf-8"), object_pairs_hook=_without_duplicates)
     except RecursionError:

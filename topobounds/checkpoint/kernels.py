@@ -10,7 +10,7 @@ from topobounds.checkpoint.stored import Stored
 from topobounds.layers import Conv, LayerTensor
 from topobounds.layers.layout import Layout
 
-MAP = 8
+_MAP = 8
 """Cells along each dimension of the map that is assumed where no input is given; a larger kernel has its own length."""
 _LARGEST = 31  # taps along a dimension of a kernel whose channels come last
 _LONGEST = 256  # taps of a kernel along one axis; beyond, matrices that are stacked
@@ -60,7 +60,7 @@ def assumed_geometry(
     channels = (rows, columns * tensor.groups)
     outputs, inputs = channels[::-1] if tensor.inputs_first else channels
     given = tuple(input_size)[-len(kernel) :] if len(kernel) <= len(input_size) <= len(kernel) + 1 else ()
-    taken: dict[str, Any] = {"stride": 1, **_same_padding(kernel, told), "input_size": given or (MAP,) * len(kernel)}
+    taken: dict[str, Any] = {"stride": 1, **_same_padding(kernel, told), "input_size": given or (_MAP,) * len(kernel)}
     notes = {"stride": "stride 1", "padding": "same padding"}
     if any(re.search(_PATCHES, piece, re.IGNORECASE) for piece in re.split("[./]", tensor.name)[-3:]):
         taken |= {"stride": kernel, "padding": 0, "padding_end": 0}

@@ -16,7 +16,7 @@ from topobounds.checkpoint.stored import Names, Stored, nearest_names
 from topobounds.checkpoint.tensor_kinds import kind_of
 from topobounds.layers import Conv, LayerTensor
 
-Told = str | os.PathLike[str] | Mapping[str, Any]
+GivenGeometry = str | os.PathLike[str] | Mapping[str, Any]
 """A geometry: a TOML file, or its content."""
 
 
@@ -49,7 +49,7 @@ def layer_tensors(
     checkpoint: Checkpoint | Mapping[str, Any],
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
-    geometry: Told | None = None,
+    geometry: GivenGeometry | None = None,
 ) -> Iterator[LayerTensor]:
     """Return the layers of a checkpoint: each weight tensor with the graphs that it is read as. No weight is read.
 
@@ -98,7 +98,7 @@ def read_layer_tensors(
     *,
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
-    geometry: Told | None = None,
+    geometry: GivenGeometry | None = None,
     input_size: Sequence[int] | None = None,
 ) -> LayerTensorReading:
     """Return what each tensor of a checkpoint is.
@@ -122,18 +122,18 @@ def read_layer_tensors(
     sizes = () if input_size is None else _input_size(input_size)
     layers: list[LayerTensor] = []
     left_out: dict[str, str] = {}
-    told = None if geometry is None else Geometry(geometry, names.dtypes)
+    given = None if geometry is None else Geometry(geometry, names.dtypes)
     for name in names.dtypes:
         each = Stored(name, names)
         answer = excluded.get(name) or _described(stored, name, sizes) or kind_of(each)
-        if told is not None and name not in excluded:
-            answer = told.applied(each, answer, sizes)
+        if given is not None and name not in excluded:
+            answer = given.applied(each, answer, sizes)
         if isinstance(answer, str):
             left_out[name] = answer
         else:
             layers.append(replace(_completed(answer, sizes), source=stored.file_of(name)))
-    if told is not None:
-        told.check_used()
+    if given is not None:
+        given.check_used()
     forms = {name: (names.shapes.get(name, ()), Stored(name, names).dtype) for name in left_out}
     forms |= stored.left_out_forms
     damaged = frozenset(left_out) & (names.dtypes.keys() - names.shapes.keys())
@@ -166,15 +166,15 @@ def _completed(tensor: LayerTensor, input_size: Sequence[int]) -> LayerTensor:
     return replace(tensor, words=tuple(f"{word}: {words}" for word in tensor.words) or (words,))
 
 
-def check_told(geometry: Told | None, input_size: Sequence[int] | None) -> None:
-    """Refuse what is told of no checkpoint, before any is opened.
+def check_given_geometry(geometry: GivenGeometry | None, input_size: Sequence[int] | None) -> None:
+    """Refuse a geometry or an input size that could be of no checkpoint, before one is opened.
 
     Raises
     ------
     CheckpointError
         If `geometry` cannot be read.
     ValueError
-        If `input_size` is no size of a map.
+        If `input_size` is not the size of an image or another map: one or several positive integers.
     """
     if geometry is not None:
         geometry_content(geometry)

@@ -18,9 +18,9 @@ from topobounds._files import check_regular
 from topobounds._text import shortened
 from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 
-BUFFER = 2**18
+_BUFFER = 2**18
 """Bytes in a request for a header of unknown length; so many of both ends of a file are kept."""
-MOST_AHEAD = 2**23
+_MOST_AHEAD = 2**23
 """Bytes in a request when a file is read on and on."""
 
 
@@ -112,7 +112,7 @@ class RemotePath:
         CheckpointError
             If it is not there, or its server sends whole files only.
         """
-        return io.BufferedReader(_Ranges(self), BUFFER)
+        return io.BufferedReader(_Ranges(self), _BUFFER)
 
     def read_range(self, first: int, length: int) -> bytes:
         """Ask for bytes of the file, in one request; fewer come where the file ends before.
@@ -139,13 +139,13 @@ class RemotePath:
     @cached_property
     def head(self) -> bytes:
         """The first 256 KiB of the file."""
-        return self.read_range(0, BUFFER)
+        return self.read_range(0, _BUFFER)
 
     @cached_property
     def tail(self) -> bytes:
         """The last 256 KiB of the file: an archive has its table of contents there."""
-        start = max(0, self.size - BUFFER)
-        return self.head if start == 0 else self.read_range(start, BUFFER)
+        start = max(0, self.size - _BUFFER)
+        return self.head if start == 0 else self.read_range(start, _BUFFER)
 
     @cached_property
     def _size_of_parted(self) -> int:
@@ -344,14 +344,14 @@ class _Ranges(io.RawIOBase):
 
     def _ask(self, length: int) -> None:
         """Have the bytes at the current position at hand."""
-        tail = max(0, self._path.size - BUFFER)
-        if self._position < BUFFER:
+        tail = max(0, self._path.size - _BUFFER)
+        if self._position < _BUFFER:
             self._start, self._content = 0, self._path.head
         elif self._position >= tail:
             self._start, self._content = tail, self._path.tail
         else:
             goes_on = self._position == self._start + len(self._content)
-            length = max(length, min(2 * len(self._content), MOST_AHEAD) if goes_on else 0)
+            length = max(length, min(2 * len(self._content), _MOST_AHEAD) if goes_on else 0)
             self._content = self._path.read_range(self._position, length)
             self._start = self._position
 

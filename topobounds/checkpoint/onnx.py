@@ -17,7 +17,7 @@ from topobounds.checkpoint.described import Described
 from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 from topobounds.checkpoint.location import Location, is_inside, read_range, size_of
 from topobounds.checkpoint.packed import with_zeros
-from topobounds.checkpoint.signatures import format_of
+from topobounds.checkpoint.signatures import format_by_signature
 from topobounds.weights import ScaledWeights
 
 MOST_BYTES = 2**31
@@ -83,7 +83,7 @@ class OnnxCheckpoint(Checkpoint):
     @staticmethod
     def can_open(path: Location) -> bool:
         """Whether the file is called .onnx, and shows nothing else: its content begins with no mark."""
-        return path.suffix == ".onnx" and format_of(path) is None and path.is_file()
+        return path.suffix == ".onnx" and format_by_signature(path) is None and path.is_file()
 
     @classmethod
     def open(cls, path: Location) -> Self:

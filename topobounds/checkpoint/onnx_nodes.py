@@ -12,8 +12,8 @@ from topobounds.layers.layout import Layout
 
 GATES = {"LSTM": ("input", "output", "forget", "cell"), "GRU": ("update", "reset", "new"), "RNN": ("",)}
 """The gates of each recurrent operator, in the order in which ONNX stacks them (``iofc``, ``zrh``)."""
-DIRECTIONS = ("forward", "reverse")
-OPERATORS_OF_CODES = ("MatMulInteger", "ConvInteger", "MatMulNBits", "DynamicQuantizeMatMul", "QGemm", "QAttention")
+_DIRECTIONS = ("forward", "reverse")
+_OPERATORS_OF_CODES = ("MatMulInteger", "ConvInteger", "MatMulNBits", "DynamicQuantizeMatMul", "QGemm", "QAttention")
 """Operators whose codes have scales that are not read."""
 
 Sizes = Mapping[str, tuple[int | None, ...]]
@@ -171,9 +171,9 @@ def described(use: Use) -> Described | str:
     operator = use.node.op_type
     describe = LAYERS.get((operator, use.place))
     if describe is None:
-        if operator in OPERATORS_OF_CODES:
+        if operator in _OPERATORS_OF_CODES:
             return f"codes of {operator}, whose scales are not known"
-        if (operator, use.place) in BIASES:
+        if (operator, use.place) in _BIASES:
             return "bias"
         return f"input {use.place} of {operator}, which is no layer that is known"
     if use.origin.as_codes:
@@ -231,7 +231,7 @@ def _recurrent(use: Use) -> Described | str:
         return f"of another shape than {operator} reads"
     if is_hidden and use.shape[1] != len(gates) * use.shape[2]:
         return f"of another shape than {operator} reads"
-    sides = DIRECTIONS if use.shape[0] == 2 else ("",)
+    sides = _DIRECTIONS if use.shape[0] == 2 else ("",)
     parts = tuple(f"{side} {gate}".strip() for side in sides for gate in gates)
     what = "hidden to hidden" if is_hidden else "inputs to hidden"
     words = tuple(f"{part} of {operator}, {what}" if part else f"{operator}, {what}" for part in parts)
@@ -323,7 +323,7 @@ LAYERS: dict[tuple[str, int], Callable[[Use], Described | str]] = {
     **{(operator, place): _recurrent for operator in GATES for place in (1, 2)},
 }
 """The operators and their inputs that are layers."""
-BIASES = {("Conv", 2), ("ConvTranspose", 2), ("Gemm", 2), ("QLinearConv", 8)} | {(each, 3) for each in GATES}
+_BIASES = {("Conv", 2), ("ConvTranspose", 2), ("Gemm", 2), ("QLinearConv", 8)} | {(each, 3) for each in GATES}
 QUANTISED_INPUTS = {("QLinearMatMul", 0), ("QLinearMatMul", 3), ("QLinearConv", 3)}
 """Codes whose scale and zero point are the next two inputs of their node."""
 

@@ -19,12 +19,12 @@ from topobounds.checkpoint.masks import with_masks
 from topobounds.checkpoint.model_names import with_model_names
 from topobounds.checkpoint.onnx import OnnxCheckpoint
 from topobounds.checkpoint.quantised import with_quantised_weights
-from topobounds.checkpoint.refusals import check_content, refusal_of_unread
+from topobounds.checkpoint.refusals import refusal_of_unread, refuse_by_content
 from topobounds.checkpoint.safetensors import SafetensorsCheckpoint
 from topobounds.checkpoint.sharded import LoneFileReader, ShardedCheckpoint, snapshot_of
-from topobounds.checkpoint.signatures import format_of, looked_at_once
+from topobounds.checkpoint.signatures import format_by_signature, looked_at_once
 
-READERS: tuple[Reader, ...] = (
+_READERS: tuple[Reader, ...] = (
     ShardedCheckpoint,
     NpyCheckpoint,
     NpzCheckpoint,
@@ -77,11 +77,11 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     with looked_at_once():
         if not place.is_dir():  # a folder may hold both what is read and what is not
             _check_kind(place)
-            check_content(place)
+            refuse_by_content(place)
         for reader in _readers():
             if reader.can_open(place):
                 return _as_model(reader.open(place))
-        check_content(place)
+        refuse_by_content(place)
         raise CheckpointError(_unknown(place))
 
 
@@ -112,7 +112,7 @@ def _as_model(stored: Checkpoint) -> Checkpoint:
 
 def _readers() -> Iterator[Reader]:
     """Yield the readers in the order in which they are tried; those of other packages are not imported before."""
-    yield from READERS
+    yield from _READERS
     for plugin in entry_points(group=GROUP):
         yield plugin.load()
     yield LoneFileReader()
@@ -126,7 +126,7 @@ def _check_kind(place: Location) -> None:
     try:
         size_of(place)
     except CheckpointError:
-        check_content(place)
+        refuse_by_content(place)
         raise
 
 
@@ -140,7 +140,7 @@ def _unknown(place: Location) -> str:
         way_on = f" Name one in it: {', '.join(within[:5])}." if within else ""
         known_files = "model.safetensors.index.json, model.safetensors or another known file"
         return f"{place} is a folder without {known_files}.{way_on}"
-    if format_of(place) in ("torch", "torch, legacy"):
+    if format_by_signature(place) in ("torch", "torch, legacy"):
         return (
             f"{place} is a file of torch, whose reader is missing: in a clone of topobounds, pip install -e '.[torch]'."
         )

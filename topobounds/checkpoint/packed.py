@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from topobounds.weights import ScaledWeights
 
-WORD = 32
+_WORD = 32
 MOST_BITS = 8
-AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
+_AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 """Where AWQ puts eight neighbours of a row in a word of eight codes: the place of each of them."""
 _AT_A_TIME = 2**22  # codes that are unpacked at once, for odd numbers of bits are spread over as many bytes
 
@@ -22,7 +22,7 @@ def words_of(n_codes: int, bits: int) -> int:
     >>> words_of(32, 3), words_of(33, 4)
     (3, 5)
     """
-    return -(-n_codes * bits // WORD)
+    return -(-n_codes * bits // _WORD)
 
 
 def unpacked(words: NDArray[Any], bits: int, n_codes: int) -> NDArray[np.uint8]:
@@ -77,8 +77,8 @@ def awq_ordered(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     >>> awq_ordered(np.array([[0, 2, 4, 6, 1, 3, 5, 7]], np.uint8)).tolist()
     [[0, 1, 2, 3, 4, 5, 6, 7]]
     """
-    groups = codes.reshape(len(codes), -1, len(AWQ_ORDER))
-    return groups[:, :, AWQ_ORDER].reshape(codes.shape)
+    groups = codes.reshape(len(codes), -1, len(_AWQ_ORDER))
+    return groups[:, :, _AWQ_ORDER].reshape(codes.shape)
 
 
 def with_zeros(

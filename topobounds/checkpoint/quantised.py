@@ -11,7 +11,7 @@ import numpy as np
 from topobounds._types import Array
 from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.code_formats import CODE_FORMATS, FLOAT8
-from topobounds.checkpoint.coded_weights import CodedModule, CodedWeight, Quantisation, UnreadCodedWeight
+from topobounds.checkpoint.coded_weights import CodedModule, CodedWeight, CodedWeightSettings, UnreadCodedWeight
 from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 from topobounds.checkpoint.location import Location
 from topobounds.checkpoint.rewriting import BesideWriter, Change
@@ -129,7 +129,7 @@ def with_quantised_weights(checkpoint: Checkpoint) -> Checkpoint:
         ``X.weight`` where it holds ``X.qweight``, ``X.qzeros`` and ``X.scales``, or ``X.weight`` and
         ``X.weight_scale``; `Checkpoint.stored_as` has the formula.
     """
-    quantisation = Quantisation(checkpoint)
+    quantisation = CodedWeightSettings(checkpoint)
     modules = list(_modules(checkpoint, quantisation))
     found = [each for module in modules for each in _of_module(module)]
     taken = {part for each in found for part in each.stored}
@@ -164,7 +164,7 @@ def _reasons(refused: UnreadCodedWeight) -> Iterator[tuple[str, str]]:
         yield other, f"part of '{codes}', which is not read"
 
 
-def _modules(checkpoint: Checkpoint, quantisation: Quantisation) -> Iterator[CodedModule]:
+def _modules(checkpoint: Checkpoint, quantisation: CodedWeightSettings) -> Iterator[CodedModule]:
     """Yield the modules of a checkpoint that hold tensors, by their names."""
     owns: dict[str, list[str]] = {}
     for name in checkpoint.names:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from topobounds.checkpoint.errors import CheckpointError
 from topobounds.checkpoint.location import Location
-from topobounds.checkpoint.signatures import format_of
+from topobounds.checkpoint.signatures import format_by_signature
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Refusal:
     Attributes
     ----------
     is_one : callable
-        ``is_one(path, content)``: whether a file or folder, whose `content` is `format_of` it, is of this format.
+        ``is_one(path, content)``: whether a file or folder is of this format; `content` is its `format_by_signature`.
     kind : str
         What it is: "... is a KIND".
     way_on : str
@@ -36,7 +36,7 @@ class Refusal:
 
 def refusal(path: Location) -> Refusal | None:
     """Return why a file or folder is of a format that is not read, if it is."""
-    return _first_of(REFUSALS, path)
+    return _first_of(_REFUSALS, path)
 
 
 def refusal_of_unread(path: Location) -> Refusal | None:
@@ -44,7 +44,7 @@ def refusal_of_unread(path: Location) -> Refusal | None:
     return _first_of(UNREAD, path)
 
 
-def check_content(path: Location) -> None:
+def refuse_by_content(path: Location) -> None:
     """Refuse a file that is not what its name says: a pointer of Git LFS, a web page, an archive that holds code.
 
     Raises
@@ -58,7 +58,7 @@ def check_content(path: Location) -> None:
 
 
 def _first_of(refusals: "tuple[Refusal, ...]", path: Location) -> Refusal | None:
-    content = format_of(path)
+    content = format_by_signature(path)
     return next((each for each in refusals if each.is_one(path, content)), None)
 
 
@@ -93,7 +93,7 @@ def _either(*tests: Callable[[Location, str | None], bool]) -> Callable[[Locatio
 
 _SAVE_THE_STATE = "save its state_dict where you trust it: torch.save(module.state_dict(), 'weights.pt')"
 
-REFUSALS = (
+_REFUSALS = (
     Refusal(_shows("git-lfs"), "pointer of Git LFS, not the file itself", "fetch the file with git lfs pull"),
     Refusal(
         _shows("html"), "web page, not a file of weights", "take the address under which the file itself is served"

@@ -21,7 +21,7 @@ from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 from topobounds.checkpoint.json_text import LONGEST_JSON, parsed_json
 from topobounds.checkpoint.location import Location, RemotePath, read_range, size_of
 from topobounds.checkpoint.rewriting import BesideWriter, Change, WeightFile, flushing, write_anew, write_blocks
-from topobounds.checkpoint.signatures import format_of
+from topobounds.checkpoint.signatures import format_by_signature
 
 DTYPES: dict[str, Any] = {
     "BOOL": np.bool_,
@@ -84,8 +84,8 @@ class SafetensorsCheckpoint(Checkpoint):
     @staticmethod
     def can_open(path: Location) -> bool:
         """Whether the file begins as such a file does, or is called .safetensors and shows nothing else."""
-        return format_of(path) in ("safetensors", None) and (
-            path.suffix == ".safetensors" or format_of(path) is not None
+        return format_by_signature(path) in ("safetensors", None) and (
+            path.suffix == ".safetensors" or format_by_signature(path) is not None
         )
 
     @classmethod

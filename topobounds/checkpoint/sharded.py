@@ -14,7 +14,7 @@ from topobounds.checkpoint.config import read_config, tied_by_config
 from topobounds.checkpoint.errors import CheckpointError, as_checkpoint_error
 from topobounds.checkpoint.json_text import read_json
 from topobounds.checkpoint.location import Location, RemotePath, is_inside
-from topobounds.checkpoint.refusals import check_content
+from topobounds.checkpoint.refusals import refuse_by_content
 from topobounds.checkpoint.rewriting import BesideWriter, Change, index_with_size, write_anew
 from topobounds.checkpoint.safetensors import (
     Header,
@@ -28,7 +28,7 @@ from topobounds.checkpoint.safetensors import (
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-LONGEST_REFERENCE = 1000
+_LONGEST_REFERENCE = 1000
 """Bytes of a file that names a snapshot."""
 _STRAY = "a file that the index does not name"
 
@@ -200,7 +200,7 @@ def _header_of(file: Location) -> Header:
     try:
         return read_header(file)
     except CheckpointError:
-        check_content(file)
+        refuse_by_content(file)
         raise
 
 
@@ -237,7 +237,7 @@ class LoneFileReader:
             raise CheckpointError(
                 f"{path} holds {len(files)} .safetensors files and no index: name one of them, {names}."
             )
-        check_content(files[0])
+        refuse_by_content(files[0])
         checkpoint = SafetensorsCheckpoint.open(files[0])
         checkpoint.folder = folder
         return checkpoint
@@ -259,14 +259,14 @@ def snapshot_of(folder: Location) -> Location:
     snapshots = [each for each in sorted((folder / "snapshots").iterdir()) if each.is_dir()]
     main = folder / "refs" / "main"
     with as_checkpoint_error(main):
-        chosen = read_regular(main, LONGEST_REFERENCE).decode("utf-8", "replace").strip() if main.is_file() else ""
+        chosen = read_regular(main, _LONGEST_REFERENCE).decode("utf-8", "replace").strip() if main.is_file() else ""
     named = [each for each in snapshots if each.name == chosen or len(snapshots) == 1]
     return named[0] if named else folder
 
 
 def _only_file(folder: Location, file: Location) -> Checkpoint:
     """Open the model.safetensors of a folder that has no index."""
-    check_content(file)
+    refuse_by_content(file)
     checkpoint = SafetensorsCheckpoint.open(file)
     checkpoint.folder = folder
     others = sorted(folder.glob("*.safetensors")) if isinstance(folder, Path) else []

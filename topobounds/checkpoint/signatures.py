@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from topobounds.checkpoint.errors import CheckpointError
 from topobounds.checkpoint.location import Location, RemotePath
 
-TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """What torch.save began a file with before torch 1.6, after the two bytes that name the protocol of the pickle."""
-TENSORFLOW_END = bytes.fromhex("57fb808b247547db")
+_TENSORFLOW_END = bytes.fromhex("57fb808b247547db")
 """What TensorFlow's tables end with: the index of a checkpoint, or one of before 1.0 whole."""
 _FIRST_BYTES = {
     b"\x93NUMPY": "npy",
@@ -45,7 +45,7 @@ def looked_at_once() -> Iterator[None]:
         _KNOWN.reset(token)
 
 
-def format_of(path: Location) -> str | None:
+def format_by_signature(path: Location) -> str | None:
     """Return what the content of a file shows it to be; None if nothing is recognised, or it cannot be read.
 
     Returns
@@ -85,11 +85,11 @@ def _looked_at(path: Location) -> str | None:
 
 def _ends_as_tensorflow(path: Location) -> bool:
     """Whether a file on this machine ends as a table of TensorFlow does."""
-    if not isinstance(path, Path) or path.stat().st_size < len(TENSORFLOW_END):
+    if not isinstance(path, Path) or path.stat().st_size < len(_TENSORFLOW_END):
         return False
     with path.open("rb") as stream:
-        stream.seek(-len(TENSORFLOW_END), os.SEEK_END)
-        return stream.read() == TENSORFLOW_END
+        stream.seek(-len(_TENSORFLOW_END), os.SEEK_END)
+        return stream.read() == _TENSORFLOW_END
 
 
 def _format_of_start(start: bytes) -> str | None:
@@ -98,7 +98,7 @@ def _format_of_start(start: bytes) -> str | None:
         if start.startswith(first):
             return name
     if start.startswith(_PICKLES):
-        return "torch, legacy" if start[2:].startswith(TORCH_MAGIC) else "pickle"
+        return "torch, legacy" if start[2:].startswith(_TORCH_MAGIC) else "pickle"
     is_header = start[8:].lstrip(b" ").startswith((b'{"', b"{}")) and int.from_bytes(start[:8], "little") < 2**40
     return "safetensors" if is_header else None
 

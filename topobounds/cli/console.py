@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 UNBOUNDED = 100_000  # columns of an output that is no terminal: nothing is wrapped
-NARROWEST = 24  # columns; a terminal that says it has fewer breaks the lines itself
-TERMINAL = 80  # columns of a terminal that does not say
-MOST_REASONS = 4  # for which something is left out that are told
+_NARROWEST = 24  # columns; a terminal that says it has fewer breaks the lines itself
+_TERMINAL = 80  # columns of a terminal that does not say
+_MOST_REASONS = 4  # for which something is left out that are told
 SCHEMA_VERSION = 1  # of the object that a command prints; rises when one of its own keys changes its meaning or goes
 
 
@@ -33,14 +33,14 @@ def columns_of(stream: TextIO | None, otherwise: int) -> int:
     """
     named = os.environ.get("COLUMNS", "")
     if re.fullmatch(r"[1-9][0-9]{0,4}", named):
-        return max(int(named), NARROWEST)
+        return max(int(named), _NARROWEST)
     if stream is None or stream.closed or not stream.isatty():
         return otherwise
     try:
         columns = os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
         columns = 0
-    return max(columns, NARROWEST) if columns else TERMINAL
+    return max(columns, _NARROWEST) if columns else _TERMINAL
 
 
 def console_on_stdout() -> "Console":
@@ -89,7 +89,7 @@ def progress_bar(label: str, *, shown: bool = True, in_bytes: bool = False) -> I
 
     from topobounds.cli.plain_console import PlainConsole
 
-    console = PlainConsole(stderr=True, width=columns_of(sys.stderr, TERMINAL))
+    console = PlainConsole(stderr=True, width=columns_of(sys.stderr, _TERMINAL))
     counts: tuple[ProgressColumn, ...] = (DownloadColumn(),) if in_bytes else ()
     label_column = TextColumn("{task.description}", markup=False)
     columns = (BarColumn(), *counts, TimeRemainingColumn(compact=True), label_column)
@@ -119,9 +119,9 @@ def grouped_reasons(left_out: Mapping[str, str]) -> str:
     'bias (2); norm (1)'
     """
     reasons = Counter(reason.rstrip(".") for reason in left_out.values()).most_common()
-    told = [f"{reason} ({count})" for reason, count in reasons[:MOST_REASONS]]
-    if rest := sum(count for _, count in reasons[MOST_REASONS:]):
-        told.append(f"{counted(len(reasons) - MOST_REASONS, 'other reason')} ({rest})")
+    told = [f"{reason} ({count})" for reason, count in reasons[:_MOST_REASONS]]
+    if rest := sum(count for _, count in reasons[_MOST_REASONS:]):
+        told.append(f"{counted(len(reasons) - _MOST_REASONS, 'other reason')} ({rest})")
     return "; ".join(told)
 
 

@@ -17,11 +17,11 @@ from topobounds._parallel import processor_name, processors
 from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import console_on_stdout, new_table, print_json, print_table
 
-PLUGINS = "topobounds.doctor"
+_PLUGINS = "topobounds.doctor"
 """Entry-point group: functions without arguments, each of which answers the key of its name."""
-PLUGIN_KEYS = ("data", "devices")
+_PLUGIN_KEYS = ("data", "devices")
 NOBODY = "No package that knows is installed."
-NOT_INSTALLED = "not installed"
+_NOT_INSTALLED = "not installed"
 
 
 @click.command(
@@ -46,8 +46,8 @@ def doctor(as_json: bool) -> None:
         "memory": _bytes_of_memory,
         "cache": _cache,
         "extras": _extras,
-        **dict.fromkeys(PLUGIN_KEYS, _nobody),
-        **{plugin.name: partial(_answer_of, plugin) for plugin in metadata.entry_points(group=PLUGINS)},
+        **dict.fromkeys(_PLUGIN_KEYS, _nobody),
+        **{plugin.name: partial(_answer_of, plugin) for plugin in metadata.entry_points(group=_PLUGINS)},
     }
     found: dict[str, Any] = {}
     for key, answer in answers.items():
@@ -103,7 +103,7 @@ def _extras() -> dict[str, dict[str, Any]]:
     return {
         extra: {
             "installed": None not in found.values(),
-            "packages": {name: version or NOT_INSTALLED for name, version in found.items()},
+            "packages": {name: version or _NOT_INSTALLED for name, version in found.items()},
         }
         for extra, found in versions.items()
     }
@@ -137,7 +137,7 @@ def _rows(key: str, value: Any, reason: str | None) -> Iterator[tuple[str, str]]
         yield key, f"{value / 2**30:.1f} GiB"
     elif key == "extras":
         for extra, about in value.items():
-            missing = [name for name, version in about["packages"].items() if version == NOT_INSTALLED]
+            missing = [name for name, version in about["packages"].items() if version == _NOT_INSTALLED]
             yield f"extra {extra}", f"missing: {', '.join(missing)}" if missing else "installed"
     else:
         yield key, _in_words(value)
@@ -148,4 +148,4 @@ def _in_words(value: Any) -> str:
         return ", ".join(f"{key} {_in_words(each)}" for key, each in value.items())
     if isinstance(value, list):
         return ", ".join(_in_words(each["name"] if isinstance(each, dict) else each) for each in value) or "none"
-    return {True: "yes", False: "no", None: NOT_INSTALLED}.get(value, str(value))
+    return {True: "yes", False: "no", None: _NOT_INSTALLED}.get(value, str(value))

@@ -27,12 +27,12 @@ from topobounds.cli.verify import verify
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-USAGE_ERROR = 2
+_USAGE_ERROR = 2
 INTERRUPTED = 130
-BROKEN_PIPE = 1
-OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+_BROKEN_PIPE = 1
+_OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 """What the system says without a name is said of stdout: errors of files name the file."""
-LONGEST_SUMMARY = 200  # characters
+_LONGEST_SUMMARY = 200  # characters
 WORDS = "topobounds.words"  # of the command line, in click's context
 
 
@@ -53,7 +53,7 @@ class Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write every command with the whole of its first sentence, which click would cut."""
         found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
-        rows = [(name, command.get_short_help_str(LONGEST_SUMMARY)) for name, command in found if command is not None]
+        rows = [(name, command.get_short_help_str(_LONGEST_SUMMARY)) for name, command in found if command is not None]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
@@ -98,12 +98,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         _leave("Interrupted.", INTERRUPTED)
     except click.ClickException as error:
-        _leave(f"Error: {error.format_message()}", USAGE_ERROR)
+        _leave(f"Error: {error.format_message()}", _USAGE_ERROR)
     except BrokenPipeError:
         _discard_output()  # whoever read it has seen enough
-        sys.exit(BROKEN_PIPE)
+        sys.exit(_BROKEN_PIPE)
     except (ValueError, OSError, ArithmeticError, MemoryError, RecursionError, ImportError) as error:
-        _leave(f"Error: {_reason(error)}", USAGE_ERROR)
+        _leave(f"Error: {_reason(error)}", _USAGE_ERROR)
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -126,7 +126,7 @@ def _write_in_any_encoding() -> None:
 def _reason(error: Exception) -> str:
     """Return what is wrong: the file, where the system says no more than that, and never nothing."""
     if isinstance(error, OSError) and error.strerror:
-        where = error.filename or ("stdout" if error.errno in OF_OUTPUT else "")
+        where = error.filename or ("stdout" if error.errno in _OF_OUTPUT else "")
         return f"{where}: {error.strerror}." if where else f"{error.strerror}."
     nameless = "There is not enough memory." if isinstance(error, MemoryError) else type(error).__name__
     return str(error) or nameless

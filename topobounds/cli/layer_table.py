@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     from topobounds.analysis.reports import LayerReport, ModelReport
 
-MOST_ROWS = 60  # layers that have a row each where not all of them are asked for
-WORST = 10
+_MOST_ROWS = 60  # layers that have a row each where not all of them are asked for
+_WORST = 10
 WIDE = 108  # columns that all titles take, with names of layers of some 20 letters
-MEDIUM = 80
-SHORTEST_NAME = 16  # columns into which the names of layers are folded at the least
-MOST_NAMED = 3  # layers that are named with a finding
-NUMBER = re.compile(r"(?<![A-Za-z0-9_])[0-9]+(?![A-Za-z0-9_])")
+_MEDIUM = 80
+_SHORTEST_NAME = 16  # columns into which the names of layers are folded at the least
+_MOST_NAMED = 3  # layers that are named with a finding
+_NUMBER = re.compile(r"(?<![A-Za-z0-9_])[0-9]+(?![A-Za-z0-9_])")
 """A number that is a part of a name of its own: of a block of a network, or of an expert."""
 
 
@@ -61,23 +61,23 @@ def print_report(console: "Console", report: "ModelReport", shown: Shown) -> Non
         console.print(line)
     if shown.columns is not None:
         _print_columns(console, report, shown, shown.columns)
-    elif len(report.layers) <= MOST_ROWS or shown.is_whole:
+    elif len(report.layers) <= _MOST_ROWS or shown.is_whole:
         _print_layers(console, _sorted(report.layers, shown), WIDE)
     else:
         _print_patterns(console, report.layers)
         by = shown.sort or "overlap_z"
         first = "last" if shown.is_descending else "first"
-        title = f"The {WORST} {first} by {shown.sort}; --all shows every layer." if shown.sort else _WORST_TITLE
+        title = f"The {_WORST} {first} by {shown.sort}; --all shows every layer." if shown.sort else _WORST_TITLE
         console.print()
         console.print(title)
-        worst = _sorted(report.layers, Shown(sort=by, is_descending=shown.is_descending))[:WORST]
+        worst = _sorted(report.layers, Shown(sort=by, is_descending=shown.is_descending))[:_WORST]
         _print_layers(console, worst, WIDE)
     for line in _networks(report):
         console.print(line)
     _print_findings(console, report)
 
 
-_WORST_TITLE = f"The {WORST} whose largest weights hold least, against chance; --all shows every layer."
+_WORST_TITLE = f"The {_WORST} whose largest weights hold least, against chance; --all shows every layer."
 
 
 def _selection(report: "ModelReport") -> list[str]:
@@ -141,13 +141,13 @@ def _print_columns(console: "Console", report: "ModelReport", shown: Shown, name
 
 def _print_layers(console: "Console", layers: "Sequence[LayerReport]", wide: int) -> None:
     """Print a row for each layer, with as many columns as the terminal has room for."""
-    titles = FULL if console.width >= wide else SOME if console.width >= MEDIUM else FEW
+    titles = FULL if console.width >= wide else _SOME if console.width >= _MEDIUM else FEW
     cells = [[title.cell(layer) for title in titles] for layer in layers]
     cell_widths = [max(map(len, column)) for column in zip(*cells, strict=True)] if cells else []
     title_widths = [max(map(len, title.title.split("\n"))) for title in titles]
     pairs = zip(cell_widths[1:], title_widths[1:], strict=False)  # of all columns but the names'
     width_of_others = sum(max(pair) + 1 for pair in pairs)  # one for the space after it
-    width_for_names = max(console.width - width_of_others, SHORTEST_NAME)
+    width_for_names = max(console.width - width_of_others, _SHORTEST_NAME)
     table = new_table(padding=(0, 1, 0, 0))
     for title in titles:
         lines = title.title.split("\n")
@@ -204,21 +204,21 @@ def _value(value: Any) -> str:
 NAME = Title("layer", lambda layer: layer.name, is_text=True)
 SHAPE = Title("shape", lambda layer: "x".join(map(str, layer.shape)), is_text=True)
 DENSITY = Title("density", lambda layer: _share(layer.density))
-MUST_KEEP = Title("must keep", _must_keep)
-PERCENT = Title("%", _percent)
+_MUST_KEEP = Title("must keep", _must_keep)
+_PERCENT = Title("%", _percent)
 SAFE = Title("safe\ndensity", lambda layer: _share(layer.safe_density))
-SAFE_BY_CHANCE = Title("by\nchance", lambda layer: _share(layer.safe_density_expected))
+_SAFE_BY_CHANCE = Title("by\nchance", lambda layer: _share(layer.safe_density_expected))
 OVERLAP = Title("overlap", lambda layer: _share(layer.overlap))
-OVERLAP_BY_CHANCE = Title("by\nchance", lambda layer: _share(layer.overlap_expected))
-OVERLAP_Z = Title("z", lambda layer: _z(layer.overlap_z))
+_OVERLAP_BY_CHANCE = Title("by\nchance", lambda layer: _share(layer.overlap_expected))
+_OVERLAP_Z = Title("z", lambda layer: _z(layer.overlap_z))
 PERSISTENCE = Title("persis-\ntence", lambda layer: _share(layer.neural_persistence))
-PERSISTENCE_Z = Title("z", lambda layer: _z(layer.neural_persistence_z))
+_PERSISTENCE_Z = Title("z", lambda layer: _z(layer.neural_persistence_z))
 FULL = (
-    *(NAME, SHAPE, DENSITY, MUST_KEEP, PERCENT, SAFE, SAFE_BY_CHANCE),
-    *(OVERLAP, OVERLAP_BY_CHANCE, OVERLAP_Z, PERSISTENCE, PERSISTENCE_Z),
+    *(NAME, SHAPE, DENSITY, _MUST_KEEP, _PERCENT, SAFE, _SAFE_BY_CHANCE),
+    *(OVERLAP, _OVERLAP_BY_CHANCE, _OVERLAP_Z, PERSISTENCE, _PERSISTENCE_Z),
 )
-SOME = (NAME, MUST_KEEP, PERCENT, SAFE, SAFE_BY_CHANCE, OVERLAP, OVERLAP_BY_CHANCE, OVERLAP_Z)
-FEW = (NAME, MUST_KEEP, Title("safe", SAFE.cell), Title("overlap z", OVERLAP_Z.cell))
+_SOME = (NAME, _MUST_KEEP, _PERCENT, SAFE, _SAFE_BY_CHANCE, OVERLAP, _OVERLAP_BY_CHANCE, _OVERLAP_Z)
+FEW = (NAME, _MUST_KEEP, Title("safe", SAFE.cell), Title("overlap z", _OVERLAP_Z.cell))
 
 
 # -- one row for each pattern of names ---------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ def name_pattern(name: str) -> str:
     >>> name_pattern("model.layers.17.mlp.up_proj.weight"), name_pattern("conv2d_1.weight"), name_pattern("w1[3 gate]")
     ('model.layers.*.mlp.up_proj.weight', 'conv2d_1.weight', 'w1[* gate]')
     """
-    return NUMBER.sub("*", name)
+    return _NUMBER.sub("*", name)
 
 
 def _print_patterns(console: "Console", layers: "Sequence[LayerReport]") -> None:
@@ -240,8 +240,8 @@ def _print_patterns(console: "Console", layers: "Sequence[LayerReport]") -> None
     groups: dict[str, list[LayerReport]] = {}
     for layer in layers:
         groups.setdefault(name_pattern(layer.name), []).append(layer)
-    many = PATTERN_MEASURES if console.width >= WIDE else PATTERN_MEASURES[:3]
-    measures = many if console.width >= MEDIUM else PATTERN_MEASURES[1:3]
+    many = _PATTERN_MEASURES if console.width >= WIDE else _PATTERN_MEASURES[:3]
+    measures = many if console.width >= _MEDIUM else _PATTERN_MEASURES[1:3]
     table = new_table(padding=(0, 1, 0, 0))
     table.add_column("layers")
     table.add_column("number", justify="right")
@@ -259,7 +259,7 @@ def _print_patterns(console: "Console", layers: "Sequence[LayerReport]") -> None
         rows.append([pattern, str(len(group)), *shape, *cells])
     heads = ["number", *(["shape"] if console.width >= WIDE else []), *["density", "worst"] * len(measures)]
     columns = list(zip(heads, *(row[1:] for row in rows), strict=True))
-    width_for_names = max(console.width - sum(max(map(len, column)) + 1 for column in columns), SHORTEST_NAME)
+    width_for_names = max(console.width - sum(max(map(len, column)) + 1 for column in columns), _SHORTEST_NAME)
     for row in rows:
         table.add_row(lines_of(*folded(row[0], width_for_names)), *row[1:])
     print_table(console, table)
@@ -279,7 +279,7 @@ def _percent_of(layer: "LayerReport") -> float | None:
     return None if layer.critical is None else 100 * layer.critical / layer.weights
 
 
-PATTERN_MEASURES: "tuple[tuple[str, Callable[[LayerReport], float | None], Callable[[list[float]], float], Callable[[float | None], str]], ...]" = (  # noqa: E501
+_PATTERN_MEASURES: "tuple[tuple[str, Callable[[LayerReport], float | None], Callable[[list[float]], float], Callable[[float | None], str]], ...]" = (  # noqa: E501
     ("must\nkeep %", _percent_of, max, lambda value: "-" if value is None else f"{value:.2f}"),
     ("safe\ndensity", lambda layer: layer.safe_density, max, _share),
     ("overlap\nz", lambda layer: layer.overlap_z, min, _z),
@@ -324,6 +324,6 @@ def _also(others: "Sequence[Any]") -> str:
     if not others:
         return ""
     names = [finding.layer or "the whole" for finding in others]
-    if len(names) <= MOST_NAMED:
+    if len(names) <= _MOST_NAMED:
         return f" Also {', '.join(names)}."
-    return f" Also {', '.join(names[:MOST_NAMED])} and {len(names) - MOST_NAMED} more."
+    return f" Also {', '.join(names[:_MOST_NAMED])} and {len(names) - _MOST_NAMED} more."

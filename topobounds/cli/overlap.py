@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from topobounds.analysis.overlap import OverlapReport
 
 ENDS = len("0 |") + len("| 1")  # columns beside the number line
-LONGEST_LINE = 101  # places of the number line: one a hundredth
-PIPED_WIDTH = 67  # columns of the number line and its legend where there is no terminal
+_LONGEST_LINE = 101  # places of the number line: one a hundredth
+_PIPED_WIDTH = 67  # columns of the number line and its legend where there is no terminal
 
 
 @click.command(
@@ -84,7 +84,7 @@ def _latex(report: "OverlapReport", density: float | None) -> str:
 def _print_overlap(report: "OverlapReport") -> None:
     console = console_on_stdout()
     console.print(_overlap_sentence(report))
-    for line in _number_line(_marks(report), PIPED_WIDTH if console.width == UNBOUNDED else console.width):
+    for line in _number_line(_marks(report), _PIPED_WIDTH if console.width == UNBOUNDED else console.width):
         print_line(line)
     table = new_table("", "value", "status", "")
     for name, value, status, remark in report.rows:
@@ -150,7 +150,7 @@ def _numbers(value: float | None) -> list[float]:
 
 def _number_line(marks: Iterable[tuple[str, Sequence[float], str]], width: int) -> Iterator[str]:
     """Yield a line from 0 to 1 with a letter at each value, below it those whose places were taken, and the legend."""
-    length = min(width - ENDS, LONGEST_LINE)
+    length = min(width - ENDS, _LONGEST_LINE)
     lines = [["-"] * length]
     legend = []
     for mark, values, label in marks:

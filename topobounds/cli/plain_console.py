@@ -7,14 +7,14 @@ from rich.text import Text
 
 from topobounds._text import printable
 
-HEIGHT = 25  # which nothing depends on; with a height of its own, rich does not ask the terminal for both
+_HEIGHT = 25  # which nothing depends on; with a height of its own, rich does not ask the terminal for both
 
 
 class PlainConsole(Console):
     """A console to which a text is a text: without markup, and without what a terminal would obey."""
 
     def __init__(self, *, stderr: bool, width: int) -> None:
-        super().__init__(stderr=stderr, width=width, height=HEIGHT, highlight=False, markup=False, emoji=False)
+        super().__init__(stderr=stderr, width=width, height=_HEIGHT, highlight=False, markup=False, emoji=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a text as rich prints it, control characters escaped."""

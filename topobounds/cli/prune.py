@@ -22,8 +22,8 @@ from topobounds.cli.scheduler import executor_of
 if TYPE_CHECKING:
     from topobounds.pruning import PruningReport
 
-LARGER = "A zero takes as much room as any weight: "
-SMALLER = "smaller it gets packed (zstd, gzip), or stored sparse (sparse-bitmask of compressed-tensors, torch's CSR)."
+_LARGER = "A zero takes as much room as any weight: "
+_SMALLER = "smaller it gets packed (zstd, gzip), or stored sparse (sparse-bitmask of compressed-tensors, torch's CSR)."
 
 
 class DensityNotPattern(Density):
@@ -209,7 +209,7 @@ def _print_report(report: "PruningReport", density: float | None) -> None:
     if report.target is not None:
         print_line(f"Written: {report.target}, masks {report.masks}.")
         before = "as before" if report.bytes == report.bytes_before else f"{report.bytes_before} before"
-        print_line(f"The weights take {report.bytes} bytes, {before}. {LARGER}{SMALLER}")
+        print_line(f"The weights take {report.bytes} bytes, {before}. {_LARGER}{_SMALLER}")
     elif report.masks is not None:
         print_line(f"Written: {report.masks}, the masks alone.")
     else:

@@ -11,7 +11,7 @@ import click
 from topobounds._arguments import argument_error
 
 CONNECT_SECONDS = 10
-WATCH_SECONDS = 10
+_WATCH_SECONDS = 10
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def _watched(client: Any, address: str) -> Iterator[None]:
 
     def watch() -> None:
         is_told = False
-        while not is_over.wait(WATCH_SECONDS):
+        while not is_over.wait(_WATCH_SECONDS):
             try:
                 has_workers = bool(client.ncores())
             except Exception:  # the scheduler is gone, which those who wait for results hear of

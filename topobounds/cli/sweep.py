@@ -16,7 +16,7 @@ from topobounds.cli.scheduler import executor_at
 if TYPE_CHECKING:
     from topobounds.sweeps import SweepResult
 
-FORMATS = (".csv", ".jsonl")
+_FORMATS = (".csv", ".jsonl")
 
 
 @click.command(
@@ -55,8 +55,8 @@ def sweep(
     if plan is None or status:
         given = {"jobs": jobs, "scheduler": scheduler, "large": large or None}
         refuse_stray([name for name, value in given.items() if value is not None], "a PLAN that is to be run")
-    if export is not None and export.suffix not in FORMATS:
-        raise argument_error("--export", f"the name of a file that ends in {' or '.join(FORMATS)}", str(export))
+    if export is not None and export.suffix not in _FORMATS:
+        raise argument_error("--export", f"the name of a file that ends in {' or '.join(_FORMATS)}", str(export))
     if plan is None or status:
         from topobounds.sweeps import sweep_status
 

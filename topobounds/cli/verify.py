@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from topobounds.verification import Verdict
 
 # Options that only go with some of the three sources of layers; the others go with --m and with FILE.
-SOURCES_OF_OPTION = {
+_SOURCES_OF_OPTION = {
     "tensor": ("FILE",),
     "density": ("--m",),
     "support": ("--m",),
@@ -180,7 +180,7 @@ def _check_options(ctx: click.Context) -> None:
             f"Give exactly one of --m with --n, FILE and --replay, not {' and '.join(sources) or 'none'}."
         )
     for name in typed:
-        if name not in ("m", "n", "file", "replay") and sources[0] not in SOURCES_OF_OPTION.get(name, ("--m", "FILE")):
+        if name not in ("m", "n", "file", "replay") and sources[0] not in _SOURCES_OF_OPTION.get(name, ("--m", "FILE")):
             raise click.UsageError(f"{spelling(name.removesuffix('s'))} does not go with {sources[0]}.")
     if sources == ["--m"] and ("m" not in typed or "n" not in typed):
         raise click.UsageError("--n needs --m." if "n" in typed else "--m needs --n.")

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from topobounds._files import write_whole
 from topobounds.figures.record import FigureRecord
 
-TEXT_WIDTH = 6.0
+_TEXT_WIDTH = 6.0
 """Width of the paper's text in inches; figures are made at this size, so that no font is scaled."""
 
-STYLE: dict[Any, Any] = {
+_STYLE: dict[Any, Any] = {
     "font.family": "STIXGeneral",
     "mathtext.fontset": "stix",
     "font.size": 9,
@@ -43,9 +43,9 @@ STYLE: dict[Any, Any] = {
     "text.hinting": "none",
 }
 
-CAPTION_SIZE = 7.5
+_CAPTION_SIZE = 7.5
 CAPTION_COLUMNS = 136
-"""Characters of a caption's line at `CAPTION_SIZE` on `TEXT_WIDTH`."""
+"""Characters of a caption's line at `_CAPTION_SIZE` on `_TEXT_WIDTH`."""
 SHORTEST_LAST_LINE = 24
 """Characters that the last line of a caption should have."""
 
@@ -59,19 +59,19 @@ def style() -> Iterator[None]:
     """
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
+        mpl.rcParams.update(_STYLE)
         yield
 
 
 def new_figure(height: float) -> Figure:
     """Return an empty figure of the text's width, outside pyplot."""
-    return Figure(figsize=(TEXT_WIDTH, height), layout="constrained")
+    return Figure(figsize=(_TEXT_WIDTH, height), layout="constrained")
 
 
 def add_caption(figure: Figure, caption: str) -> None:
     """Write a caption small beneath everything else; the layout makes room for it."""
     lines = "\n".join(caption_lines(caption))
-    figure.supxlabel(lines, x=0.01, ha="left", fontsize=CAPTION_SIZE, color="0.25", linespacing=1.25)
+    figure.supxlabel(lines, x=0.01, ha="left", fontsize=_CAPTION_SIZE, color="0.25", linespacing=1.25)
 
 
 def caption_lines(caption: str) -> list[str]:

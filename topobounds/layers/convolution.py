@@ -15,7 +15,7 @@ from topobounds.layers.layer import Layer
 from topobounds.layers.printed_counts import PrintedCounts
 
 PADDING_MODES = ("zeros", "circular", "reflect", "replicate")
-MAX_AXES = 3
+_MAX_AXES = 3
 MOST_CELLS = 2**24  # of the input and the output along one dimension, which are counted one by one: about a minute
 
 
@@ -281,8 +281,8 @@ class Conv(Layer):
 def _number_of_axes(kernel_size: int | Sequence[int], input_size: int | Sequence[int]) -> int:
     lengths = [len(v) for v in (kernel_size, input_size) if isinstance(v, list | tuple)]
     n_axes = lengths[0] if lengths else 1
-    if not 1 <= n_axes <= MAX_AXES:
-        raise argument_error("kernel_size", f"given along 1 to {MAX_AXES} dimensions", kernel_size)
+    if not 1 <= n_axes <= _MAX_AXES:
+        raise argument_error("kernel_size", f"given along 1 to {_MAX_AXES} dimensions", kernel_size)
     return n_axes
 
 

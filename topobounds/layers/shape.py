@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from topobounds._arguments import argument_error, integer
 
-LARGEST_SIDE = 2**63 - 1  # beyond, nothing is a layer, and powers of its size overflow a double
+_LARGEST_SIDE = 2**63 - 1  # beyond, nothing is a layer, and powers of its size overflow a double
 
 
 class Shape(NamedTuple):
@@ -36,7 +36,7 @@ class Shape(NamedTuple):
         """
         m, n = integer("m", m, 1), integer("n", n, 1)
         for name, side in (("m", m), ("n", n)):
-            if side > LARGEST_SIDE:
+            if side > _LARGEST_SIDE:
                 raise argument_error(name, "at most 2^63 - 1", side)
         return cls(m, n, m + n - 1 if k is None else integer("k", k, 0, m * n))
 

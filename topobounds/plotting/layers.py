@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, choice
+from topobounds._types import FloatArray
 from topobounds.analysis.curves import spaced_counts
 from topobounds.analysis.reports import LayerReport
 from topobounds.chance.measured_layer import MeasuredKernel, MeasuredLayer
@@ -24,8 +25,7 @@ from topobounds.topology.effective import EffectiveWeights
 from topobounds.topology.forest import Forest
 from topobounds.topology.spanning import SpanningForest
 
-FloatArray = NDArray[np.float64]
-MEASURED = CATEGORIES[0]
+_MEASURED = CATEGORIES[0]
 CHANCE = "0.55"
 _POINTS = 200  # of a curve
 _POINTS_OF_CHANCE = 24  # each of them asks for a null
@@ -104,7 +104,7 @@ def draw_retention(
         measured_layer = MeasuredKernel.of(weights, conv, mask)
         forest, stored = measured_layer.critical, conv.n_weights
     ks = spaced_counts(1, stored, _POINTS)
-    (measured,) = ax.plot(ks / stored, forest.retention(ks), **{"color": MEASURED, "label": "measured", **line})
+    (measured,) = ax.plot(ks / stored, forest.retention(ks), **{"color": _MEASURED, "label": "measured", **line})
     null_ks = spaced_counts(1, stored, _POINTS_OF_CHANCE)
     null = retention_null(measured_layer, null_ks, checked_sampling(trials, seed))
     known = ~np.isnan(null.expected)
@@ -162,7 +162,7 @@ def draw_beside_chance(
         alpha=0.6,
         label="chance",
     )
-    style = {"color": MEASURED, "marker": "o", "markersize": 5, "linestyle": "none", "label": "measured", **points}
+    style = {"color": _MEASURED, "marker": "o", "markersize": 5, "linestyle": "none", "label": "measured", **points}
     (measured,) = ax.plot(places, _measured(layers, column), **style)
     if len(layers) <= _MOST_NAMES:
         ax.set_xticks(places, [layer.name for layer in layers], rotation=90)
@@ -201,7 +201,7 @@ def draw_over_training(
     times = np.asarray(epochs, float)
     if times.shape != (len(_some("reports", reports)),):
         raise argument_error("epochs", f"{len(reports)} numbers, one for each report", times.shape)
-    style = {"color": MEASURED, "label": "measured", **line}
+    style = {"color": _MEASURED, "label": "measured", **line}
     (measured,) = ax.plot(times, _measured(reports, column), **style)
     middle, low, high = _chances(reports, column).T
     (mean,) = ax.plot(times, middle, color=CHANCE, linestyle="--", label="chance")
@@ -270,7 +270,7 @@ def draw_effective_density(
     sizes = np.sort(np.concatenate(known)) if known else np.array([collapse])
     thresholds = np.linspace(0.0, max(float(sizes[-1]), collapse) or 1.0, _POINTS + 1)[1:]
     on_paths = [effective.density(threshold) for threshold in thresholds.tolist()]
-    (curve,) = ax.plot(thresholds, on_paths, **{"color": MEASURED, "label": "effective density", **line})
+    (curve,) = ax.plot(thresholds, on_paths, **{"color": _MEASURED, "label": "effective density", **line})
     density = None
     if len(weights):
         left = (sizes.size - np.searchsorted(sizes, thresholds)) / sizes.size

@@ -49,7 +49,7 @@ class Profile:
         return cls(weights, survivors, critical, ranks)
 
 
-Demand = Callable[[Profile, float], float]
+_Demand = Callable[[Profile, float], float]
 """``demand(profile, level)``: weights that a tensor is left with at a level, the same for all tensors; it rises."""
 
 
@@ -73,14 +73,14 @@ def _file(profile: Profile, level: float) -> float:
     return level * profile.share
 
 
-ALLOCATIONS: dict[str, Demand] = {"uniform": _uniform, "safe": _safe, "retention": _retention}
+ALLOCATIONS: dict[str, _Demand] = {"uniform": _uniform, "safe": _safe, "retention": _retention}
 """The allocations by name: one density for all tensors; in proportion to the density at which magnitude pruning would
 begin to lose the topology; as much as keeps one share of every forest under magnitude pruning."""
-FROM_FILE: Demand = _file
+FROM_FILE: _Demand = _file
 
 
 def allocated(
-    profiles: Sequence[Profile], total: int, demand: Demand, least: Sequence[int] | None = None
+    profiles: Sequence[Profile], total: int, demand: _Demand, least: Sequence[int] | None = None
 ) -> NDArray[np.int64]:
     """Return how many weights each tensor is left with.
 
@@ -129,7 +129,7 @@ def allocated(
     return _made_exact(counts, exact - counts, total, low, high)
 
 
-def _demands(profiles: Sequence[Profile], demand: Demand, level: float, low: Any, high: Any) -> FloatArray:
+def _demands(profiles: Sequence[Profile], demand: _Demand, level: float, low: Any, high: Any) -> FloatArray:
     asked = np.array([demand(profile, level) for profile in profiles], np.float64)
     clipped: FloatArray = np.clip(asked, low, high)
     return clipped

@@ -45,19 +45,19 @@ from topobounds.pruning.which_layers import chosen_layers
 from topobounds.weights import non_zero, weight_array
 
 ON_INFEASIBLE = ("share", "raise", "clamp")
-AHEAD = 2**28
+_AHEAD = 2**28
 """Bytes of masks that workers choose before they are due."""
 MASKS = "pruning/masks.safetensors"
 """Where the masks are in a folder."""
 NAMED = 5  # layers in a message
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".h5", ".msgpack", ".onnx", ".gguf")
 _N_OF_M = re.compile(r"\d+:\d+")
-Path_ = str | os.PathLike[str]
+_PathLike = str | os.PathLike[str]
 
 
 def prune_checkpoint(
-    source: Path_,
-    target: Path_,
+    source: _PathLike,
+    target: _PathLike,
     *,
     keep: int | float | Fraction | None = None,
     density: float | Fraction | None = None,
@@ -69,7 +69,7 @@ def prune_checkpoint(
     exclude: Iterable[str] = (),
     geometry: Any = None,
     input_size: Sequence[int] | None = None,
-    scores: Path_ | Mapping[str, Any] | None = None,
+    scores: _PathLike | Mapping[str, Any] | None = None,
     masks_only: bool = False,
     dry_run: bool = False,
     seed: int | None = None,
@@ -329,7 +329,7 @@ class _Pruning:
         keep: Any,
         density: Any,
         scope: str,
-        allocate: Path_,
+        allocate: _PathLike,
         sparsities: Mapping[str, float] | None,
         on_infeasible: str,
     ) -> list[int]:
@@ -547,7 +547,7 @@ class _Pruning:
 
 
 class _MasksAhead:
-    """Masks that workers choose before they are taken, in the order of the tensors, until `AHEAD` bytes are waiting."""
+    """Masks that workers choose ahead, in the order of the tensors, until `_AHEAD` bytes are waiting."""
 
     def __init__(self, executor: Executor, places: Places, asked: Sequence[Asked]) -> None:
         self._work = ExecutorWork(executor, partial(choose_at, places))
@@ -558,7 +558,7 @@ class _MasksAhead:
     def take(self, name: str) -> Chosen:
         """Return the mask of a tensor, and have the next ones chosen."""
         self._submit(name)
-        while self._not_submitted and sum(map(self._n_bytes, self._futures)) < AHEAD:
+        while self._not_submitted and sum(map(self._n_bytes, self._futures)) < _AHEAD:
             self._submit(self._not_submitted.popleft())
         return self._work.result(self._asked.pop(name), self._futures.pop(name))
 

@@ -10,9 +10,9 @@ from topobounds.pruning.selection import RANKINGS
 from topobounds.theory.deviation import known_deviation
 from topobounds.theory.overlap import expected_overlap
 
-KERNEL_UNKNOWN = "what chance would swap is not known for kernels without sampling"
+_KERNEL_UNKNOWN = "what chance would swap is not known for kernels without sampling"
 ZEROS_UNKNOWN = "what chance would swap is known for layers without zeros"
-SPREAD_UNKNOWN = "how far these swaps spread by chance is not known"
+_SPREAD_UNKNOWN = "how far these swaps spread by chance is not known"
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def expected_swaps(tensor: Prunable, count: int) -> ExpectedSwaps:
 
     Examples
     --------
+    >>> from topobounds.layers import LayerTensor
     >>> weights = np.random.default_rng(0).standard_normal((784, 300))
     >>> tensor = Prunable.unprotected(weights, np.ones(weights.shape, np.bool_), LayerTensor("fc", weights.shape))
     >>> found = expected_swaps(tensor, 1083)
@@ -69,7 +70,7 @@ def expected_swaps(tensor: Prunable, count: int) -> ExpectedSwaps:
     """
     (layer,) = tensor.layers
     if layer.shares_weights:
-        return ExpectedSwaps(reason=KERNEL_UNKNOWN)
+        return ExpectedSwaps(reason=_KERNEL_UNKNOWN)
     if tensor.n_survivors < tensor.weights.size:
         return ExpectedSwaps(reason=ZEROS_UNKNOWN)
     counts = [count]
@@ -86,6 +87,6 @@ def expected_swaps(tensor: Prunable, count: int) -> ExpectedSwaps:
             spreads.append(((m + n - 1) * known.value, known.status))
     mean = math.fsum(means)
     if len(spreads) < len(means):
-        return ExpectedSwaps(mean, reason=SPREAD_UNKNOWN)
+        return ExpectedSwaps(mean, reason=_SPREAD_UNKNOWN)
     deviation = math.hypot(*(value for value, _ in spreads))
     return ExpectedSwaps(mean, deviation, "limit" if ("limit" in (kind for _, kind in spreads)) else "proved")

@@ -23,7 +23,7 @@ from topobounds.topology.layer_topology import layer_topology
 from topobounds.weights import check_finite, mask_matrix, weight_array
 
 Keep = int | float | Fraction
-MethodName = Literal["magnitude", "t-imp", "random", "shuffled", "effective", "topological", "imp"]
+_MethodName = Literal["magnitude", "t-imp", "random", "shuffled", "effective", "topological", "imp"]
 Scope = Literal["local", "global"]
 Infeasible = Literal["raise", "clamp"]
 """What to do where fewer weights are asked for than carry the topology: refuse, or keep exactly those."""
@@ -181,21 +181,21 @@ def random_mask(
 
 Layers = Mapping[str, ArrayLike] | Sequence[ArrayLike]
 Masks = Mapping[str, ArrayLike | None] | Sequence[ArrayLike | None]
-Keeps = Keep | Mapping[str, Keep] | Sequence[Keep]
-Convs = Mapping[str, Conv | None] | Sequence[Conv | None]
+_Keeps = Keep | Mapping[str, Keep] | Sequence[Keep]
+_Convs = Mapping[str, Conv | None] | Sequence[Conv | None]
 
 
 @overload
 def network_masks(
     layers: Mapping[str, ArrayLike],
-    keep: Keeps | None = ...,
+    keep: _Keeps | None = ...,
     masks: Masks | None = ...,
     *,
-    method: MethodName = ...,
+    method: _MethodName = ...,
     scope: Scope = ...,
     on_infeasible: Infeasible = ...,
     compression_ratio: Keep | None = ...,
-    convs: Convs | None = ...,
+    convs: _Convs | None = ...,
     seed: int | None = ...,
 ) -> dict[str, Mask]: ...
 
@@ -203,28 +203,28 @@ def network_masks(
 @overload
 def network_masks(
     layers: Sequence[ArrayLike],
-    keep: Keeps | None = ...,
+    keep: _Keeps | None = ...,
     masks: Masks | None = ...,
     *,
-    method: MethodName = ...,
+    method: _MethodName = ...,
     scope: Scope = ...,
     on_infeasible: Infeasible = ...,
     compression_ratio: Keep | None = ...,
-    convs: Convs | None = ...,
+    convs: _Convs | None = ...,
     seed: int | None = ...,
 ) -> list[Mask]: ...
 
 
 def network_masks(
     layers: Layers,
-    keep: Keeps | None = None,
+    keep: _Keeps | None = None,
     masks: Masks | None = None,
     *,
-    method: MethodName = "t-imp",
+    method: _MethodName = "t-imp",
     scope: Scope = "local",
     on_infeasible: Infeasible = "raise",
     compression_ratio: Keep | None = None,
-    convs: Convs | None = None,
+    convs: _Convs | None = None,
     seed: int | None = None,
 ) -> dict[str, Mask] | list[Mask]:
     """Return the masks of several layers, each pruned on its own or all ranked together.

@@ -62,7 +62,7 @@ METHODS: dict[str, Method] = {
 """Every method by name. A new one is a row here; one that ranks in a new way also a function in `RANKINGS`."""
 RECORDED_NAMES = tuple(method.recorded_as or method.name for method in METHODS.values())
 """Every method as plans and run folders call it."""
-ALIASES = {alias: method.name for method in METHODS.values() for alias in method.aliases}
+_ALIASES = {alias: method.name for method in METHODS.values() for alias in method.aliases}
 
 
 def pruning_method(name: str) -> Method:
@@ -78,7 +78,7 @@ def pruning_method(name: str) -> Method:
     >>> pruning_method("imp").name, pruning_method("t-imp").protects
     ('magnitude', True)
     """
-    known = ALIASES.get(name, name) if isinstance(name, str) else name
+    known = _ALIASES.get(name, name) if isinstance(name, str) else name
     return METHODS[choice("method", known, tuple(METHODS))]
 
 
@@ -95,7 +95,7 @@ def recorded_name(name: str) -> str:
     >>> recorded_name("magnitude"), recorded_name("topological")
     ('imp', 't-imp')
     """
-    known = ALIASES.get(name, name) if isinstance(name, str) else None
+    known = _ALIASES.get(name, name) if isinstance(name, str) else None
     if known not in METHODS:
         return choice("method", name, RECORDED_NAMES)
     return METHODS[known].recorded_as or known

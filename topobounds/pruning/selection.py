@@ -15,7 +15,7 @@ from topobounds.weights import MAGNITUDE_BITS, order_keys
 
 Weights = list[Array]
 Masks = list[Mask]
-Entropy = tuple[int, int] | None
+_Entropy = tuple[int, int] | None
 
 COMPILED_FROM = 2**18
 """Weights from which on compiled kernels select; four times as many where numba, half a second, is not loaded yet."""
@@ -23,7 +23,7 @@ _DIGIT = 16  # bits of a key that are counted at once: the counts stay in the ca
 _CHUNK = 2**21  # weights for one call
 
 
-def mark_random(weights: Weights, survivors: Masks, wanted: int, kept: Masks, entropy: Entropy) -> None:
+def mark_random(weights: Weights, survivors: Masks, wanted: int, kept: Masks, entropy: _Entropy) -> None:
     """Mark a uniformly random subset of `wanted` survivors, of those not marked yet, in `kept`, modified in place."""
     places = [np.flatnonzero(_free(part, mask)) for part, mask in zip(survivors, kept, strict=True)]
     ends = np.cumsum([each.size for each in places])
@@ -33,7 +33,7 @@ def mark_random(weights: Weights, survivors: Masks, wanted: int, kept: Masks, en
         mask[place] = part
 
 
-def mark_largest(weights: Weights, survivors: Masks, wanted: int, kept: Masks, entropy: Entropy = None) -> None:
+def mark_largest(weights: Weights, survivors: Masks, wanted: int, kept: Masks, entropy: _Entropy = None) -> None:
     """Mark the `wanted` largest survivors, of those not marked yet, in `kept`, modified in place.
 
     The first ones are taken among equals.
@@ -182,7 +182,7 @@ def _key_kind(itemsize: int) -> tuple[Any, Any]:
     return kind, kind(MAGNITUDE_BITS[itemsize])
 
 
-RANKINGS: dict[str, Callable[[Weights, Masks, int, Masks, Entropy], None]] = {
+RANKINGS: dict[str, Callable[[Weights, Masks, int, Masks, _Entropy], None]] = {
     "magnitude": mark_largest,
     "random": mark_random,
 }

@@ -17,7 +17,7 @@ from topobounds.analysis.findings import RULES
 from topobounds.analysis.reports import ModelReport
 from topobounds.pruning.report import PruningReport
 
-HERE = Path(__file__).parent
+_HERE = Path(__file__).parent
 EXTRA = "A page needs jinja2, which is not installed: in a clone of topobounds, pip install '.[page]'."
 WORDS = {
     "must keep": "The fewest weights that can carry the layer's topology, its maximum spanning forest. Pruning that "
@@ -167,7 +167,7 @@ def template() -> Any:
 
 
 def _own(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
+    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def _page_of(record: Record) -> Page:
@@ -231,7 +231,7 @@ def _page_of_model(report: ModelReport) -> Page:
     )
 
 
-COMPARED = (
+_COMPARED = (
     Column("layer", "name"),
     Column("density of a", "density_a", 4),
     Column("density of b", "density_b", 4),
@@ -246,7 +246,7 @@ COMPARED = (
     Column("bottleneck", "bottleneck", 4, "Distance of the persistence diagrams: the largest shift of a point"),
     Column("wasserstein", "wasserstein", 4, "Distance of the persistence diagrams of order 2"),
 )
-ONLY = (Column("layer", "name"), Column("reason", "reason"))
+_ONLY = (Column("layer", "name"), Column("reason", "reason"))
 
 
 def _page_of_comparison(comparison: Comparison) -> Page:
@@ -254,8 +254,8 @@ def _page_of_comparison(comparison: Comparison) -> Page:
     sides = {f"only_in_{side}": f"Only in {side}" for side in "ab"}
     only = {key: [{"name": name, "reason": why} for name, why in record[key].items()] for key in sides}
     tables = [
-        table_of("layers", "Layers", COMPARED, record["layers"], "Open a layer to see all its numbers.", details=True),
-        *(table_of(key, title, ONLY, only[key], "") for key, title in sides.items() if only[key]),
+        table_of("layers", "Layers", _COMPARED, record["layers"], "Open a layer to see all its numbers.", details=True),
+        *(table_of(key, title, _ONLY, only[key], "") for key, title in sides.items() if only[key]),
     ]
     of_all = f"of {summary.layers:,} layers"
     facts = [
@@ -277,7 +277,7 @@ def _last(path: str) -> str:
     return Path(path).name or path
 
 
-PRUNED = (
+_PRUNED = (
     Column("layer", "name"),
     Column("kind", "kind"),
     Column("weights", "weights", 0, "Stored weights"),
@@ -298,8 +298,8 @@ def _page_of_pruning(report: PruningReport) -> Page:
     layers = report.to_dict()["layers"]
     left_out = [{"name": name, "reason": why} for name, why in report.left_out.items()]
     tables = [
-        table_of("layers", "Layers", PRUNED, layers, "Open a layer to see all its numbers.", details=True),
-        *([table_of("left_out", "Left as they are", ONLY, left_out, "")] if left_out else []),
+        table_of("layers", "Layers", _PRUNED, layers, "Open a layer to see all its numbers.", details=True),
+        *([table_of("left_out", "Left as they are", _ONLY, left_out, "")] if left_out else []),
     ]
     kept = sum(layer.preserved for layer in report.layers)
     swaps = [layer.swaps for layer in report.layers if layer.swaps is not None]

@@ -29,12 +29,12 @@ from topobounds.runs.files import PLAN_FILE
 from topobounds.runs.level import natural_order
 from topobounds.weights import non_zero
 
-MAIN = "main"
+_MAIN = "main"
 """The folder within a level where open_lth keeps what is no branch of its experiment."""
-LOGGER = "logger"
-ACCURACY = "test_accuracy"
-LONGEST_LOGGER = 2**26  # bytes
-INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_LOGGER = "logger"
+_ACCURACY = "test_accuracy"
+_LONGEST_LOGGER = 2**26  # bytes
+_INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 ENDS = ("end", "final", "last", "trained", "model", "weights", "state_dict")
 """Stems of files that hold the weights at a level's end, the ones to be preferred first."""
 IN_MASK_FILE, IN_WEIGHT_FILE, AS_ZEROS = "a file of masks", "the file of weights", "zeros of the weights"
@@ -226,18 +226,18 @@ def read_level(level: ForeignLevel, *, geometry: Any = None, input_size: Sequenc
 
 def logged_accuracy(level: ForeignLevel) -> tuple[float | None, str | None]:
     """Return the last test accuracy that open_lth has logged of a level, or None and why there is none."""
-    file = level.path / LOGGER
+    file = level.path / _LOGGER
     if not file.is_file():
-        return None, f"there is no {LOGGER}"
+        return None, f"there is no {_LOGGER}"
     try:
-        if file.stat().st_size > LONGEST_LOGGER:
-            return None, f"{file} is longer than {LONGEST_LOGGER} bytes"
+        if file.stat().st_size > _LONGEST_LOGGER:
+            return None, f"{file} is longer than {_LONGEST_LOGGER} bytes"
         rows = [line.split(",") for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-        found = {int(step): float(value) for name, step, value in rows if name == ACCURACY}
+        found = {int(step): float(value) for name, step, value in rows if name == _ACCURACY}
     except (OSError, ValueError):
         return None, f"{file} is damaged: its lines are no name, iteration, value"
     value = found[max(found)] if found else math.nan
-    return (value, None) if math.isfinite(value) else (None, f"{file} has no {ACCURACY}")
+    return (value, None) if math.isfinite(value) else (None, f"{file} has no {_ACCURACY}")
 
 
 # -- folders ----------------------------------------------------------------------------------------------------------
@@ -290,11 +290,11 @@ def _numbered(folder: Path) -> dict[str, dict[int, Path]]:
 
 
 def _place(folder: Path) -> Path:
-    return folder / MAIN if (folder / MAIN).is_dir() else folder
+    return folder / _MAIN if (folder / _MAIN).is_dir() else folder
 
 
 def _has_weights(folder: Path) -> bool:
-    return any(each.name in INDICES or each.suffix in SUFFIXES for each in _place(folder).iterdir())
+    return any(each.name in _INDICES or each.suffix in SUFFIXES for each in _place(folder).iterdir())
 
 
 def _found_level(replicate: int, number: int, folder: Path) -> ForeignLevel:
@@ -311,7 +311,7 @@ def _found_level(replicate: int, number: int, folder: Path) -> ForeignLevel:
     if len(masks) > 1:
         raise RunError(f"{place} holds several files of masks, {_listed(masks)}: leave one")
     level = ForeignLevel(replicate, number, place, place, masks[0] if masks else None)
-    if any((place / index).is_file() for index in INDICES):
+    if any((place / index).is_file() for index in _INDICES):
         return level
     steps = {file: (int(match[1]), int(match[2])) for file in files if (match := _STEP.fullmatch(file.stem))}
     if steps:

@@ -14,12 +14,12 @@ from topobounds._arguments import argument_error, choice, integer, spelled
 from topobounds._files import parsed_toml, read_regular
 from topobounds.sweeps.questions import question, question_names
 
-Value = str | int | float | bool
-LONGEST_PLAN = 2**20  # bytes
+_Value = str | int | float | bool
+_LONGEST_PLAN = 2**20  # bytes
 MOST_POINTS = 10**6
 """Points of a sweep that is no slip of the finger."""
 LARGEST_SEED = 2**53 - 1  # that every reader of JSON and SQLite keeps to the last digit
-LARGEST_PLAN = 2**53 - 1  # points that can be counted, and more than any engine answers
+_LARGEST_PLAN = 2**53 - 1  # points that can be counted, and more than any engine answers
 _RANGE = ("from", "to", "step")
 
 
@@ -36,7 +36,7 @@ class Point:
     """
 
     question: str
-    parameters: dict[str, Value]
+    parameters: dict[str, _Value]
 
     @property
     def key(self) -> bytes:
@@ -58,7 +58,7 @@ class Grid:
     """
 
     question: str
-    axes: dict[str, Sequence[Value]]
+    axes: dict[str, Sequence[_Value]]
 
     def __len__(self) -> int:
         return math.prod(map(len, self.axes.values()))
@@ -134,7 +134,7 @@ class SweepPlan:
         OSError
             If it cannot be read.
         """
-        content = read_regular(file, LONGEST_PLAN)
+        content = read_regular(file, _LONGEST_PLAN)
         try:
             plan = parsed_toml(content)
         except ValueError as error:
@@ -173,8 +173,8 @@ class SweepPlan:
             raise argument_error("grid", "at least one table [[grid]]", grids)
         found = cls(tuple(map(_grid, grids)), integer("seed", plan.get("seed", 0), 0, LARGEST_SEED))
         n_points = sum(math.prod(map(len, grid.axes.values())) for grid in found.grids)
-        if n_points > LARGEST_PLAN:
-            raise argument_error("grid", f"tables of at most {LARGEST_PLAN:,} points", f"{n_points:,}")
+        if n_points > _LARGEST_PLAN:
+            raise argument_error("grid", f"tables of at most {_LARGEST_PLAN:,} points", f"{n_points:,}")
         return found
 
 
@@ -192,7 +192,7 @@ def _grid(table: Any) -> Grid:
     return Grid(name, {key: _values(key, value) for key, value in given.items()})
 
 
-def _values(key: str, value: Any) -> Sequence[Value]:
+def _values(key: str, value: Any) -> Sequence[_Value]:
     """Return the values that a parameter takes: those of a list, of a range of integers, or one."""
     if isinstance(value, dict):
         first, last, step = _range(key, value)
@@ -219,11 +219,11 @@ def _range(key: str, table: dict[str, Any]) -> tuple[int, int, int]:
     return first, last, integer(f"{key}.step", table.get("step", 1), 1)
 
 
-def _short(values: Sequence[Value]) -> Any:
+def _short(values: Sequence[_Value]) -> Any:
     return {"range": [values.start, values.stop, values.step]} if isinstance(values, range) else list(values)
 
 
-def _long(values: Any) -> Sequence[Value]:
+def _long(values: Any) -> Sequence[_Value]:
     return range(*values["range"]) if isinstance(values, dict) else values
 
 

@@ -25,11 +25,11 @@ from topobounds.sweeps.questions import question as question_of
 from topobounds.sweeps.store import Row, Store
 
 Progress = Callable[[int, int], None]
-LOCK = "sweep.lock"
-UNIT_SECONDS = 1.0  # that a unit of work takes
-MOST_IN_A_UNIT = 2000  # points
-WORTH_A_POOL = 4.0  # seconds of work for which processes are started
-MOST_GIVEN_UP = 3
+_LOCK = "sweep.lock"
+_UNIT_SECONDS = 1.0  # that a unit of work takes
+_MOST_IN_A_UNIT = 2000  # points
+_WORTH_A_POOL = 4.0  # seconds of work for which processes are started
+_MOST_GIVEN_UP = 3
 """Points in a row that fail so before it is the workers that are to blame, and the sweep is broken off."""
 
 
@@ -116,7 +116,7 @@ def sweep(
         raise argument_error("plan", f"at most {MOST_POINTS:,} points, unless large=True (--large)", f"{len(plan):,}")
     folder = Path(file_name("out", out))
     folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder / LOCK, 0.0), Store.create(folder, plan) as store:
+    with lock(folder / _LOCK, 0.0), Store.create(folder, plan) as store:
         done = store.done()
         work = _Work(plan, store, done, progress)
         try:
@@ -232,8 +232,8 @@ def _engine(executor: Executor | None, jobs: int | None, work: "_Work") -> Itera
         return
     at_once = asked or processors()
     if at_once > 1:
-        work.finish(_Here(), 1, seconds=UNIT_SECONDS)
-    if at_once == 1 or work.seconds_left() < WORTH_A_POOL:
+        work.finish(_Here(), 1, seconds=_UNIT_SECONDS)
+    if at_once == 1 or work.seconds_left() < _WORTH_A_POOL:
         yield _Here(), 1
         return
     with process_pool(at_once) as pool:
@@ -264,7 +264,7 @@ class _Work:
 
     def seconds_left(self) -> float:
         """Return about how long the rest takes in one process."""
-        return (self.total - self.answered) * (self.seconds / self.asked if self.asked else UNIT_SECONDS)
+        return (self.total - self.answered) * (self.seconds / self.asked if self.asked else _UNIT_SECONDS)
 
     def finish(self, executor: Executor, at_once: int, seconds: float = math.inf) -> None:
         """Ask what is left, or as much as there is time for; rows are written as they come."""
@@ -290,11 +290,11 @@ class _Work:
             return self.suspects.popleft() if idle else None
         if self.again:
             return self.again.popleft()
-        aim = min(UNIT_SECONDS, until - time.monotonic())
+        aim = min(_UNIT_SECONDS, until - time.monotonic())
         if aim <= 0:
             return None
-        each = self.seconds / self.asked if self.asked else UNIT_SECONDS
-        size = max(1, min(MOST_IN_A_UNIT, int(aim / each) if each else MOST_IN_A_UNIT))
+        each = self.seconds / self.asked if self.asked else _UNIT_SECONDS
+        size = max(1, min(_MOST_IN_A_UNIT, int(aim / each) if each else _MOST_IN_A_UNIT))
         points = list(itertools.islice(self.points, size))
         return _Unit(points) if points else None
 
@@ -319,7 +319,7 @@ class _Work:
         else:
             text = " ".join(f"Its worker was lost {lost} times, the last time by {reason}".split())
             self.given_up += 1
-            if self.given_up == MOST_GIVEN_UP:
+            if self.given_up == _MOST_GIVEN_UP:
                 raise ChildProcessError(f"{text} What is done is kept: go on with the same command.")
             (point,) = unit.points
             self._keep([_row(point, None, text, 0.0)])

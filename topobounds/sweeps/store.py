@@ -18,9 +18,9 @@ from topobounds.sweeps.plan import SweepPlan
 
 FILE = "results.sqlite"
 FORMAT = 1
-RECENT = 1000  # rows from which the rate is taken
-LONGEST_LIST = 3  # entries of a list that become columns, as the ends of an interval do
-MOST_COLUMNS = 1900  # of a view: SQLite has no more than 2,000
+_RECENT = 1000  # rows from which the rate is taken
+_LONGEST_LIST = 3  # entries of a list that become columns, as the ends of an interval do
+_MOST_COLUMNS = 1900  # of a view: SQLite has no more than 2,000
 _SAMPLED = 50  # answers whose keys become columns
 _TABLE = """
 create table if not exists points (
@@ -206,7 +206,7 @@ class Store:
         """Return the points a second of the last thousand; None of less than two."""
         with self._sqlite_as_store_error():
             query = "select max(finished) - min(finished), count(*) from (select finished from points order by finished"
-            seconds, count = self._connection.execute(f"{query} desc limit {RECENT})").fetchone()
+            seconds, count = self._connection.execute(f"{query} desc limit {_RECENT})").fetchone()
         return (count - 1) / seconds if count > 1 and seconds else None
 
     def records(self, question: str | None = None) -> Iterator[dict[str, Any]]:
@@ -231,7 +231,7 @@ class Store:
                 for path, name, _ in _leaves(json.loads(text)):
                     columns.setdefault(name, f"json_extract({source}, {_quoted(path)}) as {_named(name)}")
         rest = [name for name in COLUMNS if name not in ("key", "parameters", "answer") and name not in columns]
-        wanted = ", ".join([*list(columns.values())[:MOST_COLUMNS], *map(_named, rest)])
+        wanted = ", ".join([*list(columns.values())[:_MOST_COLUMNS], *map(_named, rest)])
         self._connection.execute(f"drop view if exists {_named(question)}")
         where = f"where question = {_quoted(question)}"
         self._connection.execute(f"create view {_named(question)} as select {wanted} from points {where}")
@@ -310,7 +310,7 @@ def _leaves(value: Any, path: str = "$", name: str = "") -> Iterator[tuple[str, 
         for key, each in value.items():
             yield from _leaves(each, f'{path}."{key}"', f"{name}.{key}" if name else key)
     elif isinstance(value, list):
-        for place, each in enumerate(value if len(value) <= LONGEST_LIST else ()):
+        for place, each in enumerate(value if len(value) <= _LONGEST_LIST else ()):
             yield from _leaves(each, f"{path}[{place}]", f"{name}.{place}")
     else:
         yield path, name, value

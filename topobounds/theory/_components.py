@@ -18,13 +18,13 @@ from topobounds.theory._balls import Ball, ball_sum
 from topobounds.theory._logarithms import Real, log_binomial, log_ratio
 from topobounds.theory._rounding import ROUNDING_FACTOR, ROUNDING_UNIT
 
-MAX_PAIRS = 100_000  # shapes (rows, columns) of components counted one by one
-MAX_SIZE = 2**17  # vertices of components counted one by one
+_MAX_PAIRS = 100_000  # shapes (rows, columns) of components counted one by one
+_MAX_SIZE = 2**17  # vertices of components counted one by one
 NEGLIGIBLE = 1e-12  # components
 COARSE, FINE = 1 / 4, 1 / 64  # relative widths of the blocks of shapes in `middle_components`, at first and in the end
-LONGEST_TABLE = 2**18  # of logarithms of binomials
-LEAST_GAIN = 0.9  # share that a round of finer blocks may leave, for another to be worth it
-SMALL_SHARE = 1 / 16  # of what is negligible, that is lost in a round with blocks that are not made finer
+_LONGEST_TABLE = 2**18  # of logarithms of binomials
+_LEAST_GAIN = 0.9  # share that a round of finer blocks may leave, for another to be worth it
+_SMALL_SHARE = 1 / 16  # of what is negligible, that is lost in a round with blocks that are not made finer
 
 Range = tuple[FloatArray, FloatArray]  # first and last of a block of numbers
 Blocks = tuple[FloatArray, FloatArray, FloatArray, FloatArray]  # first and last row, first and last column of each
@@ -65,7 +65,7 @@ class Effort(NamedTuple):
 
     least: int = 64
     enough: float = NEGLIGIBLE
-    most: int = MAX_PAIRS
+    most: int = _MAX_PAIRS
     blocks: int = 2**15
     steps: int = 400_000
     all_steps: int = 5_000_000
@@ -83,7 +83,7 @@ def components_by_size(m: int, n: int, k: int, effort: Effort = SHARP) -> tuple[
     half = (m + n) // 2
     largest = min(half, effort.least)
     sizes = [largest]
-    while _n_shapes(m, n, sizes[-1]) < effort.most and sizes[-1] < min(half, MAX_SIZE):
+    while _n_shapes(m, n, sizes[-1]) < effort.most and sizes[-1] < min(half, _MAX_SIZE):
         sizes.append(min(half, 2 * sizes[-1]))
     middle = middle_components(m, n, k, largest, effort)
     if middle > effort.enough and len(sizes) > 1:
@@ -145,11 +145,15 @@ def _sums(bounds: FloatArray, index: NDArray[np.intp], size: int) -> FloatArray:
 
 
 def _middle_at_ranks(m: int, n: int, ks: FloatArray, largest: int) -> FloatArray:
+    """Return, for each k, a bound on the expected components of more than `largest` and up to (m + n) / 2 vertices.
+
+    The shapes of a block, from a0 to a1 rows by b0 to b1 columns, share a bound.
+    """
     half = (m + n) // 2
     if largest >= half:
         return np.zeros(ks.size)
     blocks = _middle_blocks(m, n, half)
-    a0, a1, b0, b1 = (np.tile(ends, ks.size) for ends in _inside(blocks, half, largest))
+    a0, a1, b0, b1 = (np.tile(ends, ks.size) for ends in _blocks_between(blocks, half, largest))
     k = np.repeat(ks, a0.size // ks.size)
     with np.errstate(over="ignore"):
         bounds = (a1 - a0 + 1) * (b1 - b0 + 1) * _binomial_model(m, n, k, (a0, a1), (b0, b1)).exp_above()
@@ -163,7 +167,7 @@ def _middle_blocks(m: int, n: int, half: int) -> Blocks:
     return row_first[i], row_last[i], col_first[j], col_last[j]
 
 
-def _inside(blocks: Blocks, half: int, largest: int) -> Blocks:
+def _blocks_between(blocks: Blocks, half: int, largest: int) -> Blocks:
     """Return the blocks that hold a shape of more than `largest` and up to `half` vertices."""
     a0, a1, b0, b1 = blocks
     inside = (a0 + b0 <= half) & (a1 + b1 > largest)
@@ -183,14 +187,14 @@ def middle_components(m: int, n: int, k: int, largest: int, effort: Effort = SHA
     coarse = 0.0
     before = math.inf
     while True:
-        a0, a1, b0, b1 = _inside(blocks, half, largest)
+        a0, a1, b0, b1 = _blocks_between(blocks, half, largest)
         with np.errstate(over="ignore"):
             shapes = (a1 - a0 + 1) * (b1 - b0 + 1)
             bounds = shapes * _binomial_model(m, n, k, (a0, a1), (b0, b1)).exp_above()
             total = coarse + float(np.sum(bounds))
         wide = (a1 - a0 >= np.maximum(1, FINE * a0)) | (b1 - b0 >= np.maximum(1, FINE * b0))
-        matter = wide & (bounds > effort.enough * SMALL_SHARE / max(bounds.size, 1))
-        gained = math.isinf(total) or total <= LEAST_GAIN * before
+        matter = wide & (bounds > effort.enough * _SMALL_SHARE / max(bounds.size, 1))
+        gained = math.isinf(total) or total <= _LEAST_GAIN * before
         if total <= effort.enough or not gained or not matter.any() or 4 * np.count_nonzero(matter) > effort.blocks:
             return total * ROUNDING_FACTOR
         coarse += float(np.sum(bounds[~matter]))
@@ -313,7 +317,7 @@ def _components(m: int, n: int, k: Real, facts: _Facts) -> BySize:
 
 def _log_choices(m: int, a: FloatArray) -> Ball:
     """Return log C(m, a)."""
-    return log_binomial(m, a) if m > LONGEST_TABLE else _table_of_choices(m).at(a.astype(np.intp))
+    return log_binomial(m, a) if m > _LONGEST_TABLE else _table_of_choices(m).at(a.astype(np.intp))
 
 
 @lru_cache(maxsize=16)

@@ -19,7 +19,7 @@ from topobounds.theory._balls import Ball, ball_sum
 
 Real = float | FloatArray
 
-REMAINDER_UNIT = 2.0**-45
+_REMAINDER_UNIT = 2.0**-45
 
 
 def log_binomial(n: float, k: FloatArray) -> Ball:
@@ -34,7 +34,7 @@ def log_binomial(n: float, k: FloatArray) -> Ball:
     half = np.log(size / (2 * math.pi * j * (size - j))) / 2
     rest = _remainder(np.array(size)) - _remainder(j) - _remainder(size - j)
     total = ball_sum(*parts, half, rest)
-    return Ball(np.where(inside, total.mid, 0.0), np.where(inside, total.rad + REMAINDER_UNIT, 0.0))
+    return Ball(np.where(inside, total.mid, 0.0), np.where(inside, total.rad + _REMAINDER_UNIT, 0.0))
 
 
 def log_ratio(n: Real, c: FloatArray, k: Real) -> Ball:
@@ -59,7 +59,7 @@ def log_ratio(n: Real, c: FloatArray, k: Real) -> Ball:
     last = np.where(y > 0, -(y + 0.5) * log_quotient, np.log(2 * math.pi * (n - c) * ((n - k) / n)) / 2)
     rest = _remainder(n - c) + _remainder(n - k) - _remainder(n) - _remainder(y)
     total = ball_sum(k * _log_part(c, n), c * _log_part(k, n), last, rest)
-    return Ball(np.where(inside, total.mid, 0.0), np.where(inside, total.rad + REMAINDER_UNIT, 0.0))
+    return Ball(np.where(inside, total.mid, 0.0), np.where(inside, total.rad + _REMAINDER_UNIT, 0.0))
 
 
 def _log_part(part: FloatArray, whole: Real) -> FloatArray:

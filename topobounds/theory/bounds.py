@@ -24,7 +24,7 @@ from topobounds.theory.paper import PrintedClaim, corollary_3_4_of, theorem_3_3_
 
 MOST_EXACT = 64  # factors of a probability that are multiplied as integers,
 MOST_SUMMED = 2**16  # and one by one, by their logarithms
-ROUNDING = 2.0**-47  # of the terms of a bound; see `star_bound`
+_ROUNDING = 2.0**-47  # of the terms of a bound; see `star_bound`
 
 
 def star_bound(m: int, n: int, k: int | None = None) -> float:
@@ -81,7 +81,7 @@ def star_bound_of(shape: Shape) -> float:
     alpha = shape.alpha
     if min(k, alpha) <= MOST_EXACT:
         return _rounded_down(max(n * _exact_hit(m * n, k, m), m * _exact_hit(m * n, k, n)) / alpha)
-    return max(n * _hit(m * n, k, m), m * _hit(m * n, k, n)) / alpha * (1 - ROUNDING)
+    return max(n * _hit(m * n, k, m), m * _hit(m * n, k, n)) / alpha * (1 - _ROUNDING)
 
 
 def boruvka_bound(m: int, n: int, k: int | None = None) -> float:
@@ -131,7 +131,7 @@ def boruvka_bound_of(shape: Shape) -> float:
         return _rounded_down((both - Fraction(cells, alpha) * _exact_hit(cells, k, alpha)) / alpha)
     marked = m * _hit(cells, k, n) + n * _hit(cells, k, m)
     marked_twice = cells / alpha * _hit(cells, k, alpha)
-    return min(1.0, (marked - marked_twice - ROUNDING * (marked + marked_twice)) / alpha)
+    return min(1.0, (marked - marked_twice - _ROUNDING * (marked + marked_twice)) / alpha)
 
 
 def corollary_3_4_repaired(m: int, n: int, density: float) -> float:

@@ -11,7 +11,7 @@ from topobounds.layers import Dense, Layer, is_layer
 
 CONVENTIONS = ("paper", "toeplitz")
 
-LayerLike = Layer | tuple[int, int]
+_LayerLike = Layer | tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Compression(Record):
     reason: str | None
 
 
-def compression(layers: LayerLike | Sequence[LayerLike], convention: str = "paper") -> Compression:
+def compression(layers: _LayerLike | Sequence[_LayerLike], convention: str = "paper") -> Compression:
     """Return the critical compression of one layer, or of several pruned each on its own.
 
     Several layers give the ratio of the sums, as Table 1 does, not the mean of the ratios.
@@ -87,7 +87,7 @@ def compression(layers: LayerLike | Sequence[LayerLike], convention: str = "pape
     return Compression(weights, kept, Fraction(weights, kept) if kept else None, components, " ".join(reasons) or None)
 
 
-def critical_compression_ratio(layer: LayerLike, convention: str = "paper") -> Fraction:
+def critical_compression_ratio(layer: _LayerLike, convention: str = "paper") -> Fraction:
     """Return eta_tau: weights over the fewest that keep the layer's 0-dimensional diagram (Theorem 3.2), exactly.
 
     Parameters
@@ -131,7 +131,7 @@ def _one(layer: Layer, convention: str) -> Compression:
     return Compression(layer.n_edges, kept, Fraction(layer.n_edges, kept), layer.n_components, None)
 
 
-def as_layers(layers: LayerLike | Sequence[LayerLike]) -> list[Layer]:
+def as_layers(layers: _LayerLike | Sequence[_LayerLike]) -> list[Layer]:
     """Return the layers; two integers in a tuple are one dense layer.
 
     Raises

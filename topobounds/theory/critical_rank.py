@@ -29,10 +29,10 @@ from topobounds.theory.counting import connected_graphs, connected_steps
 from topobounds.theory.enclosure import MAX_ENCLOSURE_CELLS, Enclosure, rounded_outwards
 
 MOST_STEPS = 10**6  # of exact counting, a tenth of a second,
-MOST_COUNTED = 2**11  # and cells of a layer that is counted
+_MOST_COUNTED = 2**11  # and cells of a layer that is counted
 LEVELS = 48  # numbers of isolated vertices up to which inclusion and exclusion goes
-LARGEST_TERM = 600.0  # logarithm of a term up to which the terms of all levels can be added in double precision
-EFFORT = Effort(least=16)  # components of more vertices are next to none here
+_LARGEST_TERM = 600.0  # logarithm of a term up to which the terms of all levels can be added in double precision
+_EFFORT = Effort(least=16)  # components of more vertices are next to none here
 _SMALLEST = math.ulp(0.0)  # an upper bound on positive numbers that a double cannot hold
 _SUM_FACTOR = 1 + 2.0**-40  # more than the rounding in geometric sums
 NODES = 40  # ranks between which the distribution function is bounded by its log-concavity
@@ -332,7 +332,7 @@ def _check_cells(m: int, n: int) -> None:
 
 def _is_counted(m: int, n: int) -> bool:
     """Return whether the layer is small enough to be counted."""
-    return m * n <= MOST_COUNTED and connected_steps(m, n) <= MOST_STEPS
+    return m * n <= _MOST_COUNTED and connected_steps(m, n) <= MOST_STEPS
 
 
 @lru_cache(maxsize=64)
@@ -416,7 +416,7 @@ def _none_isolated(m: int, n: int, k: int) -> Enclosure:
     with np.errstate(over="ignore"):
         each_above = np.where(possible, log_term.exp_above(), 0.0) * ROUNDING_FACTOR
         term_above = np.bincount(sets.level, each_above)
-    finite = Ball(np.minimum(log_term.mid, LARGEST_TERM), log_term.rad)
+    finite = Ball(np.minimum(log_term.mid, _LARGEST_TERM), log_term.rad)
     each_below = np.where(possible, finite.exp_below(), 0.0) / ROUNDING_FACTOR
     term_below = np.bincount(sets.level, each_below)
     even = np.arange(len(term_below)) % 2 == 0
@@ -434,7 +434,7 @@ def _middle(m: int, n: int, k: int) -> float:
 
     Those of 2 and of 3 vertices have 1 and 2 edges, and the rest is a random graph too, without an isolated vertex.
     """
-    by_size, larger = components_by_size(m, n, k, EFFORT)
+    by_size, larger = components_by_size(m, n, k, _EFFORT)
     pairs, paths = (*by_size.every[2:4], 0.0, 0.0)[:2]
     pairs *= _none_isolated(m - 1, n - 1, k - 1).upper
     paths *= max(_none_isolated(m - 1, n - 2, k - 2).upper, _none_isolated(m - 2, n - 1, k - 2).upper)

@@ -21,7 +21,7 @@ from topobounds.theory.overlap import giant_share
 
 LEAST_SIDE = 50  # of a layer for which the limit formula is within about a tenth,
 LEAST_RANK = 1.2  # from so many times sqrt(m n) largest weights
-LARGEST_RANK = 2  # to so many times alpha
+_LARGEST_RANK = 2  # to so many times alpha
 MOST_STEPS = 10**6  # of exact counting: a tenth of a second
 
 
@@ -93,7 +93,7 @@ def overlap_deviation(m: int, n: int, k: int | None = None) -> float:
     if known is None:
         raise ValueError(
             f"Arguments m={m}, n={n}, k={k} are too large to count exactly and outside min(m, n) >= {LEAST_SIDE}, "
-            f"{LEAST_RANK} sqrt(m n) <= k <= {LARGEST_RANK} (m + n - 1), where the limit is good. simulate_overlap "
+            f"{LEAST_RANK} sqrt(m n) <= k <= {_LARGEST_RANK} (m + n - 1), where the limit is good. simulate_overlap "
             "estimates the deviation."
         )
     return known.value
@@ -196,7 +196,7 @@ def known_deviation_of(shape: Shape) -> Deviation | None:
         return Deviation(0.0, "proved")
     if variance_steps(m, n, k) <= MOST_STEPS:
         return Deviation(math.sqrt(exact_overlap_variance_of(shape)), "proved")
-    if min(m, n) >= LEAST_SIDE and LEAST_RANK**2 * m * n <= k**2 and k <= LARGEST_RANK * (m + n - 1):
+    if min(m, n) >= LEAST_SIDE and LEAST_RANK**2 * m * n <= k**2 and k <= _LARGEST_RANK * (m + n - 1):
         return Deviation(math.sqrt(retention_covariance(m, n, k, k)), "limit")
     return None
 

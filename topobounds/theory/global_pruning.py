@@ -20,8 +20,8 @@ from topobounds.layers import Conv, Dense
 from topobounds.theory._logarithms import log_ratio
 from topobounds.theory.table1 import Architecture
 
-Law = Literal["torch", "he", "he_uniform", "glorot", "glorot_normal", "exchangeable"]
-Tail = Callable[[float, float], float]
+_Law = Literal["torch", "he", "he_uniform", "glorot", "glorot_normal", "exchangeable"]
+_Tail = Callable[[float, float], float]
 
 _BISECTIONS = 200  # of a threshold: more than the bits of a double
 _LARGEST_QUANTILE = 40.0  # standard deviations beyond which no normal number of a double's probability lies
@@ -125,7 +125,7 @@ class _Shape:
 class _Tails:
     """Weights with one law up to their scale: P(|w_l| > t) = tail(t, scale_l), which falls to 0 at or before `end`."""
 
-    tail: Tail
+    tail: _Tail
     scales: tuple[float, ...]
     end: float
 
@@ -136,7 +136,7 @@ class _Tails:
 def global_pruning(
     layers: Sequence[int] | Sequence[Dense | Conv] | Architecture,
     density: float,
-    law: Law | Sequence[float] = "torch",
+    law: _Law | Sequence[float] = "torch",
 ) -> GlobalPruning:
     """Say what global magnitude pruning leaves of an untrained network, and at which density the network collapses.
 

@@ -26,10 +26,10 @@ from topobounds.theory.deviation import LEAST_RANK, LEAST_SIDE, retention_covari
 from topobounds.theory.enclosure import Enclosure, rounded_outwards
 from topobounds.theory.ranks import QUICK, missing_edges, rank_at_depth
 
-DEPTH = 10  # ranks up to M (ln M + DEPTH), M the longer side, leave about e^-DEPTH forest edges
+_DEPTH = 10  # ranks up to M (ln M + _DEPTH), M the longer side, leave about e^-_DEPTH forest edges
 LARGEST_ORDER = 1000
-HALF_ULP = 2.0**-53
-UNDERFLOW = 2.0**-1000  # more than what a product of numbers in [0, 1] loses to underflow
+_HALF_ULP = 2.0**-53
+_UNDERFLOW = 2.0**-1000  # more than what a product of numbers in [0, 1] loses to underflow
 NODES = 256
 
 
@@ -124,7 +124,7 @@ def expected_persistence(
     below = float(np.sum((lower * rises)[:-1]))
     above = float(np.sum(upper * rises))
     error = _sum_error(used) + _persistence_error(order)
-    lost = UNDERFLOW if np.any((steps < UNDERFLOW) & (levels < levels[0])) else 0.0
+    lost = _UNDERFLOW if np.any((steps < _UNDERFLOW) & (levels < levels[0])) else 0.0
     return Enclosure(below * (1 - error), above * (1 + error) + lost * (m + n))
 
 
@@ -178,10 +178,10 @@ def untrained_persistence(m: int, n: int, *, p: int = 2) -> Enclosure:
     for i in range(p):
         moments *= (ranks - 1 + i) / (cells + i)
     rises = np.append(np.diff(moments), 1.0 - moments[-1] if ranks.size < cells else 0.0)
-    error = _sum_error(ranks.size) + 2 * p * HALF_ULP
+    error = _sum_error(ranks.size) + 2 * p * _HALF_ULP
     below = float(np.sum((missing.lower[1:] * rises)[:-1]))
     above = float(np.sum(missing.upper[1:] * rises))
-    lost = UNDERFLOW if moments[:2][-1] < UNDERFLOW < cells - 1 else 0.0  # that of rank 2 is the least above 0
+    lost = _UNDERFLOW if moments[:2][-1] < _UNDERFLOW < cells - 1 else 0.0  # that of rank 2 is the least above 0
     return Enclosure(below * (1 - error), above * (1 + error) + lost * (m + n))
 
 
@@ -363,7 +363,7 @@ def persistence_sum(magnitudes: ArrayLike, largest: float, *, p: float = 2) -> E
     steps = persistences(values, p, largest)
     total = float(np.sum(steps))
     error = _sum_error(values.size) + _persistence_error(p)
-    lost = UNDERFLOW if np.any((steps < UNDERFLOW) & (values < largest)) else 0.0
+    lost = _UNDERFLOW if np.any((steps < _UNDERFLOW) & (values < largest)) else 0.0
     return Enclosure(total * (1 - error), total * (1 + error) + lost * values.size)
 
 
@@ -388,7 +388,7 @@ def sufficient_rank(m: int, n: int) -> int:
     >>> sufficient_rank(784, 300), sufficient_rank(3, 3)
     (13065, 9)
     """
-    return rank_at_depth(m, n, DEPTH)
+    return rank_at_depth(m, n, _DEPTH)
 
 
 @cached(8)
@@ -434,9 +434,9 @@ def _order(p: float) -> float:
 
 def _sum_error(terms: int) -> float:
     """Return the relative error of a sum of so many products of non-negative numbers and of what goes with it."""
-    return (terms + 16) * HALF_ULP
+    return (terms + 16) * _HALF_ULP
 
 
 def _persistence_error(p: float) -> float:
     """Return the relative error of `persistences`: two roundings, raised to the power, and that of the power."""
-    return (2 * p + 16) * HALF_ULP * 2
+    return (2 * p + 16) * _HALF_ULP * 2

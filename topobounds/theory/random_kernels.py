@@ -23,11 +23,11 @@ from topobounds.layers.convolution import checked_conv
 from topobounds.layers.shape import Shape
 from topobounds.theory.counting import exact_expected_overlap_of
 
-MOST_WEIGHTS = 25  # of a group, where all their subsets are summed over
+_MOST_WEIGHTS = 25  # of a group, where all their subsets are summed over
 MOST_CLOSED_SETS = 2**16  # that are kept: every subset of 16 weights; some seconds
 MOST_NEURONS = 2**19  # of a group,
-MOST_LABELS = 2**25  # and times closed sets; 256 megabytes
-FEW_EDGES = 16  # that are added one by one
+_MOST_LABELS = 2**25  # and times closed sets; 256 megabytes
+_FEW_EDGES = 16  # that are added one by one
 
 State = TypeVar("State")
 
@@ -74,13 +74,13 @@ def exact_expected_critical_weights(conv: Conv) -> Fraction:
     """
     n_weights = checked_conv(conv).n_weights // conv.groups
     n_neurons = conv.n_vertices // conv.groups
-    if n_weights > MOST_WEIGHTS or n_neurons > MOST_NEURONS:
-        rule = f"a Conv with at most {MOST_WEIGHTS} weights and {MOST_NEURONS} neurons per group"
+    if n_weights > _MOST_WEIGHTS or n_neurons > MOST_NEURONS:
+        rule = f"a Conv with at most {_MOST_WEIGHTS} weights and {MOST_NEURONS} neurons per group"
         raise argument_error("conv", rule, conv)
     graph = _GroupGraph(_group_edges(conv))
     if graph.cells.size == (conv.n_vertices - conv.n_components) // conv.groups:
         return Fraction(conv.groups * graph.n_weights)  # a forest: every edge merges two components
-    most_states = min(MOST_CLOSED_SETS, MOST_LABELS // n_neurons)
+    most_states = min(MOST_CLOSED_SETS, _MOST_LABELS // n_neurons)
     mean = _mean_additions(graph.n_weights, np.arange(n_neurons), graph.merged, graph.joined_weights, most_states)
     if mean is None:
         rule = f"a Conv whose weights have fewer subsets that differ in their components, for {n_neurons} neurons"
@@ -131,8 +131,8 @@ def coverage_constant(conv: Conv, side: str = "outputs") -> Fraction:
     # kinds, one along each dimension, a tap reaches those that it reaches along both.
     kinds = reduce(np.kron, [_kinds_reached(axis, reads_positions) for axis in conv.axes])
     kinds = kinds[kinds.any(axis=1)]
-    if len(kinds) > MOST_WEIGHTS:
-        raise argument_error("conv", f"a Conv with at most {MOST_WEIGHTS} taps that read a real cell", conv)
+    if len(kinds) > _MOST_WEIGHTS:
+        raise argument_error("conv", f"a Conv with at most {_MOST_WEIGHTS} taps that read a real cell", conv)
     masks = [sum(1 << kind for kind in np.flatnonzero(row).tolist()) for row in kinds]
 
     def reach(covered: int, tap: int) -> int:
@@ -328,7 +328,7 @@ class _GroupGraph:
         cells, positions = self.edges[weight]
         ends = np.stack([labels[cells], labels[positions]])
         ends = ends[:, ends[0] != ends[1]]
-        if ends.shape[1] <= FEW_EDGES:
+        if ends.shape[1] <= _FEW_EDGES:
             return _joined(labels, ends)
         n_labels = int(labels.max()) + 1
         joined: Any = coo_array((np.ones(ends.shape[1], np.int8), tuple(ends)), (n_labels, n_labels))

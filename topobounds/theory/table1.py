@@ -14,24 +14,24 @@ from topobounds.layers import Conv, Dense, Layer
 from topobounds.theory.compression import compression
 
 PARTS = ("CONV", "DENSE", "FINAL")
-UNPOOLED = "Erratum: printed without pooling, all activations 32x32."
+_UNPOOLED = "Erratum: printed without pooling, all activations 32x32."
 
-VGG11_WIDTHS = (64, 128, 256, 256, 512, 512, 512, 512)
-VGG11_SIDES = {  # of the activations, each with 2x2 pooling where the next is smaller
+_VGG11_WIDTHS = (64, 128, 256, 256, 512, 512, 512, 512)
+_VGG11_SIDES = {  # of the activations, each with 2x2 pooling where the next is smaller
     "cifar10": (32, 16, 8, 8, 4, 4, 2, 2),
     "cifar100": (32, 16, 8, 8, 4, 4, 2, 2),
     "tiny-imagenet": (64, 32, 16, 16, 8, 8, 4, 4),
 }
-VGG11_PRINTED_SIDES = {  # erratum: on CIFAR the printed rows leave out the pooling
+_VGG11_PRINTED_SIDES = {  # erratum: on CIFAR the printed rows leave out the pooling
     "cifar10": (32,) * 8,
     "cifar100": (32,) * 8,
     "tiny-imagenet": (64, 32, 16, 16, 8, 8, 4, 4),
 }
-VGG16_WIDTHS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)  # no row of Table 1
-VGG16_SIDES = (32, 32, 16, 16, 8, 8, 8, 4, 4, 4, 2, 2, 2)
-RESNET20_STAGES = ((16, 32), (32, 16), (64, 8))  # (width, side of the activations); parameter-free shortcuts
-RESNET18_STAGES = ((64, 64), (128, 32), (256, 16), (512, 8))  # 3x3 stem without pooling; 1x1 projections
-DENSE_WIDTHS = {
+_VGG16_WIDTHS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)  # no row of Table 1
+_VGG16_SIDES = (32, 32, 16, 16, 8, 8, 8, 4, 4, 4, 2, 2, 2)
+_RESNET20_STAGES = ((16, 32), (32, 16), (64, 8))  # (width, side of the activations); parameter-free shortcuts
+_RESNET18_STAGES = ((64, 64), (128, 32), (256, 16), (512, 8))  # 3x3 stem without pooling; 1x1 projections
+_DENSE_WIDTHS = {
     ("vgg11", "cifar10"): (512, 10),
     ("vgg11", "cifar100"): (512, 100),
     ("vgg11", "tiny-imagenet"): (2048, 1024, 1024, 200),
@@ -108,7 +108,7 @@ class Architecture(Record):
     def printed_note(self) -> str:
         """What the printed table leaves out of this network; empty if nothing."""
         uncounted = sum(layer.printed_side is None for layer in self.convs)
-        notes = [UNPOOLED] if self.pooled_convs != self.printed_convs else []
+        notes = [_UNPOOLED] if self.pooled_convs != self.printed_convs else []
         if uncounted:
             notes.append(f"Printed without the {uncounted} 1x1 projections.")
         return " ".join(notes)
@@ -206,12 +206,12 @@ def architecture(name: str, dataset: str) -> Architecture:
     >>> len(network.convs), network.dense
     (19, (Dense(m=64, n=10),))
     """
-    name = spelled(name, (network for network, _ in DENSE_WIDTHS))
-    dataset = spelled(dataset, (data for _, data in DENSE_WIDTHS))
-    if f"{name}/{dataset}" not in (pairs := [f"{n}/{d}" for n, d in DENSE_WIDTHS]):
+    name = spelled(name, (network for network, _ in _DENSE_WIDTHS))
+    dataset = spelled(dataset, (data for _, data in _DENSE_WIDTHS))
+    if f"{name}/{dataset}" not in (pairs := [f"{n}/{d}" for n, d in _DENSE_WIDTHS]):
         raise argument_error("architecture", f"one of these with its data set: {', '.join(pairs)}", f"{name}/{dataset}")
     convs = _vgg(name, dataset) if name.startswith("vgg") else _resnet(name)
-    widths = DENSE_WIDTHS[name, dataset]
+    widths = _DENSE_WIDTHS[name, dataset]
     return Architecture(name, dataset, convs, tuple(map(Dense, widths, widths[1:])))
 
 
@@ -257,7 +257,7 @@ def _row(network: Architecture, part: str, printed: str, computed: Fraction, cor
     differs = corrected != computed
     notes = [] if matches else [f"Misprint: the table's own convention gives {float(computed):.{decimals(printed)}f}."]
     if differs:
-        notes.append(UNPOOLED)
+        notes.append(_UNPOOLED)
     return Table1Row(
         network.name, network.dataset, part, printed, computed, corrected if differs else None, matches, " ".join(notes)
     )
@@ -271,9 +271,9 @@ def _ratios(convs: tuple[Conv, ...], dense: tuple[Dense, ...]) -> list[Fraction]
 
 def _vgg(name: str, dataset: str) -> tuple[ConvLayer, ...]:
     small = name == "vgg11"
-    widths: tuple[int, ...] = VGG11_WIDTHS if small else VGG16_WIDTHS
-    true_sides: tuple[int, ...] = VGG11_SIDES[dataset] if small else VGG16_SIDES
-    printed_sides: tuple[int, ...] = VGG11_PRINTED_SIDES[dataset] if small else VGG16_SIDES
+    widths: tuple[int, ...] = _VGG11_WIDTHS if small else _VGG16_WIDTHS
+    true_sides: tuple[int, ...] = _VGG11_SIDES[dataset] if small else _VGG16_SIDES
+    printed_sides: tuple[int, ...] = _VGG11_PRINTED_SIDES[dataset] if small else _VGG16_SIDES
     channels = zip((3, *widths), widths, strict=False)
     sides = zip(true_sides, printed_sides, strict=True)
     return tuple(
@@ -283,7 +283,7 @@ def _vgg(name: str, dataset: str) -> tuple[ConvLayer, ...]:
 
 
 def _resnet(name: str) -> tuple[ConvLayer, ...]:
-    stages, blocks = (RESNET18_STAGES, 2) if name == "resnet18" else (RESNET20_STAGES, 3)
+    stages, blocks = (_RESNET18_STAGES, 2) if name == "resnet18" else (_RESNET20_STAGES, 3)
     width, side = stages[0]
     convs = [ConvLayer("stem", _conv3x3(3, width, side), side)]
     for s, (next_width, next_side) in enumerate(stages, 1):

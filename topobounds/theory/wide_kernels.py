@@ -17,9 +17,9 @@ from topobounds.layers import Conv
 from topobounds.layers.convolution import checked_conv
 from topobounds.theory.random_kernels import spatial_edges, tap_edges
 
-MOST_REACHED = 12  # neurons of a channel that one tap reaches: all their subsets are gone through
-STEP = 0.02  # of the weights per channel
-ITERATIONS = 3000  # at most; near the point where a large component begins, convergence is slow
+_MOST_REACHED = 12  # neurons of a channel that one tap reaches: all their subsets are gone through
+_STEP = 0.02  # of the weights per channel
+_ITERATIONS = 3000  # at most; near the point where a large component begins, convergence is slow
 TOLERANCE = 1e-9
 
 
@@ -92,8 +92,8 @@ def critical_weights_limit(conv: Conv) -> CriticalWeightsLimit:
     along = [[tap_edges(axis, tap).cells for tap in range(axis.kernel)] for axis in checked_conv(conv).axes]
     reached = math.prod(max(cells.size for cells in taps) for taps in along)
     twice = any(np.unique(cells).size < cells.size for taps in along for cells in taps)
-    if twice or reached > MOST_REACHED:
-        rule = f"a Conv each tap of which reads at most {MOST_REACHED} cells, and each of them at one position"
+    if twice or reached > _MOST_REACHED:
+        rule = f"a Conv each tap of which reads at most {_MOST_REACHED} cells, and each of them at one position"
         raise argument_error("conv", rule, conv)
     edges = spatial_edges(conv)
     if not edges:
@@ -102,7 +102,7 @@ def critical_weights_limit(conv: Conv) -> CriticalWeightsLimit:
     voids = process.nothing
     times, chances = [], []
     # From the end, as the voids only grow towards the beginning: those of the time before are below the solution.
-    for time in np.arange(process.end(), 0, -STEP):
+    for time in np.arange(process.end(), 0, -_STEP):
         voids = process.solution(time, voids)
         times.append(time)
         chances.append(process.critical_chance(voids))
@@ -139,7 +139,7 @@ class _Process:
     def solution(self, time: float, start: _Voids) -> _Voids:
         """Return the least voids that solve the recursion, from voids that are below them."""
         voids = start
-        for _ in range(ITERATIONS):
+        for _ in range(_ITERATIONS):
             previous = voids
             voids = _Voids(
                 self._void(time * self.positions_rate, voids.cells[self.positions.across]),

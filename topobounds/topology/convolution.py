@@ -24,9 +24,9 @@ from topobounds.topology.forest import RankedForest
 from topobounds.topology.persistence import PersistenceDiagram, neural_persistence
 from topobounds.weights import as_array, check_finite, mask_matrix, order_keys, weight_array
 
-VERTEX_BYTES = 16  # that a neuron takes at least, its parent and what tells classes of them apart
-MOST_KEPT = 2**18  # weights of a kernel, and edges from one channel to another, of which the graph is kept
-MOST_EDGES = 2**26  # from one channel to another: some 10 s and 5 GB
+_VERTEX_BYTES = 16  # that a neuron takes at least, its parent and what tells classes of them apart
+_MOST_KEPT = 2**18  # weights of a kernel, and edges from one channel to another, of which the graph is kept
+_MOST_EDGES = 2**26  # from one channel to another: some 10 s and 5 GB
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -232,7 +232,7 @@ def critical_by_level(levels: NDArray[Any], conv: Conv) -> tuple[NDArray[np.int6
         The geometry, checked.
     """
     found, merged = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    small = max(conv.n_weights, _spatial_edges(conv)) <= MOST_KEPT
+    small = max(conv.n_weights, _spatial_edges(conv)) <= _MOST_KEPT
     for copies, graph in _kept_graphs(conv) if small else layer_graphs(conv):
         indices, merges = tied_graph.critical_weights(levels, graph, graph.n_vertices - conv.groups)
         found.append(indices)
@@ -301,11 +301,11 @@ def check_edges(conv: Conv) -> None:
     Raises
     ------
     ValueError
-        If it has more than `MOST_EDGES` edges from one channel to another, those over the padding counted.
+        If it has more than `_MOST_EDGES` edges from one channel to another, those over the padding counted.
     """
     edges = _spatial_edges(conv)
-    if edges > MOST_EDGES:
-        rule = f"so small that two channels have at most {MOST_EDGES} edges between them, not {edges},"
+    if edges > _MOST_EDGES:
+        rule = f"so small that two channels have at most {_MOST_EDGES} edges between them, not {edges},"
         raise ValueError(f"Argument 'input_size' must be {rule} which {conv.input_size} makes.")
 
 
@@ -379,7 +379,7 @@ def layer_graphs(conv: Conv) -> Iterator[tuple[int, tied_graph.SharedGraph]]:
         cells = math.prod(part.n_cells for _, part in parts)
         positions = math.prod(part.n_positions for _, part in parts)
         vertices = n_first * positions + n_second * conv.groups * cells
-        check_memory(f"A layer graph of {vertices} connected neurons", VERTEX_BYTES * vertices)
+        check_memory(f"A layer graph of {vertices} connected neurons", _VERTEX_BYTES * vertices)
         part = reduce(AxisPart.times, (part for _, part in parts))
         sizes = np.repeat([part.n_positions, part.n_cells], [n_first, n_second * conv.groups])
         starts = np.concatenate([[0], np.cumsum(sizes)])

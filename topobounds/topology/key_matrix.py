@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from topobounds._types import Cells
 from topobounds.weights import ScaledWeights, every_byte, infinity_key, key_bits, order_keys
 
-Tile = tuple[NDArray[Any], Any, Any]
+_Tile = tuple[NDArray[Any], Any, Any]
 _RUN = 16  # neighbours sampled together: one cache line of float32
 _RATIO_BITS = 13  # of a float32, after its sign: a 32nd of it tells ratios apart
 _GOLDEN = 0.6180339887498949
@@ -103,7 +103,7 @@ class KeyMatrix:
         """A power of 2 that no key exceeds, not those of NaN either."""
         return 1 << (8 if self.bits.itemsize == 1 else 8 * self.bits.itemsize - 1)
 
-    def tile(self, lines: slice | NDArray[np.int64]) -> Tile:
+    def tile(self, lines: slice | NDArray[np.int64]) -> _Tile:
         """Return the given lines as one flat array, the bits of a key in it, and what is to be added to those."""
         magnitude, lift = self.kind(self.magnitude), self.kind(self.lift)
         block = self.bits[lines]
@@ -122,7 +122,7 @@ class KeyMatrix:
         """Whether a wide tile of neighbouring lines is a part of the weights themselves."""
         return self.in_place and self.bits.dtype == self.wide_kind
 
-    def wide_tile(self, lines: slice | NDArray[np.int64]) -> Tile:
+    def wide_tile(self, lines: slice | NDArray[np.int64]) -> _Tile:
         """Return the same for kernels that take no signed entries, and whose keys leave a bit free: a copy of bytes."""
         tile, magnitude, lift = self.tile(lines)
         if tile.dtype == np.int8:
@@ -257,7 +257,7 @@ class ScaledKeyMatrix(KeyMatrix):
             block=self.block[::-1],
         )
 
-    def code_tile(self, lines: slice | NDArray[np.int64]) -> Tile:
+    def code_tile(self, lines: slice | NDArray[np.int64]) -> _Tile:
         """Return the codes of the given lines as one flat array, and as `tile`."""
         return np.ascontiguousarray(self.bits[lines]).reshape(-1), np.uint8(self.magnitude), np.uint32(self.lift)
 
@@ -274,7 +274,7 @@ class ScaledKeyMatrix(KeyMatrix):
         scale_of_entry = (np.arange(self.width) // self.block[1]).astype(np.uint32)
         return self.scale, self.block[0], scale_of_entry, self.by_key, bounds
 
-    def tile(self, lines: slice | NDArray[np.int64]) -> Tile:
+    def tile(self, lines: slice | NDArray[np.int64]) -> _Tile:
         """Return the products of the given lines as one flat array, and as of a KeyMatrix."""
         scale = self.scale[np.arange(self.n_lines)[lines] // self.block[0]]
         if scale.shape[1] > 1:
@@ -314,9 +314,10 @@ def keys_of(matrix: NDArray[Any] | ScaledWeights, support: NDArray[np.bool_] | N
 
 
 def _keeps_order(by_key: NDArray[np.float32], scale: float) -> bool:
-    """Whether codes times one scale are finite, and in the order of the codes: none underflows.
+    """Whether all codes, times one scale, are finite numbers in the order of the codes: none over- or underflows.
 
-    Two codes differ by a 256th of themselves at least, and rounding moves a product by far less.
+    `by_key` holds the number of each code. Two of them differ by a 256th of themselves at least, and rounding in
+    float32 moves a product by far less.
     """
     finite = by_key[np.isfinite(by_key)].astype(np.float64) * scale
     limits = np.finfo(np.float32)

@@ -29,7 +29,7 @@ from topobounds._types import Cells, Vertices
 from topobounds.topology.key_matrix import Edges, KeyMatrix, ScaledKeyMatrix, windows
 
 Codes = NDArray[np.uint64]  # see Coding
-Found = tuple[Cells, Cells]  # keys and cells of edges
+_Found = tuple[Cells, Cells]  # keys and cells of edges
 Result = TypeVar("Result")
 
 THREADS = processors()
@@ -114,7 +114,7 @@ def spanning_edges(keys: KeyMatrix, n_largest: int = 0) -> Edges:
     finished = np.zeros(m + n, np.bool_)
     first = _filter_round(keys, parent, first=True, n_largest=n_largest)
     early, complete = first.found, first.complete
-    late: list[Found] = []
+    late: list[_Found] = []
     stuck = not early[0].size
     while not complete:
         kernels.label(parent)
@@ -169,9 +169,9 @@ def ranks_of(keys: KeyMatrix, edge_keys: Cells, edge_cells: Cells) -> NDArray[np
         tile, magnitude, lift = keys.wide_tile(lines)
         layout = keys.width, lines.start, keys.transposed
         range_of_bins = kind(int(edge_keys[-1]) - int(lift)), kind(span), kind(shift)
-        what = edge_keys, edge_cells, edges_above, bins, counts
-        kernels.count_in_bins(tile, magnitude, lift, *layout, *range_of_bins, *what)
-        if keys.size >= kernels.HOLDS_EDGES:  # for a counter might run over
+        edges = edge_keys, edge_cells, edges_above, bins, counts
+        kernels.count_in_bins(tile, magnitude, lift, *layout, *range_of_bins, *edges)
+        if keys.size >= kernels.HOLDS_EDGES:  # a counter might overflow
             kernels.close_bins(bins, edges_above, counts)
         in_use.append((bins, counts))
 
@@ -199,11 +199,11 @@ def scaled_keys(keys: ScaledKeyMatrix, bound: int) -> NDArray[np.uint32]:
 
     def collect(lines: slice) -> NDArray[np.uint32]:
         tile, magnitude, lift = keys.code_tile(lines)
-        what = tile, magnitude, lift, own[lines], labels, lines.start, keys.kind(bound), layout, True, *terms
+        arguments = tile, magnitude, lift, own[lines], labels, lines.start, keys.kind(bound), layout, True, *terms
         parts, line = [np.empty(0, np.uint32)], 0
         room = np.empty(keys.width + _ROOM, np.uint64)
         while line < lines.stop - lines.start:
-            line, count = kernels.collect_scaled(*what, line, room)
+            line, count = kernels.collect_scaled(*arguments, line, room)
             parts.append((np.uint64(keys.top) - (room[:count] >> np.uint64(32))).astype(np.uint32))
         return np.concatenate(parts)
 
@@ -233,7 +233,7 @@ class _Round(NamedTuple):
         The keys that reached the bound, falling, if they are as many as were asked for, about, or all there are.
     """
 
-    found: Found
+    found: _Found
     ranks: NDArray[np.int64]
     complete: bool
     largest: Cells | None
@@ -370,12 +370,12 @@ def _collected(
         nonlocal total  # more threads than one may count too little, never too much
         room, used = spare.pop() if spare else (rooms.take(keys.width + _ROOM), 0)
         tile, magnitude, lift = tile_of(lines)
-        what = tile, magnitude, lift, own[lines], labels, lines.start, keys.kind(bound), layout, apart, *terms
+        arguments = tile, magnitude, lift, own[lines], labels, lines.start, keys.kind(bound), layout, apart, *terms
         parts, line = [], 0
         while line < lines.stop - lines.start and total <= limit:
             if room.size - used < keys.width:
                 room, used = rooms.take(keys.width + _ROOM), 0
-            line, count = kernel(*what, line, room[used:])
+            line, count = kernel(*arguments, line, room[used:])
             parts.append(room[used : used + count])
             used += count
             total += count
@@ -454,12 +454,12 @@ def _settle(keys: KeyMatrix, codes: Codes, coding: Coding) -> None:
         codes[tied] = codes[tied][np.lexsort((codes[tied], ~exact, prefixes[tied]))]
 
 
-def _in_order(values: Cells, cells: Cells) -> Found:
+def _in_order(values: Cells, cells: Cells) -> _Found:
     order = np.lexsort((cells, ~values))
     return values[order], cells[order]
 
 
-def _boruvka_round(keys: KeyMatrix, parent: Vertices, active: NDArray[np.bool_], finished: NDArray[np.bool_]) -> Found:
+def _boruvka_round(keys: KeyMatrix, parent: Vertices, active: NDArray[np.bool_], finished: NDArray[np.bool_]) -> _Found:
     """Join every active component that `parent` labels along the first edge that leaves it; return these edges.
 
     `parent` is modified in place, and `finished`: it becomes true for the vertices of components without such an edge.
@@ -475,7 +475,7 @@ def _boruvka_round(keys: KeyMatrix, parent: Vertices, active: NDArray[np.bool_],
     return values[:merged], cells[:merged]
 
 
-def _leaving(keys: KeyMatrix, labels: Vertices, active: NDArray[np.bool_]) -> Found:
+def _leaving(keys: KeyMatrix, labels: Vertices, active: NDArray[np.bool_]) -> _Found:
     """Return key and cell of the first edge from each active vertex to another component; key 0 where there is none."""
     m, _ = keys.shape
     values, cells = np.zeros(labels.size, np.uint64), np.zeros(labels.size, np.uint64)

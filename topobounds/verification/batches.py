@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-FIRST_BATCH = 8  # small, as the guess before it is blind
+_FIRST_BATCH = 8  # small, as the guess before it is blind
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,6 @@ def batch_sizes(budget: int) -> Iterator[int]:
     """Yield the sizes of batches that double what has been drawn, until `budget` samples are spent."""
     drawn = 0
     while drawn < budget:
-        size = min(max(FIRST_BATCH, drawn), budget - drawn)
+        size = min(max(_FIRST_BATCH, drawn), budget - drawn)
         yield size
         drawn += size

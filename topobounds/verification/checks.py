@@ -16,7 +16,7 @@ from topobounds.topology.persistence import persistence_diagram
 from topobounds.topology.spanning import maximum_spanning_forest
 from topobounds.verification.subject import Subject, count_components
 
-SMALL_SUPPORT = 12  # weights of which all sets are tried
+_SMALL_SUPPORT = 12  # weights of which all sets are tried
 
 
 def component_identity(subject: Subject, rng: np.random.Generator) -> bool:
@@ -55,9 +55,11 @@ def t_imp_preserves(subject: Subject, rng: np.random.Generator) -> bool:
 
 
 def deficit(subject: Subject, rng: np.random.Generator) -> bool:
-    """Whether alpha - R_k = silent inputs + silent outputs + fragments - (those of the whole), at alpha and random k.
+    """Whether the edges that the k largest weights lack are counted by silent neurons and fragments, at several k.
 
-    The three are those of the forest's record, and also counted anew: neurons by numpy, components by scipy.
+    They are alpha less the edges of the forest among the k largest; silent inputs, silent outputs and fragments count
+    the components at k, less those with all weights kept. `forest.deficit` must agree with another count: of neurons
+    by numpy, of components by scipy.
     """
     alpha = subject.forest.alpha
     several = rng.integers(0, min(subject.n_weights, 8 * alpha) + 1, 7).tolist()
@@ -146,7 +148,7 @@ def _most_of_the_largest(subject: Subject, keep: int) -> Integers:
 def _spanning_sets(subject: Subject, keep: int, trees: list[Integers], rng: np.random.Generator) -> Iterator[Integers]:
     """Yield sets of `keep` weights with the components of all weights; of a small support every one there is."""
     support = subject.order
-    if support.size <= SMALL_SUPPORT:
+    if support.size <= _SMALL_SUPPORT:
         for chosen in itertools.combinations(support.tolist(), keep):
             cells = np.array(chosen)
             if count_components(cells, subject.weights.shape) == subject.forest.n_components:

@@ -21,13 +21,13 @@ from topobounds.verification.draws import DrawSetting
 from topobounds.verification.kinds import TAIL, Kind
 from topobounds.verification.subject import Subject
 
-BoundOfSetting = Callable[[DrawSetting], Interval]
+_BoundOfSetting = Callable[[DrawSetting], Interval]
 Check = Callable[[Subject, np.random.Generator], bool]
 
 EXCHANGEABLE = "|w| exchangeable and distinct"
-EXCHANGEABLE_LAYER = f"{EXCHANGEABLE}, on all cells or a uniformly random support"
-ANY_MATRIX = "any real matrix"
-NETWORK_RATE = 0.5  # the largest gap seen, times the shorter side, is 0.40, at 1 x 1
+_EXCHANGEABLE_LAYER = f"{EXCHANGEABLE}, on all cells or a uniformly random support"
+_ANY_MATRIX = "any real matrix"
+_NETWORK_RATE = 0.5  # the largest gap seen, times the shorter side, is 0.40, at 1 x 1
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Claim:
     hypothesis: str
     direction: str
     kind: Kind
-    bound: BoundOfSetting | None = None
+    bound: _BoundOfSetting | None = None
     check: Check | None = None
     at_alpha: bool = False
     no_bound: Callable[[DrawSetting], str | None] | None = None
@@ -104,7 +104,7 @@ def _network_limit(setting: DrawSetting) -> Interval:
     m, n = setting.m, setting.n
     alpha = 2 * (m + n) - 1
     limit = global_pruning([m, n, m, n], alpha / (3 * m * n), "exchangeable").overlap
-    error = NETWORK_RATE / min(m, n)
+    error = _NETWORK_RATE / min(m, n)
     return max(0.0, limit - error), min(1.0, limit + error)
 
 
@@ -115,7 +115,7 @@ def _of_bound(bound: Bound) -> Claim:
         bound.name,
         bound.label,
         bound.formula,
-        connected if bound.needs_density else EXCHANGEABLE_LAYER,
+        connected if bound.needs_density else _EXCHANGEABLE_LAYER,
         ">=",
         kinds.CONNECTED if bound.needs_density else kinds.LAYER,
         partial(_from_value_up, bound),
@@ -145,7 +145,7 @@ CLAIMS = {
             "theorem_3_2",
             "Theorem 3.2",
             "alpha weights, the spanning forest, preserve the diagram; fewer never do",
-            ANY_MATRIX,
+            _ANY_MATRIX,
             "always",
             kinds.MATRIX,
             check=checks.theorem_3_2,
@@ -165,7 +165,7 @@ CLAIMS = {
             "enclosure",
             "Certified enclosure",
             "lower <= E[X_k] <= upper",
-            EXCHANGEABLE_LAYER,
+            _EXCHANGEABLE_LAYER,
             "in",
             kinds.LAYER,
             kinds.enclosure,
@@ -174,7 +174,7 @@ CLAIMS = {
             "concentration",
             "Concentration",
             f"P(|X_k - E X_k| >= t) <= 2 exp(-2 alpha^2 t^2 / v), here with t such that this is {TAIL}",
-            EXCHANGEABLE_LAYER,
+            _EXCHANGEABLE_LAYER,
             "<=",
             kinds.OUTLIERS,
             lambda s: (0.0, TAIL),
@@ -183,7 +183,7 @@ CLAIMS = {
             "limit",
             "Limit of large layers",
             "|E[X_k] - limit| <= 1 / min(m, n), a rate that is measured, not proved",
-            EXCHANGEABLE_LAYER,
+            _EXCHANGEABLE_LAYER,
             "in",
             kinds.LAYER,
             _limit,
@@ -191,7 +191,7 @@ CLAIMS = {
         Claim(
             "global_pruning",
             "Limit of wide networks",
-            f"|E[X_k] - limit| <= {NETWORK_RATE:g} / min(m, n), a rate that is measured, not proved",
+            f"|E[X_k] - limit| <= {_NETWORK_RATE:g} / min(m, n), a rate that is measured, not proved",
             f"{EXCHANGEABLE}, across all layers of a network of widths m, n, m, n",
             "in",
             kinds.NETWORK,
@@ -210,7 +210,7 @@ CLAIMS = {
             "component_identity",
             "Greedy property of Kruskal's algorithm",
             "|forest ∩ top-k| = m + n - kappa(F_k)",
-            ANY_MATRIX,
+            _ANY_MATRIX,
             "always",
             kinds.MATRIX,
             check=checks.component_identity,
@@ -219,7 +219,7 @@ CLAIMS = {
             "deficit",
             "What a lost forest edge is",
             "alpha - R_k = silent inputs + silent outputs + fragments - those of the whole graph",
-            ANY_MATRIX,
+            _ANY_MATRIX,
             "always",
             kinds.MATRIX,
             check=checks.deficit,
@@ -228,7 +228,7 @@ CLAIMS = {
             "t_imp_preserves",
             "Section 3.4 (T-IMP)",
             "the mask of the forest and the largest other weights leaves the diagram as it is, bit for bit",
-            ANY_MATRIX,
+            _ANY_MATRIX,
             "always",
             kinds.MATRIX,
             check=checks.t_imp_preserves,
@@ -237,7 +237,7 @@ CLAIMS = {
             "t_imp_optimal",
             "T-IMP keeps the largest weights",
             "of all masks with as many weights and the same components T-IMP's has the largest weights, one by one",
-            ANY_MATRIX,
+            _ANY_MATRIX,
             "always",
             kinds.COMPARED_MATRIX,
             check=checks.t_imp_optimal,
@@ -255,7 +255,7 @@ CLAIMS = {
             "diagram_equals_gudhi",
             "Section 2.3",
             "our diagram is gudhi's, zeros read either way",
-            ANY_MATRIX,
+            _ANY_MATRIX,
             "always",
             kinds.GUDHI_MATRIX,
             check=checks.diagram_equals_gudhi,

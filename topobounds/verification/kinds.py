@@ -20,19 +20,10 @@ from topobounds.montecarlo import retained_counts
 from topobounds.theory.enclosure import spread
 from topobounds.theory.overlap import expected_overlap_of
 from topobounds.theory.persistence import expected_persistence, persistence_range, persistences, sufficient_rank
-from topobounds.verification import draws
+from topobounds.verification import draws, judging
 from topobounds.verification.batches import Batch
 from topobounds.verification.draws import DrawSetting
-from topobounds.verification.judging import (
-    TOO_LARGE,
-    JudgingTerms,
-    Outcome,
-    decide,
-    not_tested,
-    outcome_of_matrices,
-    outcome_of_mean,
-    outcome_of_permutations,
-)
+from topobounds.verification.judging import TOO_LARGE, JudgingTerms, Outcome
 from topobounds.verification.permutation import PermutationTest
 from topobounds.verification.sequential import MeanInterval
 from topobounds.verification.subject import Subject, count_components
@@ -41,13 +32,13 @@ if TYPE_CHECKING:
     from topobounds.verification.claims import Claim
 
 TAIL = 0.1  # probability of the band whose outliers are counted
-TRIES = 200  # matrices among which a sample on the wrong side of a bound is looked for
-MATRIX_CELLS = 1_000_000  # of all matrices that a claim about every matrix is tested on by default,
-GUDHI_CELLS = 500_000  # and where gudhi goes through them too, or many masks of them are compared
-MOST_MATRICES = 100
+_TRIES = 200  # matrices among which a sample on the wrong side of a bound is looked for
+_MATRIX_CELLS = 1_000_000  # of all matrices that a claim about every matrix is tested on by default,
+_GUDHI_CELLS = 500_000  # and where gudhi goes through them too, or many masks of them are compared
+_MOST_MATRICES = 100
 MOST_PLACED, PLACED_CELLS = 100_000, 80_000_000  # times that values are placed by default, and cells drawn for it
 SAME = 1e-9  # relative difference below which two neural persistences are one
-ENOUGH_AS_EXTREME = 20  # shuffles as extreme as a matrix, after which no more are drawn
+_ENOUGH_AS_EXTREME = 20  # shuffles as extreme as a matrix, after which no more are drawn
 
 
 def enclosure(setting: DrawSetting) -> Interval:
@@ -136,7 +127,7 @@ class EveryMatrix(Kind):
     """
 
     name: ClassVar[str] = "matrix"
-    drawn_cells: int = MATRIX_CELLS
+    drawn_cells: int = _MATRIX_CELLS
     subject_cells: int = draws.CELLS
 
     def stream(self, claim: "Claim", setting: DrawSetting) -> str:
@@ -149,19 +140,19 @@ class EveryMatrix(Kind):
 
     def _test_matrices(self, claim: "Claim", setting: DrawSetting, terms: JudgingTerms) -> Outcome:
         size = setting.m * setting.n
-        budget = min(MOST_MATRICES, self.drawn_cells // size) if terms.trials is None else terms.trials
+        budget = min(_MOST_MATRICES, self.drawn_cells // size) if terms.trials is None else terms.trials
         for number in range(budget):
             terms.advance(number, budget, claim.id)
             matrix = draws.draw_matrix(setting, setting.random_generator(claim.id, number))
             if not self._bears_out(claim, Subject(matrix), setting, number):
-                return outcome_of_matrices(number + 1, True, terms)
-        return outcome_of_matrices(budget, False, terms)
+                return judging.outcome_of_matrices(number + 1, True, terms)
+        return judging.outcome_of_matrices(budget, False, terms)
 
     def test_subject(self, claim: "Claim", subject: Subject, setting: DrawSetting, terms: JudgingTerms) -> Outcome:
         """Test a claim on one given matrix, which is one sample."""
         if terms.trials is None and subject.weights.size > self.subject_cells:
-            return outcome_of_matrices(0, False, terms)
-        return outcome_of_matrices(1, not self._bears_out(claim, subject, setting, 0), terms)
+            return judging.outcome_of_matrices(0, False, terms)
+        return judging.outcome_of_matrices(1, not self._bears_out(claim, subject, setting, 0), terms)
 
     def example(self, claim: "Claim", setting: DrawSetting, trials: int) -> dict[str, Any]:
         """Return the counterexample: the last matrix that was drawn."""
@@ -254,15 +245,15 @@ class Overlaps(Kind):
             interval.add(batch)
             terms.advance(interval.seen.count, budget, claims[0].id)
             for name in [name for name in bounds if name not in outcomes]:
-                verdict = decide(bounds[name], interval.ends)
+                verdict = judging.decide(bounds[name], interval.ends)
                 if verdict != "undecided":
-                    outcomes[name] = outcome_of_mean(bounds[name], interval, verdict, terms)
+                    outcomes[name] = judging.outcome_of_mean(bounds[name], interval, verdict, terms)
             if len(outcomes) == len(bounds):
                 break
         # The trials are spent: now the tolerance counts.
         for name in [name for name in bounds if name not in outcomes]:
-            verdict = decide(bounds[name], interval.ends, terms.tolerance)
-            outcomes[name] = outcome_of_mean(bounds[name], interval, verdict, terms)
+            verdict = judging.decide(bounds[name], interval.ends, terms.tolerance)
+            outcomes[name] = judging.outcome_of_mean(bounds[name], interval, verdict, terms)
         return outcomes
 
     def population(self, subject: Subject) -> tuple[int, int]:
@@ -274,7 +265,9 @@ class Overlaps(Kind):
         cells, alpha = self.population(subject)
         k = alpha if setting.k is None else setting.k
         if k > subject.n_weights:
-            return not_tested(f"The layer has {subject.n_weights} weights other than zero, fewer than the {k} to keep.")
+            return judging.not_tested(
+                f"The layer has {subject.n_weights} weights other than zero, fewer than the {k} to keep."
+            )
         return self.judge(claim, MeasuredOverlap(subject, setting, cells, alpha, k), terms)
 
     def judge(self, claim: "Claim", overlap: MeasuredOverlap, terms: JudgingTerms) -> Outcome:
@@ -287,7 +280,7 @@ class Overlaps(Kind):
         """Return the first sample on the wrong side of the bound, with its overlap."""
         adapted = self.adapt(setting)
         low, high = claim.interval(adapted)
-        for number in range(TRIES):
+        for number in range(_TRIES):
             matrix = draws.draw_matrix(adapted, setting.random_generator("example", number))
             overlap = self.overlap(matrix, setting)
             if overlap is not None and not low <= overlap <= high:
@@ -412,7 +405,7 @@ class ConnectedOverlaps(SupportOverlaps):
         """Judge a matrix whose support is connected."""
         forest = overlap.subject.forest
         if forest.alpha < overlap.setting.alpha:
-            return not_tested(f"The support has {forest.n_components} components; the claim presumes 1.")
+            return judging.not_tested(f"The support has {forest.n_components} components; the claim presumes 1.")
         return super().judge(claim, overlap, terms)
 
 
@@ -433,9 +426,9 @@ class Shuffles(SupportOverlaps):
             test.counts.update(_retained_by_shuffles(overlap, numbers))
             terms.advance(test.shuffles, budget, claim.id)
             # Ending early can only spare a matrix: a violation is told by all the shuffles alone.
-            if test.as_extreme >= ENOUGH_AS_EXTREME and test.p_value > terms.error:
+            if test.as_extreme >= _ENOUGH_AS_EXTREME and test.p_value > terms.error:
                 break
-        return outcome_of_permutations(test, overlap.tie, terms)
+        return judging.outcome_of_permutations(test, overlap.tie, terms)
 
     def example(self, claim: "Claim", setting: DrawSetting, trials: int) -> dict[str, Any]:
         """Return nothing: the matrix itself is the example."""
@@ -509,7 +502,7 @@ class PlacedValues(Kind):
     def test_samples(self, claims: "Sequence[Claim]", setting: DrawSetting, terms: JudgingTerms) -> dict[str, Outcome]:
         """Test each claim on the values of one matrix."""
         if terms.trials is None and setting.m * setting.n > draws.CELLS:
-            return {claim.id: not_tested(TOO_LARGE) for claim in claims}
+            return {claim.id: judging.not_tested(TOO_LARGE) for claim in claims}
         if setting.distribution == "none":
             # Values that fall off within a few alpha: of uniform ones the few late forest edges would be all of NP.
             matrix = np.exp(-np.arange(setting.m * setting.n) / setting.alpha).reshape(setting.m, setting.n)
@@ -520,7 +513,7 @@ class PlacedValues(Kind):
     def test_subject(self, claim: "Claim", subject: Subject, setting: DrawSetting, terms: JudgingTerms) -> Outcome:
         """Test a claim on the values of a given matrix."""
         if terms.trials is None and subject.weights.size > draws.CELLS:
-            return not_tested(TOO_LARGE)
+            return judging.not_tested(TOO_LARGE)
         return self._test_values(claim, subject.weights, setting, terms)
 
     def _test_values(self, claim: "Claim", matrix: Array, setting: DrawSetting, terms: JudgingTerms) -> Outcome:
@@ -529,7 +522,7 @@ class PlacedValues(Kind):
         possible = persistence_range(m, n, magnitudes)
         expected = expected_persistence(m, n, magnitudes)
         if possible.upper <= possible.lower * (1 + SAME):
-            return not_tested("Every order of these values has the same neural persistence.")
+            return judging.not_tested("Every order of these values has the same neural persistence.")
 
         def placed(persistence: float) -> float:
             return min(1.0, max(0.0, (persistence - possible.lower) / possible.width))
@@ -540,10 +533,10 @@ class PlacedValues(Kind):
         for batch in self._draw(magnitudes, (m, n), setting, budget):
             interval.add(Batch.of([placed(persistence) for persistence in batch]))
             terms.advance(interval.seen.count, budget, claim.id)
-            if decide(bound, interval.ends) != "undecided":
+            if judging.decide(bound, interval.ends) != "undecided":
                 break
         slack = terms.tolerance if interval.seen.count == budget else 0.0
-        return outcome_of_mean(bound, interval, decide(bound, interval.ends, slack), terms)
+        return judging.outcome_of_mean(bound, interval, judging.decide(bound, interval.ends, slack), terms)
 
     def _draw(
         self, magnitudes: NDArray[np.float64], shape: tuple[int, int], setting: DrawSetting, budget: int
@@ -605,7 +598,7 @@ def _outcome_of_one(
     """Return the outcome of a claim by one overlap, which lies within t of its mean if the hypothesis is met."""
     reason = f"X = {overlap.value:.4f}; if the weights are exchangeable and distinct, E[X] is within {t:.4f} of it "
     reason += f"with confidence {terms.confidence:g}.{overlap.tie}"
-    verdict = decide(bound, interval, terms.tolerance)
+    verdict = judging.decide(bound, interval, terms.tolerance)
     return Outcome(bound, overlap.value, None, interval, 1, verdict, reason)
 
 
@@ -621,5 +614,5 @@ SHUFFLES = Shuffles()
 NETWORK = NetworkOverlaps()
 VALUES = PlacedValues()
 MATRIX = EveryMatrix()
-GUDHI_MATRIX = EveryMatrix(GUDHI_CELLS, GUDHI_CELLS)
-COMPARED_MATRIX = EveryMatrix(GUDHI_CELLS, GUDHI_CELLS)
+GUDHI_MATRIX = EveryMatrix(_GUDHI_CELLS, _GUDHI_CELLS)
+COMPARED_MATRIX = EveryMatrix(_GUDHI_CELLS, _GUDHI_CELLS)

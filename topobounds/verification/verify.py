@@ -31,9 +31,10 @@ from topobounds.checkpoint.layer_tensors import read_layer_tensors
 from topobounds.checkpoint.location import path_elsewhere
 from topobounds.layers import Conv, LayerTensor
 from topobounds.supports import SUPPORTS, read_support
+from topobounds.verification import judging
 from topobounds.verification.claims import CLAIMS, Claim
 from topobounds.verification.draws import DISTRIBUTIONS, DrawSetting
-from topobounds.verification.judging import JudgingTerms, Outcome, Verdict, not_tested
+from topobounds.verification.judging import JudgingTerms, Outcome, Verdict
 from topobounds.verification.subject import Subject
 from topobounds.weights import check_finite, weight_matrix
 
@@ -327,7 +328,7 @@ def _undecided(
     m, n = matrix.shape
     density = np.count_nonzero(matrix) / matrix.size if matrix.size else 0.0
     setting = DrawSetting(m, n, k, density, "given", "given", seed)
-    return [_verdict(claim, setting, not_tested(reason), terms) for claim in chosen or CLAIMS.values()]
+    return [_verdict(claim, setting, judging.not_tested(reason), terms) for claim in chosen or CLAIMS.values()]
 
 
 def _matrices(checkpoint: Checkpoint, tensor: str | None) -> tuple[list[LayerTensor], dict[str, str], list[str]]:

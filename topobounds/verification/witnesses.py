@@ -33,7 +33,7 @@ FORMAT, VERSION = "topobounds witnesses", 1
 MOST_CELLS = 1_000_000  # of a matrix that is written out; a larger one the seed draws again
 LARGEST = sys.float_info.max
 SAME = 1e-12  # relative difference of equal numbers, whose last digits another processor may add up otherwise
-CALL = ("claims", "m", "n", "k", "density", "support", "distribution", "trials", "confidence", "tolerance", "seed")
+_CALL = ("claims", "m", "n", "k", "density", "support", "distribution", "trials", "confidence", "tolerance", "seed")
 
 
 def write_witnesses(path: str | os.PathLike[str], verdicts: Sequence[Verdict], weights: ArrayLike | None = None) -> int:
@@ -197,7 +197,7 @@ def _replayed(witness: dict[str, Any], progress: NamedProgress | None) -> Verdic
 
 def _called(witness: dict[str, Any], progress: NamedProgress | None) -> list[Verdict]:
     """Return the verdicts of the call that a witness describes, on its matrix or its file where it has one."""
-    call = {name: witness[name] for name in CALL if name in witness} | {"progress": progress}
+    call = {name: witness[name] for name in _CALL if name in witness} | {"progress": progress}
     if "sha256" in witness:
         if _sha256(witness["file"]) != witness["sha256"]:
             raise ValueError(f"{witness['file']} is not the file it was, its SHA-256 is another")

@@ -11,7 +11,7 @@ import numpy as np
 from topobounds._types import Array, Mask, NamedProgress
 from topobounds.chance.sampling import checked_sampling
 from topobounds.checkpoint import CheckpointError
-from topobounds.checkpoint.layer_tensors import check_told
+from topobounds.checkpoint.layer_tensors import check_given_geometry
 from topobounds.layers import LayerTensor
 from topobounds.pruning import METHODS, MaskRequest, Prunable, exchange, kept_masks
 from topobounds.runs import RunError
@@ -29,7 +29,7 @@ from topobounds.weights import weight_array
 from torch_bridge.experiment import topology_records
 
 FIRST = "there is no level before it to compare with"
-SUMS = ("missing_edges", "revived", "swaps", "squared_weight_lost", "t_imp_dead_units")
+_SUMS = ("missing_edges", "revived", "swaps", "squared_weight_lost", "t_imp_dead_units")
 SHARES = ("overlap", "forest_survived")
 COLUMNS = (
     ("replicate", "replicate"),
@@ -105,7 +105,7 @@ def audit_run(
         If an argument is out of range.
     """
     checked_sampling(trials, seed)
-    check_told(geometry, input_size)
+    check_given_geometry(geometry, input_size)
     run = find_levels(folder)
     left_out = dict(run.left_out)
     levels: list[dict[str, Any]] = []
@@ -209,13 +209,13 @@ def _level_record(level: _Measured, compared: _Measured | None, layers: list[dic
     record |= _shares("overlap", layers, sizes)
     if compared is None:
         keys = (f"forest_survived{end}" for end in ("", "_expected", "_deviation", "_z", "_status"))
-        record |= dict.fromkeys((*keys, *SUMS))
+        record |= dict.fromkeys((*keys, *_SUMS))
     else:
         before = [compared.topologies[layer["name"]].n_critical for layer in layers]
         survived = sum(layer["forest_survived"] * size for layer, size in zip(layers, before, strict=True))
         record["forest_survived"] = survived / sum(before) if sum(before) else 1.0
         record |= _shares("forest_survived", layers, before)
-        record |= {key: _sum(layers, key) for key in SUMS[:-1]}
+        record |= {key: _sum(layers, key) for key in _SUMS[:-1]}
         record["t_imp_dead_units"] = _sum(layers, "t_imp_dead_outputs")
     reasons = [] if compared else [FIRST]
     if compared and record["swaps"] is None:

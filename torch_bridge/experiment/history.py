@@ -12,7 +12,7 @@ from torch_bridge.experiment.plan import ImpPlan
 
 COLUMNS = ("replicate", "level", "density", "overlap", "neural_persistence", "dead_units", "test_accuracy")
 """What a table of the levels shows; there is more in every record."""
-IDENTITY = ("replicate", "level", "method", "name")
+_IDENTITY = ("replicate", "level", "method", "name")
 
 
 def open_run(folder: str | os.PathLike[str]) -> tuple[RunFolder, ImpPlan]:
@@ -161,7 +161,7 @@ def _last(level: Level) -> dict[str, Any]:
 def _csv(records: list[dict[str, Any]]) -> bytes:
     """Return the records as CSV; what says which record it is comes first."""
     keys = {key: None for record in records for key in record}
-    columns = [key for key in IDENTITY if key in keys] + [key for key in keys if key not in (*IDENTITY, "record")]
+    columns = [key for key in _IDENTITY if key in keys] + [key for key in keys if key not in (*_IDENTITY, "record")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

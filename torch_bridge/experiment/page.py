@@ -31,23 +31,23 @@ LAYERS = (
     Column("by chance", "neural_persistence_expected", 4, WORDS["by chance"]),
 )
 KEPT = "Of the weights that carried the topology at the end of the level before, the share that the mask left"
-SURVIVAL = (
+_SURVIVAL = (
     Column("forest kept", "forest_survived", 4, KEPT),
     Column("by chance", "forest_survived_expected", 4, WORDS["by chance"]),
     Column("z", "forest_survived_z", 1, WORDS["z"]),
     Column("missing edges", "missing_edges", 0, "How many of them the mask took"),
     Column("swaps", "swaps", 0, "Weights that T-IMP keeps at the same count in the place of the largest"),
 )
-AUDITED_LEVELS = (
+_AUDITED_LEVELS = (
     *LEVELS[:3],
-    *SURVIVAL,
+    *_SURVIVAL,
     Column("overlap", "overlap", 4, WORDS["overlap"]),
     Column("by chance", "overlap_expected", 4, WORDS["by chance"]),
     Column("dead units", "dead_units", 0, "Neurons without a weight"),
     Column("T-IMP dead", "t_imp_dead_units", 0, "Neurons that T-IMP leaves without a weight at the same counts"),
     LEVELS[3],
 )
-AUDITED_LAYERS = (*LAYERS[:6], *SURVIVAL, *LAYERS[6:8])
+_AUDITED_LAYERS = (*LAYERS[:6], *_SURVIVAL, *LAYERS[6:8])
 
 
 def write_run_page(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> Path:
@@ -141,8 +141,8 @@ def write_audit_page(found: Mapping[str, Any], path: str | os.PathLike[str]) -> 
             fact("forest kept, the least", "-" if least is None else f"{least:.4f}"),
         ],
         tables=[
-            table_of("levels", "Levels", AUDITED_LEVELS, levels, drawn, details=True),
-            table_of("layers", "Layers", AUDITED_LAYERS, found["layers"], "Every layer of every level.", details=True),
+            table_of("levels", "Levels", _AUDITED_LEVELS, levels, drawn, details=True),
+            table_of("layers", "Layers", _AUDITED_LAYERS, found["layers"], "Every layer of every level.", details=True),
             table_of("left_out", "Left out", (Column("what", "name"), Column("why", "reason")), left_out, ""),
         ],
         words=tuple((word, WORDS[word]) for word in ("must keep", "overlap", "by chance", "z")),

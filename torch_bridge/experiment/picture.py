@@ -23,7 +23,7 @@ PANELS = {
     "neural_persistence": "neural persistence",
 }
 COLUMNS = ("run", "replicate", "level", "density", *PANELS)
-DASHES = ("-", "--", ":", "-.")
+_DASHES = ("-", "--", ":", "-.")
 """Runs are the same until one of them loses topology; of curves that coincide both are to be seen."""
 QUANTITIES = (
     "Test accuracy at the least validation loss; the share of the maximum spanning forests that is among equally many "
@@ -108,7 +108,7 @@ def draw(record: FigureRecord) -> Any:
     figure = new_figure(2.7)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (column, label) in zip(axes, panels.items(), strict=True):
-        for run, color, dashes in zip(record.distinct("run"), cycle(CATEGORIES), cycle(DASHES), strict=False):
+        for run, color, dashes in zip(record.distinct("run"), cycle(CATEGORIES), cycle(_DASHES), strict=False):
             part = record.where(run=run)
             _, densities = part.pivot("density", across="level", down="replicate")
             _, values = part.pivot(column, across="level", down="replicate")

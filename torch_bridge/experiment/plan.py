@@ -12,7 +12,7 @@ from topobounds._files import read_regular
 from topobounds.pruning import geometric_schedule, linear_schedule
 from topobounds.pruning.methods import pruning_method, recorded_name
 from topobounds.runs import MOST_LEVELS, json_sha256
-from torch_bridge.training.plan import BELOW_ONE, DataPlan, ModelPlan, Part, Recipe, Seeds, check_pair
+from torch_bridge.training.plan import BELOW_ONE, DataPlan, ModelPlan, Part, Recipe, Seeds, check_goes_with
 
 AFTER = ("rewind", "finetune", "lr-rewind", "reinit")
 MOST_ROUNDS = 10_000
@@ -98,7 +98,7 @@ class Pruning(Part):
         for name in ("density", "stop_below"):
             if getattr(self, name) is not None:
                 self._real(name, rule, 0.0, BELOW_ONE, open_low=True)
-        check_pair("density", self.density is not None, "schedule", self.schedule, "linear")
+        check_goes_with("density", self.density is not None, "schedule", self.schedule, needed="linear")
         if self.rewind_step and self.after != "rewind":
             raise ValueError(f"Argument 'rewind_step' goes with after='rewind', not with {self.after!r}.")
         if self.finetune_epochs and self.after != "finetune":

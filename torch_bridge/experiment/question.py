@@ -11,7 +11,7 @@ from torch_bridge.experiment import history
 from torch_bridge.experiment.plan import ImpPlan
 
 TABLES = ("model", "data", "recipe", "pruning")
-LISTS = ("milestones", "factors")  # keys of a plan that no single value stands for
+_LISTS = ("milestones", "factors")  # keys of a plan that no single value stands for
 KEPT = (*history.COLUMNS[2:], "kept", "critical", "validation_accuracy")
 """What a point tells of each level."""
 
@@ -27,7 +27,7 @@ def _places() -> dict[str, tuple[str, str]]:
     for table, key in keys:
         if key == "name":
             found[table] = (table, key)
-        elif key not in LISTS:
+        elif key not in _LISTS:
             found[key if names.count(key) == 1 else f"{table}_{key}"] = (table, key)
     return found
 

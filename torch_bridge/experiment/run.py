@@ -38,7 +38,7 @@ from torch_bridge.training.data import Dataset, load_dataset
 from torch_bridge.training.loop import (
     Clock,
     Split,
-    Stretch,
+    StepRange,
     Training,
     learning_rate,
     split_data,
@@ -48,9 +48,9 @@ from torch_bridge.training.loop import (
 from torch_bridge.training.models import build_model
 from torch_bridge.training.seeding import generator_seed, seeded, torch_seed
 
-TrainFunction = Callable[[nn.Module, dict[str, Tensor], int], Mapping[str, Any] | None]
+_TrainFunction = Callable[[nn.Module, dict[str, Tensor], int], Mapping[str, Any] | None]
 
-CHECKPOINT_SECONDS = 10.0
+_CHECKPOINT_SECONDS = 10.0
 
 
 def run_imp(
@@ -58,13 +58,13 @@ def run_imp(
     folder: str | PathLike[str],
     *,
     model: nn.Module | Callable[[], nn.Module] | None = None,
-    train_fn: TrainFunction | None = None,
+    train_fn: _TrainFunction | None = None,
     example_input: Any = None,
     data_dir: str | PathLike[str] | None = None,
     download: bool = False,
     device: str = "auto",
     jobs: int | None = 1,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    checkpoint_seconds: float = _CHECKPOINT_SECONDS,
     progress: NamedProgress | None = None,
 ) -> RunFolder:
     """Make the levels of a plan that are missing in a run folder.
@@ -190,12 +190,12 @@ class _Experiment:
         device: torch.device,
         data: Dataset | None,
         model: nn.Module | Callable[[], nn.Module] | None,
-        train_fn: TrainFunction | None,
+        train_fn: _TrainFunction | None,
         example_input: Any,
     ) -> None:
         self.plan, self.device, self.train_fn = plan, device, train_fn
         self.run: RunFolder
-        self.checkpoint_seconds = CHECKPOINT_SECONDS
+        self.checkpoint_seconds = _CHECKPOINT_SECONDS
         self.data = data
         self.split: Split | None = None
         if data is not None and plan.data is not None:
@@ -315,10 +315,10 @@ class _Experiment:
 
     def steps(self, level: int) -> int:
         """Return how many steps a level takes; 1 where the caller trains."""
-        stretch = self.stretch(level)
-        return stretch.last - stretch.first if stretch else 1
+        steps_to_train = self.step_range(level)
+        return steps_to_train.last - steps_to_train.first if steps_to_train else 1
 
-    def stretch(self, level: int) -> Stretch | None:
+    def step_range(self, level: int) -> StepRange | None:
         """Return the steps of a level, None where the caller trains."""
         recipe, pruning = self.plan.recipe, self.plan.pruning
         if recipe is None or self.split is None:
@@ -328,12 +328,12 @@ class _Experiment:
         if pruning.rewind_step >= total:
             raise argument_error("rewind_step", f"less than the {total} steps of the dense level", pruning.rewind_step)
         if level == 0 or pruning.after in ("lr-rewind", "reinit"):
-            return Stretch(0, total)
+            return StepRange(0, total)
         if pruning.after == "rewind":
-            return Stretch(pruning.rewind_step, total)
+            return StepRange(pruning.rewind_step, total)
         epochs = pruning.finetune_epochs
         steps = epochs * steps_per_epoch(recipe, n_images) if epochs else total
-        return Stretch(0, steps, learning_rate(recipe, total - 1, total))
+        return StepRange(0, steps, learning_rate(recipe, total - 1, total))
 
     def facts(self) -> dict[str, Any]:
         """Return what the first record of a level says of where it was made."""
@@ -451,47 +451,47 @@ class _LevelMaker:
 
     def _train_by_recipe(self, net: nn.Module, masks: dict[str, Tensor], report: StepProgress) -> None:
         experiment, recipe, split = self.experiment, self.plan.recipe, self.experiment.split
-        stretch = experiment.stretch(self.level)
+        steps_to_train = experiment.step_range(self.level)
         assert recipe is not None
         assert split is not None
-        assert stretch is not None
+        assert steps_to_train is not None
         snapshot = self.plan.pruning.rewind_step if self.level == 0 else 0
         numbers = {"replicate": self.replicate, "level": self.level}
         training = Training(
             net,
             masks,
             recipe,
-            stretch,
+            steps_to_train,
             split,
             self.plan.seeds,
             **numbers,
             snapshot_step=snapshot,
             normalized=experiment.model is None,
         )
-        source = self._source(net)  # a checkpoint begins with it
+        fingerprint = self._fingerprint(net)  # a checkpoint begins with it
         if (checkpoint := experiment.run.checkpoint(self.name)) is not None:
-            if not checkpoint.startswith(source):
+            if not checkpoint.startswith(fingerprint):
                 raise RunError(
                     f"The checkpoint of {self.name} in {experiment.run.path} was made from other data, another plan or "
-                    f"another net. Without the file .{self.name}.checkpoint the level is made anew."
+                    f"another net. Delete the file .{self.name}.checkpoint to train the level from its start."
                 )
-            training.restore(checkpoint.removeprefix(source))
+            training.restore(checkpoint.removeprefix(fingerprint))
         clock = Clock(experiment.checkpoint_seconds)
 
         def save(state: Callable[[], bytes]) -> None:
             if clock.strikes():
-                experiment.run.save_checkpoint(self.name, source + state())
+                experiment.run.save_checkpoint(self.name, fingerprint + state())
 
         def evaluated(step: int, record: dict[str, Any]) -> None:
-            report(step - stretch.first, f"validation accuracy {record['validation_accuracy']:.4f}")
+            report(step - steps_to_train.first, f"validation accuracy {record['validation_accuracy']:.4f}")
 
-        with _told_if_not_compiled(recipe.compile):
+        with _failure_to_compile_explained(recipe.compile):
             training.run(save, evaluated)
         self.trained = training.progress.records
         if snapshot and training.snapshot is not None:
             self.files["rewind"] = {name: net_state.as_numpy(value) for name, value in training.snapshot.items()}
 
-    def _source(self, net: nn.Module) -> bytes:
+    def _fingerprint(self, net: nn.Module) -> bytes:
         """Return a hash of what the level is made from: level, plan, data, net, masks and starting weights."""
         assert self.experiment.data is not None
         found = hashlib.sha256()
@@ -503,7 +503,7 @@ class _LevelMaker:
                 found.update(f"{name} {array.dtype} {array.shape}\0".encode() + np.ascontiguousarray(array).tobytes())
         return found.digest()
 
-    def _train_by_caller(self, train_fn: TrainFunction, net: nn.Module, masks: dict[str, Tensor]) -> None:
+    def _train_by_caller(self, train_fn: _TrainFunction, net: nn.Module, masks: dict[str, Tensor]) -> None:
         places = {name: parameter.device for name, parameter in net.named_parameters()}
         with net_state.masked_steps(net, masks, self.experiment.model):
             given = {name: mask.to(places[name], copy=True) for name, mask in masks.items()}
@@ -609,7 +609,7 @@ def _check_can_travel(own: tuple[Any, ...], jobs: int) -> None:
 
 
 @contextmanager
-def _told_if_not_compiled(compiled: bool) -> Iterator[None]:
+def _failure_to_compile_explained(compiled: bool) -> Iterator[None]:
     """Say that it was ``torch.compile`` that failed, in one line."""
     try:
         yield

@@ -366,7 +366,7 @@ def _prunables(
 
 def _groups(layers: list[LayerTensor], pruning: Pruning) -> list[tuple[list[LayerTensor], tuple[int, ...]]]:
     """Return the layers that are ranked together, with the weights that they may keep after each round."""
-    factors = layer_factors(layers, pruning)
+    factors = _layer_factors(layers, pruning)
     pruned = [layer for layer in layers if factors[layer.name]]
     if pruning.scope == "global":
         total = sum(layer.n_weights for layer in pruned)
@@ -385,7 +385,7 @@ def check_feasible(layers: list[LayerTensor], pruning: Pruning) -> None:
     ValueError
         Naming the layer, the first round that asks for too little, and alpha.
     """
-    factors = layer_factors(layers, pruning)
+    factors = _layer_factors(layers, pruning)
     protects = pruning_method(pruning.method).counted_by.protects
     if not protects or pruning.on_infeasible == "clamp" or not any(factors.values()):
         return
@@ -404,7 +404,7 @@ def check_feasible(layers: list[LayerTensor], pruning: Pruning) -> None:
         )
 
 
-def layer_factors(layers: list[LayerTensor], pruning: Pruning) -> dict[str, float]:
+def _layer_factors(layers: list[LayerTensor], pruning: Pruning) -> dict[str, float]:
     """Return what the rate of each layer is multiplied by; the output layer is the last.
 
     Raises

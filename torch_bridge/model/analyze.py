@@ -21,7 +21,7 @@ from torch_bridge.model.unread_weights import unread_weights
 from torch_bridge.model.weight_tensors import model_weight_tensors
 from torch_bridge.model.weights import current_weight, has_weight, weight_parameter
 
-MOST_CONNECTED = 2**28
+_MOST_CONNECTED = 2**28
 """Weights of the layers that share neurons, up to which they are read once more, as one graph."""
 
 
@@ -153,7 +153,7 @@ class _Connections:
         if tensor.kind == "conv" or not any(report.neurons for report in reports):
             return
         self._n_weights += weights.size
-        if self._n_weights > MOST_CONNECTED:
+        if self._n_weights > _MOST_CONNECTED:
             self._layers.clear()
             return
         for report, part in zip(reports, replace(tensor, shape=weights.shape).split(weights), strict=True):
@@ -162,7 +162,7 @@ class _Connections:
 
     def reports(self) -> tuple[NetworkReport, ...]:
         """Return a report on each set of layers that share neurons; none of models that are too large."""
-        return network_reports(self._layers) if self._n_weights <= MOST_CONNECTED else ()
+        return network_reports(self._layers) if self._n_weights <= _MOST_CONNECTED else ()
 
 
 def _readers(traced: Trace | None, module: nn.Module, tensor: LayerTensor) -> tuple[nn.Module, ...]:

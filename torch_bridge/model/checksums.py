@@ -8,10 +8,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
-DESCRIPTOR = b"PK\7\x08"
-LOCAL_SIZE = 30  # bytes before the name
-CENTRAL_SIZE = 46
-HAS_DESCRIPTOR = 8  # flag of a record whose checksum stands behind its values
+_DESCRIPTOR = b"PK\7\x08"
+_LOCAL_SIZE = 30  # bytes before the name
+_CENTRAL_SIZE = 46
+_HAS_DESCRIPTOR = 8  # flag of a record whose checksum stands behind its values
 
 
 class Record(NamedTuple):
@@ -54,10 +54,10 @@ def _records(memory: mmap.mmap) -> list[Record]:
         entry, headers = archive.start_dir, [(member.header_offset, member.file_size) for member in archive.infolist()]
     records = []
     for header, size in headers:
-        name, extra = struct.unpack_from("<HH", memory, header + LOCAL_SIZE - 4)
-        first = header + LOCAL_SIZE + name + extra
+        name, extra = struct.unpack_from("<HH", memory, header + _LOCAL_SIZE - 4)
+        first = header + _LOCAL_SIZE + name + extra
         records.append(Record(entry, header, first, first + size))
-        entry += CENTRAL_SIZE + sum(struct.unpack_from("<HHH", memory, entry + 28))
+        entry += _CENTRAL_SIZE + sum(struct.unpack_from("<HHH", memory, entry + 28))
     return records
 
 
@@ -65,8 +65,8 @@ def _write_checksum(memory: mmap.mmap, record: Record) -> None:
     with memoryview(memory) as view, view[record.first : record.last] as values:
         checksum = zlib.crc32(values)
     (flags,) = struct.unpack_from("<H", memory, record.header + 6)
-    if flags & HAS_DESCRIPTOR:
-        signed = memory[record.last : record.last + 4] == DESCRIPTOR
+    if flags & _HAS_DESCRIPTOR:
+        signed = memory[record.last : record.last + 4] == _DESCRIPTOR
         struct.pack_into("<I", memory, record.last + 4 * signed, checksum)
     else:
         struct.pack_into("<I", memory, record.header + 14, checksum)

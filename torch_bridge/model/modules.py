@@ -10,8 +10,8 @@ from topobounds.layers import LayerTensor
 from topobounds.layers.layer_tensor import GATES, WHOLE
 from torch_bridge._torch import Tensor, _ConvNd, nn
 
-TRANSPOSED_LINEAR = "transformers.pytorch_utils.Conv1D"
-QUANTIZED = "torch.ao.nn.quantized."
+_TRANSPOSED_LINEAR = "transformers.pytorch_utils.Conv1D"
+_QUANTIZED = "torch.ao.nn.quantized."
 """Where torch's own quantized layers are; the dynamic ones are subclasses. Their ``weight`` is a method."""
 
 
@@ -85,7 +85,7 @@ def is_convolution(module: nn.Module) -> bool:
 
 def is_quantized(module: nn.Module, name: str | None = None) -> bool:
     """Return whether a module is one of torch's own quantized layers, of this name if there is one, or a subclass."""
-    own = (each for each in type(module).__mro__ if each.__module__.startswith(QUANTIZED))
+    own = (each for each in type(module).__mro__ if each.__module__.startswith(_QUANTIZED))
     return any(name in (None, each.__name__) for each in own)
 
 
@@ -98,7 +98,7 @@ def call_ends(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any
 
 def module_kind(module: nn.Module) -> ModuleKind | None:
     """Return the kind of layer that a module is; None if it is none."""
-    return next((kind for kind in MODULE_KINDS if kind.includes(module)), None)
+    return next((kind for kind in _MODULE_KINDS if kind.includes(module)), None)
 
 
 def _has_weight(types: tuple[type[nn.Module], ...]) -> Callable[[nn.Module], bool]:
@@ -108,7 +108,7 @@ def _has_weight(types: tuple[type[nn.Module], ...]) -> Callable[[nn.Module], boo
 
 def _is_transposed_linear(module: nn.Module) -> bool:
     """Return whether a module is the linear layer of GPT-2 in the package transformers, which stores inputs first."""
-    return any(f"{each.__module__}.{each.__name__}" == TRANSPOSED_LINEAR for each in type(module).__mro__)
+    return any(f"{each.__module__}.{each.__name__}" == _TRANSPOSED_LINEAR for each in type(module).__mro__)
 
 
 def _weight(
@@ -216,7 +216,7 @@ def _no_ends(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     return iter(())
 
 
-MODULE_KINDS = (
+_MODULE_KINDS = (
     ModuleKind(
         lambda module: _has_weight((nn.Linear,))(module) or is_quantized(module, "Linear"),
         _weight("dense", "out_features", "in_features"),

@@ -6,10 +6,10 @@ from typing import Any
 from torch_bridge._torch import Tensor, TorchFunctionMode, WeakTensorKeyDictionary, nn
 from torch_bridge.model.modules import call_ends
 
-ADDITIONS = {"add", "iadd", "radd", "sub", "isub", "rsub"}
-PRODUCTS = {"mul", "imul", "rmul", "div", "truediv", "itruediv"}
-RESHAPING = {"flatten", "unflatten", "reshape", "reshape_as", "view", "view_as", "ravel", "squeeze", "unsqueeze"}
-ELEMENTWISE = {
+_ADDITIONS = {"add", "iadd", "radd", "sub", "isub", "rsub"}
+_PRODUCTS = {"mul", "imul", "rmul", "div", "truediv", "itruediv"}
+_RESHAPING = {"flatten", "unflatten", "reshape", "reshape_as", "view", "view_as", "ravel", "squeeze", "unsqueeze"}
+_ELEMENTWISE = {
     *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus"),
     *("softsign", "hardtanh", "hardswish", "hardsigmoid", "sigmoid", "log_sigmoid", "logsigmoid", "tanh", "tanhshrink"),
     *("hardshrink", "softshrink", "threshold", "clamp", "clip", "abs", "neg"),
@@ -61,19 +61,19 @@ class Neurons(TorchFunctionMode):
 
     def _kept(self, name: str, given: list[Tensor], result: Tensor) -> int | None:
         """Return the group of a function's result, None for new neurons."""
-        if name in RESHAPING:
+        if name in _RESHAPING:
             return self._of(given[0]) if given[0].numel() == result.numel() else None
-        if name in ELEMENTWISE:
+        if name in _ELEMENTWISE:
             return self._of(given[0]) if given[0].shape == result.shape else None
-        if name not in ADDITIONS | PRODUCTS:
+        if name not in _ADDITIONS | _PRODUCTS:
             return None
-        new = [t for t in given if t.shape == result.shape] if name in ADDITIONS else []
+        new = [t for t in given if t.shape == result.shape] if name in _ADDITIONS else []
         aligned = [t for t in given if t in self._tags and _spans(t, result)] + new
         groups = {self._root(self._of(t)) for t in aligned}
         spread = {self._root(self._of(t)) for t in given if t in self._tags and not _spans(t, result)}
         if not groups or self._layers(spread):
             return None
-        if name in ADDITIONS:
+        if name in _ADDITIONS:
             return self._merged(groups)
         factors = self._layers(groups) or groups  # a mask or a gate that no layer made only scales
         return next(iter(factors)) if len(factors) == 1 else None

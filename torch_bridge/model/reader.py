@@ -27,10 +27,10 @@ from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.config import read_config, tied_by_config
 from topobounds.checkpoint.errors import CheckpointError
 from topobounds.checkpoint.location import Location, read_range, size_of
-from topobounds.checkpoint.refusals import check_content
+from topobounds.checkpoint.refusals import refuse_by_content
 from topobounds.checkpoint.rewriting import BLOCK, BesideWriter, Change, WeightFile, index_with_size, write_anew
 from topobounds.checkpoint.sharded import Index
-from topobounds.checkpoint.signatures import format_of
+from topobounds.checkpoint.signatures import format_by_signature
 from topobounds.weights import as_array
 from torch_bridge.model.checksums import put_checksums_right
 from torch_bridge.model.state_dicts import NumpyValue, StateDict, find_state_dict
@@ -71,7 +71,7 @@ class TorchReader:
                 return _entry_file(path) is not None
         except (CheckpointError, OSError):
             return False
-        content = format_of(path)
+        content = format_by_signature(path)
         return content in ("torch", "torch, legacy") or (content in (None, "zip") and path.suffix in SUFFIXES)
 
     @staticmethod
@@ -196,7 +196,7 @@ class TorchCheckpoint(Checkpoint):
         write_anew(self, files, target, change, resume=resume, beside=beside, room=room, texts=texts)
 
     def _write_file(self, stored: "_StoredFile", names: tuple[str, ...], path: Path, change: Change) -> None:
-        if format_of(stored.file) == "torch":
+        if format_by_signature(stored.file) == "torch":
             stored.write_over_copy(path, {name: partial(self._changed_or_none, name, change) for name in names})
             return
         import torch
@@ -238,7 +238,7 @@ class _StoredFile:
             self._record_sizes = _record_sizes(file)
             content = _load(file)
         except CheckpointError:
-            check_content(file)  # a pointer of Git LFS says so of itself
+            refuse_by_content(file)  # a pointer of Git LFS says so of itself
             raise
         state: StateDict = find_state_dict(content, file.stem)
         self.left_out = state.left_out
@@ -361,7 +361,7 @@ def _memory(tensor: "Tensor") -> object | None:
 
 def _record_sizes(file: Location) -> set[int] | None:
     """Return the lengths of the records of a zip archive, all of them uncompressed; None of another file."""
-    if format_of(file) != "torch":
+    if format_by_signature(file) != "torch":
         return None
     with _torch_as_checkpoint_error(file), file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
         members = archive.infolist()
@@ -391,7 +391,7 @@ def _load(file: Location) -> Any:
         raise CheckpointError(
             f"{file} is a file of torch, which is not installed: in a clone of topobounds, pip install -e '.[torch]'."
         ) from None
-    in_zip_format = format_of(file) == "torch"
+    in_zip_format = format_by_signature(file) == "torch"
     with _torch_as_checkpoint_error(file), _numpy_as_nothing(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about its own functions for old files
         if isinstance(file, Path) and (not in_zip_format or file.suffix == ".safetensors"):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-CUSTOMARY_KEYS: tuple[str, ...] = (
+_CUSTOMARY_KEYS: tuple[str, ...] = (
     "state_dict",
     "model_state_dict",
     "model_state",
@@ -89,7 +89,7 @@ def find_state_dict(content: Any, name: str) -> StateDict:
     found = StateDict()
     weights = _without_list(content)
     for depth in range(DEEPEST):
-        key = _weights_key(weights, CUSTOMARY_KEYS if not depth or _has_one_set(weights) else _INNER_KEYS)
+        key = _weights_key(weights, _CUSTOMARY_KEYS if not depth or _has_one_set(weights) else _INNER_KEYS)
         if key is None:
             break
         found.left_out |= {str(each): _reason(each, weights[each], key) for each in weights if each != key}

@@ -13,12 +13,12 @@ from typing import Any, cast
 from torch_bridge._torch import Tensor, is_instance_if_loaded, is_lazy, nn, torch
 from torch_bridge.model.errors import UnreadWeightError, first_line
 
-PLAIN_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_PLAIN_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 PLAIN_TYPES: tuple[type[Tensor], ...] = (Tensor, nn.Parameter)
 """What holds its values and computes with them; of a subclass that is not known."""
-DECODERS = ("get_original_weight", "dequantize")
+_DECODERS = ("get_original_weight", "dequantize")
 """Methods of tensor subclasses that return the weights that their codes stand for: torchao's NF4 and its others."""
-INT8_LARGEST = 127  # the code of the largest magnitude of a row in bitsandbytes' Linear8bitLt
+_INT8_LARGEST = 127  # the code of the largest magnitude of a row in bitsandbytes' Linear8bitLt
 
 
 def stored_values(module: nn.Module, stored: Any, shape: Sequence[int] = ()) -> Tensor:
@@ -92,7 +92,7 @@ def _decoded(module: nn.Module, stored: Tensor) -> Tensor:
         return stored.dequantize()
     if stored.layout != torch.strided:
         return stored.to_dense()
-    for name in DECODERS:
+    for name in _DECODERS:
         decode = getattr(type(stored), name, None)
         if decode is not None and decode is not getattr(Tensor, name, None):
             decoded: Tensor = getattr(stored, name)()
@@ -110,7 +110,7 @@ def _int8_rows(module: nn.Module, stored: Tensor) -> Tensor | None:
     scale = next((found for found in scales if isinstance(found, Tensor)), None)
     if scale is None or stored.dtype != torch.int8 or stored.ndim != 2 or len(scale) != len(stored):
         return None
-    return stored.float() * (scale.detach().float() / INT8_LARGEST)[:, None]
+    return stored.float() * (scale.detach().float() / _INT8_LARGEST)[:, None]
 
 
 def _packed_4_bits(module: nn.Module, stored: Tensor) -> Tensor | None:
@@ -140,7 +140,7 @@ def _check_floats(module: nn.Module, values: Tensor) -> None:
         raise UnreadWeightError(f"Its weights are complex ({kind}).")
     if not values.is_floating_point():
         raise UnreadWeightError(f"It holds {kind}: codes or indices, and no weights.")
-    if values.dtype in PLAIN_FLOATS:
+    if values.dtype in _PLAIN_FLOATS:
         return
     if "x2" in kind:
         raise UnreadWeightError(f"It holds {kind}: two weights in a byte.")

@@ -17,7 +17,7 @@ from torch_bridge._types import Convention
 from torch_bridge.model.example_input import example_input_for
 from torch_bridge.pruning.method import FRONTS, Front, topological_
 
-SCHEDULES: dict[str, Callable[[int, float, int], tuple[int, ...]]] = {
+_SCHEDULES: dict[str, Callable[[int, float, int], tuple[int, ...]]] = {
     "cubic": cubic_schedule,
     "linear": linear_schedule,
     "geometric": lambda n_weights, density, rounds: geometric_schedule(n_weights, 1 - density ** (1 / rounds), rounds),
@@ -89,7 +89,7 @@ class GradualPruning:
         self.density = density_fraction("density", density)
         self.every, self.rounds = integer("every", every, 1), integer("rounds", rounds, 1)
         self.begin = self.every if begin is None else integer("begin", begin, 0)
-        self.schedule = SCHEDULES[choice("schedule", schedule, tuple(SCHEDULES))]
+        self.schedule = _SCHEDULES[choice("schedule", schedule, tuple(_SCHEDULES))]
         self.scope = choice("scope", scope, ("local", "global"))
         choice("front", front, FRONTS)
         self.example_input = example_input

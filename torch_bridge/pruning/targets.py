@@ -21,7 +21,7 @@ from torch_bridge.model.weight_tensors import model_weight_tensors
 from torch_bridge.model.weights import current_weight, weight_parameter
 
 CONVENTIONS = ("flattened", "shared")
-NAMES_SHOWN = 20
+_NAMES_SHOWN = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +155,7 @@ def _check_names(places: list[Place], amount: Amounts, skip: Collection[str]) ->
     for argument, given in (("skip", skip), ("amount", amount if isinstance(amount, Mapping) else ())):
         for name in given:
             if name not in names:
-                shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
+                shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
                 raise ValueError(f"Argument '{argument}' names '{name}'; the model has no such layer, only: {shown}.")
 
 

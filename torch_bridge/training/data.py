@@ -24,8 +24,8 @@ from topobounds._records import Record
 from topobounds._text import printable, shortened
 from torch_bridge import MissingExtra, require
 
-DATA_VARIABLE = "TOPOBOUNDS_DATA"
-N_CLASSES = 10
+_DATA_VARIABLE = "TOPOBOUNDS_DATA"
+_N_CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ IDX_SOURCES = {
 }
 DATASETS = (*IDX_SOURCES, "digits")
 
-DIGITS_TEST = 500  # of 1797: an accuracy of 0.95 on them has a standard error of 0.01
+_DIGITS_TEST = 500  # of 1797: an accuracy of 0.95 on them has a standard error of 0.01
 DIGITS_SEED = 0
 
 
@@ -187,7 +187,7 @@ def _not_there(name: str, folder: Path | None) -> str:
     places = " or ".join(str(Path(folder or ".", each)) for each in source.folders)
     return (
         f"{source.title} is not in {places}, where {', '.join(FILES)} were looked for (gz or not, with dashes or as in "
-        f"{FILES[0].replace('-idx', '.idx')}): set {DATA_VARIABLE} or --data-dir to a folder that holds "
+        f"{FILES[0].replace('-idx', '.idx')}): set {_DATA_VARIABLE} or --data-dir to a folder that holds "
         f"{source.folders[0]}/ or {source.folders[1]}/ with them, or allow the download with --download."
     )
 
@@ -281,7 +281,7 @@ def _unpacked(file: Path, content: bytes) -> bytes:
 
 def _data_folder(data_dir: str | os.PathLike[str] | None, *, needed: bool) -> Path | None:
     """Return the data folder; None for the user's cache if pooch, which knows it, is missing and not needed."""
-    named = os.environ.get(DATA_VARIABLE)
+    named = os.environ.get(_DATA_VARIABLE)
     if data_dir is None and not named:
         try:
             return Path(require("pooch").os_cache("topobounds"))
@@ -291,7 +291,7 @@ def _data_folder(data_dir: str | os.PathLike[str] | None, *, needed: bool) -> Pa
             return None
     folder = Path(data_dir if data_dir is not None else str(named))
     if not folder.is_dir():
-        raise argument_error("data_dir" if data_dir is not None else DATA_VARIABLE, "an existing folder", str(folder))
+        raise argument_error("data_dir" if data_dir is not None else _DATA_VARIABLE, "an existing folder", str(folder))
     return folder
 
 
@@ -362,10 +362,10 @@ def _images_and_labels(images_file: Path, labels_file: Path) -> tuple[NDArray[np
         raise DataError(f"{images_file} is damaged: it holds no image.")
     if len(images) != len(labels):
         raise DataError(f"{labels_file} has {len(labels)} labels for the {len(images)} images of {images_file}.")
-    wrong = np.flatnonzero(labels >= N_CLASSES)
+    wrong = np.flatnonzero(labels >= _N_CLASSES)
     if len(wrong):
         raise DataError(
-            f"{labels_file} is damaged: {len(wrong)} labels are not from 0 to {N_CLASSES - 1}; the first is "
+            f"{labels_file} is damaged: {len(wrong)} labels are not from 0 to {_N_CLASSES - 1}; the first is "
             f"{labels[wrong[0]]} at position {wrong[0]} (byte {wrong[0] + 8})."
         )
     return images.reshape(len(images), -1), labels
@@ -375,9 +375,9 @@ def _digits() -> Dataset:
     images, labels = require("sklearn.datasets").load_digits(return_X_y=True)
     images, labels = images.astype(np.uint8), labels.astype(np.uint8)
     order = np.random.default_rng(DIGITS_SEED).permutation(len(images))
-    test, train = np.sort(order[:DIGITS_TEST]), np.sort(order[DIGITS_TEST:])
+    test, train = np.sort(order[:_DIGITS_TEST]), np.sort(order[_DIGITS_TEST:])
     hashes = {"digits": hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()}
-    source = f"scikit-learn's digits, {DIGITS_TEST} images held out (seed {DIGITS_SEED})"
+    source = f"scikit-learn's digits, {_DIGITS_TEST} images held out (seed {DIGITS_SEED})"
     return _dataset("digits", (images[train], labels[train]), (images[test], labels[test]), 16, source, hashes)
 
 
@@ -395,7 +395,7 @@ def _dataset(
         train_labels=train[1],
         test_images=test[0],
         test_labels=test[1],
-        n_classes=N_CLASSES,
+        n_classes=_N_CLASSES,
         max_value=max_value,
         provenance={"source": source, "counts": {"train": len(train[0]), "test": len(test[0])}, "files": hashes},
     )

@@ -16,7 +16,7 @@ from torch_bridge.training.data import Dataset
 from torch_bridge.training.plan import DataPlan, Recipe, Seeds
 from torch_bridge.training.seeding import generator_seed
 
-EVALUATION_BATCH = 2048
+_EVALUATION_BATCH = 2048
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _tensors(images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], device:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class StepRange:
     """The steps that a level takes: `first` (done already) to `last`, at the recipe's rate or a constant one."""
 
     first: int
@@ -151,7 +151,7 @@ class Training:
         Trained in place.
     masks : mapping of str to bool tensor
         Parameters that are pruned; what is False is zero after every step.
-    recipe, stretch
+    recipe, steps_to_train
         How, and from which step to which.
     split : Split
         The images.
@@ -175,7 +175,7 @@ class Training:
         net: nn.Module,
         masks: Mapping[str, Tensor],
         recipe: Recipe,
-        stretch: Stretch,
+        steps_to_train: StepRange,
         split: Split,
         seeds: Seeds,
         *,
@@ -184,7 +184,7 @@ class Training:
         snapshot_step: int | None = None,
         normalized: bool = True,
     ) -> None:
-        self.net, self.recipe, self.stretch, self.split = net, recipe, stretch, split
+        self.net, self.recipe, self.steps_to_train, self.split = net, recipe, steps_to_train, split
         # its batches have three sizes, of which each gets a graph of its own
         self.forward: Callable[[Tensor], Tensor] = torch.compile(net, dynamic=False) if recipe.compile else net
         self.order_of = (seeds.order, "order", replicate, level)
@@ -195,13 +195,13 @@ class Training:
         self.last = total_steps(recipe, len(split.train[1]))
         self.per_epoch = steps_per_epoch(recipe, len(split.train[1]))
         self.evaluate_every = recipe.evaluate_every or self.per_epoch
-        self.progress = Progress(stretch.first)
+        self.progress = Progress(steps_to_train.first)
         self.snapshot_step = snapshot_step
         self.snapshot: dict[str, Tensor] | None = None
         self.normalized = normalized
 
     def run(self, save: Callable[[Callable[[], bytes]], None], report: Callable[[int, dict[str, Any]], None]) -> None:
-        """Train to the end of the stretch.
+        """Train to the last step.
 
         Parameters
         ----------
@@ -210,13 +210,13 @@ class Training:
         report : callable
             Called as ``report(step, record)`` after every evaluation but the first.
         """
-        if self.progress.step == self.stretch.first and not self.progress.records:
+        if self.progress.step == self.steps_to_train.first and not self.progress.records:
             self._evaluate()
         self._keep_snapshot()
         for batch in self._batches():
             self._step(batch)
             self._keep_snapshot()
-            if self.progress.step % self.evaluate_every == 0 or self.progress.step == self.stretch.last:
+            if self.progress.step % self.evaluate_every == 0 or self.progress.step == self.steps_to_train.last:
                 report(self.progress.step, self._evaluate())
             save(self.state)
 
@@ -224,7 +224,7 @@ class Training:
         """Yield the batches that are left, from the one in the middle of an epoch where the training stands."""
         n_images, size = len(self.split.train[1]), self.recipe.batch_size
         epoch, done = divmod(self.progress.step, self.per_epoch)
-        left = self.stretch.last - self.progress.step
+        left = self.steps_to_train.last - self.progress.step
         while left > 0:
             order = np.random.default_rng(generator_seed(*self.order_of, epoch)).permutation(n_images)
             for batch in torch.split(torch.from_numpy(order).to(self.device), size)[done : done + left]:
@@ -233,7 +233,7 @@ class Training:
             epoch, done = epoch + 1, 0
 
     def _step(self, batch: Tensor) -> None:
-        rate = self.stretch.constant_rate
+        rate = self.steps_to_train.constant_rate
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, self.progress.step, self.last) if rate is None else rate
         self.net.train()
@@ -278,7 +278,7 @@ class Training:
         """Return the mean loss and the accuracy."""
         self.net.eval()
         loss, right = 0.0, 0
-        batches = (torch.split(each, EVALUATION_BATCH) for each in (images, labels))
+        batches = (torch.split(each, _EVALUATION_BATCH) for each in (images, labels))
         for pixels, truth in zip(*batches, strict=True):
             scores = self._scores(pixels)
             loss += float(functional.nll_loss(scores, truth, reduction="sum"))

@@ -9,10 +9,10 @@ from topobounds._memory import check_memory
 from torch_bridge._torch import Tensor, functional, nn, torch
 from torch_bridge.training.plan import WIDTHS, ModelPlan
 
-STAGES_OF_VGG11 = ((1,), (2,), (4, 4), (8, 8), (8, 8))
+_STAGES_OF_VGG11 = ((1,), (2,), (4, 4), (8, 8), (8, 8))
 """Channels of the convolutions of every stage, in units of the width."""
 RESNET_STAGES, RESNET_BLOCKS = (1, 2, 4), 3
-WEIGHT_BYTES = 24  # that a weight takes at least: itself, gradient, the moments of adam, where it began, its mask
+_WEIGHT_BYTES = 24  # that a weight takes at least: itself, gradient, the moments of adam, where it began, its mask
 
 
 class MLP(nn.Module):
@@ -69,7 +69,7 @@ class VGG11(nn.Module):
 
     def __init__(self, n_classes: int, channels: int = 1, width: int = 64) -> None:
         super().__init__()
-        sizes = [channels, *(unit * width for unit in itertools.chain(*STAGES_OF_VGG11))]
+        sizes = [channels, *(unit * width for unit in itertools.chain(*_STAGES_OF_VGG11))]
         self.convs = nn.ModuleList([nn.Conv2d(m, n, 3, padding=1, bias=False) for m, n in pairwise(sizes)])
         self.norms = nn.ModuleList([nn.BatchNorm2d(n) for n in sizes[1:]])
         self.head = nn.Linear(sizes[-1], n_classes)
@@ -77,7 +77,7 @@ class VGG11(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return log-probabilities for images of shape (batch, channels, height, width)."""
         layers = iter(zip(self.convs, self.norms, strict=True))
-        for stage, units in enumerate(STAGES_OF_VGG11):
+        for stage, units in enumerate(_STAGES_OF_VGG11):
             if stage:
                 images = functional.max_pool2d(images, 2, ceil_mode=True)
             for conv, norm in itertools.islice(layers, len(units)):
@@ -212,7 +212,7 @@ def _check_memory(plan: ModelPlan, *sizes: int) -> None:
             n_weights: float = sum(parameter.numel() for parameter in _net(plan, *sizes).parameters())
     except RuntimeError:  # more than torch can count
         n_weights = 2.0**63
-    check_memory(f"Training a {plan.name} of {n_weights:.3g} weights", WEIGHT_BYTES * n_weights)
+    check_memory(f"Training a {plan.name} of {n_weights:.3g} weights", _WEIGHT_BYTES * n_weights)
 
 
 def _net(plan: ModelPlan, image_size: int, n_classes: int, channels: int) -> nn.Module:

@@ -90,12 +90,12 @@ class Part(Record):
             self._integers(low, name)
 
 
-def check_pair(name: str, given: bool, of: str, chosen: str, its: str) -> None:
-    """Refuse an argument without the choice that it goes with, and the choice without it."""
-    if given and chosen != its:
-        raise ValueError(f"Argument '{name}' goes with the {of} '{its}', not with {chosen!r}.")
-    if chosen == its and not given:
-        raise ValueError(f"Argument '{name}' must be given with the {of} '{its}', and not be empty.")
+def check_goes_with(name: str, given: bool, option: str, chosen: str, *, needed: str) -> None:
+    """Refuse an argument without the choice of an option that it goes with, and that choice without it."""
+    if given and chosen != needed:
+        raise ValueError(f"Argument '{name}' goes with the {option} '{needed}', not with {chosen!r}.")
+    if chosen == needed and not given:
+        raise ValueError(f"Argument '{name}' must be given with the {option} '{needed}', and not be empty.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,7 @@ class ModelPlan(Part):
         if not isinstance(self.hidden, list | tuple):
             raise argument_error("hidden", "a sequence of positive integers", self.hidden)
         object.__setattr__(self, "hidden", tuple(integer("hidden", units, 1, most=LARGEST) for units in self.hidden))
-        check_pair("hidden", bool(self.hidden), "model", self.name, "mlp")
+        check_goes_with("hidden", bool(self.hidden), "model", self.name, needed="mlp")
         self._optional_integer("width", 1)
         if self.width == WIDTHS.get(self.name):  # so that a default given is a default left out
             object.__setattr__(self, "width", None)
@@ -254,7 +254,7 @@ class Recipe(Part):
             raise argument_error("milestones", rule, self.milestones)
         stones = [real("milestones", stone, rule, 0.0, BELOW_ONE, open_low=True) for stone in self.milestones]
         object.__setattr__(self, "milestones", tuple(stones))
-        check_pair("milestones", bool(stones), "schedule", self.schedule, "steps")
+        check_goes_with("milestones", bool(stones), "schedule", self.schedule, needed="steps")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,12 @@ import numpy as np
 
 from torch_bridge._torch import torch
 
-STREAMS = ("init", "order", "split", "pruning", "torch")
+_STREAMS = ("init", "order", "split", "pruning", "torch")
 
 
 def generator_seed(seed: int, stream: str, replicate: int = 0, level: int = 0, part: int = 0) -> np.random.SeedSequence:
     """Return the seed of one stream of random numbers; no two streams, replicates, levels or parts share theirs."""
-    return np.random.SeedSequence([seed, STREAMS.index(stream), replicate, level, part])
+    return np.random.SeedSequence([seed, _STREAMS.index(stream), replicate, level, part])
 
 
 def torch_seed(seed: int, stream: str, replicate: int = 0, level: int = 0) -> int:

@@ -15,12 +15,12 @@ from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.weights import check_finite, mask_matrix, weight_array
 
-SUFFIX = "_mask"
+_SUFFIX = "_mask"
 """What torch.nn.utils.prune adds to the name of a weight for that of its mask."""
-Beside = Mapping[str, ArrayLike] | str | os.PathLike[str]
+MasksOrScores = Mapping[str, ArrayLike] | str | os.PathLike[str]
 
 
-class BesideCheckpoint:
+class PerTensorArrays:
     """The arrays of a second file, by the names of the tensors that they belong to; a context manager.
 
     Parameters
@@ -43,7 +43,7 @@ class BesideCheckpoint:
     """
 
     def __init__(
-        self, argument: str, given: Beside, shapes: Mapping[str, tuple[int, ...]], wanted: Collection[str]
+        self, argument: str, given: MasksOrScores, shapes: Mapping[str, tuple[int, ...]], wanted: Collection[str]
     ) -> None:
         self.argument = argument
         self.label = "arrays" if isinstance(given, Mapping) else os.fspath(given)
@@ -61,7 +61,7 @@ class BesideCheckpoint:
 
     def _check_all(self, shapes: Mapping[str, tuple[int, ...]], wanted: Collection[str]) -> None:
         for name in (*self.checkpoint.names, *self.checkpoint.tied):
-            of = name if name in shapes else name.removesuffix(SUFFIX)
+            of = name if name in shapes else name.removesuffix(_SUFFIX)
             self._check(name, of, shapes)
             self._names[of] = name
         if wanted and not any(name in self._names for name in wanted):
@@ -87,14 +87,14 @@ class BesideCheckpoint:
         """Return the array of a tensor."""
         return self.checkpoint.tensor(self._names[name])
 
-    def __enter__(self) -> "BesideCheckpoint":
+    def __enter__(self) -> "PerTensorArrays":
         return self
 
     def __exit__(self, *raised: object) -> None:
         self.checkpoint.close()
 
 
-def with_mask_beside(weights: NDArray[Any], masks: BesideCheckpoint | None, name: str) -> NDArray[Any]:
+def masked_weights(weights: NDArray[Any], masks: PerTensorArrays | None, name: str) -> NDArray[Any]:
     """Return the weights of a tensor, zero where its mask is; as they are where it has none.
 
     Raises
@@ -111,7 +111,7 @@ def with_mask_beside(weights: NDArray[Any], masks: BesideCheckpoint | None, name
     return np.where(mask, weights, np.zeros((), weights.dtype))
 
 
-def scores_beside(weights: NDArray[Any], scores: BesideCheckpoint, name: str) -> NDArray[Any]:
+def scores_for(weights: NDArray[Any], scores: PerTensorArrays, name: str) -> NDArray[Any]:
     """Return the scores of a tensor's weights, zero where a weight is.
 
     Raises
