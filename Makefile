@@ -4,13 +4,16 @@ QUICK := tests/test_arguments.py tests/test_records.py tests/test_floors.py test
   tests/checkpoint/test_checkpoint.py tests/test_supports.py tests/theory/test_overlap.py tests/theory/test_paper.py \
   tests/theory/test_compression.py tests/theory/test_table1.py tests/theory/test_counting.py
 
-.PHONY: figures test quick attack lint package release bench clean
+.PHONY: figures test long quick attack lint package release bench clean
 
 figures: .venv/.installed  ## train what is missing, draw every figure and table into ./figures
 	$(BIN)/topobounds figures
 
-test: .venv/.installed  ## the whole test suite
+test: .venv/.installed  ## the tests, but for those that are long
 	$(BIN)/pytest -n auto --dist worksteal
+
+long: .venv/.installed  ## the others: trainings, clusters, killed processes
+	$(BIN)/pytest -m long -n auto --dist worksteal
 
 quick: .venv/.installed  ## half a minute of tests, for while you work
 	$(BIN)/pytest -n auto $(QUICK)

@@ -3,11 +3,11 @@
 import doctest
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.command_line import topobounds
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -30,8 +30,8 @@ def test_a_command_prints_what_a_page_shows(command, output, tmp_path, monkeypat
     folder = tmp_path
     if FILES.search(command):  # of a published network, in the folder that TOPOBOUNDS_DATA names
         folder = request.getfixturevalue("data_dir") / "checkpoints"
-    arguments = [sys.executable, "-m", *shlex.split(command)]
-    run = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False)
+    monkeypatch.chdir(folder)
+    run = topobounds(*shlex.split(command)[1:])
     assert run.returncode == 0, run.stderr
     assert [line.rstrip() for line in run.stdout.splitlines()] == output.splitlines()
 

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.cluster import Cluster
+from tests.command_line import topobounds
 from topobounds import analyze, prune_checkpoint, verify
 from topobounds._parallel import MOST_LOST, ExecutorWork
 from topobounds.checkpoint import CheckpointError
@@ -103,7 +104,9 @@ def cluster(tmp_path):
 
 
 ROADS_ON_A_CLUSTER = [
-    pytest.param(road, marks=pytest.mark.slow if road in (verified, pruned) else pytest.mark.attack) for road in ROADS
+    verified,
+    pytest.param(pruned, marks=pytest.mark.long),
+    *(pytest.param(road, marks=pytest.mark.attack) for road in ROADS if road not in (verified, pruned)),
 ]
 
 
@@ -190,11 +193,11 @@ def test_the_command_line_gives_the_same_bits_on_a_cluster_of_which_a_worker_is_
 
 
 @pytest.mark.parametrize("command", ["verify", "verify FILE", "prune"])
-def test_jobs_and_a_scheduler_are_refused_together(command, tmp_path):
-    process = started(command, tmp_path / "out", "--jobs", "2", "--scheduler", "tcp://127.0.0.1:9")
-    output, errors = process.communicate(timeout=60)
-    assert (process.returncode, output) == (2, "")
-    assert errors == "Error: --jobs is for this machine; with --scheduler its workers decide.\n"
+def test_jobs_and_a_scheduler_are_refused_together(command, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(model.parent)
+    run = topobounds(*COMMANDS[command], "--jobs", "2", "--scheduler", "tcp://127.0.0.1:9")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == "Error: --jobs is for this machine; with --scheduler its workers decide.\n"
 
 
 # -- workers that are lost ---------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ print(forest.alpha, int(mask.sum()), round(overlap, 2), kernel.alpha)
 """
 
 
+@pytest.mark.long
 def test_kernels_do_without_a_cache_where_none_can_be_written(tmp_path):
     """Neither beside the package, where a file is in the way as on a read-only disk, nor at home, nor as told."""
     shutil.copytree(PACKAGE, tmp_path / "topobounds", ignore=shutil.ignore_patterns("__pycache__"))

@@ -273,6 +273,7 @@ def luminance(color):
     return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
+@pytest.mark.long
 def test_a_thousand_layers_make_a_page_of_ten_megabytes(browser, report, tmp_path):
     layers = tuple(replace(report.layers[i % 4], name=f"layers.{i}.weight") for i in range(1000))
     file = write_html(replace(report, layers=layers), tmp_path / "large.html")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.cluster import SILENT, Cluster
+from tests.command_line import process, topobounds
 from tests.sweeping import answers, install, wait_for_rows
 from topobounds.sweeps import sweep
 from topobounds.sweeps.store import Store
@@ -64,7 +65,7 @@ def command(plan, out, cluster, environment=None):
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_killed_in_the_middle_changes_nothing(cluster, plan, tmp_path, undisturbed):
     cluster.start_workers(2)
     out = tmp_path / "out"
@@ -152,7 +153,7 @@ def test_a_point_that_takes_all_memory_fails_alone(tmp_path):
     assert rows[17]["error"].startswith("Its worker was lost 4 times, the last time by KilledWorker: ")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_analyze_on_a_cluster_gives_what_it_gives_here(cluster, tmp_path):
     cluster.start_workers(2)
     draw = np.random.default_rng(0)
@@ -166,7 +167,6 @@ def test_analyze_on_a_cluster_gives_what_it_gives_here(cluster, tmp_path):
     assert json.loads(there.stdout)["layers"] == json.loads(here.stdout)["layers"]
 
 
-@pytest.mark.slow
 def test_a_scheduler_without_workers_is_refused(cluster, plan, tmp_path):
     rule = "must be the address of a scheduler with workers"
     error = f"Error: Argument '--scheduler' {rule}, not '{cluster.address}'."
@@ -179,9 +179,9 @@ def test_an_address_without_a_scheduler_is_refused(plan, tmp_path):
 
 
 @pytest.mark.parametrize("address", ["nonsense", "tcp://h:x", "foo://x", ""])
-def test_what_is_no_address_is_refused_at_once_and_in_one_line(address, tmp_path):
-    command = [sys.executable, "-m", "topobounds", "verify", "--m", "4", "--n", "3", "--scheduler", address]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
+def test_what_is_no_address_is_refused_at_once_and_in_one_line(address):
+    start = process if address == "nonsense" else topobounds
+    run = start("verify", "--m", "4", "--n", "3", "--scheduler", address)
     assert (run.returncode, run.stdout) == (2, "")
     (line,) = run.stderr.splitlines()
     assert line.endswith(f"such as tcp://127.0.0.1:8786, not '{address}'.")

@@ -15,7 +15,8 @@ from tests.sweeping import answers, install, wait_for_rows
 from topobounds.sweeps import sweep
 from topobounds.sweeps.store import FILE, Store
 
-PLAN = '[[grid]]\nquestion = "overlap"\nm = {from = 2, to = 61}\nn = [30, 31, 32, 33]\ntrials = 200\n'
+PLAN = '[[grid]]\nquestion = "overlap"\nm = {from = 2, to = 61}\nn = [3, 4, 5, 6]\ntrials = 20\n'  # soon answered
+LENGTHY = PLAN.replace("[3, 4, 5, 6]", "[30, 31, 32, 33]").replace("trials = 20", "trials = 8000")
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux only")
 
 
@@ -31,7 +32,6 @@ def plan(tmp_path):
     return file
 
 
-@pytest.mark.slow
 def test_a_point_that_kills_processes_of_this_machine_fails_alone(tmp_path):
     environment = install(tmp_path)
     file = tmp_path / "plan.toml"
@@ -47,10 +47,10 @@ def test_a_point_that_kills_processes_of_this_machine_fails_alone(tmp_path):
     assert rows[17]["error"].startswith("Its worker was lost 4 times, the last time by BrokenProcessPool: ")
 
 
+@pytest.mark.long
 @needs_proc
-@pytest.mark.slow
 def test_sigterm_keeps_what_is_done_and_leaves_no_process(plan, tmp_path):
-    plan.write_text(PLAN.replace("trials = 200", "trials = 8000"))  # a pool is made after a second only
+    plan.write_text(LENGTHY)  # a pool is made after a second only
     out = tmp_path / "out"
     process = started(plan, out, "--jobs", "2")
     wait_for_rows(out)

@@ -89,7 +89,7 @@ def test_a_terminal_of_no_size_has_eighty_columns():
 
 @pytest.mark.parametrize("columns", ["0", "1", "300"])
 def test_a_bar_fits_every_width(columns):
-    verify = ["verify", "--m", "30", "--n", "20", "--trials", "40", "--seed", "1"]
+    verify = ["verify", "--m", "30", "--n", "20", "--trials", "40", "--seed", "1", "--claim", "component_identity"]
     in_a_terminal(int(columns), verify, COLUMNS=columns)
 
 
@@ -173,7 +173,8 @@ def test_a_pipe_that_is_closed_early_ends_quietly(arguments, json_flag):
     """As ``| head -1``: the reader is gone before anything is written."""
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "topobounds", *arguments, *json_flag]
+    claims = ["--claim", "component_identity"] if arguments[0] == "verify" else []
+    command = [sys.executable, "-m", "topobounds", *arguments, *claims, *json_flag]
     with subprocess.Popen(command, stdout=write, stderr=subprocess.PIPE, text=True) as process:
         os.close(write)
         _, errors = process.communicate(timeout=120)

@@ -15,7 +15,7 @@ from topobounds.chance.magnitudes import largest_magnitudes
 from topobounds.theory.persistence import sufficient_rank
 from topobounds.topology.moments import weight_moments
 
-pytestmark = [pytest.mark.attack, pytest.mark.slow]
+pytestmark = pytest.mark.attack
 
 LAYERS = {
     "2^32 int8": (2**16, 2**16, np.int8),

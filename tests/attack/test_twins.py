@@ -19,6 +19,7 @@ from topobounds.topology import moments
 is_python = pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0"), reason="kernels are compiled")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not is_python.args[0], reason="they are run as they are")
 def test_these_tests_pass_where_kernels_are_python():
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -64,7 +64,6 @@ def test_swaps_and_loss_agree_with_plain_python(seed):
         assert price.alpha == alpha
 
 
-@pytest.mark.slow
 def test_normal_weights_cost_what_was_found_for_them():
     weights = np.random.default_rng(0).standard_normal((784, 300))
     alpha = 1083

@@ -30,7 +30,6 @@ LAYERS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("file", "name", "overlap", "z", "share", "squared", "safe", "measured"), LAYERS)
 def test_a_trained_layer_beside_chance(data_dir, file, name, overlap, z, share, squared, safe, measured):
     weights = trained(data_dir, file, name)

@@ -65,6 +65,7 @@ def test_the_command_names_the_tensors_that_are_damaged(tmp_path):
     assert {verdict.tensor for verdict in verdicts.verdicts} == {"good"}
 
 
+@pytest.mark.long
 def test_all_of_them_take_little_memory(tmp_path):
     command = [sys.executable, "-m", "tests.checkpoint.malformed", str(tmp_path)]
     done = subprocess.run(

@@ -13,7 +13,7 @@ import pytest
 
 from paper_figures.registry import FIGURES, ONLY_NAMED
 from tests.command_line import topobounds
-from tests.paper_figures.conftest import figures_without_torch
+from tests.paper_figures.conftest import SOME, figures_without_torch
 from tests.paper_figures.test_figures import COLUMNS
 from topobounds._parallel import processor_name
 
@@ -35,11 +35,20 @@ def one_line_error(run):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """Run everything once, three trials of two epochs, with no data at hand: ``auto`` falls back to the digits.
+    """Make two of the figures, three trials of two epochs.
 
     One trial after another and in this process; others, which train several at once, must end in the same bytes.
     """
-    out, empty = tmp_path_factory.mktemp("figures"), tmp_path_factory.mktemp("no-data")
+    out = tmp_path_factory.mktemp("figures")
+    run = figures("figure1", "figure3", "--out", out, "--json", "--jobs", 1, *TINY)
+    assert run.returncode == 0, run.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Run everything once, three trials of two epochs, with no data at hand: ``auto`` falls back to the digits."""
+    out, empty = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("no-data")
     run = figures("--out", out, "--json", "--jobs", 1, *TINY[2:], TOPOBOUNDS_DATA=str(empty))
     assert run.returncode == 0, run.stderr
     return out, run
@@ -50,8 +59,9 @@ def rows(file):
         return list(csv.DictReader(stream))
 
 
-def test_whole_run_says_what_it_made(tiny):
-    out, run = tiny
+@pytest.mark.long
+def test_whole_run_says_what_it_made(whole):
+    out, run = whole
     made = json.loads(run.stdout)
     assert (made["dataset"], made["trials"], made["epochs"], made["seed"]) == ("digits", 3, 2, 5)
     assert made["seconds"] > 0
@@ -63,13 +73,15 @@ def test_whole_run_says_what_it_made(tiny):
     assert "digits" in run.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", UNNAMED)
-def test_whole_run_columns(tiny, name):
-    assert (tiny[0] / f"{name}.csv").read_text().splitlines()[0] == COLUMNS[name]
+def test_whole_run_columns(whole, name):
+    assert (whole[0] / f"{name}.csv").read_text().splitlines()[0] == COLUMNS[name]
 
 
-def test_whole_run_numbers(tiny):
-    persistence, overlaps = rows(tiny[0] / "figure1.csv"), rows(tiny[0] / "figure3.csv")
+def test_numbers_of_what_is_trained(tiny):
+    persistence, overlaps = rows(tiny / "figure1.csv"), rows(tiny / "figure3.csv")
+    assert [",".join(table[0]) for table in (persistence, overlaps)] == [COLUMNS["figure1"], COLUMNS["figure3"]]
     assert {(r["trial"], r["epoch"], r["layer"]) for r in persistence} == {
         (t, e, k) for t in "012" for e in "012" for k in "123456"
     }
@@ -80,13 +92,13 @@ def test_whole_run_numbers(tiny):
     assert {r["support"] for r in overlaps} == {"star", "uniform"}
 
 
-def test_whole_run_caption_says_the_data(tiny):
-    caption = (tiny[0] / "figure3.txt").read_text()
+def test_a_caption_says_the_data(tiny):
+    caption = (tiny / "figure3.txt").read_text()
     assert "Data: scikit-learn digits; 3 trials of 2 epochs (an epoch is 20 passes); seed 5." in caption
 
 
-def test_whole_run_says_which_processors_trained_and_measured(tiny):
-    made = json.loads((tiny[0] / "figure1.json").read_text())["provenance"]
+def test_a_record_says_which_processors_trained_and_measured(tiny):
+    made = json.loads((tiny / "figure1.json").read_text())["provenance"]
     assert made["processor"] == processor_name()
     assert [trained.partition(", ")[0] for trained in made["trained_on"]] == [processor_name()]
 
@@ -97,6 +109,7 @@ def test_an_option_that_one_of_the_figures_uses_is_taken(tmp_path):
     assert json.loads(run.stdout)["seed"] == 3
 
 
+@pytest.mark.long
 def test_killed_and_restarted_ends_in_the_same_bytes(tiny, tmp_path):
     command = [sys.executable, "-m", "topobounds", "figures", "figure1", "--out", str(tmp_path), *TINY]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -115,15 +128,18 @@ def test_killed_and_restarted_ends_in_the_same_bytes(tiny, tmp_path):
     for file, written in finished.items():
         assert file.stat().st_mtime_ns == written, "a finished trial is not trained again"
     for name in ("figure1.csv", "figure1.json", "figure1.pdf", "figure1.png"):
-        assert (tmp_path / name).read_bytes() == (tiny[0] / name).read_bytes()
+        assert (tmp_path / name).read_bytes() == (tiny / name).read_bytes()
 
 
-def test_from_records_needs_no_torch(from_records):
-    folder, run = from_records
+@pytest.mark.parametrize(
+    ("drawn", "names"), [("some_from_records", SOME), pytest.param("from_records", FIGURES, marks=pytest.mark.long)]
+)
+def test_from_records_needs_no_torch(drawn, names, request):
+    folder, run = request.getfixturevalue(drawn)
     assert "4.3914" in run.stdout
     assert "Misprint" in run.stdout
-    assert f"{folder}/figure3.csv .json .pdf .png .txt" in run.stdout.splitlines()
-    assert {file.stem for file in folder.glob("*.png")} == set(FIGURES) - {"table1"}
+    assert f"{folder}/figure2.csv .json .pdf .png .txt" in run.stdout.splitlines()
+    assert {file.stem for file in folder.glob("*.png")} == set(names) - {"table1"}
     assert not (folder / "runs").exists()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from paper_figures import t_imp
 from paper_figures.settings import Settings, committed_record
-from topobounds.cli import main
+from tests.command_line import topobounds
 from topobounds.runs import RunFolder
 from torch_bridge.experiment import picture
 from torch_bridge.experiment.history import level_name
@@ -32,21 +32,21 @@ output_factor = 0.5
 HEAD = ["t_imp", "--device", "cpu", "--dataset", "digits", "--seed", "3", "--trials", "1"]
 
 
-def figures(capsys, out):
+def figures(out):
     """Run the command in this process and return what it says it made."""
-    with pytest.raises(SystemExit) as left:
-        main(["figures", *HEAD, "--out", str(out), "--json"])
-    assert left.value.code == 0
-    return json.loads(capsys.readouterr().out)
+    run = topobounds("figures", *HEAD, "--out", out, "--json")
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
 
 
-@pytest.fixture
-def tiny(tmp_path, monkeypatch, capsys):
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
     """Return the folder of a run of the command with a small plan in the place of the digits', and what it said."""
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "digits.toml").write_text(PLAN)
-    monkeypatch.setattr(t_imp, "CONFIGS", tmp_path / "configs")
-    return tmp_path / "out", figures(capsys, tmp_path / "out")
+    folder = tmp_path_factory.mktemp("t-imp")
+    (folder / "digits.toml").write_text(PLAN)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(t_imp, "CONFIGS", folder)
+        yield folder / "out", figures(folder / "out")
 
 
 def test_the_committed_record_is_of_the_plans_that_come_with_the_package(tmp_path):
@@ -114,14 +114,14 @@ def test_the_command_runs_both_methods_and_writes_their_levels(tiny):
         assert float(row["test_accuracy"]) == level.metrics[-1]["test_accuracy"]
 
 
-def test_only_what_is_missing_is_trained(tiny, capsys):
-    out, _ = tiny
+def test_only_what_is_missing_is_trained(tiny, tmp_path):
+    out = shutil.copytree(tiny[0], tmp_path / "out")
     before = {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()}
     (folder,) = (out / "runs").glob("t-imp-digits-seed-3-*")
     shutil.rmtree(folder / level_name(0, 3))
     finished = {file: file.stat().st_mtime_ns for file in out.glob("runs/*/*/manifest.json")}
     assert len(finished) == 7
-    figures(capsys, out)
+    figures(out)
     assert {file: file.stat().st_mtime_ns for file in finished} == finished
     assert (folder / level_name(0, 3) / "manifest.json").exists()
     assert {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()} == before

@@ -15,7 +15,11 @@ def anchors(page):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def long_where_it_is(page):
+    return pytest.param(page, marks=pytest.mark.long) if page.name == "convolutions.md" else page
+
+
+@pytest.mark.parametrize("page", list(map(long_where_it_is, PAGES)), ids=lambda page: page.name)
 def test_the_examples_of_a_page_run(page):
     assert doctest.testfile(str(page), module_relative=False).failed == 0
 

@@ -57,11 +57,12 @@ def test_diagrams_are_those_of_the_matrix_torch_makes(seed):
         deaths = critical_kernel_weights(kernel, conv).diagram
         weights = maximum_spanning_forest(matrix).weights
         np.testing.assert_array_equal(deaths.deaths, weights / deaths.w_max if weights.size else weights)
-        ranks = np.unique(np.abs(matrix), return_inverse=True)[1].reshape(matrix.shape)
-        graph = np.zeros((conv.n_vertices, conv.n_vertices))
-        graph[: conv.n_inputs, conv.n_inputs :] = np.where(matrix, -1.0 - ranks, 0)
-        tree = -1.0 - minimum_spanning_tree(csr_array(graph)).data
-        np.testing.assert_array_equal(np.sort(np.unique(np.abs(matrix))[tree.astype(int)]), weights[::-1])
+        rows, cols = np.nonzero(matrix)
+        levels, ranks = np.unique(np.abs(matrix[rows, cols]), return_inverse=True)
+        ends = rows, conv.n_inputs + cols
+        graph = csr_array((-1.0 - ranks, ends), shape=(conv.n_vertices, conv.n_vertices))
+        tree = -1.0 - minimum_spanning_tree(graph).data
+        np.testing.assert_array_equal(np.sort(levels[tree.astype(int)]), weights[::-1])
         compared += 1
 
 

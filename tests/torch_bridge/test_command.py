@@ -150,6 +150,7 @@ def test_ctrl_c_before_there_is_a_folder_tells_nothing_to_resume(tmp_path, capsy
     assert capsys.readouterr().err.strip() == "Interrupted."
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_the_finished_levels_and_the_checkpoint(tmp_path):
     folder = tmp_path / "run"
     plan_file = tmp_path / "long.toml"

@@ -1,6 +1,7 @@
 """The fronts of T-IMP in torch: one mask whatever the front, and zeros that stay zero in training, copies and files."""
 
 import copy
+import itertools
 import json
 from shutil import which
 
@@ -174,8 +175,13 @@ def check_it_stays_pruned(folder, front, make, example, backend):
             assert not checkpoint.tensor(key)[~mask.numpy()].any()
 
 
-@pytest.mark.parametrize("front", ["prune", "parametrize", "sparsifier"])
-@pytest.mark.parametrize("name", MODELS)
+def every_pair(*in_every_run):
+    """Return all models with all fronts, marked long but for those that are given."""
+    pairs = itertools.product(MODELS, ("prune", "parametrize", "sparsifier"))
+    return [pair if pair in in_every_run else pytest.param(*pair, marks=pytest.mark.long) for pair in pairs]
+
+
+@pytest.mark.parametrize(("name", "front"), every_pair(("resnet", "prune"), ("gpt", "sparsifier")))
 def test_what_is_pruned_stays_zero_in_training_copies_and_files(tmp_path, name, front):
     check_it_stays_pruned(tmp_path, front, lambda: made(name), MODELS[name][1], "eager")
 

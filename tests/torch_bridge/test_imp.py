@@ -104,6 +104,7 @@ def test_replicates_differ_and_each_depends_on_its_number_alone(tiny, tmp_path):
                 np.testing.assert_array_equal(array, tiny.level(level.name).weights(stem)[name])
 
 
+@pytest.mark.long
 def test_replicates_in_processes_are_the_same_bytes(tiny, tmp_path):
     heard = []
     plan = plan_of(TINY, replicates=2)
@@ -494,6 +495,7 @@ def kill_at_random(tables, folder, longest, moments):
     return child.exitcode == 0
 
 
+@pytest.mark.long
 def test_killed_with_its_processes_it_ends_in_the_same_bytes(tiny, tmp_path):
     command = [
         sys.executable,

@@ -42,9 +42,11 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+BLOCKS = [(17, dtype) for dtype in DTYPES] + [(1, torch.float32), (2**24, torch.bfloat16)]
+
+
+@pytest.mark.parametrize(("block", "dtype"), BLOCKS, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("block", [1, 17, 2**24])
 def test_masks_are_those_of_the_cpu(kind, dtype, block, monkeypatch):
     monkeypatch.setattr(on_device, "BLOCK", block)
     rng = np.random.default_rng(0)

@@ -54,6 +54,7 @@ def test_a_file_pruned(capsys, tmp_path, monkeypatch):
     assert capsys.readouterr().out == "450 of 1500 left, diagrams kept: True\n"
 
 
+@pytest.mark.long
 def test_hugging_faces_trainer(tmp_path):
     """In a process of its own: what it imports warns."""
     for package in ("transformers", "accelerate"):

@@ -120,6 +120,7 @@ def test_nets_learn(tmp_path):
     assert last["train_loss"] < 0.7
 
 
+@pytest.mark.long
 def test_mnist(data_dir, tmp_path):
     plan = TrainingPlan(dataset="mnist", trials=1, epochs=2)
     level = train(plan, tmp_path, data_dir=data_dir, device="cpu").levels[0]
@@ -132,6 +133,7 @@ def test_mnist(data_dir, tmp_path):
 # the same numbers
 
 
+@pytest.mark.long
 def test_trials_in_processes_are_the_same_bytes(tmp_path):
     plan, heard = TrainingPlan(dataset="digits", trials=2, epochs=2, hidden=(5,), passes_per_epoch=1), []
     whole = train(plan, tmp_path / "a", device="cpu")
@@ -161,6 +163,7 @@ def test_threads_and_global_state_do_not_matter_and_are_left_alone(run, tmp_path
     np.testing.assert_array_equal(np.random.get_state()[1], state[1])  # noqa: NPY002
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_and_ends_in_the_same_numbers(tmp_path):
     plan = TrainingPlan(dataset="digits", trials=3, epochs=4, hidden=(20,), passes_per_epoch=3)
     code = f"from torch_bridge.training.figure_nets import *; train({plan!r}, sys.argv[1], device='cpu')"

@@ -105,7 +105,7 @@ def test_one_seed_gives_one_result_whatever_the_processors():
         alone = json_checks(*arguments, start=process)
     finally:
         os.sched_setaffinity(0, processors)
-    assert alone == json_checks(*arguments, start=process)
+    assert alone == json_checks(*arguments)
 
 
 def test_the_command_on_files(tmp_path):
