@@ -32,6 +32,7 @@ def plan(tmp_path):
     return file
 
 
+@pytest.mark.long
 def test_a_point_that_kills_processes_of_this_machine_fails_alone(tmp_path):
     environment = install(tmp_path)
     file = tmp_path / "plan.toml"

@@ -517,6 +517,7 @@ def test_progress_tells_bytes_and_tensors(net, tmp_path):
     assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_at_random_ends_in_the_same_bytes(tmp_path):
     source = write_model(tmp_path / "model")
     script = "import sys, topobounds; topobounds.prune_checkpoint(*sys.argv[1:3], density=0.3)"

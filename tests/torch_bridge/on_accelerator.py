@@ -62,7 +62,6 @@ PLANS = {
 }
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", PLANS)
 def test_plans_of_the_command_line(name, tmp_path):
     plan = PLANS[name]
@@ -71,7 +70,6 @@ def test_plans_of_the_command_line(name, tmp_path):
     same_but_for_the_device(run, expected)
 
 
-@pytest.mark.long
 def test_a_run_that_was_interrupted_goes_on_from_its_checkpoint(tmp_path):
     plan, calls = plan_of(CONV, recipe={"optimizer": "adam", "momentum": 0.0}), []
 
@@ -111,7 +109,6 @@ def test_a_training_function_that_moves_the_net(tmp_path):
         assert all(record["diagram_preserved"] for record in level.metrics if record["record"] == "layer")
 
 
-@pytest.mark.long
 def test_a_net_of_ones_own_trained_by_a_recipe(tmp_path):
     def build():
         return nn.Sequential(
@@ -127,7 +124,6 @@ def build_conv():
     return nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(108, 10))
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("kind", ["module", "function"])
 def test_a_module_of_ones_own_and_an_example_on_the_cpu(tmp_path, kind):
     torch.manual_seed(0)
@@ -141,7 +137,6 @@ def test_a_module_of_ones_own_and_an_example_on_the_cpu(tmp_path, kind):
     same_but_for_the_device(run, expected)
 
 
-@pytest.mark.long
 def test_a_net_of_ours_trained_by_a_function_of_ones_own(tmp_path):
     def stay(model, mask, round):
         assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
@@ -150,7 +145,6 @@ def test_a_net_of_ours_trained_by_a_function_of_ones_own(tmp_path):
     assert len(run_imp(plan, tmp_path, train_fn=stay, device="remote:0").levels) == 2
 
 
-@pytest.mark.long
 def test_the_nets_of_the_figures(tmp_path):
     plan = TrainingPlan(dataset="digits", trials=1, epochs=2, passes_per_epoch=1)
     run, expected = (train(plan, tmp_path / device, device=device) for device in ("remote:0", "cpu"))
@@ -160,7 +154,6 @@ def test_the_nets_of_the_figures(tmp_path):
                 np.testing.assert_array_equal(mine.weights(stem)[name], array)
 
 
-@pytest.mark.long
 def test_masks_and_reports_of_a_model():
     model, example = ResNet18(width=4, classes=10), torch.randn(1, 3, 16, 16)
     other, elsewhere = copy.deepcopy(model).to(REMOTE), example.to(REMOTE)

@@ -9,9 +9,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("marked", ["not long", pytest.param("long", marks=pytest.mark.long)])
-def test_the_bridge_on_a_simulated_accelerator(marked):
-    options = ["-n", "0", "--no-header", "-p", "no:cacheprovider", "-W", "ignore", "-m", marked]
+@pytest.mark.long
+def test_the_bridge_on_a_simulated_accelerator():
+    options = ["-n", "0", "--no-header", "-p", "no:cacheprovider", "-W", "ignore"]
     command = [sys.executable, "-m", "pytest", *options, "tests/torch_bridge/on_accelerator.py"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert found.returncode == 0, found.stdout + found.stderr

@@ -520,7 +520,9 @@ def test_killed_with_its_processes_it_ends_in_the_same_bytes(tiny, tmp_path):
     assert contents(again.path) == contents(tiny.path)
 
 
-@pytest.mark.parametrize(("kills", "seed"), [(3, 1), pytest.param(20, 2, marks=pytest.mark.attack)])
+@pytest.mark.parametrize(
+    ("kills", "seed"), [pytest.param(3, 1, marks=pytest.mark.long), pytest.param(20, 2, marks=pytest.mark.attack)]
+)
 def test_killed_at_random_moments_it_ends_in_the_same_bytes(tmp_path, kills, seed):
     plan, started = plan_of(CONV, replicates=2), time.monotonic()
     whole = contents(run_imp(plan, tmp_path / "whole", device="cpu").path)
@@ -852,6 +854,7 @@ def test_half_precision_trains_too(tmp_path):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a compiler")
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_net_learns_alike_and_goes_on_from_its_checkpoint(tiny, tmp_path):
