@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.optional import ABSENT, absent_of
+from topobounds._parallel import processors
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,6 +63,11 @@ def pytest_collection():
         return (yield)
     finally:
         gc.enable()
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Return one worker more than there are processors: many a test waits for a process that it has started."""
+    return processors() + 1
 
 
 def pytest_ignore_collect(collection_path, config):

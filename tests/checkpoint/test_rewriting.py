@@ -235,6 +235,7 @@ SLOW = """
 """
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_at_random_ends_in_the_same_bytes(tmp_path):
     source = write_shards(tmp_path / "model")
     command = [sys.executable, "-c", textwrap.dedent(SLOW), source]

@@ -145,7 +145,7 @@ def test_pieces_threads_and_rounds_of_every_kind(kind, limits, monkeypatch):
     elif limits == "never enough room":
         monkeypatch.setattr(machine, "_LIMIT", 0.5)
     for dtype, layout in itertools.product(DTYPES, ["C", "Fortran", "rows reversed", "every other column"]):
-        m, n = rng.integers(50, 130, 2)
+        m, n = rng.integers(50, 100, 2)
         weights = LAYOUTS[layout](_values(kind, m, n, rng).astype(dtype))
         mask = rng.random((m, n)) < 0.5 if dtype is np.float16 else None
         _agree(weights, mask, "edge" if layout == "Fortran" else "absent")
