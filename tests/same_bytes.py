@@ -490,10 +490,12 @@ def reports():
         tb.architecture("resnet20", "cifar10"), trials=1, seed=1
     )
     for name, weights in matrices().items():
-        calls[f"layer-{name}"] = partial(tb.layer_report, name, weights, tb.Dense(*np.shape(weights)))
+        calls[f"layer-{name}"] = partial(tb.layer_report, name, weights, tb.Dense(*np.shape(weights)), seed=1)
     for name, conv in convolutions().items():
-        calls[f"layer-{name}"] = partial(tb.layer_report, name, normal(*conv.weight_shape), conv, kind="conv")
-    calls["layer-recurrent"] = lambda: tb.layer_report("h", normal(9, 9), tb.Recurrent(9), kind="recurrent", calls=2)
+        calls[f"layer-{name}"] = partial(tb.layer_report, name, normal(*conv.weight_shape), conv, kind="conv", seed=1)
+    calls["layer-recurrent"] = lambda: tb.layer_report(
+        "h", normal(9, 9), tb.Recurrent(9), kind="recurrent", calls=2, seed=1
+    )
     calls["layer-unknown"] = lambda: tb.layer_report(
         "k", normal(4, 3, 3, 3), None, kind="conv", reason="No input size."
     )
@@ -717,7 +719,7 @@ def torch_models():
 
 
 def analyzed(make, example):
-    report = bridge.analyze(make(), example)
+    report = bridge.analyze(make(), example, seed=1)
     return [report, report._repr_html_(), report.total_neural_persistence, report.density, report.sources]
 
 
