@@ -149,6 +149,16 @@ def test_weights_far_below_the_largest_of_their_type(dtype):
         same_moments(given, np.asarray(given))
 
 
+@pytest.mark.skipif(not squares.LOOKS_UP_BYTES, reason="this processor looks up no 64 bytes at once")
+def test_what_no_look_up_reaches_is_added_up_apart(monkeypatch):
+    """A million small squares, each added to the sum of the large ones, would all be rounded alike."""
+    monkeypatch.setattr(moments, "_TASK", 2**21)
+    codes = np.full((16_000, 127), 200, ml_dtypes.float8_e4m3fn)
+    weights = ScaledWeights(codes, np.float32([[0.3, 0.003]]), (16_000, 64))
+    rms = math.sqrt(math.fsum(np.square(np.asarray(weights).astype(np.float64)).ravel()) / codes.size)
+    assert weight_moments(weights).rms == pytest.approx(rms, rel=1e-14)
+
+
 def test_every_code_of_every_type():
     for dtype in [np.int8, *FLOATS]:
         every = np.arange(256, dtype=np.uint8).view(dtype)

@@ -305,6 +305,7 @@ def add_squares_by_table(
         whole[place] = int(min(block[1], width - place * block[1])) // 64
     sums, largest = np.empty((n_scales, _DIGITS + 1, 8), np.uint64), np.zeros(64, np.uint8)
     total, wrong, zeros, beyond = 0.0, 0.0, _U0, _U0
+    sums_of_rest = np.zeros(_SUMS)  # of the entries that are too few for a look-up, by their place among them
     while line < lines:  # those that share their scales
         row = (first + line) // block[0]
         stop = int(min(lines, (row + 1) * block[0] - first))
@@ -329,8 +330,9 @@ def add_squares_by_table(
                 for index in range(base + begin, base + end):
                     code = tile[index] & _NO_SIGN_OF_BYTE
                     wide = np.float64(_float_of(np.uint32(code) << shift) * scales[row, place])
-                    total += wide * wide
+                    sums_of_rest[index - base - begin] += wide * wide
                     zeros += np.uint64(wide == 0)
                     beyond += np.uint64(code >= infinity)
         line = stop
+    total += sums_of_rest.sum()
     return total, np.uint64(tile.size) - zeros, beyond + np.uint64(largest.max() >= infinity), wrong

@@ -53,7 +53,7 @@ def weight_moments(weights: "ArrayLike | ScaledWeights") -> WeightMoments:
     -------
     WeightMoments
         Squares are added up in double precision, in an order that does not depend on the threads. Codes and the array
-        that they stand for have the same `nonzero`, and the same `rms` but for the order of the additions: to 1e-14.
+        that they stand for have the same `nonzero`, and the same `rms` but for the additions: to a few 1e-14.
 
     Raises
     ------
