@@ -15,7 +15,7 @@ from topobounds._types import Keys
 _SUMS = 64
 _NO_SIGN = np.uint16(0x7FFF)
 _NO_SIGN_OF_BYTE, _NO_BYTE = np.uint8(0x7F), np.uint8(0)
-_U0, _U1, _BITS, _FOUR = np.uint64(0), np.uint64(1), np.uint64(64), np.uint64(256)
+_U0, _BITS, _FOUR = np.uint64(0), np.uint64(64), np.uint64(256)
 _WIDTH = 8  # numbers in double precision that are added at once
 
 
