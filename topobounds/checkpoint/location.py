@@ -25,7 +25,7 @@ _MOST_AHEAD = 2**23
 """Bytes in a request when a file is read on and on."""
 _LEAST_ASKED = 2**20
 """Bytes of a tensor that are worth asking for before they are met."""
-_AHEAD = 2**28
+_AHEAD = 2**27
 """Bytes that are asked for from where a tensor begins: its own, and of those that come next."""
 _REQUEST = 2**19
 """Bytes in one such request: of more, Linux reads only what a disk takes in one piece, and forgets the rest."""
