@@ -100,7 +100,7 @@ def test_one_code_that_is_not_finite_is_met_wherever_it_stands(dtype, codes_of_a
     monkeypatch.setattr(moments, "_LEAST_WIDTH", 1)
     kind = np.dtype(getattr(ml_dtypes, dtype))
     for place in (0, 70, 255, 256, 299, 300, 1799):
-        codes = np.ones(1800, kind)
+        codes = np.full(1800, 200, kind)  # near the largest, so that a table tells it from its neighbours
         codes[place] = np.nan
         with twins.installed():
             sums = moments._nonzero_and_squares_of_codes(ScaledWeights(codes.reshape(6, 300), np.ones((2, 5)), (3, 64)))
