@@ -203,6 +203,7 @@ def test_making_the_environment_says_what_it_does():
     assert "quiet" not in recipe
 
 
+@pytest.mark.long
 def test_a_home_that_cannot_be_written_is_no_news(tmp_path):
     command = [sys.executable, "-m", "topobounds", "figures", "bounds", "--from-records", "--out", str(tmp_path)]
     nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR"), "/proc/none")
