@@ -47,7 +47,7 @@ def outcome(training):
         ("mlp", {"momentum": 0.9, "weight_decay": 0.1}),
         ("lenet-5", {"optimizer": "adam", "warmup": 3}),
         ("vgg11", {"momentum": 0.9, "schedule": "cosine"}),
-        ("resnet-20", {"optimizer": "adamw", "weight_decay": 0.1}),
+        pytest.param("resnet-20", {"optimizer": "adamw", "weight_decay": 0.1}, marks=pytest.mark.long),
         ("lstm", {"optimizer": "adam"}),
     ],
 )
