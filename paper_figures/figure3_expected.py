@@ -21,9 +21,9 @@ from topobounds.figures.publish import publish
 from topobounds.figures.record import FigureRecord, point_seed
 from topobounds.montecarlo import simulate_overlap
 from topobounds.supports import cells_at_density
+from topobounds.theory.deviation import known_deviation
 from topobounds.theory.enclosure import Enclosure
 from topobounds.theory.overlap import expected_overlap
-from topobounds.theory.overlap_deviation import known_deviation
 
 TRAINS = True
 OPTIONS = (*TRAINING_OPTIONS, "seed", "no_caption")

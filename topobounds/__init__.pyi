@@ -51,10 +51,10 @@ from .theory.compression import critical_compression_ratio
 from .theory.counting import exact_expected_overlap
 from .theory.critical_rank import CriticalRankLaw, connection_probability, critical_rank_law
 from .theory.critical_weights import critical_weights_bound
+from .theory.deviation import overlap_deviation
 from .theory.enclosure import Enclosure
 from .theory.global_pruning import GlobalPruning, global_pruning
 from .theory.overlap import concentration_band, expected_overlap, expected_retention, overlap_limit
-from .theory.overlap_deviation import overlap_deviation
 from .theory.paper import PrintedClaim, corollary_3_4, theorem_3_3
 from .theory.persistence import untrained_persistence, untrained_persistence_limit
 from .theory.support_bounds import any_support_bound, support_bound

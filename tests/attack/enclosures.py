@@ -28,9 +28,9 @@ from topobounds.theory._components import SHARP
 from topobounds.theory.bounds import boruvka_bound, corollary_3_4_repaired, star_bound
 from topobounds.theory.counting import counting_steps, exact_expected_overlap, exact_expected_ranks
 from topobounds.theory.critical_rank import connection_probability, critical_rank_law
+from topobounds.theory.deviation import exact_overlap_variance, known_deviation
 from topobounds.theory.enclosure import Enclosure
 from topobounds.theory.overlap import expected_overlap, expected_retention, expected_retention_of
-from topobounds.theory.overlap_deviation import exact_overlap_variance, known_deviation
 from topobounds.theory.persistence import (
     expected_persistence,
     persistence_range,

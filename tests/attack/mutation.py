@@ -61,7 +61,7 @@ TESTS = {
     "topology/convolution": ["tests/topology/test_deficit.py", "tests/topology/test_convolution.py"],
     "topology/recurrent": ["tests/topology/test_deficit.py", "tests/topology/test_recurrent.py"],
     "topology/network": ["tests/topology/test_deficit.py", "tests/topology/test_network.py"],
-    "theory/counting": ["tests/theory/test_counting.py", "tests/theory/test_overlap_deviation.py"],
+    "theory/counting": ["tests/theory/test_counting.py", "tests/theory/test_deviation.py"],
     "theory/_components": ["tests/theory/test_enclosure.py", "tests/attack/test_enclosures.py"],
     "theory/_balls": ["tests/theory/test_enclosure.py", "tests/attack/test_enclosures.py"],
     "theory/_logarithms": ["tests/theory/test_enclosure.py", "tests/attack/test_enclosures.py"],

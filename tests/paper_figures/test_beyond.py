@@ -12,9 +12,9 @@ from topobounds.analysis.compression import compression_report
 from topobounds.figures.record import point_seed
 from topobounds.montecarlo import simulate_overlap
 from topobounds.theory import paper
+from topobounds.theory.deviation import known_deviation
 from topobounds.theory.enclosure import Enclosure
 from topobounds.theory.overlap import expected_overlap
-from topobounds.theory.overlap_deviation import known_deviation
 from topobounds.theory.table1 import PARTS, PRINTED, architecture, table1
 from topobounds.topology.spanning import maximum_spanning_forest
 

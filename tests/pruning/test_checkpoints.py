@@ -18,7 +18,7 @@ from tests.naive import kruskal
 from tests.naive_convolution import critical
 from topobounds import layer_tensors, network_masks, open_checkpoint, persistence_diagram, prune_checkpoint
 from topobounds.checkpoint import CheckpointError
-from topobounds.theory.overlap_deviation import known_deviation
+from topobounds.theory.deviation import known_deviation
 
 RNG = np.random.default_rng(7)
 BFLOAT16 = ml_dtypes.bfloat16

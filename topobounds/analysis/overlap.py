@@ -13,9 +13,9 @@ from topobounds.montecarlo import Estimate, simulate_overlap_of
 from topobounds.supports import Support, cells_at_density, uniform_support
 from topobounds.theory.bounds import BOUNDS, Bound
 from topobounds.theory.counting import exact_expected_overlap_of
+from topobounds.theory.deviation import Deviation, known_deviation_of
 from topobounds.theory.enclosure import Enclosure
 from topobounds.theory.overlap import expected_overlap_of, overlap_limit_of
-from topobounds.theory.overlap_deviation import Deviation, known_deviation_of
 from topobounds.theory.paper import MOST_TERMS, PrintedClaim
 
 NOT_ASKED = {

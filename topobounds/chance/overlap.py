@@ -22,9 +22,9 @@ from topobounds.chance.sampling import (
 from topobounds.layers import Conv
 from topobounds.montecarlo import simulate_overlap
 from topobounds.theory._rounding import ROUNDING_UNIT
+from topobounds.theory.deviation import Deviation, known_deviation
 from topobounds.theory.enclosure import Enclosure
 from topobounds.theory.overlap import expected_overlap
-from topobounds.theory.overlap_deviation import Deviation, known_deviation
 from topobounds.theory.ties import tie_counts
 from topobounds.topology.moments import weight_moments
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from topobounds._types import FloatArray
 from topobounds.chance.measured_layer import MeasuredKernel, MeasuredLayer
 from topobounds.chance.sampling import Sampling, sample_kernels
+from topobounds.theory.deviation import known_deviation
 from topobounds.theory.overlap import expected_retention
-from topobounds.theory.overlap_deviation import known_deviation
 
 
 class RetentionNull(NamedTuple):

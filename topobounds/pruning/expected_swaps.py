@@ -7,8 +7,8 @@ import numpy as np
 
 from topobounds.pruning.prunable import Prunable
 from topobounds.pruning.selection import RANKINGS
+from topobounds.theory.deviation import known_deviation
 from topobounds.theory.overlap import expected_overlap
-from topobounds.theory.overlap_deviation import known_deviation
 
 _KERNEL_UNKNOWN = "what chance would swap is not known for kernels without sampling"
 ZEROS_UNKNOWN = "what chance would swap is known for layers without zeros"

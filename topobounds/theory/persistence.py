@@ -22,8 +22,8 @@ from topobounds._types import FloatArray, Integers
 from topobounds.layers.shape import Shape
 from topobounds.theory._components import SHARP
 from topobounds.theory.counting import counting_steps, exact_expected_ranks
+from topobounds.theory.deviation import LIMIT_LEAST_RANK, LIMIT_LEAST_SIDE, overlap_covariance
 from topobounds.theory.enclosure import Enclosure, rounded_outwards
-from topobounds.theory.overlap_deviation import LIMIT_LEAST_RANK, LIMIT_LEAST_SIDE, overlap_covariance
 from topobounds.theory.ranks import QUICK, missing_edges, rank_at_depth
 
 _DEPTH = 10  # ranks up to M (ln M + _DEPTH), M the longer side, leave about e^-_DEPTH forest edges

@@ -10,7 +10,7 @@ import pytest
 from tests.theory.enumeration import n_components, small_layers
 from topobounds import concentration_band, maximum_spanning_forest, overlap_deviation, simulate_overlap
 from topobounds.theory.counting import component_moments, exact_expected_overlap
-from topobounds.theory.overlap_deviation import Deviation, exact_overlap_variance, known_deviation, overlap_covariance
+from topobounds.theory.deviation import Deviation, exact_overlap_variance, known_deviation, overlap_covariance
 
 
 def ranks_of_subsets(m, n, cells, k):
