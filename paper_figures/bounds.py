@@ -33,7 +33,7 @@ _LINE_STYLES = (
     (CATEGORIES[2], "-"),
     (CATEGORIES[5], ":"),
 )
-TRUTH, LIMIT = CATEGORIES[6], CATEGORIES[3]
+_TRUTH, _LIMIT = CATEGORIES[6], CATEGORIES[3]
 
 
 def measure(settings: Settings) -> FigureRecord:
@@ -72,8 +72,8 @@ def draw(record: FigureRecord) -> Figure:
 
 def _draw_values(ax: Axes, record: FigureRecord, shapes: NDArray[np.float64]) -> None:
     """Draw the bounds, the certified interval, the limit and the simulation."""
-    draw_interval(ax, shapes, record.column("lower"), record.column("upper"), color=TRUTH, label="certified interval")
-    ax.plot(shapes, record.column("limit"), color=LIMIT, linestyle=":", label="limit for large layers")
+    draw_interval(ax, shapes, record.column("lower"), record.column("upper"), color=_TRUTH, label="certified interval")
+    ax.plot(shapes, record.column("limit"), color=_LIMIT, linestyle=":", label="limit for large layers")
     error = 5 * np.array(record.column("standard_error"))
     ax.errorbar(
         shapes, record.column("simulated"), error, fmt="o", color=CATEGORIES[0], markersize=3.5, label="simulation"
@@ -89,8 +89,8 @@ def _draw_differences(ax: Axes, record: FigureRecord, shapes: NDArray[np.float64
         1000 * np.array(record.column(name)) for name in ("lower", "upper", "limit", "simulated", "standard_error")
     )
     middle = (lower + upper) / 2
-    draw_interval(ax, shapes, lower - middle, upper - middle, color=TRUTH)
-    ax.plot(shapes, limit - middle, color=LIMIT, linestyle=":")
+    draw_interval(ax, shapes, lower - middle, upper - middle, color=_TRUTH)
+    ax.plot(shapes, limit - middle, color=_LIMIT, linestyle=":")
     ax.errorbar(shapes, simulated - middle, 5 * error, fmt="o", color=CATEGORIES[0], elinewidth=0.8)
 
 

@@ -45,10 +45,10 @@ COLUMNS = (
     "connected_by",
     "connection_density",
 )
-VERTICES = 1000
+_VERTICES = 1000
 SHAPES = 22
 DENSITIES = tuple(float(f"{p:.3g}") for p in np.geomspace(0.004, 1, 31))
-SIMULATED, CONFIDENCE = 400, 0.999
+SIMULATED, _CONFIDENCE = 400, 0.999
 NEGLIGIBLE = 1e-9
 """A chance of being disconnected that moves no expectation that could be seen."""
 _RARE = 0.02
@@ -60,12 +60,12 @@ COLORS = {"fails": CATEGORIES[1], "holds": CATEGORIES[5], "undecided": "0.55", "
 
 def measure(settings: Settings) -> FigureRecord:
     """Return, for each shape and density, the printed bound, the expected overlap, and the verdict on each reading."""
-    sizes, rows = row_counts(VERTICES, SHAPES), []
+    sizes, rows = row_counts(_VERTICES, SHAPES), []
     for done, m in enumerate(sizes, 1):
-        rows += _rows(m, VERTICES - m, settings.seed)
+        rows += _rows(m, _VERTICES - m, settings.seed)
         settings.progress(done, len(sizes), "Corollary 3.4")
     command = f"topobounds figures corollary_3_4 --seed {settings.seed}"
-    made = provenance(command, seed=settings.seed, simulated_layers=SIMULATED, confidence=CONFIDENCE)
+    made = provenance(command, seed=settings.seed, simulated_layers=SIMULATED, confidence=_CONFIDENCE)
     return FigureRecord("corollary_3_4", made, COLUMNS, tuple(rows))
 
 
@@ -200,7 +200,7 @@ def _on_connected(
         density=density,
         claims=["corollary_3_4"],
         trials=SIMULATED,
-        confidence=CONFIDENCE,
+        confidence=_CONFIDENCE,
         seed=point_seed(seed, m, n, cells),
     )[0].verdict
     return {"violated": "fails"}.get(sampled, sampled), "simulation"

@@ -21,7 +21,7 @@ OPTIONS = (*TRAINING_OPTIONS, "seed", "no_caption")
 
 COLUMNS = ("trial", "epoch", "layer", "normalized_neural_persistence")
 _COLUMNS_OF_PANELS = 3
-OTHERS: dict[str, Any] = {"color": "0.75", "linewidth": 0.6}
+_OTHERS: dict[str, Any] = {"color": "0.75", "linewidth": 0.6}
 """How the layers look that a panel is not about."""
 
 
@@ -63,7 +63,7 @@ def _draw_layers(figure: SubFigure, record: FigureRecord) -> None:
     }
     for ax, layer, color in zip(grid.ravel(), layers, layer_colors(len(layers)), strict=False):
         for epochs, persistence in (curve for other, curve in curves.items() if other != layer):
-            ax.plot(epochs, persistence.mean(axis=0), **OTHERS)
+            ax.plot(epochs, persistence.mean(axis=0), **_OTHERS)
         draw_band(ax, *curves[layer], color=color, marker="o", markersize=1.6, linewidth=1.0)
         ax.set_title(f"layer {layer}")
         _set_axes(ax)

@@ -24,11 +24,11 @@ TRAINS = True
 OPTIONS = (*TRAINING_OPTIONS, "seed", "no_caption")
 
 COLUMNS = ("trial", "epoch", "layer", "normalized_neural_persistence", "expected", "z")
-DIGITS = 6  # of persistences: their certified intervals are not narrower
+_DIGITS = 6  # of persistences: their certified intervals are not narrower
 _Z_DIGITS = 2
 _FIRST_EPOCHS = 5
 
-EXPECTED: dict[str, Any] = {"linestyle": "--", "linewidth": 1.0}
+_EXPECTED: dict[str, Any] = {"linestyle": "--", "linewidth": 1.0}
 
 
 def measure(settings: Settings) -> FigureRecord:
@@ -45,7 +45,7 @@ def measure(settings: Settings) -> FigureRecord:
                 assert null.norm is not None
                 assert null.z is not None
                 measured = neural_persistence(weights, normalized=True)
-                row = (round(measured, DIGITS), round(null.norm, DIGITS), round(null.z, _Z_DIGITS))
+                row = (round(measured, _DIGITS), round(null.norm, _DIGITS), round(null.z, _Z_DIGITS))
                 rows.append((trial, epoch, layer, *row))
             settings.progress(trial * settings.epochs + epoch, settings.trials * settings.epochs, "nulls")
     return FigureRecord("figure1_null", training.run_provenance("figure1_null", settings, run), COLUMNS, tuple(rows))
@@ -71,12 +71,12 @@ def draw(record: FigureRecord) -> Figure:
         epochs, measured = rows.pivot("normalized_neural_persistence", across="epoch")
         draw_band(left, epochs, measured, color=color, marker="o", label=f"layer {layer}")
         _, expected = rows.pivot("expected", across="epoch")
-        left.plot(epochs, np.mean(expected, axis=0), color=color, **EXPECTED)
+        left.plot(epochs, np.mean(expected, axis=0), color=color, **_EXPECTED)
         _, z = rows.pivot("z", across="epoch")
         draw_band(right, epochs, z, color=color, marker="o", label=f"layer {layer}")
     right.axhspan(-3, 3, color="0.85", linewidth=0, label="within 3")
     handles, labels = left.get_legend_handles_labels()
-    expected_line = Line2D([], [], color="k", **EXPECTED)
+    expected_line = Line2D([], [], color="k", **_EXPECTED)
     left.legend(
         [*handles, expected_line], [*labels, "values alone"], loc="lower left", bbox_to_anchor=(0, 1), ncols=3,
         columnspacing=1.2,

@@ -23,7 +23,7 @@ from topobounds.topology.spanning import maximum_spanning_forest
 TRAINS = False
 OPTIONS = ("seed", "no_caption")
 
-WIDTHS = (4, 3, 2)
+_WIDTHS = (4, 3, 2)
 COLUMNS = ("layer", "source", "target", "weight", "value", "rank", "in_forest")
 
 
@@ -50,8 +50,8 @@ def render(record: FigureRecord, folder: Path, *, caption_drawn: bool = True) ->
 
 def two_layers(seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the two weight matrices, inputs by outputs, of seeded standard normal weights."""
-    rng = np.random.default_rng([seed, *WIDTHS])
-    return rng.standard_normal(WIDTHS[:2]), rng.standard_normal(WIDTHS[1:])
+    rng = np.random.default_rng([seed, *_WIDTHS])
+    return rng.standard_normal(_WIDTHS[:2]), rng.standard_normal(_WIDTHS[1:])
 
 
 def _network_matrix(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
@@ -93,7 +93,7 @@ def draw(record: FigureRecord) -> Figure:
 
 def record_matrix(record: FigureRecord) -> NDArray[np.float64]:
     """Return the matrix ``[W1^T | W2]`` that a record of this figure holds."""
-    inputs, hidden, outputs = WIDTHS
+    inputs, hidden, outputs = _WIDTHS
     ends = zip(*(record.column(name) for name in ("layer", "source", "target", "weight")), strict=True)
     joined = np.empty((hidden, inputs + outputs))
     for layer, source, target, weight in ends:
@@ -104,14 +104,14 @@ def record_matrix(record: FigureRecord) -> NDArray[np.float64]:
 
 def neuron_places() -> NDArray[np.float64]:
     """Return where the neurons stand: hidden in the middle, inputs left, outputs right."""
-    inputs, hidden, outputs = WIDTHS
+    inputs, hidden, outputs = _WIDTHS
     ranks = [(1, hidden), (0, inputs), (2, outputs)]
     return np.array([(x, (count - 1) / 2 - i) for x, count in ranks for i in range(count)], float)
 
 
 def caption(record: FigureRecord) -> str:
     """Return the caption."""
-    net = "-".join(map(str, WIDTHS))
+    net = "-".join(map(str, _WIDTHS))
     return (
         f"Figure 2. A {net} net (inputs, hidden, outputs from left to right) under the superlevel filtration, and "
         "its zeroth persistent homology. Above: the edges with |w|/max|w| at or above the threshold t. Bold: edges of "
@@ -137,4 +137,4 @@ def _mark_most_persistent(ax: Axes, diagram: PersistenceDiagram) -> None:
 
 def _ends(hidden: int, other: int) -> tuple[int, int, int]:
     """Return layer, source and target of a cell of the joined matrix."""
-    return (1, other, hidden) if other < WIDTHS[0] else (2, hidden, other - WIDTHS[0])
+    return (1, other, hidden) if other < _WIDTHS[0] else (2, hidden, other - _WIDTHS[0])

@@ -32,7 +32,7 @@ OPTIONS = (*TRAINING_OPTIONS, "seed", "no_caption")
 
 COLUMNS = ("layer", "m", "n", "density", "support", "trial", "overlap", "corollary_3_4")
 SUPPORTS = ("star", "uniform")
-DENSITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+_DENSITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 _RING: dict[str, Any] = {
     "marker": "o",
     "linestyle": "",
@@ -155,7 +155,7 @@ def _layer_rows(layer: int, weights: NDArray[Any], trial: int, seed: int) -> lis
     m, n = weights.shape
     rows = []
     for support in SUPPORTS:
-        for density in (p for p in DENSITIES if _exists(m, n, p, support)):
+        for density in (p for p in _DENSITIES if _exists(m, n, p, support)):
             # a stream of its own for each support, so that no order of work changes the numbers
             key = (seed, trial, layer, round(density * 10**6), SUPPORTS.index(support))
             mask = read_support(m, n, density, support).draw_mask(np.random.default_rng(key))

@@ -42,10 +42,10 @@ COLUMNS = (
     "source",
 )
 SIMULATED = 400
-NEGLIGIBLE = 1e-4
+_NEGLIGIBLE = 1e-4
 """A chance of being disconnected that moves no expectation by more than simulation errs."""
 
-EXPECTED: dict[str, Any] = {"color": "k", "linestyle": "--", "linewidth": 1.2}
+_EXPECTED: dict[str, Any] = {"color": "k", "linestyle": "--", "linewidth": 1.2}
 _SPREAD: dict[str, Any] = {"color": "0.8", "linewidth": 0}
 
 
@@ -108,7 +108,7 @@ def certified(m: int, n: int, density: float, support: str) -> Enclosure | None:
     if support != "uniform" or cells < m + n - 1:
         return None
     loose = chance_of_disconnected(m, n, cells)
-    if loose > NEGLIGIBLE:
+    if loose > _NEGLIGIBLE:
         return None
     complete = expected_overlap(m, n)
     return Enclosure(complete.lower - loose, complete.upper + loose)
@@ -117,7 +117,7 @@ def certified(m: int, n: int, density: float, support: str) -> Enclosure | None:
 def draw(record: FigureRecord) -> Figure:
     """Return the figure: a row for each support, a column for each layer."""
     handles = [
-        Line2D([], [], **EXPECTED, label="expected of exchangeable weights"),
+        Line2D([], [], **_EXPECTED, label="expected of exchangeable weights"),
         Patch(**_SPREAD, label="two standard deviations of one layer"),
     ]
     return figure3.draw_panels(record, draw_overlaps, handles)
@@ -127,7 +127,7 @@ def draw_overlaps(ax: Axes, record: FigureRecord, color: Any) -> None:
     """Draw one layer on one support: the mean with its band, and what exchangeable weights would give."""
     densities, expected, deviation = expectations(record)
     ax.fill_between(densities, expected - 2 * deviation, expected + 2 * deviation, **_SPREAD)
-    ax.plot(densities, expected, **EXPECTED)
+    ax.plot(densities, expected, **_EXPECTED)
     figure3.draw_measured(ax, record, color)
     ax.set_ylim(0, 1.05)
 

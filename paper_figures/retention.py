@@ -29,8 +29,8 @@ SHAPES = ((784, 300), (300, 100))
 
 POINTS = {"expected": 61, "trained": 16}
 """Densities of a curve, evenly spaced in the logarithm; those of the trained layers are among the expected ones."""
-MARKS = {"o": "k = alpha", "v": "half of all layers are connected"}
-EXPECTED: dict[str, Any] = {"color": "k", "linestyle": "--", "linewidth": 1.2}
+_MARKS = {"o": "k = alpha", "v": "half of all layers are connected"}
+_EXPECTED: dict[str, Any] = {"color": "k", "linestyle": "--", "linewidth": 1.2}
 
 
 def measure(settings: Settings) -> FigureRecord:
@@ -97,7 +97,7 @@ def _draw_expected(figure: SubFigure, record: FigureRecord) -> None:
         for mark, place in (("o", curve.column("k").index(alpha)), ("v", _threshold(curve))):
             kept.plot(densities[place], middles[place], mark, color=color, markersize=4.5)
             lost.plot(densities[place], alpha * (1 - middles[place]), mark, color=color, markersize=4.5)
-    marks = [Line2D([], [], color="0.3", marker=mark, linestyle="", label=label) for mark, label in MARKS.items()]
+    marks = [Line2D([], [], color="0.3", marker=mark, linestyle="", label=label) for mark, label in _MARKS.items()]
     kept.set(xscale="log", ylim=(0, 1.05), xlabel="density", ylabel="expected retention")
     lost.set(yscale="log", ylim=(0.02, 2000), xlabel="density", ylabel="expected edges lost")
     handles = [*kept.get_legend_handles_labels()[0], *marks]
@@ -111,14 +111,14 @@ def _draw_trained(figure: SubFigure, record: FigureRecord) -> None:
     axes = figure.subplots(1, len(layers), sharey=True, squeeze=False)[0]
     for ax, (layer, m, n), color in zip(axes, layers, layer_colors(len(layers)), strict=True):
         expected = record.where(curve="expected", m=m, n=n)
-        draw_interval(ax, expected.column("density"), expected.column("lower"), expected.column("upper"), **EXPECTED)
+        draw_interval(ax, expected.column("density"), expected.column("lower"), expected.column("upper"), **_EXPECTED)
         densities, retained = measured.where(layer=layer).pivot("lower", across="density")
         draw_band(ax, densities, retained, color=color, marker="o", markersize=2, linewidth=1.0)
         ax.set(xscale="log", ylim=(0, 1.05))
         ax.set_title(f"layer {layer}\n{m} × {n}", linespacing=1.0)
     axes[0].set_ylabel("retention")
     figure.supxlabel("density", fontsize="medium")
-    handles = [Line2D([], [], **EXPECTED, label="expected"), Line2D([], [], color="0.3", marker="o", label="trained")]
+    handles = [Line2D([], [], **_EXPECTED, label="expected"), Line2D([], [], color="0.3", marker="o", label="trained")]
     figure.legend(handles=handles, loc="outside upper center", ncols=2)
 
 

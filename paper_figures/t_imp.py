@@ -25,9 +25,9 @@ OPTIONS = (*(option for option in TRAINING_OPTIONS if option != "epochs"), "seed
 """The plan settles the epochs."""
 
 METHODS = ("imp", "t-imp")
-PLANS = {"mnist": "lenet-300-100", "fashion-mnist": "lenet-300-100", "digits": "digits"}
+_PLANS = {"mnist": "lenet-300-100", "fashion-mnist": "lenet-300-100", "digits": "digits"}
 """The plan of each data set, by its name in ``torch_bridge/configs``; it settles the epochs."""
-ROUNDS = {"mnist": 18, "fashion-mnist": 18}
+_ROUNDS = {"mnist": 18, "fashion-mnist": 18}
 """How far to go where the plan stops before the methods part: nearly as far as T-IMP can keep the forests."""
 
 
@@ -44,9 +44,9 @@ def measure(settings: Settings) -> FigureRecord:
 
 def _method_plan(settings: Settings, method: str) -> ImpPlan:
     """Return the plan of one method on the data set, with one seed for everything."""
-    plan = ImpPlan.read(CONFIGS / f"{PLANS[settings.dataset]}.toml")
+    plan = ImpPlan.read(CONFIGS / f"{_PLANS[settings.dataset]}.toml")
     assert plan.data is not None
-    rounds = ROUNDS.get(settings.dataset, plan.pruning.rounds)
+    rounds = _ROUNDS.get(settings.dataset, plan.pruning.rounds)
     integer("trials", settings.trials, 1, most=MOST_LEVELS // (rounds + 1))
     return replace(
         plan,

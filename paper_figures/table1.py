@@ -23,7 +23,7 @@ NAMES = {
     "tiny-imagenet": "Tiny-ImageNet",
 }
 HEADER = ("Network", "Data set", "Part", "Printed", "Computed", "Corrected")
-MARKS = string.ascii_lowercase
+_MARKS = string.ascii_lowercase
 LEGEND = (
     "Critical compression ratio eta_tau of the convolutional layers, the dense layers and all layers. "
     "Computed: by the convention of the printed table. Corrected: at the network's true activations, where they differ."
@@ -52,7 +52,7 @@ def show(record: FigureRecord) -> tuple[Table, list[str]]:
         column.justify = "right"
     for row in rows:
         table.add_row(*row)
-    return table, [f"{mark} {note}" for mark, note in zip(MARKS, footnotes, strict=False)]
+    return table, [f"{mark} {note}" for mark, note in zip(_MARKS, footnotes, strict=False)]
 
 
 def printed_rows(record: FigureRecord) -> tuple[list[tuple[str, ...]], list[str]]:
@@ -67,7 +67,7 @@ def printed_rows(record: FigureRecord) -> tuple[list[tuple[str, ...]], list[str]
         Their texts; the mark of the first is "a".
     """
     footnotes = list(dict.fromkeys(note for note in record.notes if note))
-    marks = dict(zip(footnotes, MARKS, strict=False))
+    marks = dict(zip(footnotes, _MARKS, strict=False))
     rows = []
     for (network, dataset, part, printed, *values), note in zip(record.rows, record.notes, strict=True):
         places = decimals(str(printed))
@@ -81,7 +81,7 @@ def markdown(record: FigureRecord) -> str:
     rows, footnotes = printed_rows(record)
     lines = [_pipes(HEADER), _pipes(["---"] * 3 + ["---:"] * 3)]
     lines += [_pipes([*row[:3], f"{row[3]} <sup>{row[6]}</sup>" if row[6] else row[3], *row[4:6]]) for row in rows]
-    notes = [f"<sup>{mark}</sup> {note}" for mark, note in zip(MARKS, footnotes, strict=False)]
+    notes = [f"<sup>{mark}</sup> {note}" for mark, note in zip(_MARKS, footnotes, strict=False)]
     return "\n".join([f"**Table 1.** {LEGEND}", "", *lines, "", "  \n".join(notes), ""])
 
 
@@ -93,7 +93,7 @@ def latex(record: FigureRecord) -> str:
         marked = printed + (rf"\rlap{{\textsuperscript{{{mark}}}}}" if mark else "")
         lines += [r"\midrule"] if cells[2] == "CONV" else []
         lines.append(" & ".join([*cells, marked, computed, corrected]) + r" \\")
-    notes = [rf"\textsuperscript{{{mark}}} {note}" for mark, note in zip(MARKS, footnotes, strict=False)]
+    notes = [rf"\textsuperscript{{{mark}}} {note}" for mark, note in zip(_MARKS, footnotes, strict=False)]
     return "\n".join(
         [
             r"\begin{table}",

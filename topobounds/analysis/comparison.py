@@ -24,7 +24,7 @@ from topobounds.weights import check_finite
 
 Source = str | os.PathLike[str] | Checkpoint | Mapping[str, ArrayLike]
 Progress = Callable[[int, int, str], None]
-NO_GRAPH = "The layer has no known graph."
+_NO_GRAPH = "The layer has no known graph."
 EQUAL = "Both hold the same weights."
 
 
@@ -158,10 +158,10 @@ class Comparison(Record):
         return {**record, "summary": {k: v for k, v in self.summary.to_dict().items() if k != "schema_version"}}
 
     def _repr_html_(self) -> str:
-        return html_table({name: [getattr(layer, name) for layer in self.layers] for name in COLUMNS})
+        return html_table({name: [getattr(layer, name) for layer in self.layers] for name in _COLUMNS})
 
 
-COLUMNS = (
+_COLUMNS = (
     "name",
     "shape",
     "density_a",
@@ -288,7 +288,7 @@ def _compared_part(
     task: Mapping[str, int | None],
 ) -> LayerComparison:
     sides = {"a": one, "b": other}
-    known: dict[str, Any] = {"reason": NO_GRAPH}
+    known: dict[str, Any] = {"reason": _NO_GRAPH}
     if graph is not None:
         same = one.dtype == other.dtype and np.array_equal(one, other)
         options: dict[str, Any] = {"kind": layer.kind, "inputs_first": layer.inputs_first, **task}

@@ -15,7 +15,7 @@ from topobounds.topology.layer_topology import graph_topology
 
 POINTS = 40  # of the retention
 _MOST_DEATHS = 100
-DIGITS = 5  # that a picture can show
+_DIGITS = 5  # that a picture can show
 
 
 @dataclass(frozen=True)
@@ -99,4 +99,4 @@ def spaced_counts(first: int, last: int, points: int) -> NDArray[np.int64]:
 
 def _rounded(values: NDArray[np.float64]) -> tuple[Any, ...]:
     """Return numbers with as many digits as a picture shows, None for those that are not known."""
-    return tuple(None if np.isnan(value) else float(f"{value:.{DIGITS}g}") for value in values.tolist())
+    return tuple(None if np.isnan(value) else float(f"{value:.{_DIGITS}g}") for value in values.tolist())

@@ -15,7 +15,7 @@ _MANY_SILENT = 0.1  # of the inputs, or of the outputs
 _FAR_ABOVE = 2.0  # times the second largest weight
 _WISHED = ("not included", "excluded", "left out by the geometry file")
 """Reasons for which nothing is found: somebody asked for it."""
-LORA = re.compile(r"\blora_(A|B|down|up|embedding_A|embedding_B)\b")
+_LORA = re.compile(r"\blora_(A|B|down|up|embedding_A|embedding_B)\b")
 _OTHER_FACTOR = {"A": "B", "down": "up", "embedding_A": "embedding_B"}
 
 Seen = Iterator[tuple[str | None, str]]
@@ -202,7 +202,7 @@ def _sentence(reason: str) -> str:
 def _lora_pair(report: ModelReport) -> Seen:
     names = {layer.name for layer in report.layers} | set(report.left_out)
     for name in sorted(names):
-        factor = LORA.search(name)
+        factor = _LORA.search(name)
         if factor is None or factor[1] not in _OTHER_FACTOR:
             continue
         other = f"{name[: factor.start(1)]}{_OTHER_FACTOR[factor[1]]}{name[factor.end(1) :]}"

@@ -23,7 +23,7 @@ from topobounds.theory.critical_weights import critical_weights_bound
 from topobounds.theory.global_pruning import kept_by_fan_in
 from topobounds.theory.overlap import expected_overlap
 
-NO_GRAPH = "The layer has no known graph."
+_NO_GRAPH = "The layer has no known graph."
 _OF_KERNELS = "What chance gives is not known for kernels without sampling; must_keep is a lower bound."
 _TOO_FEW = "At this density fewer weights are kept than carry the topology."
 _NO_DENSITY = "No density was given."
@@ -228,7 +228,7 @@ def _previews(tensor: LayerTensor, density: float | None) -> list[LayerPreview]:
         weights = math.prod(shape)
         keep = None if density is None else round(as_written(density) * weights)
         about = LayerPreview(name, tensor.kind, words, tensor.assumed, tuple(shape), tensor.dtype, weights, keep=keep)
-        implied = {"reason": NO_GRAPH} if graph is None else _implied(cast(Any, graph), keep)
+        implied = {"reason": _NO_GRAPH} if graph is None else _implied(cast(Any, graph), keep)
         found.append(replace(about, **implied))
     return found
 

@@ -12,7 +12,7 @@ from topobounds.checkpoint.errors import CheckpointError
 from topobounds.checkpoint.json_text import read_json
 from topobounds.weights import ScaledWeights
 
-CONFIGS = ("quantize_config.json", "quant_config.json")
+_CONFIGS = ("quantize_config.json", "quant_config.json")
 """Where AutoGPTQ and AutoAWQ say how they quantised, if config.json does not."""
 
 _Decode = Callable[[Mapping[str, Array]], Array | ScaledWeights]
@@ -85,7 +85,7 @@ class CodedWeightSettings:
     @cached_property
     def packed_settings(self) -> Mapping[str, Any]:
         """The settings for weights of a few bits, which may stand in a file of their own."""
-        return self.settings or next((found for name in CONFIGS if (found := self._beside(name))), {})
+        return self.settings or next((found for name in _CONFIGS if (found := self._beside(name))), {})
 
     def _beside(self, name: str) -> dict[str, Any]:
         if not self._checkpoint.files:

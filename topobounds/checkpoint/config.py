@@ -8,7 +8,7 @@ from topobounds.checkpoint.json_text import read_json
 from topobounds.checkpoint.location import Location
 
 _CONFIG = "config.json"
-HEAD = "lm_head.weight"
+_HEAD = "lm_head.weight"
 _EMBEDDINGS = (
     "embed_tokens.weight",
     "wte.weight",
@@ -47,10 +47,10 @@ def tied_by_config(config: Mapping[str, Any], names: Collection[str]) -> dict[st
     text = config.get("text_config")
     default = any("CausalLM" in str(name) or "LMHead" in str(name) for name in _listed(config.get("architectures")))
     nested = text.get("tie_word_embeddings", default) if isinstance(text, dict) else default
-    if not config.get("tie_word_embeddings", nested) or any(name.endswith(HEAD) for name in names):
+    if not config.get("tie_word_embeddings", nested) or any(name.endswith(_HEAD) for name in names):
         return {}
     embeddings = [name for name in names if name.endswith(_EMBEDDINGS)]
-    return {HEAD: embeddings[0]} if embeddings else {}
+    return {_HEAD: embeddings[0]} if embeddings else {}
 
 
 def _listed(value: Any) -> list[Any]:

@@ -29,12 +29,12 @@ from topobounds.weights import ScaledWeights
 _VERSIONS = (2, 3)
 _ALIGNMENT = 32
 _LONGEST_NAME = 2**16
-MOST_AXES = 4
+_MOST_AXES = 4
 _SHORTEST_ENTRY, _SHORTEST_SETTING = 24, 13
 """Bytes of a tensor without a name and axes in the header, and of a setting of one byte."""
-DEEPEST = 4
+_DEEPEST = 4
 """Of arrays in arrays among the settings."""
-STRING, ARRAY = 8, 9
+_STRING, _ARRAY = 8, 9
 _SETTINGS: dict[int, str] = {
     0: "<B",
     1: "<b",
@@ -346,7 +346,7 @@ class _Header:
         for _ in range(n_tensors):
             name = self._text(_LONGEST_NAME)
             (n_axes,) = self._numbers("<I")
-            if n_axes > MOST_AXES:
+            if n_axes > _MOST_AXES:
                 raise ValueError(f"its tensor '{name}' has {n_axes} axes")
             shape = self._numbers(f"<{n_axes}Q")
             number, first = self._numbers("<IQ")
@@ -366,10 +366,10 @@ class _Header:
         """Return a setting that is one number; what is a text or an array is passed over."""
         if kind in _SETTINGS:
             return self._numbers(_SETTINGS[kind])[0]
-        if kind == STRING:
+        if kind == _STRING:
             self._skip(self._numbers("<Q")[0])
             return None
-        if kind != ARRAY or depth > DEEPEST:
+        if kind != _ARRAY or depth > _DEEPEST:
             raise ValueError(f"its setting '{key}' is of an unknown type, {kind}")
         item, count = self._numbers("<IQ")
         if item in _SETTINGS:

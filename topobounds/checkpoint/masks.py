@@ -17,7 +17,7 @@ from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.errors import CheckpointError
 from topobounds.checkpoint.safetensors import SafetensorsCheckpoint
 
-VERSION = "topobounds.masks"
+_VERSION = "topobounds.masks"
 SHAPES = "shapes"
 _FORMAT = "1: one bit a weight, 1 where it is kept, by flat index, the first in the lowest bit of the first byte"
 
@@ -106,7 +106,11 @@ def writing_masks(
         name: {"dtype": "U8", "shape": [size], "data_offsets": [ends[name] - size, ends[name]]}
         for name, size in sizes.items()
     }
-    metadata = {VERSION: _FORMAT, SHAPES: json.dumps({k: list(v) for k, v in shapes.items()}), "base": json.dumps(base)}
+    metadata = {
+        _VERSION: _FORMAT,
+        SHAPES: json.dumps({k: list(v) for k, v in shapes.items()}),
+        "base": json.dumps(base),
+    }
     header = json.dumps({"__metadata__": metadata, **entries}).encode()
     header += b" " * (-len(header) % 8)
     missing = set(shapes)
@@ -126,6 +130,6 @@ def writing_masks(
 
 def with_masks(checkpoint: Checkpoint) -> Checkpoint:
     """Return a checkpoint, as arrays of bool where it is a file of masks."""
-    if isinstance(checkpoint, SafetensorsCheckpoint) and VERSION in checkpoint.header.metadata:
+    if isinstance(checkpoint, SafetensorsCheckpoint) and _VERSION in checkpoint.header.metadata:
         return MasksCheckpoint(checkpoint)
     return checkpoint

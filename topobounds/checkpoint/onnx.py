@@ -20,7 +20,7 @@ from topobounds.checkpoint.packed import with_zeros
 from topobounds.checkpoint.signatures import format_by_signature
 from topobounds.weights import ScaledWeights
 
-MOST_BYTES = 2**31
+_MOST_BYTES = 2**31
 """Of a file: protobuf reads no larger one, and ONNX then keeps the values in another."""
 _COPIES = 3  # of the file in memory while it is read: its bytes, protobuf's, and the values
 _SMALL = 2**12
@@ -100,7 +100,7 @@ class OnnxCheckpoint(Checkpoint):
                 "pip install -e '.[onnx]'."
             )
         size = size_of(path)
-        if size >= MOST_BYTES:
+        if size >= _MOST_BYTES:
             raise CheckpointError(f"{path} has {size} bytes, more than protobuf reads: save its values beside it.")
         with as_checkpoint_error(path):
             check_memory("its graph", _COPIES * size)

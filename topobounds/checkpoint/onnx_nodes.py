@@ -10,7 +10,7 @@ from topobounds.layers import LayerTensor
 from topobounds.layers.layer_tensor import numbered_parts
 from topobounds.layers.layout import Layout
 
-GATES = {"LSTM": ("input", "output", "forget", "cell"), "GRU": ("update", "reset", "new"), "RNN": ("",)}
+_GATES = {"LSTM": ("input", "output", "forget", "cell"), "GRU": ("update", "reset", "new"), "RNN": ("",)}
 """The gates of each recurrent operator, in the order in which ONNX stacks them (``iofc``, ``zrh``)."""
 _DIRECTIONS = ("forward", "reverse")
 _OPERATORS_OF_CODES = ("MatMulInteger", "ConvInteger", "MatMulNBits", "DynamicQuantizeMatMul", "QGemm", "QAttention")
@@ -169,7 +169,7 @@ def uses(nodes: Sequence[Any], found: Mapping[str, Origin], shapes: Mapping[str,
 def described(use: Use) -> Described | str:
     """Return the layer that a use of a stored tensor is, or the reason why it is none."""
     operator = use.node.op_type
-    describe = LAYERS.get((operator, use.place))
+    describe = _LAYERS.get((operator, use.place))
     if describe is None:
         if operator in _OPERATORS_OF_CODES:
             return f"codes of {operator}, whose scales are not known"
@@ -225,7 +225,7 @@ def _embedding(use: Use) -> Described | str:
 
 def _recurrent(use: Use) -> Described | str:
     operator = use.node.op_type
-    gates = GATES[operator]
+    gates = _GATES[operator]
     is_hidden = use.place == 2
     if len(use.shape) != 3 or use.shape[0] not in (1, 2) or use.shape[1] % len(gates) or use.is_swapped:
         return f"of another shape than {operator} reads"
@@ -309,7 +309,7 @@ def _totals(
     return totals
 
 
-LAYERS: dict[tuple[str, int], Callable[[Use], Described | str]] = {
+_LAYERS: dict[tuple[str, int], Callable[[Use], Described | str]] = {
     ("MatMul", 0): _left_factor,
     ("MatMul", 1): _right_factor,
     ("QLinearMatMul", 0): _left_factor,
@@ -320,10 +320,10 @@ LAYERS: dict[tuple[str, int], Callable[[Use], Described | str]] = {
     ("Conv", 1): _convolution,
     ("QLinearConv", 3): _convolution,
     ("ConvTranspose", 1): _convolution,
-    **{(operator, place): _recurrent for operator in GATES for place in (1, 2)},
+    **{(operator, place): _recurrent for operator in _GATES for place in (1, 2)},
 }
 """The operators and their inputs that are layers."""
-_BIASES = {("Conv", 2), ("ConvTranspose", 2), ("Gemm", 2), ("QLinearConv", 8)} | {(each, 3) for each in GATES}
+_BIASES = {("Conv", 2), ("ConvTranspose", 2), ("Gemm", 2), ("QLinearConv", 8)} | {(each, 3) for each in _GATES}
 QUANTISED_INPUTS = {("QLinearMatMul", 0), ("QLinearMatMul", 3), ("QLinearConv", 3)}
 """Codes whose scale and zero point are the next two inputs of their node."""
 

@@ -41,7 +41,7 @@ def refusal(path: Location) -> Refusal | None:
 
 def refusal_of_unread(path: Location) -> Refusal | None:
     """Return the format of a file or folder that no reader opens, if it is known."""
-    return _first_of(UNREAD, path)
+    return _first_of(_UNREAD, path)
 
 
 def refuse_by_content(path: Location) -> None:
@@ -170,7 +170,7 @@ _REFUSALS = (
 )
 """Formats that are refused before any reader sees the file: by what they hold, or because they are parts of a whole."""
 
-UNREAD = (
+_UNREAD = (
     Refusal(
         _named("*.ggml"),
         "file of llama.cpp from before GGUF",

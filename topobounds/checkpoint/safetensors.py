@@ -43,14 +43,14 @@ DTYPES: dict[str, Any] = {
     "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz,
     "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
 }
-BITS: dict[str, int] = {name: 8 * np.dtype(dtype).itemsize for name, dtype in DTYPES.items()} | {
+_BITS: dict[str, int] = {name: 8 * np.dtype(dtype).itemsize for name, dtype in DTYPES.items()} | {
     "F4": 4,
     "F6_E2M3": 6,
     "F6_E3M2": 6,
     "C64": 64,
 }
 """Of one value, of types that numpy has no name for as well."""
-MOST_AXES = 64
+_MOST_AXES = 64
 """Of an array of numpy."""
 
 
@@ -242,11 +242,11 @@ def _entry(file: Location, name: str, value: Any) -> Entry:
         if not isinstance(value, dict) or not isinstance(value.get("dtype"), str):
             raise ValueError("its header does not say its type")
         shape, places = value.get("shape"), value.get("data_offsets")
-        if not _are_counts(shape) or len(shape) > MOST_AXES:
-            raise ValueError(f"its shape is no list of at most {MOST_AXES} non-negative integers")
+        if not _are_counts(shape) or len(shape) > _MOST_AXES:
+            raise ValueError(f"its shape is no list of at most {_MOST_AXES} non-negative integers")
         if not _are_counts(places) or len(places) != 2 or places[0] > places[1]:
             raise ValueError("its place is no pair of increasing non-negative integers")
-        bits = BITS.get(value["dtype"])
+        bits = _BITS.get(value["dtype"])
         if bits is None:
             raise ValueError(f"its type {value['dtype']} is unknown")
         if math.prod(shape) * bits != 8 * (places[1] - places[0]):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 _USAGE_ERROR = 2
-INTERRUPTED = 130
+_INTERRUPTED = 130
 _BROKEN_PIPE = 1
 _OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 """What the system says without a name is said of stdout: errors of files name the file."""
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = _run(words)
         _flush_output()
     except (click.Abort, KeyboardInterrupt):
-        _leave("Interrupted.", INTERRUPTED)
+        _leave("Interrupted.", _INTERRUPTED)
     except click.ClickException as error:
         _leave(f"Error: {error.format_message()}", _USAGE_ERROR)
     except BrokenPipeError:

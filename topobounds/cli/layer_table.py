@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 60  # layers that have a row each where not all of them are asked for
 _WORST = 10
-WIDE = 108  # columns that all titles take, with names of layers of some 20 letters
+_WIDE = 108  # columns that all titles take, with names of layers of some 20 letters
 _MEDIUM = 80
 _SHORTEST_NAME = 16  # columns into which the names of layers are folded at the least
 _MOST_NAMED = 3  # layers that are named with a finding
@@ -63,7 +63,7 @@ def print_report(console: "Console", report: "ModelReport", shown: Shown) -> Non
     if shown.columns is not None:
         _print_columns(console, report, shown, shown.columns)
     elif len(report.layers) <= _MOST_ROWS or shown.is_whole:
-        _print_layers(console, _sorted(report.layers, shown), WIDE)
+        _print_layers(console, _sorted(report.layers, shown), _WIDE)
     else:
         _print_patterns(console, report.layers)
         by = shown.sort or "overlap_z"
@@ -72,7 +72,7 @@ def print_report(console: "Console", report: "ModelReport", shown: Shown) -> Non
         console.print()
         console.print(title)
         worst = _sorted(report.layers, Shown(sort=by, is_descending=shown.is_descending))[:_WORST]
-        _print_layers(console, worst, WIDE)
+        _print_layers(console, worst, _WIDE)
     for line in _networks(report):
         console.print(line)
     _print_findings(console, report)
@@ -142,7 +142,7 @@ def _print_columns(console: "Console", report: "ModelReport", shown: Shown, name
 
 def _print_layers(console: "Console", layers: "Sequence[LayerReport]", wide: int) -> None:
     """Print a row for each layer, with as many columns as the terminal has room for."""
-    titles = FULL if console.width >= wide else _SOME if console.width >= _MEDIUM else FEW
+    titles = FULL if console.width >= wide else _SOME if console.width >= _MEDIUM else _FEW
     cells = [[title.cell(layer) for title in titles] for layer in layers]
     cell_widths = [max(map(len, column)) for column in zip(*cells, strict=True)] if cells else []
     title_widths = [max(map(len, title.title.split("\n"))) for title in titles]
@@ -202,24 +202,24 @@ def _value(value: Any) -> str:
     return "-" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-NAME = Title("layer", lambda layer: layer.name, is_text=True)
-SHAPE = Title("shape", lambda layer: "x".join(map(str, layer.shape)), is_text=True)
-DENSITY = Title("density", lambda layer: _share(layer.density))
+_NAME = Title("layer", lambda layer: layer.name, is_text=True)
+_SHAPE = Title("shape", lambda layer: "x".join(map(str, layer.shape)), is_text=True)
+_DENSITY = Title("density", lambda layer: _share(layer.density))
 _MUST_KEEP = Title("must keep", _must_keep)
 _PERCENT = Title("%", _percent)
-SAFE = Title("safe\ndensity", lambda layer: _share(layer.safe_density))
+_SAFE = Title("safe\ndensity", lambda layer: _share(layer.safe_density))
 _SAFE_BY_CHANCE = Title("by\nchance", lambda layer: _share(layer.safe_density_expected))
-OVERLAP = Title("overlap", lambda layer: _share(layer.overlap))
+_OVERLAP = Title("overlap", lambda layer: _share(layer.overlap))
 _OVERLAP_BY_CHANCE = Title("by\nchance", lambda layer: _share(layer.overlap_expected))
 _OVERLAP_Z = Title("z", lambda layer: _z(layer.overlap_z))
-PERSISTENCE = Title("persis-\ntence", lambda layer: _share(layer.neural_persistence))
+_PERSISTENCE = Title("persis-\ntence", lambda layer: _share(layer.neural_persistence))
 _PERSISTENCE_Z = Title("z", lambda layer: _z(layer.neural_persistence_z))
 FULL = (
-    *(NAME, SHAPE, DENSITY, _MUST_KEEP, _PERCENT, SAFE, _SAFE_BY_CHANCE),
-    *(OVERLAP, _OVERLAP_BY_CHANCE, _OVERLAP_Z, PERSISTENCE, _PERSISTENCE_Z),
+    *(_NAME, _SHAPE, _DENSITY, _MUST_KEEP, _PERCENT, _SAFE, _SAFE_BY_CHANCE),
+    *(_OVERLAP, _OVERLAP_BY_CHANCE, _OVERLAP_Z, _PERSISTENCE, _PERSISTENCE_Z),
 )
-_SOME = (NAME, _MUST_KEEP, _PERCENT, SAFE, _SAFE_BY_CHANCE, OVERLAP, _OVERLAP_BY_CHANCE, _OVERLAP_Z)
-FEW = (NAME, _MUST_KEEP, Title("safe", SAFE.cell), Title("overlap z", _OVERLAP_Z.cell))
+_SOME = (_NAME, _MUST_KEEP, _PERCENT, _SAFE, _SAFE_BY_CHANCE, _OVERLAP, _OVERLAP_BY_CHANCE, _OVERLAP_Z)
+_FEW = (_NAME, _MUST_KEEP, Title("safe", _SAFE.cell), Title("overlap z", _OVERLAP_Z.cell))
 
 
 # -- one row for each pattern of names ---------------------------------------------------------------------------------
@@ -241,12 +241,12 @@ def _print_patterns(console: "Console", layers: "Sequence[LayerReport]") -> None
     groups: dict[str, list[LayerReport]] = {}
     for layer in layers:
         groups.setdefault(name_pattern(layer.name), []).append(layer)
-    many = _PATTERN_MEASURES if console.width >= WIDE else _PATTERN_MEASURES[:3]
+    many = _PATTERN_MEASURES if console.width >= _WIDE else _PATTERN_MEASURES[:3]
     measures = many if console.width >= _MEDIUM else _PATTERN_MEASURES[1:3]
     table = new_table(padding=(0, 1, 0, 0))
     table.add_column("layers")
     table.add_column("number", justify="right")
-    if console.width >= WIDE:
+    if console.width >= _WIDE:
         table.add_column("shape")
     for title, *_ in measures:
         lines = [*title.split("\n"), "median"]
@@ -254,11 +254,11 @@ def _print_patterns(console: "Console", layers: "Sequence[LayerReport]") -> None
         table.add_column(_title(console, [*[""] * (len(lines) - 1), "worst"]), justify="right")
     rows = []
     for pattern, group in groups.items():
-        shapes = {SHAPE.cell(layer) for layer in group}
-        shape = [shapes.pop() if len(shapes) == 1 else f"{len(shapes)} shapes"] if console.width >= WIDE else []
+        shapes = {_SHAPE.cell(layer) for layer in group}
+        shape = [shapes.pop() if len(shapes) == 1 else f"{len(shapes)} shapes"] if console.width >= _WIDE else []
         cells = [cell for _, value, worst, shown in measures for cell in _median_and_worst(group, value, worst, shown)]
         rows.append([pattern, str(len(group)), *shape, *cells])
-    heads = ["number", *(["shape"] if console.width >= WIDE else []), *["density", "worst"] * len(measures)]
+    heads = ["number", *(["shape"] if console.width >= _WIDE else []), *["density", "worst"] * len(measures)]
     columns = list(zip(heads, *(row[1:] for row in rows), strict=True))
     width_for_names = max(console.width - sum(max(map(len, column)) + 1 for column in columns), _SHORTEST_NAME)
     for row in rows:

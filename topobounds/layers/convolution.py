@@ -16,7 +16,7 @@ from topobounds.layers.printed_counts import PrintedCounts
 
 PADDING_MODES = ("zeros", "circular", "reflect", "replicate")
 _MAX_AXES = 3
-MOST_CELLS = 2**24  # of the input and the output along one dimension, which are counted one by one: about a minute
+_MOST_CELLS = 2**24  # of the input and the output along one dimension, which are counted one by one: about a minute
 
 
 @dataclass(frozen=True, init=False)
@@ -153,8 +153,8 @@ class Conv(Layer):
                     f"span {axis.span} cells, not the {size + axis.padding + after} there are "
                     f"(input {size}, padding {axis.padding} and {after})."
                 )
-            if axis.size + axis.positions > MOST_CELLS:
-                rule = f"so small that input and output have at most {MOST_CELLS} cells along each dimension"
+            if axis.size + axis.positions > _MOST_CELLS:
+                rule = f"so small that input and output have at most {_MOST_CELLS} cells along each dimension"
                 raise argument_error("input_size", rule, self.input_size)
             most = {"circular": size, "reflect": size - 1}.get(self.padding_mode, math.inf)
             if max(axis.padding, after) > most:

@@ -44,12 +44,12 @@ from topobounds.pruning.survey import Files, Places, Surveyed, checksum_of, open
 from topobounds.pruning.which_layers import chosen_layers
 from topobounds.weights import non_zero, weight_array
 
-ON_INFEASIBLE = ("share", "raise", "clamp")
+_ON_INFEASIBLE = ("share", "raise", "clamp")
 _AHEAD = 2**28
 """Bytes of masks that workers choose before they are due."""
 MASKS = "pruning/masks.safetensors"
 """Where the masks are in a folder."""
-NAMED = 5  # layers in a message
+_NAMED = 5  # layers in a message
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".h5", ".msgpack", ".onnx", ".gguf")
 _N_OF_M = re.compile(r"\d+:\d+")
 _PathLike = str | os.PathLike[str]
@@ -157,7 +157,7 @@ def prune_checkpoint(
     """
     chosen = _checked_method(method)
     choice("scope", scope, ("local", "global"))
-    choice("on_infeasible", on_infeasible, ON_INFEASIBLE)
+    choice("on_infeasible", on_infeasible, _ON_INFEASIBLE)
     boolean("masks_only", masks_only)
     sparsities = None if allocate in ALLOCATIONS else read_sparsities(allocate, tuple(ALLOCATIONS))
     if scope == "global" and allocate != "uniform":
@@ -362,7 +362,7 @@ class _Pruning:
         unknown = [name for name in sparsities if name not in self.tensors]
         if unknown:
             rule = f"a file of layers that are pruned, which '{unknown[0]}' is not"
-            raise argument_error("allocate", rule, ", ".join(list(self.tensors)[:NAMED]))
+            raise argument_error("allocate", rule, ", ".join(list(self.tensors)[:_NAMED]))
         for name, tensor in self.tensors.items():
             kept = 1 - as_written(sparsities[name]) if name in sparsities else Fraction(1)
             share = float(min(round(kept * tensor.profile.weights), tensor.profile.survivors))

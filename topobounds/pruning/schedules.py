@@ -6,7 +6,7 @@ import numpy as np
 
 from topobounds._arguments import as_written, density_fraction, integer, real
 
-MOST_ROUNDS = 10**6
+_MOST_ROUNDS = 10**6
 
 
 def linear_schedule(n_weights: int, density: float | Fraction, rounds: int) -> tuple[int, ...]:
@@ -43,7 +43,7 @@ def linear_schedule(n_weights: int, density: float | Fraction, rounds: int) -> t
     >>> linear_schedule(1000, 0.1, 5)
     (820, 640, 460, 280, 100)
     """
-    weights, n_rounds = integer("n_weights", n_weights, 1), integer("rounds", rounds, 1, most=MOST_ROUNDS)
+    weights, n_rounds = integer("n_weights", n_weights, 1), integer("rounds", rounds, 1, most=_MOST_ROUNDS)
     density_fraction("density", density)
     pruned = weights * (1 - as_written(density)) / n_rounds
     return tuple(round(weights - pruned * r) for r in range(1, n_rounds + 1))
@@ -79,7 +79,7 @@ def geometric_schedule(n_weights: int, rate: float | Fraction, rounds: int) -> t
     >>> geometric_schedule(1000, 0.2, 5)
     (800, 640, 512, 410, 328)
     """
-    left, n_rounds = integer("n_weights", n_weights, 1), integer("rounds", rounds, 1, most=MOST_ROUNDS)
+    left, n_rounds = integer("n_weights", n_weights, 1), integer("rounds", rounds, 1, most=_MOST_ROUNDS)
     real("rate", rate, "a number in [0, 1)", 0.0, float(np.nextafter(1.0, 0.0)))
     kept = 1 - as_written(rate)
     counts = []
@@ -123,7 +123,7 @@ def cubic_schedule(n_weights: int, density: float | Fraction, rounds: int) -> tu
     >>> cubic_schedule(1000, 0.1, 5)
     (561, 294, 158, 107, 100)
     """
-    weights, n_rounds = integer("n_weights", n_weights, 1), integer("rounds", rounds, 1, most=MOST_ROUNDS)
+    weights, n_rounds = integer("n_weights", n_weights, 1), integer("rounds", rounds, 1, most=_MOST_ROUNDS)
     density_fraction("density", density)
     last = as_written(density)
     left = (last + (1 - last) * (1 - Fraction(r, n_rounds)) ** 3 for r in range(1, n_rounds + 1))

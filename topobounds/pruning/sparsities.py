@@ -20,7 +20,7 @@ from topobounds.pruning.report import PruningReport
 
 LONGEST = 2**26  # bytes of such a file
 NAME = "tensor_fqn"
-SHARE = "sparsity_level"
+_SHARE = "sparsity_level"
 _LINE = re.compile(
     r"""(?P<dash>-[ ]+)?(?P<indent>[ ]+)?(?P<key>"(?:[^"\\]|\\.)*"|[^"].*?)[ ]*:[ ]+(?P<value>.+?)[ ]*"""
 )
@@ -36,9 +36,9 @@ def write_sparsities(path: str | os.PathLike[str], report: PruningReport) -> Non
     report : PruningReport
         Of a pruning, or of one that was only tried.
     """
-    entries = [{NAME: layer.name, SHARE: 1 - layer.kept / layer.weights} for layer in report.layers]
+    entries = [{NAME: layer.name, _SHARE: 1 - layer.kept / layer.weights} for layer in report.layers]
     if Path(path).suffix in (".yaml", ".yml"):  # whose texts and numbers are those of JSON
-        lines = [f"- {NAME}: {json.dumps(each[NAME])}\n  {SHARE}: {json.dumps(each[SHARE])}" for each in entries]
+        lines = [f"- {NAME}: {json.dumps(each[NAME])}\n  {_SHARE}: {json.dumps(each[_SHARE])}" for each in entries]
         write_whole(Path(path), "\n".join(lines) + "\n")
     else:
         write_whole(Path(path), json.dumps(entries, indent=2) + "\n")
@@ -66,7 +66,7 @@ def read_sparsities(path: Any, names: tuple[str, ...]) -> dict[str, float]:
         raise argument_error("allocate", f"one of {', '.join(map(repr, names))}, or a file of sparsities", str(file))
     content = _parsed(file)
     if isinstance(content, list):
-        pairs = [(each.get(NAME), each.get(SHARE)) if isinstance(each, dict) else (None, None) for each in content]
+        pairs = [(each.get(NAME), each.get(_SHARE)) if isinstance(each, dict) else (None, None) for each in content]
     elif isinstance(content, Mapping):
         pairs = list(content.items())
     else:
@@ -95,7 +95,7 @@ def _parsed(file: Path) -> Any:
         match = _LINE.fullmatch(line)
         if match is None or (match["indent"] and not entries):
             raise CheckpointError(
-                f"{file} is neither JSON nor a YAML list of {NAME} and {SHARE}: line {number} is "
+                f"{file} is neither JSON nor a YAML list of {NAME} and {_SHARE}: line {number} is "
                 f"{shortened(repr(line.strip()))}."
             )
         key, value = str(_scalar(match["key"])), _scalar(match["value"])
@@ -104,7 +104,7 @@ def _parsed(file: Path) -> Any:
         elif match["indent"]:
             entries[-1][key] = value
         else:
-            entries.append({NAME: key, SHARE: value})
+            entries.append({NAME: key, _SHARE: value})
     return entries
 
 

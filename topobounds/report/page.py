@@ -192,7 +192,7 @@ LAYERS = (
     Column("by chance", "neural_persistence_expected", 3, WORDS["by chance"]),
     Column("z", "neural_persistence_z", 1, WORDS["z"]),
 )
-LEFT_OUT = (Column("tensor", "name"), Column("shape", "shape"), Column("type", "dtype"), Column("reason", "reason"))
+_LEFT_OUT = (Column("tensor", "name"), Column("shape", "shape"), Column("type", "dtype"), Column("reason", "reason"))
 
 
 def _page_of_model(report: ModelReport) -> Page:
@@ -201,7 +201,7 @@ def _page_of_model(report: ModelReport) -> Page:
     source = record.get("source") or {}
     tables = [
         table_of("layers", "Layers", LAYERS, layers, "Open a layer to see its pictures. Titles sort.", details=True),
-        *([table_of("left_out", "Left out", LEFT_OUT, left_out, "What is not read, and why.")] if left_out else []),
+        *([table_of("left_out", "Left out", _LEFT_OUT, left_out, "What is not read, and why.")] if left_out else []),
     ]
     weights, critical = (sum(layer[key] or 0 for layer in layers) for key in ("weights", "critical"))
     facts = [

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from topobounds.runs.errors import RunError, as_run_error
 
-POLL_SECONDS = 0.02
+_POLL_SECONDS = 0.02
 LOCK_PATIENCE = 1.0
 """Seconds within which the lock of a process that was killed is free."""
 
@@ -55,4 +55,4 @@ def _acquire(descriptor: int, folder: Path, patience: float) -> None:
             if time.monotonic() >= until:
                 holder = os.pread(descriptor, 100, 0).decode(errors="replace").strip() or "starting"
                 raise RunError(f"{folder} is in use by another process ({holder}).") from error
-            time.sleep(POLL_SECONDS)
+            time.sleep(_POLL_SECONDS)

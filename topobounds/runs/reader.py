@@ -15,8 +15,8 @@ from topobounds.runs.folder import RunFolder
 from topobounds.runs.json_text import parse_json
 from topobounds.runs.level import Level, natural_order
 
-WEIGHTS = "end"
-MASKS = "masks"
+_WEIGHTS = "end"
+_MASKS = "masks"
 
 
 class RunReader:
@@ -74,7 +74,7 @@ class RunCheckpoint(Checkpoint):
         super().__init__(path)
         self._file = level.path / f"{_stem(level)}.safetensors"
         self._weights = level.weights(_stem(level))
-        self._masks = level.weights(MASKS) if MASKS in level.weight_files else {}
+        self._masks = level.weights(_MASKS) if _MASKS in level.weight_files else {}
         for name, mask in self._masks.items():
             if name in self._weights and mask.shape != self._weights[name].shape:
                 raise CheckpointError(f"{level.path}, tensor '{name}', is damaged: its mask is of another shape.")
@@ -111,7 +111,7 @@ class RunCheckpoint(Checkpoint):
 
 def _stem(level: Level) -> str:
     """Return the weight file of a level's end: ``end``, or the last of those that are no masks."""
-    stems = [stem for stem in level.weight_files if stem != MASKS]
+    stems = [stem for stem in level.weight_files if stem != _MASKS]
     if not stems:
         raise CheckpointError(f"{level.path} holds no weights.")
-    return WEIGHTS if WEIGHTS in stems else max(stems, key=natural_order)
+    return _WEIGHTS if _WEIGHTS in stems else max(stems, key=natural_order)

@@ -18,7 +18,7 @@ _Value = str | int | float | bool
 _LONGEST_PLAN = 2**20  # bytes
 MOST_POINTS = 10**6
 """Points of a sweep that is no slip of the finger."""
-LARGEST_SEED = 2**53 - 1  # that every reader of JSON and SQLite keeps to the last digit
+_LARGEST_SEED = 2**53 - 1  # that every reader of JSON and SQLite keeps to the last digit
 _LARGEST_PLAN = 2**53 - 1  # points that can be counted, and more than any engine answers
 _RANGE = ("from", "to", "step")
 
@@ -171,7 +171,7 @@ class SweepPlan:
         grids = plan.get("grid")
         if not isinstance(grids, list) or not grids:
             raise argument_error("grid", "at least one table [[grid]]", grids)
-        found = cls(tuple(map(_grid, grids)), integer("seed", plan.get("seed", 0), 0, LARGEST_SEED))
+        found = cls(tuple(map(_grid, grids)), integer("seed", plan.get("seed", 0), 0, _LARGEST_SEED))
         n_points = sum(math.prod(map(len, grid.axes.values())) for grid in found.grids)
         if n_points > _LARGEST_PLAN:
             raise argument_error("grid", f"tables of at most {_LARGEST_PLAN:,} points", f"{n_points:,}")
@@ -215,7 +215,7 @@ def _range(key: str, table: dict[str, Any]) -> tuple[int, int, int]:
         if name not in table:
             raise argument_error(key, "a range {from = 1, to = 9, step = 2} of integers, both ends in it", table)
     first = integer(f"{key}.from", table["from"], 0)
-    last = integer(f"{key}.to", table["to"], first, LARGEST_SEED)
+    last = integer(f"{key}.to", table["to"], first, _LARGEST_SEED)
     return first, last, integer(f"{key}.step", table.get("step", 1), 1)
 
 
@@ -230,4 +230,4 @@ def _long(values: Any) -> Sequence[_Value]:
 def _seed_of(point: Point, seed: int) -> int:
     """Return a seed that depends on the point and the plan's seed alone, not on its place in the plan."""
     digest = hashlib.sha256(point.key + seed.to_bytes(8, "big")).digest()
-    return int.from_bytes(digest[:8], "big") & LARGEST_SEED
+    return int.from_bytes(digest[:8], "big") & _LARGEST_SEED

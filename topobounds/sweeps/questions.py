@@ -102,11 +102,11 @@ def _analyze(path: str, **options: Any) -> Mapping[str, Any]:
 
     patterns: dict[str, Any] = {name: [options.pop(name)] for name in ("include", "exclude") if name in options}
     report = analyze(path, jobs=1, **patterns, **options).to_dict()
-    layers = {layer["name"]: {key: layer[key] for key in LAYER_KEYS} for layer in report["layers"]}
+    layers = {layer["name"]: {key: layer[key] for key in _LAYER_KEYS} for layer in report["layers"]}
     return {"summary": report["summary"], "layers": layers}
 
 
-LAYER_KEYS = (
+_LAYER_KEYS = (
     "weights",
     "density",
     "critical",

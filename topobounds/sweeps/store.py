@@ -17,7 +17,7 @@ from typing import Any
 from topobounds.sweeps.plan import SweepPlan
 
 FILE = "results.sqlite"
-FORMAT = 1
+_FORMAT = 1
 _RECENT = 1000  # rows from which the rate is taken
 _LONGEST_LIST = 3  # entries of a list that become columns, as the ends of an interval do
 _MOST_COLUMNS = 1900  # of a view: SQLite has no more than 2,000
@@ -82,7 +82,7 @@ class Row:
         return zlib.crc32(repr(astuple(self)).encode())
 
 
-COLUMNS = tuple(field.name for field in fields(Row))
+_COLUMNS = tuple(field.name for field in fields(Row))
 
 
 class Store:
@@ -120,7 +120,7 @@ class Store:
             known = store.plan_text
             if known is None:
                 with store._sqlite_as_store_error():
-                    store._connection.execute("insert into plan values (?, ?)", (FORMAT, plan.text))
+                    store._connection.execute("insert into plan values (?, ?)", (_FORMAT, plan.text))
             elif known != plan.text:
                 raise StoreError(f"{folder} holds the results of another plan: choose another folder.")
         except BaseException:
@@ -165,9 +165,9 @@ class Store:
             if not self._has("plan"):
                 return None
             found = self._connection.execute("select format, text from plan").fetchone()
-        if found is not None and found[0] != FORMAT:
+        if found is not None and found[0] != _FORMAT:
             raise StoreError(
-                f"{self.file} is of another version of topobounds: its format is {found[0]}, not {FORMAT}."
+                f"{self.file} is of another version of topobounds: its format is {found[0]}, not {_FORMAT}."
             )
         return None if found is None else str(found[1])
 
@@ -184,7 +184,7 @@ class Store:
         StoreError
             If there is no room for them.
         """
-        marks = ", ".join("?" * (len(COLUMNS) + 1))
+        marks = ", ".join("?" * (len(_COLUMNS) + 1))
         values = [(*astuple(row), row.checksum) for row in rows]
         with self._sqlite_as_store_error():
             self._connection.execute("begin immediate")
@@ -214,7 +214,7 @@ class Store:
         where, values = ("where question = ?", (question,)) if question else ("", ())
         with self._sqlite_as_store_error():
             order = "order by question, parameters"
-            for row in self._connection.execute(f"select {', '.join(COLUMNS)} from points {where} {order}", values):
+            for row in self._connection.execute(f"select {', '.join(_COLUMNS)} from points {where} {order}", values):
                 yield _flat(Row(*row))
 
     def add_views(self) -> None:
@@ -230,7 +230,7 @@ class Store:
             for (text,) in self._connection.execute(query, (question,)):
                 for path, name, _ in _leaves(json.loads(text)):
                     columns.setdefault(name, f"json_extract({source}, {_quoted(path)}) as {_named(name)}")
-        rest = [name for name in COLUMNS if name not in ("key", "parameters", "answer") and name not in columns]
+        rest = [name for name in _COLUMNS if name not in ("key", "parameters", "answer") and name not in columns]
         wanted = ", ".join([*list(columns.values())[:_MOST_COLUMNS], *map(_named, rest)])
         self._connection.execute(f"drop view if exists {_named(question)}")
         where = f"where question = {_quoted(question)}"
@@ -262,7 +262,7 @@ class Store:
 
     @staticmethod
     def _checked_rows(connection: sqlite3.Connection) -> Iterator[tuple[Row, int]]:
-        for *values, checksum in connection.execute(f"select {', '.join(COLUMNS)}, checksum from points"):
+        for *values, checksum in connection.execute(f"select {', '.join(_COLUMNS)}, checksum from points"):
             yield Row(*values), checksum
 
     def _salvage(self) -> None:
@@ -280,7 +280,7 @@ class Store:
             text = old.execute("select text from plan").fetchone()[0]
         for direction in ("asc", "desc"):  # from both ends, up to what cannot be read
             with suppress(sqlite3.DatabaseError, UnicodeDecodeError, TypeError):
-                query = f"select {', '.join(COLUMNS)}, checksum from points order by key {direction}"
+                query = f"select {', '.join(_COLUMNS)}, checksum from points order by key {direction}"
                 for *values, checksum in old.execute(query):
                     if (row := Row(*values)).checksum == checksum:
                         kept.append(row)
@@ -289,7 +289,7 @@ class Store:
         self._connection.execute(_TABLE)
         if text is not None:
             self._connection.execute("create table plan (format integer, text text)")
-            self._connection.execute("insert into plan values (?, ?)", (FORMAT, text))
+            self._connection.execute("insert into plan values (?, ?)", (_FORMAT, text))
         self.add(kept)
         count = len({row.key for row in kept})
         self.salvaged = f"{self.file} was damaged: {count} rows of it are kept, the file is now {aside.name}."
@@ -322,7 +322,7 @@ def _flat(row: Row) -> dict[str, Any]:
     for text in (row.parameters, row.answer or "{}"):
         for _, name, value in _leaves(json.loads(text)):
             record.setdefault(name, value)
-    rest = {name: getattr(row, name) for name in COLUMNS if name not in ("key", "parameters", "answer")}
+    rest = {name: getattr(row, name) for name in _COLUMNS if name not in ("key", "parameters", "answer")}
     return rest | record
 
 

@@ -22,7 +22,7 @@ from topobounds.layers.shape import Shape
 from topobounds.supports import cells_at_density
 from topobounds.theory.paper import PrintedClaim, corollary_3_4_of, theorem_3_3_of
 
-MOST_EXACT = 64  # factors of a probability that are multiplied as integers,
+_MOST_EXACT = 64  # factors of a probability that are multiplied as integers,
 MOST_SUMMED = 2**16  # and one by one, by their logarithms
 _ROUNDING = 2.0**-47  # of the terms of a bound; see `star_bound`
 
@@ -79,7 +79,7 @@ def star_bound_of(shape: Shape) -> float:
     if min(m, n) == 1:
         return _rounded_down(Fraction(k, m * n))
     alpha = shape.alpha
-    if min(k, alpha) <= MOST_EXACT:
+    if min(k, alpha) <= _MOST_EXACT:
         return _rounded_down(max(n * _exact_hit(m * n, k, m), m * _exact_hit(m * n, k, n)) / alpha)
     return max(n * _hit(m * n, k, m), m * _hit(m * n, k, n)) / alpha * (1 - _ROUNDING)
 
@@ -126,7 +126,7 @@ def boruvka_bound_of(shape: Shape) -> float:
     if min(m, n) == 1:
         return _rounded_down(Fraction(k, m * n))
     cells, alpha = shape.cells, shape.alpha
-    if min(k, alpha) <= MOST_EXACT:
+    if min(k, alpha) <= _MOST_EXACT:
         both = m * _exact_hit(cells, k, n) + n * _exact_hit(cells, k, m)
         return _rounded_down((both - Fraction(cells, alpha) * _exact_hit(cells, k, alpha)) / alpha)
     marked = m * _hit(cells, k, n) + n * _hit(cells, k, m)

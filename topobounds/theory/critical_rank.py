@@ -34,7 +34,7 @@ _LARGEST_TERM = 600.0  # logarithm of a term up to which the terms of all levels
 _EFFORT = Effort(least=16)  # components of more vertices are next to none here
 _SMALLEST = math.ulp(0.0)  # an upper bound on positive numbers that a double cannot hold
 _SUM_FACTOR = 1 + 2.0**-40  # more than the rounding in geometric sums
-NODES = 40  # ranks between which the distribution function is bounded by its log-concavity
+_NODES = 40  # ranks between which the distribution function is bounded by its log-concavity
 
 
 @dataclass(frozen=True)
@@ -457,7 +457,7 @@ def _enclosed_mean(m: int, n: int) -> Enclosure:
     start = critical_rank_limit(m, n, math.exp(-9))
     end = critical_rank_limit(m, n, 1 - 1e-12)
     bend = critical_rank_limit(m, n, 0.99)
-    spaced = [*np.linspace(start, bend, NODES), *np.linspace(bend, end, NODES // 2)]
+    spaced = [*np.linspace(start, bend, _NODES), *np.linspace(bend, end, _NODES // 2)]
     ranks = np.unique([first, *np.array(spaced, dtype=np.int64), last])
     points = [_enclosed(m, n, k) for k in ranks[:-1].tolist()]
     lower = np.array([*(point.lower for point in points), 1.0])

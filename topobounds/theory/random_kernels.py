@@ -25,7 +25,7 @@ from topobounds.theory.counting import exact_expected_overlap_of
 
 _MOST_WEIGHTS = 25  # of a group, where all their subsets are summed over
 MOST_CLOSED_SETS = 2**16  # that are kept: every subset of 16 weights; some seconds
-MOST_NEURONS = 2**19  # of a group,
+_MOST_NEURONS = 2**19  # of a group,
 _MOST_LABELS = 2**25  # and times closed sets; 256 megabytes
 _FEW_EDGES = 16  # that are added one by one
 
@@ -74,8 +74,8 @@ def exact_expected_critical_weights(conv: Conv) -> Fraction:
     """
     n_weights = checked_conv(conv).n_weights // conv.groups
     n_neurons = conv.n_vertices // conv.groups
-    if n_weights > _MOST_WEIGHTS or n_neurons > MOST_NEURONS:
-        rule = f"a Conv with at most {_MOST_WEIGHTS} weights and {MOST_NEURONS} neurons per group"
+    if n_weights > _MOST_WEIGHTS or n_neurons > _MOST_NEURONS:
+        rule = f"a Conv with at most {_MOST_WEIGHTS} weights and {_MOST_NEURONS} neurons per group"
         raise argument_error("conv", rule, conv)
     graph = _GroupGraph(_group_edges(conv))
     if graph.cells.size == (conv.n_vertices - conv.n_components) // conv.groups:

@@ -22,8 +22,8 @@ from topobounds._records import Record
 from topobounds.layers.shape import Shape
 from topobounds.theory.paper import corollary_3_4_of, printed_sum
 
-FORMS = ("sum", "closed")
-MOST_EXACT = 64  # terms of a sum that may have a denominator short enough to be printed
+_FORMS = ("sum", "closed")
+_MOST_EXACT = 64  # terms of a sum that may have a denominator short enough to be printed
 
 m, n = sympy.symbols("m n", integer=True, positive=True)
 i = Symbol("i", integer=True, nonnegative=True)
@@ -373,7 +373,7 @@ def _printed_lines(shape: Shape, density: float | None) -> Iterator[str]:
 
 def _bound_at(shape: Shape, density: Fraction) -> Fraction | float:
     """Return the printed bound, clipped at 1; as a fraction where that may be short."""
-    if min(shape.m, shape.n) <= MOST_EXACT:
+    if min(shape.m, shape.n) <= _MOST_EXACT:
         return _exact_corollary_3_4_of(shape, density)
     value = corollary_3_4_of(shape, density).value
     assert value is not None
@@ -382,7 +382,7 @@ def _bound_at(shape: Shape, density: Fraction) -> Fraction | float:
 
 def _bound(cells: Expr, form: str) -> Expr:
     j = Min(m, n)
-    if choice("form", form, FORMS) == "sum":
+    if choice("form", form, _FORMS) == "sum":
         return Sum((m - i) * (n - i) / (cells - i), (i, 0, j)) / (m + n - 1)
     if cells.is_integer:
         return _closed_form(m, n, cells, lambda x: harmonic(x - 1), j)

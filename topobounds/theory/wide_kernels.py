@@ -20,7 +20,7 @@ from topobounds.theory.random_kernels import spatial_edges, tap_edges
 _MOST_REACHED = 12  # neurons of a channel that one tap reaches: all their subsets are gone through
 _STEP = 0.02  # of the weights per channel
 _ITERATIONS = 3000  # at most; near the point where a large component begins, convergence is slow
-TOLERANCE = 1e-9
+_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class _Process:
                 self._void(time * self.positions_rate, voids.cells[self.positions.across]),
                 self._void(time * self.cells_rate, voids.positions[self.cells.across]),
             )
-            if all(np.abs(a - b).max() < TOLERANCE for a, b in zip(voids, previous, strict=True)):
+            if all(np.abs(a - b).max() < _TOLERANCE for a, b in zip(voids, previous, strict=True)):
                 break
         return voids
 

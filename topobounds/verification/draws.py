@@ -18,9 +18,9 @@ from topobounds.topology.spanning import maximum_spanning_forest
 from topobounds.verification.batches import Batch, batch_sizes
 
 DISTRIBUTIONS = ("none", "normal", "uniform", "cauchy")
-MOST, USUAL = 20_000, 4_000  # overlaps drawn for a claim by default, of small layers and of others
+_MOST, USUAL = 20_000, 4_000  # overlaps drawn for a claim by default, of small layers and of others
 # Of large layers fewer: all that are drawn have at most so many vertices, or so many cells where weights are drawn.
-VERTICES, CELLS = 80_000_000, 20_000_000
+_VERTICES, CELLS = 80_000_000, 20_000_000
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class DrawSetting:
         if self.distribution != "none":
             return min(USUAL, CELLS // (self.m * self.n))
         vertices = self.m + self.n
-        return min(MOST, max(USUAL, VERTICES // vertices // 16), VERTICES // vertices)
+        return min(_MOST, max(USUAL, _VERTICES // vertices // 16), _VERTICES // vertices)
 
 
 # -- overlaps: each yields batches of values in [0, 1] -----------------------------------------------------------------

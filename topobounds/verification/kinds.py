@@ -36,8 +36,8 @@ _TRIES = 200  # matrices among which a sample on the wrong side of a bound is lo
 _MATRIX_CELLS = 1_000_000  # of all matrices that a claim about every matrix is tested on by default,
 _GUDHI_CELLS = 500_000  # and where gudhi goes through them too, or many masks of them are compared
 _MOST_MATRICES = 100
-MOST_PLACED, PLACED_CELLS = 100_000, 80_000_000  # times that values are placed by default, and cells drawn for it
-SAME = 1e-9  # relative difference below which two neural persistences are one
+_MOST_PLACED, _PLACED_CELLS = 100_000, 80_000_000  # times that values are placed by default, and cells drawn for it
+_SAME = 1e-9  # relative difference below which two neural persistences are one
 _ENOUGH_AS_EXTREME = 20  # shuffles as extreme as a matrix, after which no more are drawn
 
 
@@ -521,14 +521,14 @@ class PlacedValues(Kind):
         magnitudes = np.sort(np.abs(matrix).ravel().astype(np.float64))[::-1]
         possible = persistence_range(m, n, magnitudes)
         expected = expected_persistence(m, n, magnitudes)
-        if possible.upper <= possible.lower * (1 + SAME):
+        if possible.upper <= possible.lower * (1 + _SAME):
             return judging.not_tested("Every order of these values has the same neural persistence.")
 
         def placed(persistence: float) -> float:
             return min(1.0, max(0.0, (persistence - possible.lower) / possible.width))
 
         bound = placed(expected.lower), placed(expected.upper)
-        budget = terms.trials or max(1, min(MOST_PLACED, PLACED_CELLS // sufficient_rank(m, n)))
+        budget = terms.trials or max(1, min(_MOST_PLACED, _PLACED_CELLS // sufficient_rank(m, n)))
         interval = MeanInterval(terms.confidence)
         for batch in self._draw(magnitudes, (m, n), setting, budget):
             interval.add(Batch.of([placed(persistence) for persistence in batch]))

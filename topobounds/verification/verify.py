@@ -38,7 +38,7 @@ from topobounds.verification.judging import JudgingTerms, Outcome, Verdict
 from topobounds.verification.subject import Subject
 from topobounds.weights import check_finite, weight_matrix
 
-KERNEL = "kernel of a convolution, of which the claims say nothing"
+_KERNEL = "kernel of a convolution, of which the claims say nothing"
 """Why a convolution is not tested."""
 
 
@@ -346,7 +346,7 @@ def _matrices(checkpoint: Checkpoint, tensor: str | None) -> tuple[list[LayerTen
     layers = []
     for layer in reading.layers:
         if any(graph is None or isinstance(graph, Conv) for graph in layer.graphs):
-            left_out[layer.name] = KERNEL
+            left_out[layer.name] = _KERNEL
         else:
             layers.append(layer)
     if tensor is not None:

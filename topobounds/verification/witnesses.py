@@ -29,10 +29,10 @@ from topobounds.verification.judging import Verdict
 from topobounds.verification.verify import verify, verify_file
 from topobounds.weights import weight_matrix
 
-FORMAT, VERSION = "topobounds witnesses", 1
-MOST_CELLS = 1_000_000  # of a matrix that is written out; a larger one the seed draws again
-LARGEST = sys.float_info.max
-SAME = 1e-12  # relative difference of equal numbers, whose last digits another processor may add up otherwise
+_FORMAT, _VERSION = "topobounds witnesses", 1
+_MOST_CELLS = 1_000_000  # of a matrix that is written out; a larger one the seed draws again
+_LARGEST = sys.float_info.max
+_SAME = 1e-12  # relative difference of equal numbers, whose last digits another processor may add up otherwise
 _CALL = ("claims", "m", "n", "k", "density", "support", "distribution", "trials", "confidence", "tolerance", "seed")
 
 
@@ -68,7 +68,7 @@ def write_witnesses(path: str | os.PathLike[str], verdicts: Sequence[Verdict], w
     violated = [verdict for verdict in verdicts if verdict.witness is not None]
     if violated:
         witnesses = [_described(verdict, weights) for verdict in violated]
-        record = {"format": FORMAT, "version": VERSION, "witnesses": witnesses}
+        record = {"format": _FORMAT, "version": _VERSION, "witnesses": witnesses}
         _write(Path(path), json.dumps(record, allow_nan=False) + "\n")
     return len(violated)
 
@@ -120,11 +120,11 @@ def replay(path: str | os.PathLike[str], progress: NamedProgress | None = None) 
         content = read_regular(path)
     try:
         record = json.loads(content)
-        witnesses = record["witnesses"] if (record["format"], record["version"]) == (FORMAT, VERSION) else None
+        witnesses = record["witnesses"] if (record["format"], record["version"]) == (_FORMAT, _VERSION) else None
         if not witnesses or not all(isinstance(witness, dict) for witness in witnesses):
             raise ValueError("there is no witness in it")
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is no witness file of version {VERSION}: {_in_words(error)}.") from None
+        raise ValueError(f"{path} is no witness file of version {_VERSION}: {_in_words(error)}.") from None
     verdicts = []
     for number, witness in enumerate(witnesses, 1):
         try:
@@ -161,7 +161,7 @@ def _described(verdict: Verdict, weights: ArrayLike | None) -> dict[str, Any]:
         if weights is None:
             raise ValueError("Argument 'weights' must be given: the violation is one of given weights.")
         return record | {"weights": _packed(weight_matrix(weights))}
-    if verdict.m * verdict.n > MOST_CELLS:
+    if verdict.m * verdict.n > _MOST_CELLS:
         return record
     return record | _example(CLAIMS[verdict.claim], verdict)
 
@@ -220,7 +220,7 @@ def _checked_numbers(witness: dict[str, Any]) -> dict[str, list[float]]:
         numbers["density"] = [density_fraction("density", witness["density"])]
     for name in ("bound", "estimate", "trials_used"):
         values = witness[name] if isinstance(witness[name], list) else [witness[name]]
-        numbers[name] = [real(name, value, "a finite number", -LARGEST, LARGEST) for value in values]
+        numbers[name] = [real(name, value, "a finite number", -_LARGEST, _LARGEST) for value in values]
     return numbers
 
 
@@ -230,7 +230,7 @@ def _compare(numbers: dict[str, list[float]], verdict: Verdict) -> None:
     for name, values in numbers.items():
         again = found[name] if isinstance(found[name], list) else [found[name]]
         is_same = len(values) == len(again) and None not in again
-        if not is_same or not all(map(partial(math.isclose, rel_tol=SAME), values, again)):
+        if not is_same or not all(map(partial(math.isclose, rel_tol=_SAME), values, again)):
             stated = values if len(values) != 1 else values[0]
             raise ValueError(f"its '{name}' is {stated}, but {found[name]} is found again")
 

@@ -28,9 +28,9 @@ from topobounds.topology.layer_topology import Topology
 from topobounds.weights import weight_array
 from torch_bridge.experiment import topology_records
 
-FIRST = "there is no level before it to compare with"
+_FIRST = "there is no level before it to compare with"
 _SUMS = ("missing_edges", "revived", "swaps", "squared_weight_lost", "t_imp_dead_units")
-SHARES = ("overlap", "forest_survived")
+_SHARES = ("overlap", "forest_survived")
 COLUMNS = (
     ("replicate", "replicate"),
     ("level", "level"),
@@ -161,7 +161,7 @@ def _layer_record(
     record |= topology_records.chance_record(layer, weights, mask, topology, trials, seed)
     reasons = []
     if compared is None:
-        reasons.append(FIRST)
+        reasons.append(_FIRST)
     else:
         old, before, earlier = compared.held.masks[name], compared.topologies[name], compared.held.weights[name]
         left = np.logical_and(old, mask)  # a weight that came back may have held anything before
@@ -171,10 +171,10 @@ def _layer_record(
         record["forest_persisted"] = before.share_in(topology.critical)
         record |= _t_imp(layer, earlier, old, before, int(np.count_nonzero(mask)))
         reasons += [record.pop("t_imp_reason")] if record["swaps"] is None else []
-    for key in SHARES:
+    for key in _SHARES:
         if record.get(f"{key}_z", 0) is None:
             reasons.append(f"{key}_z: in every order that was drawn it is the same, or no weight is left")
-    drawn = tuple(f"{key}_{what}" for key in SHARES for what in ("trials", "seed"))
+    drawn = tuple(f"{key}_{what}" for key in _SHARES for what in ("trials", "seed"))
     return {key: value for key, value in record.items() if key not in (*drawn, "record", "t_imp_reason")} | {
         "reason": "; ".join(reasons) or None
     }
@@ -220,10 +220,10 @@ def _level_record(level: _Measured, compared: _Measured | None, layers: list[dic
         record |= _shares("forest_survived", layers, before)
         record |= {key: _sum(layers, key) for key in _SUMS[:-1]}
         record["t_imp_dead_units"] = _sum(layers, "t_imp_dead_outputs")
-    reasons = [] if compared else [FIRST]
+    reasons = [] if compared else [_FIRST]
     if compared and record["swaps"] is None:
         reasons.append("T-IMP has no mask of so few or so many weights for a layer")
-    if any(record[f"{key}_z"] is None for key in SHARES):
+    if any(record[f"{key}_z"] is None for key in _SHARES):
         reasons.append("z needs a deviation by chance")
     return record | {"test_accuracy": accuracy, "test_accuracy_reason": why_none, "reason": "; ".join(reasons) or None}
 

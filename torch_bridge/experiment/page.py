@@ -9,7 +9,7 @@ from typing import Any
 from topobounds.report.page import WORDS, Column, Page, fact, table_of, write_page
 from torch_bridge.experiment import history
 
-LEVELS = (
+_LEVELS = (
     Column("level", "name"),
     Column("replicate", "replicate", 0),
     Column("density", "density", 4, "Share of the weights that is not pruned"),
@@ -30,22 +30,22 @@ LAYERS = (
     Column("persistence", "neural_persistence", 4, WORDS["persistence"]),
     Column("by chance", "neural_persistence_expected", 4, WORDS["by chance"]),
 )
-KEPT = "Of the weights that carried the topology at the end of the level before, the share that the mask left"
+_KEPT = "Of the weights that carried the topology at the end of the level before, the share that the mask left"
 _SURVIVAL = (
-    Column("forest kept", "forest_survived", 4, KEPT),
+    Column("forest kept", "forest_survived", 4, _KEPT),
     Column("by chance", "forest_survived_expected", 4, WORDS["by chance"]),
     Column("z", "forest_survived_z", 1, WORDS["z"]),
     Column("missing edges", "missing_edges", 0, "How many of them the mask took"),
     Column("swaps", "swaps", 0, "Weights that T-IMP keeps at the same count in the place of the largest"),
 )
 _AUDITED_LEVELS = (
-    *LEVELS[:3],
+    *_LEVELS[:3],
     *_SURVIVAL,
     Column("overlap", "overlap", 4, WORDS["overlap"]),
     Column("by chance", "overlap_expected", 4, WORDS["by chance"]),
     Column("dead units", "dead_units", 0, "Neurons without a weight"),
     Column("T-IMP dead", "t_imp_dead_units", 0, "Neurons that T-IMP leaves without a weight at the same counts"),
-    LEVELS[3],
+    _LEVELS[3],
 )
 _AUDITED_LAYERS = (*LAYERS[:6], *_SURVIVAL, *LAYERS[6:8])
 
@@ -99,7 +99,7 @@ def write_run_page(folder: str | os.PathLike[str], path: str | os.PathLike[str])
         subtitle=f"Iterative pruning by {plan.pruning.method}, level by level.",
         facts=facts,
         tables=[
-            table_of("levels", "Levels", LEVELS, levels, "A level is named by replicate and number.", details=True),
+            table_of("levels", "Levels", _LEVELS, levels, "A level is named by replicate and number.", details=True),
             table_of("layers", "Layers", LAYERS, layers, "Every layer of every level.", details=True),
         ],
         words=tuple((word, WORDS[word]) for word in ("must keep", "overlap", "persistence", "by chance")),

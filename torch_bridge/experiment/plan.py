@@ -15,7 +15,7 @@ from topobounds.runs import MOST_LEVELS, json_sha256
 from torch_bridge.training.plan import BELOW_ONE, DataPlan, ModelPlan, Part, Recipe, Seeds, check_goes_with
 
 AFTER = ("rewind", "finetune", "lr-rewind", "reinit")
-MOST_ROUNDS = 10_000
+_MOST_ROUNDS = 10_000
 """Rounds and replicates."""
 MOST_BYTES = 2**14
 """Of a plan's file, which has a thousand as a rule; Python needs a minute for dotted keys of four times this length."""
@@ -90,7 +90,7 @@ class Pruning(Part):
         choice("scope", self.scope, ("local", "global"))
         choice("on_infeasible", self.on_infeasible, ("raise", "clamp"))
         choice("after", self.after, AFTER)
-        self._integers(1, "rounds", high=MOST_ROUNDS)
+        self._integers(1, "rounds", high=_MOST_ROUNDS)
         self._integers(0, "rewind_step")
         self._optional_integer("finetune_epochs", 1)
         rule = "a number in (0, 1)"
@@ -208,7 +208,7 @@ class ImpPlan(Part):
 
     def __post_init__(self) -> None:
         """Check that the parts go together."""
-        self._integers(1, "replicates", high=MOST_ROUNDS)
+        self._integers(1, "replicates", high=_MOST_ROUNDS)
         self._check_levels()
         for name, kind in self.PARTS.items():
             value = getattr(self, name)

@@ -10,7 +10,7 @@ from topobounds.sweeps.questions import Question
 from torch_bridge.experiment import history
 from torch_bridge.experiment.plan import ImpPlan
 
-TABLES = ("model", "data", "recipe", "pruning")
+_TABLES = ("model", "data", "recipe", "pruning")
 _LISTS = ("milestones", "factors")  # keys of a plan that no single value stands for
 KEPT = (*history.COLUMNS[2:], "kept", "critical", "validation_accuracy")
 """What a point tells of each level."""
@@ -21,7 +21,7 @@ def _places() -> dict[str, tuple[str, str]]:
 
     A parameter has the name of the key; ``name`` has that of its table, and a key that two tables have has both.
     """
-    keys = [(table, each.name) for table in TABLES for each in fields(ImpPlan.PARTS[table])]  # type: ignore[arg-type]
+    keys = [(table, each.name) for table in _TABLES for each in fields(ImpPlan.PARTS[table])]  # type: ignore[arg-type]
     names = [key for _, key in keys]
     found = {}
     for table, key in keys:
@@ -56,7 +56,7 @@ def plan_of(seed: int, parameters: Mapping[str, Any]) -> ImpPlan:
     >>> plan.model.hidden, plan.pruning.method, plan.recipe.epochs, plan.seeds.order
     ((100, 50), 't-imp', 5, 3)
     """
-    tables: dict[str, dict[str, Any]] = {table: {} for table in TABLES}
+    tables: dict[str, dict[str, Any]] = {table: {} for table in _TABLES}
     for name, value in parameters.items():
         table, key = PLACES[name]
         tables[table][key] = _widths(value) if key == "hidden" else value
@@ -80,5 +80,5 @@ def _imp(seed: int, **parameters: Any) -> Mapping[str, Any]:
         return {"test_images": history.test_images(run), "levels": levels}
 
 
-IMP = Question(_imp, TABLES[:2], tuple(name for name in PLACES if name not in TABLES[:2]), draws=True)
+IMP = Question(_imp, _TABLES[:2], tuple(name for name in PLACES if name not in _TABLES[:2]), draws=True)
 """An experiment of `run_imp` with one of our nets; its parameters are keys of its plan, as single values."""

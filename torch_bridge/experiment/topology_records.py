@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Forest = SpanningForest | CriticalWeights
 
-PERSISTENCES = ("neural_persistence", "neural_persistence_before_pruning", "neural_persistence_after_pruning")
+_PERSISTENCES = ("neural_persistence", "neural_persistence_before_pruning", "neural_persistence_after_pruning")
 TRIALS = 20  # random orders of a layer: a level of an experiment is to take little longer for them
 
 
@@ -249,7 +249,7 @@ def level_summary(layers: list[dict[str, Any]]) -> dict[str, Any]:
         "density": total["kept"] / total["weights"],
         "overlap": held / total["critical"] if total["critical"] else 1.0,
         "dead_units": sum(layer["dead_outputs"] for layer in layers),
-        **{key: sum(layer[key] for layer in layers) if key in layers[0] else None for key in PERSISTENCES},
+        **{key: sum(layer[key] for layer in layers) if key in layers[0] else None for key in _PERSISTENCES},
     }
 
 

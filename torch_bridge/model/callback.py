@@ -11,7 +11,7 @@ from torch_bridge._torch import nn
 from torch_bridge.model.analyze import analyze
 from torch_bridge.model.example_input import example_input_for
 
-QUANTITIES = (
+_QUANTITIES = (
     "neural_persistence",
     "neural_persistence_expected",
     "neural_persistence_z",
@@ -20,11 +20,11 @@ QUANTITIES = (
     "overlap_z",
     "density",
 )
-TRIALS = 20  # of what is sampled: each epoch anew, once there are zeros
+_TRIALS = 20  # of what is sampled: each epoch anew, once there are zeros
 
 
 def topology_metrics(
-    model: nn.Module, example_input: Any = None, *, chance: bool = True, trials: int = TRIALS, seed: int = 0
+    model: nn.Module, example_input: Any = None, *, chance: bool = True, trials: int = _TRIALS, seed: int = 0
 ) -> dict[str, float]:
     """Return neural persistence and overlap of every layer beside what chance gives, and density, under flat names.
 
@@ -73,7 +73,7 @@ def topology_metrics(
     found = {
         f"topology/{layer.name}/{quantity}": getattr(layer, quantity)
         for layer in report.layers
-        for quantity in QUANTITIES
+        for quantity in _QUANTITIES
     }
     return total | {name: value for name, value in found.items() if value is not None}
 
@@ -123,7 +123,7 @@ class TopologyLog:
         every: int = 1,
         sink: Callable[[dict[str, Any]], Any] | None = None,
         chance: bool = True,
-        trials: int = TRIALS,
+        trials: int = _TRIALS,
         seed: int = 0,
     ) -> None:
         self.example_input = example_input

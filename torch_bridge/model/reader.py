@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
-INDEX = "pytorch_model.bin.index.json"
-SINGLE = "pytorch_model.bin"
+_INDEX = "pytorch_model.bin.index.json"
+_SINGLE = "pytorch_model.bin"
 _NUMPY = (
     "numpy.dtype",
     "numpy.ndarray",
@@ -84,7 +84,7 @@ class TorchReader:
             If it is missing or damaged, holds objects that would have to be unpickled, or torch is not installed; or if
             an index names files that are missing, or tensors that they lack.
         """
-        file = (_entry_file(path) if path.is_dir() else path) or path / SINGLE
+        file = (_entry_file(path) if path.is_dir() else path) or path / _SINGLE
         if not file.name.endswith(".index.json"):
             stored = _StoredFile(file)
             folder = path if path.is_dir() else None
@@ -112,7 +112,7 @@ def _unnamed(shards: "Mapping[str, _StoredFile]", index: Index) -> dict[str, str
 
 
 def _entry_file(folder: Location) -> Location | None:
-    return next((folder / name for name in (INDEX, SINGLE) if (folder / name).exists()), None)
+    return next((folder / name for name in (_INDEX, _SINGLE) if (folder / name).exists()), None)
 
 
 class TorchCheckpoint(Checkpoint):

@@ -29,7 +29,7 @@ _CUSTOMARY_KEYS: tuple[str, ...] = (
 """Under which a checkpoint keeps its weights, the ones to be preferred first."""
 _INNER_KEYS: tuple[str, ...] = ("state_dict", "model_state_dict")
 """Under which they are within such an entry, whatever else is there; under another key where no other has tensors."""
-DEEPEST = 16
+_DEEPEST = 16
 
 
 class NumpyValue:
@@ -88,7 +88,7 @@ def find_state_dict(content: Any, name: str) -> StateDict:
     """
     found = StateDict()
     weights = _without_list(content)
-    for depth in range(DEEPEST):
+    for depth in range(_DEEPEST):
         key = _weights_key(weights, _CUSTOMARY_KEYS if not depth or _has_one_set(weights) else _INNER_KEYS)
         if key is None:
             break
@@ -99,7 +99,7 @@ def find_state_dict(content: Any, name: str) -> StateDict:
     elif _is_optimiser("", weights):
         found.left_out[name] = f"optimiser state, with {_counted(_tensors_in(weights))}"
     else:
-        _flatten(weights, "", found, set(), DEEPEST)
+        _flatten(weights, "", found, set(), _DEEPEST)
     return found
 
 

@@ -7,7 +7,7 @@ from torch_bridge.model.modules import is_quantized
 from torch_bridge.model.weight_tensors import ModuleTensors, model_weight_tensors, name_in_model
 from torch_bridge.model.weights import has_weight
 
-PACKED = {torch.int8, torch.uint8, torch.int16, torch.int32}
+_PACKED = {torch.int8, torch.uint8, torch.int16, torch.int32}
 """Types of the codes of packed weights; indices are of 64 bits."""
 
 
@@ -46,7 +46,7 @@ def _other_weights(module: nn.Module, held: Sequence[str]) -> Iterator[str]:
         if (parameter.ndim > 1 or type(parameter).__name__ == "FlatParameter") and not _belongs_to(name, held):
             yield name
     for name, buffer in module.named_buffers(recurse=False):
-        packed = buffer.dtype in PACKED or ("weight" in name and buffer.dtype != torch.bool)
+        packed = buffer.dtype in _PACKED or ("weight" in name and buffer.dtype != torch.bool)
         if packed and buffer.ndim > 1 and not _belongs_to(name, held) and not _is_mask(module, name):
             yield name
     if not held and not isinstance(module, torch.jit.ScriptModule):

@@ -16,7 +16,7 @@ WIDTHS = {"vgg11": 64, "resnet-20": 16, "lstm": 128}
 """Models that have a `width`, and what it is by default."""
 
 BELOW_ONE = float(np.nextafter(1.0, 0.0))
-LARGEST = 2**31 - 1
+_LARGEST = 2**31 - 1
 """No count in a plan is larger."""
 
 
@@ -77,7 +77,7 @@ class Part(Record):
                 found[each.name] = plain_record(each.default)
         return found
 
-    def _integers(self, low: int, *names: str, high: int = LARGEST) -> None:
+    def _integers(self, low: int, *names: str, high: int = _LARGEST) -> None:
         for name in names:
             object.__setattr__(self, name, integer(name, getattr(self, name), low, most=high))
 
@@ -131,7 +131,7 @@ class ModelPlan(Part):
         choice("initialization", self.initialization, ("default", "glorot"))
         if not isinstance(self.hidden, list | tuple):
             raise argument_error("hidden", "a sequence of positive integers", self.hidden)
-        object.__setattr__(self, "hidden", tuple(integer("hidden", units, 1, most=LARGEST) for units in self.hidden))
+        object.__setattr__(self, "hidden", tuple(integer("hidden", units, 1, most=_LARGEST) for units in self.hidden))
         check_goes_with("hidden", bool(self.hidden), "model", self.name, needed="mlp")
         self._optional_integer("width", 1)
         if self.width == WIDTHS.get(self.name):  # so that a default given is a default left out
