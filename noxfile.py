@@ -80,3 +80,16 @@ def extras(session: nox.Session, extra: str) -> None:
     session.install(f"{built(session)[0]}[{extra}]")
     session.chdir(session.create_tmp())
     session.run("python", "-I", str(ROOT / "tests" / "extra_install.py"), extra)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Ask the index for known holes of every dependency, in the version that a user would get today."""
+    session.install("pip-audit")
+    extras = [option for extra in ("torch", *EXTRAS) for option in ("--extra", extra)]
+    versions = Path(session.create_tmp()) / "versions.txt"
+    resolved = session.run(
+        *(find_uv_bin(), "pip", "compile", "--quiet", *extras, str(ROOT / "pyproject.toml")), silent=True, external=True
+    )
+    versions.write_text(str(resolved))
+    session.run("pip-audit", "--strict", "--disable-pip", "--no-deps", "--requirement", str(versions))

@@ -77,6 +77,7 @@ def pytest_collection():
         gc.enable()
 
 
+@pytest.hookimpl(optionalhook=True)  # runs without xdist know of no workers
 def pytest_xdist_auto_num_workers(config):
     """Return one worker more than there are processors: many a test waits for a process that it has started."""
     return processors() + 1

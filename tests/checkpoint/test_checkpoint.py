@@ -1,6 +1,11 @@
 """Files of weights: every format and dtype, and every way they can be damaged."""
 
+import ctypes
 import io
+import mmap
+import os
+import sys
+import time
 import zipfile
 from importlib.metadata import EntryPoint
 
@@ -284,3 +289,31 @@ def test_messages_are_one_line_of_printable_characters():
     error = CheckpointError("x.npz, tensor 'a\x1b[31mRED\n\udcff', is damaged.")
     assert str(error) == r"x.npz, tensor 'a\x1b[31mRED\n\udcff', is damaged."
     assert len(str(CheckpointError("a" * 10**6))) <= 601
+
+
+def _share_held(array):
+    """Return the share of the pages of a mapped array that the system holds, so that no disk has to be asked."""
+    first = array.ctypes.data // mmap.PAGESIZE * mmap.PAGESIZE
+    length = array.ctypes.data + array.nbytes - first
+    pages = np.zeros(-(-length // mmap.PAGESIZE), np.uint8)
+    assert not ctypes.CDLL(None).mincore(
+        ctypes.c_void_p(first), ctypes.c_size_t(length), ctypes.c_void_p(pages.ctypes.data)
+    )
+    return np.mean(pages & 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system is asked for a file's pages on Linux only")
+def test_a_tensor_is_fetched_as_soon_as_it_is_opened(tmp_path):
+    file = tmp_path / "x.npy"
+    file.write_bytes(_npy(np.ones((4096, 4096), np.float32)))
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if _share_held(np.memmap(file, np.uint8, "r")):
+        pytest.skip("the file system lets go of nothing")
+    with open_checkpoint(file) as checkpoint:
+        weights = checkpoint.tensor("x")  # nobody looks into it
+        deadline = time.monotonic() + 60
+        while _share_held(weights) < 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert _share_held(weights) == 1

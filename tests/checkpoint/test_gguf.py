@@ -155,6 +155,39 @@ def test_what_its_names_say(written):
         assert np.array_equal(np.asarray(part), expected)
 
 
+@pytest.mark.parametrize("kind", [Type.NVFP4, Type.TQ2_0, Type.Q8_0], ids=lambda kind: kind.name)
+def test_blocks_are_multiplied_by_the_scale_beside_them(written, kind):
+    matrix, stack = random_blocks(kind, 6, 256), random_blocks(kind, 6, 256).reshape(2, 3, -1)
+    one, each = np.array([0.003], np.float32), np.array([0.5, 0.001], np.float32)
+    rows = normal(6)
+    tensors = {
+        "blk.0.ffn_up.weight": (matrix, kind),
+        "blk.0.ffn_up.scale": (one, None),
+        "blk.0.ffn_up_exps.weight": (stack, kind),
+        "blk.0.ffn_up_exps.scale": (each, None),
+        "blk.0.attn_q.weight": (matrix, kind),
+        "blk.0.attn_q.scale": (rows, None),  # no form of a scale that is known
+        "blk.0.attn_k.weight": (normal(3, 4), None),
+        "blk.0.attn_k.scale": (one, None),  # of no blocks
+    }
+    checkpoint = open_checkpoint(written(tensors))
+    up, experts = "blk.0.ffn_up.weight", "blk.0.ffn_up_exps.weight"
+    assert set(checkpoint.names) == set(tensors) - {"blk.0.ffn_up.scale", "blk.0.ffn_up_exps.scale"}
+    assert checkpoint.stored_as[up] == f"blocks of {kind.name} * blk.0.ffn_up.scale"
+    plain = gguf.dequantize(matrix, kind)
+    assert np.array_equal(checkpoint.tensor(up), plain * one)
+    assert np.array_equal(checkpoint.tensor(experts), gguf.dequantize(stack, kind) * each[:, None, None])
+    assert np.array_equal(np.asarray(checkpoint.tensor("blk.0.attn_q.weight")), plain)
+    assert np.array_equal(checkpoint.tensor("blk.0.attn_q.scale"), rows)
+
+
+def test_a_scale_beside_blocks_that_is_no_number_is_refused_when_it_is_read(written):
+    scale = np.array([np.inf], np.float32)
+    tensors = {"w.weight": (random_blocks(Type.NVFP4, 3, 64), Type.NVFP4), "w.scale": (scale, None)}
+    with pytest.raises(CheckpointError, match=r"tensor 'w.weight', is damaged.*'w.scale', is not finite"):
+        open_checkpoint(written(tensors)).tensor("w.weight")
+
+
 def test_a_file_of_several_says_so(written):
     checkpoint = open_checkpoint(written({"w": (np.ones((3, 4), np.float32), None)}, {"split.count": 3}))
     assert checkpoint.left_out == {"2 more files": "the model is split into 3 files, of which this is one"}

@@ -189,6 +189,44 @@ def test_what_does_not_fit_together_is_left_out_with_the_sizes(written, tensors,
     assert set(checkpoint.left_out) == {f"fc.{name}" for name in ("weight", *tensors)}
 
 
+@pytest.mark.parametrize(
+    ("others", "named"),
+    [
+        ({"weight_scale": scales(40), "scale_weight": scales(1, 96)}, "'weight_scale', 'scale_weight'"),
+        ({"weight_scale": scales(40), "weight_scale_inv": scales(1)}, "'weight_scale_inv', 'weight_scale'"),
+        ({"weight_scale": scales(40, 6), "weight_scale_2": scales(1)}, "'weight_scale', 'weight_scale_2'"),
+        ({"weight_scale_2": scales(1)}, "'weight_scale_2'"),
+    ],
+)
+def test_several_scales_are_not_guessed_at(written, others, named):
+    checkpoint = written({"weight": normal(40, 96).to(E4M3), **others})
+    assert f"{named}: that is not known" in checkpoint.left_out["weight"]
+    assert (checkpoint.names, set(checkpoint.left_out)) == ((), {"weight", *others})
+
+
+def test_a_parameter_called_scale_beside_the_scale_of_the_weight_is_one_of_its_own(written):
+    codes, scale = normal(40, 96).to(E4M3), scales(40, 1)
+    _, found = only(written({"weight": codes, "weight_scale": scale, "scale": scales(96)}), left=["scale"])
+    same(found, codes.float() * scale)
+
+
+def test_zero_points_of_any_type_are_whole_numbers_that_fit(written):
+    codes, scale = torch.arange(-128, 128, dtype=torch.int16).to(torch.int8).reshape(8, 32), scales(8, 1)
+
+    def read(zeros):
+        return written({"weight": codes, "weight_scale": scale, "weight_zero_point": zeros}).tensor("weight")
+
+    for dtype in (torch.bfloat16, torch.float32, torch.int32, torch.int64):
+        zeros = torch.arange(-40, 40, 10)[:, None].to(dtype)
+        same(read(zeros), (codes.float() - zeros.float()) * scale)
+    for wrong, reason in ((0.5, "no whole numbers"), (math.nan, "no whole numbers"), (math.inf, "no whole numbers")):
+        with pytest.raises(CheckpointError, match=reason):
+            read(torch.full((8, 1), wrong))
+    for far in (2**31 - 1, 40_000, -40_000):
+        with pytest.raises(CheckpointError, match="beyond 16 bits"):
+            read(torch.full((8, 1), far, dtype=torch.int32))
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_scale_that_is_no_number_is_refused_when_it_is_read(written, bad):
     scale = scales(40)
@@ -270,6 +308,40 @@ def test_codes_of_compressed_tensors_that_are_not_packed(written, arguments):
     state, config, expected = quantised(normal(40, 96), **arguments)
     _, found = only(written(state, config))
     same(found, expected)
+
+
+ASYMMETRIC = [
+    {"kind": "pack-quantized", **PACKED[1]},
+    {"kind": "int-quantized", "num_bits": 8, "strategy": "channel", "scales": (40, 1), "symmetric": False},
+]
+
+
+@pytest.mark.parametrize("arguments", ASYMMETRIC, ids=lambda each: each["kind"])
+def test_without_the_zero_points_that_the_config_tells_nothing_is_read(written, arguments):
+    state, config, expected = quantised(normal(40, 96), **arguments)
+    same(only(written(state, config))[1], expected)
+    zeros = state.pop("weight_zero_point")
+    assert zeros.any()
+    checkpoint = written(state, config)
+    codes = next(name for name in ("weight_packed", "weight") if name in state)
+    assert checkpoint.left_out[codes] == (
+        "its config tells zero points, and 'weight_zero_point' is not in what was opened"
+    )
+    assert (checkpoint.names, set(checkpoint.left_out)) == ((), set(state))
+
+
+@pytest.mark.parametrize("told", ["group", True])
+def test_without_the_order_of_groups_that_the_config_tells_nothing_is_read(written, told):
+    state, config, expected = quantised(normal(40, 96), kind="pack-quantized", **PACKED[0])
+    weights = config["config_groups"]["group_0"]["weights"]
+    same(only(written(state, config))[1], expected)
+    weights["actorder"] = told
+    checkpoint = written(state, config)
+    assert (
+        "an order of its groups, and 'weight_g_idx' is not in what was opened" in checkpoint.left_out["weight_packed"]
+    )
+    weights["actorder"] = "weight"  # the order of quantising, and not of the groups
+    same(only(written(state, config))[1], expected)
 
 
 def test_mxfp8_of_compressed_tensors(written):
@@ -369,6 +441,7 @@ def test_gptq_without_an_order_of_groups_and_with_its_settings_in_a_file_of_its_
         ({}, {"quant_method": "gptq", "bits": 3}, "its bits are not clear"),
         ({}, {"quant_method": "hqq"}, "as of no known packing"),
         ({"qzeros": None}, None, "its zero points, 'qzeros', are missing"),
+        ({"g_idx": None}, {"quant_method": "gptq", "bits": 4, "desc_act": True}, "'g_idx' is not in what was opened"),
         ({"qzeros": torch.zeros(3, 9, dtype=torch.int32)}, None, "its bits are not clear"),
         ({"g_idx": torch.zeros(95, dtype=torch.int32)}, None, "its bits are not clear"),
         ({"scales": scales(3, 65)}, None, "as of no known packing"),
@@ -386,6 +459,17 @@ def test_what_is_no_gptq_is_left_out(written, change, config, reason):
     checkpoint = written(changed, config)
     assert reason in checkpoint.left_out["qweight"]
     assert (checkpoint.names, set(checkpoint.left_out)) == ((), set(changed))
+
+
+@pytest.mark.parametrize("codes", ["qweight", "weight_packed"])
+def test_codes_beside_the_weight_that_they_would_be_are_left_out(written, codes):
+    state = gptq(4)[0] if codes == "qweight" else quantised(normal(40, 96), kind="pack-quantized", **PACKED[0])[0]
+    plain = normal(40, 96)
+    checkpoint = written({**state, "weight": plain})
+    assert checkpoint.names == ("weight",)
+    same(checkpoint.tensor("weight"), plain)
+    assert checkpoint.left_out[codes] == "it would be read as 'weight', and there is such a tensor"
+    assert set(checkpoint.left_out) == set(state)
 
 
 def test_a_group_that_is_not_there_is_refused_when_it_is_read(written):
@@ -518,12 +602,28 @@ def four_bits(**changes):
         ({**four_bits(), "weight.absmax": scales(3)}, "3 scales, which are not those of"),
         ({name: t for name, t in four_bits().items() if "absmax" not in name}, "its part 'weight.absmax' is missing"),
         ({name: t for name, t in four_bits().items() if "map" not in name}, "its part 'weight.quant_map' is missing"),
+        (
+            four_bits(nested_blocksize=256, nested_offset=0.5) | {"weight.nested_quant_map": torch.linspace(0, 1, 256)},
+            "its part 'weight.nested_absmax' is missing",
+        ),
+        (
+            four_bits() | {"weight.absmax": torch.ones(4, dtype=torch.uint8)},
+            "its scales, 'weight.absmax', are of uint8",
+        ),
     ],
 )
 def test_four_bits_that_lie_are_left_out(written, tensors, reason):
     checkpoint = written(tensors)
     assert reason in checkpoint.left_out["weight"]
     assert (checkpoint.names, set(checkpoint.left_out)) == ((), set(tensors))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_scale_of_four_bits_that_is_no_number_is_refused_when_it_is_read(written, bad):
+    tensors = four_bits()
+    tensors["weight.absmax"][2] = bad
+    with pytest.raises(CheckpointError, match=rf"tensor 'weight', is damaged.*that of block 2 is {bad}"):
+        written(tensors).tensor("weight")
 
 
 def test_a_table_that_is_too_short_is_refused_when_it_is_read(written):

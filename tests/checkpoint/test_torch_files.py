@@ -191,6 +191,28 @@ def test_what_is_no_plain_array_is_refused_by_itself(save, kind):
         checkpoint.tensor("odd")
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_left_out(tmp_path):
+    nested = torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(4, 3)])
+    torch.save(
+        {"a": nested, "even": torch.ones(2)}, tmp_path / "model.pt"
+    )  # torch itself cannot load older files of it
+    checkpoint = open_checkpoint(tmp_path / "model.pt")
+    assert checkpoint.names == ("even",)
+    assert checkpoint.left_out == {"a": "a nested tensor, which is not read"}
+
+
+def test_tensors_of_torchao_are_left_out(tmp_path):
+    quantization = pytest.importorskip("torchao.quantization", reason="torchao is not installed")
+    net = nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 3))
+    quantization.quantize_(net[0], quantization.Int8WeightOnlyConfig())
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    checkpoint = open_checkpoint(tmp_path / "net.pt")
+    assert set(checkpoint.names) == {"0.bias", "2.weight", "2.bias"}
+    form = type(net[0].weight.data).__name__
+    assert checkpoint.left_out == {"0.weight": f"a tensor in another form ({form}), which is not read"}
+
+
 def test_a_tensor_larger_than_its_memory_is_refused_by_itself(save):
     checkpoint = open_checkpoint(save({"wide": torch.ones(1).expand(10**6, 10**6), "even": torch.ones(2)}))
     with pytest.raises(CheckpointError, match="tensor 'wide', is damaged: it declares 1000000000000 values"):

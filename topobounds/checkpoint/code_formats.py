@@ -40,14 +40,36 @@ def scaled_codes(module: CodedModule, own: str) -> CodedWeight | UnreadCodedWeig
     dtype = module.dtype(own)
     if dtype not in (*FLOAT8, "int8") or len(module.shape(own)) < 2:
         return None
-    names = [f"{own}_scale_inv", f"{own}_scale", *(("scale", "scale_weight") if own == "weight" else ())]
-    scale = next((name for name in names if name in module), None)
-    if scale is None:
+    is_weight = own == "weight"
+    names = [f"{own}_scale_inv", f"{own}_scale", f"{own}_scale_2", *(["scale_weight"] if is_weight else [])]
+    found = [name for name in names if name in module]
+    if not found and is_weight and "scale" in module:  # beside a scale of a clearer name it is something else
+        found = ["scale"]
+    if not found:
         return None
-    roles = {"codes": own, "scale": scale}
     besides = {"zeros": f"{own}_zero_point", "groups": f"{own}_g_idx"}
-    roles |= {role: name for role, name in besides.items() if name in module}
-    return _scaled(module, own, roles)
+    besides = {role: name for role, name in besides.items() if name in module}
+    if len(found) > 1 or found[0].endswith("_scale_2"):
+        count = "several scales" if len(found) > 1 else "a second scale and no first"
+        named = ", ".join(f"'{name}'" for name in found)
+        return module.refused((own, *found, *besides.values()), f"it has {count}, {named}: that is not known")
+    roles = {"codes": own, "scale": found[0]} | besides
+    missing = _missing(module, own, roles)
+    return module.refused(tuple(roles.values()), missing) if missing else _scaled(module, own, roles)
+
+
+def _missing(module: CodedModule, name: str, roles: Mapping[str, str]) -> str:
+    """Return which part of a weight of compressed-tensors its config tells and the module lacks; empty where none."""
+    scales = module.shape(roles["scale"])
+    if module.dtype(roles["codes"]) not in FLOAT8 and "zeros" not in roles and module.quantisation.tells_zeros:
+        return _not_opened("zero points", f"{name}_zero_point")
+    if "groups" not in roles and module.quantisation.tells_order_of_groups and len(scales) > 1 and scales[-1] > 1:
+        return _not_opened("an order of its groups", f"{name}_g_idx")
+    return ""
+
+
+def _not_opened(what: str, name: str) -> str:
+    return f"its config tells {what}, and '{name}' is not in what was opened"
 
 
 def _scaled(module: CodedModule, own: str, roles: Mapping[str, str]) -> CodedWeight | UnreadCodedWeight:
@@ -85,7 +107,19 @@ def _decode_scaled(
         if np.any(zeros.astype(np.float32)):
             raise ValueError("it has zero points, which float8 codes do not")
         zeros = None
-    return with_zeros(codes, zeros, scale.reshape(placed).astype(np.float32), block, groups)
+    return with_zeros(
+        codes, None if zeros is None else _whole(zeros), scale.reshape(placed).astype(np.float32), block, groups
+    )
+
+
+def _whole(zeros: Array) -> Array:
+    """Return zero points as integers, of whatever type they are stored."""
+    if zeros.dtype.kind in "iu":
+        return zeros
+    exact: NDArray[np.float64] = zeros.astype(np.float64)
+    if not (np.abs(exact) < 2**53).all() or (exact != np.rint(exact)).any():
+        raise ValueError("its zero points are no whole numbers")
+    return exact.astype(np.int64)
 
 
 def scale_places(
@@ -170,15 +204,18 @@ def bitsandbytes_4_bits(module: CodedModule, own: str) -> CodedWeight | UnreadCo
     roles = {"codes": own, "scale": f"{own}.absmax", "table": f"{own}.quant_map", "state": states[0]}
     nested = {"outer_scale": f"{own}.nested_absmax", "outer_table": f"{own}.nested_quant_map"}
     owns = (*roles.values(), *nested.values())
-    missing = [name for name in roles.values() if name not in module]
-    if missing:
-        return module.refused(owns, f"its part '{module.stored(missing[0])}' is missing")
     state = _state(module.small(states[0], _LONGEST_STATE))
     if state is None:
         return module.refused(owns, f"'{module.stored(states[0])}' does not say its shape and the size of its blocks")
     shape, block = state["shape"], state["blocksize"]
     if "nested_blocksize" in state:
         roles |= nested
+    missing = [name for name in roles.values() if name not in module]
+    if missing:
+        return module.refused(owns, f"its part '{module.stored(missing[0])}' is missing")
+    if "nested_blocksize" not in state and module.dtype(roles["scale"]) not in FLOATS:
+        kind = module.dtype(roles["scale"])
+        return module.refused(owns, f"its scales, '{module.stored(roles['scale'])}', are of {kind}")
     n_weights = math.prod(shape)
     n_bytes = math.prod(module.shape(own)) * module.checkpoint.dtype(module.stored(own)).itemsize
     if n_bytes != -(-n_weights // 2) or math.prod(module.shape(roles["scale"])) != -(-n_weights // block):
@@ -217,7 +254,11 @@ def _from_table(codes: Array, table: Array, scale: Array, block: int) -> NDArray
     if codes.dtype != np.uint8 or table.ndim != 1 or scale.size != -(-codes.size // block):
         raise ValueError("its codes, its table and its scales are not those of blocks of bytes")
     values = table.astype(np.float32)[codes.reshape(-1)]
-    values *= np.repeat(scale.astype(np.float32).reshape(-1), block)[: values.size]
+    scale = scale.astype(np.float32).reshape(-1)
+    if not np.isfinite(scale).all():
+        first = int(np.argmin(np.isfinite(scale)))
+        raise ValueError(f"its scales must be finite in float32, and that of block {first} is {scale[first]}")
+    values *= np.repeat(scale, block)[: values.size]
     return values
 
 
@@ -229,8 +270,9 @@ def gptq_or_awq(module: CodedModule, own: str) -> CodedWeight | UnreadCodedWeigh
     if own != "qweight" or "scales" not in module:
         return None
     owns = (own, "qzeros", "scales", "g_idx")
-    if "qzeros" not in module:
-        return module.refused(owns, "its zero points, 'qzeros', are missing")
+    unfit = _taken(module, "weight") or ("" if "qzeros" in module else "its zero points, 'qzeros', are missing")
+    if unfit:
+        return module.refused(owns, unfit)
     types = [module.dtype(name) for name in (own, "qzeros", "scales")]
     shapes = [module.shape(name) for name in (own, "qzeros", "scales")]
     if types[:2] != ["int32"] * 2 or types[2] not in FLOATS or any(len(shape) != 2 for shape in shapes):
@@ -271,6 +313,8 @@ def _gptq(module: CodedModule, owns: tuple[str, ...], order: str) -> CodedWeight
     rows = n_words * 32 // bits
     if not n_inputs and rows % n_groups:
         return module.refused(owns, f"its {rows} inputs are not in {n_groups} equal groups, and nothing says which")
+    if not n_inputs and n_groups > 1 and module.quantisation.tells_order_of_groups:
+        return module.refused(owns, _not_opened("an order of its groups", "g_idx"))
     roles = {"codes": "qweight", "zeros": "qzeros", "scale": "scales"} | ({"groups": "g_idx"} if n_inputs else {})
     offset = 0 if order == "gptq_v2" else 1
     minus = "{zeros}" if order == "gptq_v2" else "({zeros} + 1)"
@@ -342,6 +386,9 @@ def packed_by_compressed_tensors(module: CodedModule, own: str) -> CodedWeight |
     stored = module.small(named["shape"], 8) if named["shape"] in module else None
     if stored is None or stored.dtype.kind not in "iu" or stored.size < 2:
         return module.refused(owns, f"its shape, '{module.stored(named['shape'])}', is missing or no list of sizes")
+    unfit = _taken(module, name) or _missing(module, name, roles)
+    if unfit:
+        return module.refused(owns, unfit)
     shape = tuple(map(int, stored.reshape(-1)))
     return _packed(module, name, roles, owns, shape)
 
@@ -430,6 +477,11 @@ CODE_FORMATS: tuple[Kind, ...] = (
     other_codes,
 )
 """The kinds of quantised weights; the first that takes a tensor counts."""
+
+
+def _taken(module: CodedModule, name: str) -> str:
+    """Return that the name of a weight is that of a stored tensor; empty where it is not."""
+    return f"it would be read as '{module.stored(name)}', and there is such a tensor" if name in module else ""
 
 
 def _misfit(shape: tuple[int, ...], scales: tuple[int, ...]) -> str:

@@ -121,6 +121,19 @@ class CodedWeightSettings:
         )
 
     @property
+    def tells_zeros(self) -> bool:
+        """Whether every weight of compressed-tensors is told to have zero points."""
+        told = [weights.get("symmetric") for weights in self._weights_of_groups]
+        return bool(told) and all(each is False for each in told)
+
+    @property
+    def tells_order_of_groups(self) -> bool:
+        """Whether every weight in groups is told to have them in an order of its own."""
+        orders = [weights.get("actorder") for weights in self._weights_of_groups]
+        is_told = bool(orders) and all(each is True or each == "group" for each in orders)
+        return is_told or self.packed_settings.get("desc_act") is True
+
+    @property
     def _weights_of_groups(self) -> list[dict[str, Any]]:
         groups = self.settings.get("config_groups")
         found = groups.values() if isinstance(groups, dict) else ()

@@ -60,6 +60,7 @@ PLAIN: dict[str, Any] = {
     "I64": np.int64,
 }
 """The types whose values are stored one by one."""
+_SCALE_TYPES = ("F32", "F16", "BF16", "F64")
 _ROWS_AT_A_TIME = 2**22  # weights; a block is dequantised in steps that take several times their size
 
 
@@ -76,7 +77,8 @@ class GgufCheckpoint(Checkpoint):
     """The tensors of a GGUF file, under the names that they are stored under.
 
     Block types are dequantised to float32 by the package gguf; blocks of ``Q8_0`` and ``Q4_0`` are codes with a scale,
-    and come as `ScaledWeights`.
+    and come as `ScaledWeights`. Blocks of ``X.weight`` with one number beside them, ``X.scale``, are multiplied by it,
+    and those of experts by one each, as llama.cpp does.
     """
 
     format = "gguf"
@@ -104,7 +106,14 @@ class GgufCheckpoint(Checkpoint):
                 end = entry.first + types.n_bytes(entry)
                 if end > size:
                     raise ValueError(f"the file ends at byte {size}, the tensor at {end}")
-        self.described = {name: each for name in self._entries if (each := _described(name, self._entries[name].shape))}
+        self._scales = {
+            name: scale
+            for name in self.stored_as
+            if name.endswith(".weight") and self._is_scale(scale := f"{name.removesuffix('weight')}scale", name)
+        }
+        self.stored_as |= {name: f"{self.stored_as[name]} * {scale}" for name, scale in self._scales.items()}
+        self._parts = frozenset(self._scales.values())
+        self.described = {name: each for name in self.names if (each := _described(name, self._entries[name].shape))}
         count = settings.get("split.count")
         if isinstance(count, int) and count > 1:
             self.left_out |= {f"{count - 1} more files": f"the model is split into {count} files, of which this is one"}
@@ -137,7 +146,7 @@ class GgufCheckpoint(Checkpoint):
     @property
     def names(self) -> tuple[str, ...]:
         """The tensors, in the order of the header."""
-        return tuple(self._entries)
+        return tuple(name for name in self._entries if name not in self._parts)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor, rows first; a GGUF file has the columns first."""
@@ -160,9 +169,31 @@ class GgufCheckpoint(Checkpoint):
         with as_checkpoint_error(self.path, name):
             raw = read_range(self.path, entry.first, n_bytes)
             if kind not in PLAIN:
-                return cast(Array, self._types.dequantised(raw, entry))  # a ScaledWeights has what is asked of an array
+                weights = self._types.dequantised(raw, entry)
+                if name not in self._scales:
+                    return cast(Array, weights)  # a ScaledWeights has what is asked of an array
+                multiplied: Array = np.asarray(weights)
+                with np.errstate(all="ignore"):  # as in the blocks, what is not finite is for whoever uses the weights
+                    multiplied *= self._scale(name)
+                return multiplied
             array: Array = raw.view(PLAIN[kind]).reshape(entry.shape)
             return array if array.flags.aligned else array.copy()
+
+    def _is_scale(self, name: str, of: str) -> bool:
+        """Whether a tensor is the scale of another: one number, or of a stack of matrices one for each."""
+        entry, shape = self._entries.get(name), self._entries[of].shape
+        if entry is None or self._types.names[entry.type] not in _SCALE_TYPES:
+            return False
+        return entry.shape in ((1,), ()) or (len(shape) == 3 and entry.shape == shape[:1])
+
+    def _scale(self, of: str) -> NDArray[np.float32]:
+        """Return what the blocks of a tensor are multiplied by, in a form that broadcasts against them."""
+        entry = self._entries[self._scales[of]]
+        raw = read_range(self.path, entry.first, self._types.n_bytes(entry))
+        scale: NDArray[np.float32] = raw.copy().view(PLAIN[self._types.names[entry.type]]).astype(np.float32)
+        if not np.isfinite(scale).all():
+            raise ValueError(f"its scale, '{self._scales[of]}', is not finite in float32")
+        return scale.reshape(-1, 1, 1) if scale.size > 1 else scale.reshape(())
 
 
 def _described(name: str, shape: tuple[int, ...]) -> Described | None:

@@ -116,6 +116,8 @@ def with_zeros(
 def _differences(codes: NDArray[Any], zeros: NDArray[Any], block: tuple[int, ...]) -> NDArray[Any]:
     """Return the codes less the zero points of their blocks, in eight bits where they fit."""
     lowest, highest = int(codes.min()) - int(zeros.max()), int(codes.max()) - int(zeros.min())
+    if max(-lowest, highest) >= 2**15:
+        raise ValueError(f"its codes less its zero points go from {lowest} to {highest}, beyond 16 bits")
     narrow = max(-lowest, highest) < 2**7
     dtype = np.int8 if narrow else np.int16
     left: NDArray[Any] = codes.astype(dtype, copy=False)  # may wrap, and the difference then comes back to what it is

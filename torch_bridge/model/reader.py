@@ -241,14 +241,15 @@ class _StoredFile:
             refuse_by_content(file)  # a pointer of Git LFS says so of itself
             raise
         state: StateDict = find_state_dict(content, file.stem)
-        self.left_out = state.left_out
+        self.left_out = state.left_out | {name: form for name, each in state.tensors.items() if (form := _form(each))}
         self.tensors: dict[str, Tensor] = {}
         self.tied: dict[str, str] = {}
         if not state.tensors:
             besides = "".join(f": '{name}' is {reason}" for name, reason in list(self.left_out.items())[:1])
             raise CheckpointError(f"{file} holds no weights{besides}.")
         first: dict[object, str] = {}
-        for name, tensor in state.tensors.items():
+        for name in (name for name in state.tensors if name not in self.left_out):
+            tensor = state.tensors[name]
             memory = _memory(tensor)
             if memory is not None and memory in first:
                 self.tied[name] = first[memory]
@@ -346,6 +347,21 @@ def _write_over(memory: mmap.mmap, file: Location, name: str, place: "Tensor", n
     steps = [step * new.dtype.itemsize for step in place.stride()]
     np.lib.stride_tricks.as_strided(raw, tuple(place.shape), steps)[...] = new
     return start
+
+
+def _form(tensor: "Tensor") -> str:
+    """Return what a tensor is that is made of others, and so has no memory or no shape of its own; empty of any other.
+
+    The classes of torchao's tensors are unpickled where their library is loaded.
+    """
+    from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+    if tensor.is_nested:
+        return "a nested tensor, which is not read"
+    is_made_of_others: bool = is_traceable_wrapper_subclass(tensor)
+    if is_made_of_others:
+        return f"a tensor in another form ({type(tensor).__name__}), which is not read"
+    return ""
 
 
 def _memory(tensor: "Tensor") -> object | None:
