@@ -39,6 +39,10 @@ def kernel_cache():
 
 
 os.environ["NUMBA_CACHE_DIR"] = str(kernel_cache())
+if "PYTEST_XDIST_WORKER" in os.environ:
+    from tests import one_compiler
+
+    one_compiler.install()
 # Hundreds of processes are started here: none should compile the package's source anew.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -57,11 +61,17 @@ def data_dir():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
-    """Keep the garbage collector from what is imported and collected meanwhile: none of it is garbage."""
+    """Keep the garbage collector from what is imported and collected meanwhile: none of it is garbage.
+
+    Workers let it alone for good: no round goes through it again.
+    """
     gc.disable()
     try:
         return (yield)
     finally:
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            gc.freeze()
+            gc.set_threshold(100_000, 20, 20)  # compiling a kernel makes a million objects, of which few are garbage
         gc.enable()
 
 

@@ -484,7 +484,7 @@ def test_names_are_escaped(capsys, tmp_path):
     assert r"\x1b[31m" in refused(capsys, path)
 
 
-@pytest.mark.parametrize("flag", [[], ["--json"]])
+@pytest.mark.parametrize("flag", [[], pytest.param(["--json"], marks=pytest.mark.long)])
 def test_a_pipe_that_is_closed_early_ends_quietly(file, flag):
     read, write = os.pipe()
     os.close(read)

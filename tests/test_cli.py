@@ -24,22 +24,24 @@ def as_json(*arguments):
     return json.loads(run.stdout)
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "overlap --m 9 --n 7 --seed 1",
-        "overlap --m 9 --n 7 --seed 1 --json",
-        "overlap --m 9 --n 7 --exact --latex",
-        "compression --dense 784 300",
-        "compression --dense 3 0",
-        "collapse --mlp 784-300-100-10",
-        "collapse --mlp 784-300-100-10 --json",
-        "verify --m 7 --n 3 --trials 2 --seed 1",
-        "verify --m 7 --n 3 --colour",
-        "analyze no-such-file.npz",
-        "no-such-command",
-    ],
-)
+LINES = [
+    "overlap --m 9 --n 7 --seed 1",
+    "compression --dense 3 0",
+    "collapse --mlp 784-300-100-10 --json",
+    "verify --m 7 --n 3 --trials 2 --seed 1",
+    "no-such-command",
+]
+OTHER_LINES = [
+    "overlap --m 9 --n 7 --seed 1 --json",
+    "overlap --m 9 --n 7 --exact --latex",
+    "compression --dense 784 300",
+    "collapse --mlp 784-300-100-10",
+    "verify --m 7 --n 3 --colour",
+    "analyze no-such-file.npz",
+]
+
+
+@pytest.mark.parametrize("line", [*LINES, *(pytest.param(line, marks=pytest.mark.long) for line in OTHER_LINES)])
 def test_a_process_ends_as_the_command_does_here(line):
     apart, here = process(*line.split()), topobounds(*line.split())
     assert (here.returncode, here.stdout, here.stderr) == (apart.returncode, apart.stdout, apart.stderr)

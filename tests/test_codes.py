@@ -1,7 +1,10 @@
 """Codes of one byte, with scales or without: a report on them is that on the weights that they stand for."""
 
 import math
+import os
+import sys
 from dataclasses import replace
+from pathlib import Path
 from unittest.mock import patch
 
 import ml_dtypes
@@ -147,6 +150,12 @@ def test_weights_far_below_the_largest_of_their_type(dtype):
     weights = ScaledWeights(codes, random_scale(SHAPE, (128, 128), 0), (128, 128))
     for given in (weights, ScaledWeights(codes[:250], weights.scale[:2], (128, 128))):
         same_moments(given, np.asarray(given))
+
+
+@pytest.mark.skipif(sys.platform != "linux" or "NUMBA_CPU_FEATURES" in os.environ, reason="nobody tells what it can")
+def test_bytes_are_looked_up_where_the_processor_does():
+    does = "avx512vbmi" in Path("/proc/cpuinfo").read_text().split()
+    assert does == squares.LOOKS_UP_BYTES
 
 
 @pytest.mark.skipif(not squares.LOOKS_UP_BYTES, reason="this processor looks up no 64 bytes at once")

@@ -104,8 +104,7 @@ def cluster(tmp_path):
 
 
 ROADS_ON_A_CLUSTER = [
-    verified,
-    pytest.param(pruned, marks=pytest.mark.long),
+    *(pytest.param(road, marks=pytest.mark.long) for road in (verified, pruned)),
     *(pytest.param(road, marks=pytest.mark.attack) for road in ROADS if road not in (verified, pruned)),
 ]
 

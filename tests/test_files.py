@@ -77,7 +77,7 @@ def test_the_lock_and_the_checkpoint_of_a_run_are_files_too(tmp_path, kind):
         run.checkpoint("trial-0")
 
 
-@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("kind", ["pipe", pytest.param("device", marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     "arguments",
     [["verify", "{}"], ["verify", "--replay", "{}"], ["imp", "run", "{}", "--out", "run"]],

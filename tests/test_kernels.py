@@ -75,7 +75,7 @@ def test_numpy_does_the_work_where_numba_is_told_not_to_compile(monkeypatch):
     weights = np.random.default_rng(0).standard_normal((1100, 1000))
     expected = maximum_spanning_forest(weights)
     mask = magnitude_mask(weights, 5000)
-    overlap = simulate_overlap(3000, 2000, trials=5000, seed=1).mean
+    overlap = simulate_overlap(3000, 2000, trials=1000, seed=1).mean
 
     def fail(*_):
         raise AssertionError("a kernel was called")
@@ -86,7 +86,7 @@ def test_numpy_does_the_work_where_numba_is_told_not_to_compile(monkeypatch):
     monkeypatch.setattr("topobounds.pruning.selection._mark_by_digits", fail)
     np.testing.assert_array_equal(maximum_spanning_forest(weights).ranks, expected.ranks)
     np.testing.assert_array_equal(magnitude_mask(weights, 5000), mask)
-    assert simulate_overlap(3000, 2000, trials=5000, seed=1).mean == overlap
+    assert simulate_overlap(3000, 2000, trials=1000, seed=1).mean == overlap
     with pytest.raises(ValueError, match="NUMBA_DISABLE_JIT"):
         simulate_overlap(2**20, 2**20, trials=1, seed=0)
 

@@ -75,7 +75,14 @@ def test_nothing_is_wrapped_in_a_pipe(capsys, monkeypatch, columns):
     assert "200 trials, seed 1." in simulated
 
 
-@pytest.mark.parametrize(("columns", "length"), [(10, 18), (40, 34), (67, 61), (80, 74), (107, 101), (300, 101)])
+def rarely(*arguments):
+    """Mark a case of a test as long, where others of its kind are in every run: each is a process of its own."""
+    return pytest.param(*arguments, marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize(
+    ("columns", "length"), [(10, 18), rarely(40, 34), rarely(67, 61), (80, 74), rarely(107, 101), (300, 101)]
+)
 def test_the_number_line_follows_the_terminal(columns, length):
     rows = in_a_terminal(columns, OVERLAP).splitlines()
     (line,) = (row for row in rows if row.startswith("0 |"))
@@ -87,7 +94,7 @@ def test_a_terminal_of_no_size_has_eighty_columns():
     assert max(len(ANSI.sub("", row)) for row in rows) == 80
 
 
-@pytest.mark.parametrize("columns", ["0", "1", "300"])
+@pytest.mark.parametrize("columns", [rarely("0"), "1", rarely("300")])
 def test_a_bar_fits_every_width(columns):
     verify = ["verify", "--m", "30", "--n", "20", "--trials", "40", "--seed", "1", "--claim", "component_identity"]
     in_a_terminal(int(columns), verify, COLUMNS=columns)
@@ -101,7 +108,7 @@ def test_colour_in_a_pipe_breaks_no_cell(capsys, monkeypatch, variable):
     assert ANSI.sub("", output_of(capsys, arguments)) == plain
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize("encoding", ["ascii", rarely("latin-1"), "utf-8"])
 def test_every_encoding_can_be_written(tmp_path, encoding):
     path = tmp_path / "мой.safetensors"
     save_file({"слой": np.random.default_rng(0).standard_normal((4, 3))}, path)
@@ -168,7 +175,7 @@ def test_json_escapes_names_itself_and_keeps_them(capsys, hostile):
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=lambda command: command[0])
-@pytest.mark.parametrize("json_flag", [[], ["--json"]])
+@pytest.mark.parametrize("json_flag", [[], rarely(["--json"])])
 def test_a_pipe_that_is_closed_early_ends_quietly(arguments, json_flag):
     """As ``| head -1``: the reader is gone before anything is written."""
     read, write = os.pipe()
@@ -196,6 +203,7 @@ def test_making_the_environment_says_what_it_does():
     assert "quiet" not in recipe
 
 
+@pytest.mark.long
 def test_a_home_that_cannot_be_written_is_no_news(tmp_path):
     command = [sys.executable, "-m", "topobounds", "figures", "bounds", "--from-records", "--out", str(tmp_path)]
     nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR"), "/proc/none")

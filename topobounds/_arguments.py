@@ -89,20 +89,20 @@ def integers(name: str, one: str, values: Iterable[SupportsIndex] | Any, low: in
     return [integer(one, value, low, high) for value in items(name, values, f"integers from {low} to {high}")]
 
 
-def items(name: str, values: Any, of: str) -> list[Any]:
-    """Return what is in `values`, a sequence or another iterable of what `of` says; texts are refused.
+def items(name: str, values: Any, elements: str) -> list[Any]:
+    """Return `values` as a list; `elements` is what they are called in the error: ``"layers"``.
 
     Raises
     ------
     ValueError
-        If `values` cannot be gone through.
+        If `values` is no iterable, or is a str or bytes.
     """
     try:
         if isinstance(values, str | bytes):
             raise TypeError
         return list(values)
     except TypeError:
-        raise argument_error(name, f"a sequence of {of}", values) from None
+        raise argument_error(name, f"a sequence of {elements}", values) from None
 
 
 def real(name: str, value: SupportsFloat | Any, rule: str, low: float, high: float, *, open_low: bool = False) -> float:

@@ -35,7 +35,11 @@ WRITTEN_FOR_LLVM = ("generate", "_splat", "_load", "_keys", "_unsigned")
 TESTS = {
     "_kernels": ["tests/attack/test_twins.py"],
     "_kernels/magnitudes": ["tests/chance/test_magnitudes.py", "tests/attack/test_twins.py"],
-    "_kernels/squares": ["tests/test_codes.py", "tests/test_layer_chance.py", "tests/attack/test_twins.py"],
+    "_kernels/squares": [
+        "tests/attack/test_twins.py::test_magnitudes_and_moments_are_those_of_numpy",
+        "tests/attack/test_twins.py::test_moments_of_codes_whose_scales_change_in_the_midst_of_lines",
+        "tests/attack/test_twins.py::test_one_code_that_is_not_finite_is_met_wherever_it_stands",
+    ],
     "_kernels/spanning": [
         "tests/topology/test_few_levels.py::test_levels_one_after_the_other_join_what_kruskals_algorithm_joins",
         "tests/topology/test_few_levels.py::test_ranks_in_the_midst_of_long_ties",

@@ -1,5 +1,6 @@
 """Kernels run as plain Python, every index checked: `tests.attack.twins`."""
 
+import math
 import os
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def test_these_tests_pass_where_kernels_are_python():
     command += ["-k", "not these_tests"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=600)
     assert done.returncode == 0, done.stdout
-    assert "14 passed" in done.stdout
+    assert "28 passed" in done.stdout
 
 
 @is_python
@@ -60,7 +61,50 @@ def test_magnitudes_and_moments_are_those_of_numpy(dtype, codes_of_a_table, monk
                 assert largest.size >= min(20, expected.size)
                 found = moments.weight_moments(weights)
                 assert found.nonzero == np.count_nonzero(sizes)
-                np.testing.assert_allclose(found.rms, np.sqrt(np.mean(sizes**2)), rtol=1e-6)
+                rms = math.sqrt(math.fsum((sizes**2).ravel()) / sizes.size)
+                assert found.rms == pytest.approx(rms, rel=1e-14 if rms > 1e-40 else 1e-6)
+
+
+@is_python
+@pytest.mark.parametrize("dtype", ["int8", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz"])
+@pytest.mark.parametrize("codes_of_a_table", [1, 2**20])
+def test_moments_of_codes_whose_scales_change_in_the_midst_of_lines(dtype, codes_of_a_table, monkeypatch):
+    rng = np.random.default_rng(8)
+    kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    monkeypatch.setattr(moments, "_CODES_OF_A_TABLE", codes_of_a_table)
+    monkeypatch.setattr(moments, "_LEAST_WIDTH", 1)
+    for shape, block, task in [
+        ((7, 300), (3, 70), 10**6),
+        ((40, 129), (40, 64), 10**6),
+        ((37, 260), (2, 260), 1000),
+        ((5, 64), (1, 1), 100),
+        ((3, 600), (3, 520), 10**6),
+    ]:
+        monkeypatch.setattr(moments, "_TASK", task)
+        sides = tuple(-(-side // step) for side, step in zip(shape, block, strict=True))
+        codes = (rng.standard_normal(shape) * 30 * (rng.random(shape) < 0.8)).astype(kind)
+        for scale in (10.0 ** rng.uniform(-3, 2, sides), np.where(rng.random(sides) < 0.5, 1e-42, 1.0)):
+            weights = ScaledWeights(codes, scale.astype(np.float32), block)
+            values = np.asarray(weights).astype(np.float64)
+            with twins.installed():
+                found = moments.weight_moments(weights)
+            assert found.nonzero == np.count_nonzero(values)
+            assert found.rms == pytest.approx(math.sqrt(math.fsum((values**2).ravel()) / values.size), rel=1e-14)
+
+
+@is_python
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz"])
+@pytest.mark.parametrize("codes_of_a_table", [1, 2**20])
+def test_one_code_that_is_not_finite_is_met_wherever_it_stands(dtype, codes_of_a_table, monkeypatch):
+    monkeypatch.setattr(moments, "_CODES_OF_A_TABLE", codes_of_a_table)
+    monkeypatch.setattr(moments, "_LEAST_WIDTH", 1)
+    kind = np.dtype(getattr(ml_dtypes, dtype))
+    for place in (0, 70, 255, 256, 299, 300, 1799):
+        codes = np.full(1800, 200, kind)  # near the largest, so that a table tells it from its neighbours
+        codes[place] = np.nan
+        with twins.installed():
+            sums = moments._nonzero_and_squares_of_codes(ScaledWeights(codes.reshape(6, 300), np.ones((2, 5)), (3, 64)))
+        assert math.isnan(sums[1])
 
 
 def test_every_module_that_is_changed_has_tests_to_notice():

@@ -77,7 +77,7 @@ def test_normal_weights_cost_what_was_found_for_them():
         assert bound.lower == pytest.approx(loss, rel=0.06)
         assert bound.width < 0.01 * bound.upper
         rng = np.random.default_rng(1)
-        shuffled = [rng.permutation(weights.ravel()).reshape(weights.shape) for _ in range(40)]
+        shuffled = [rng.permutation(weights.ravel()).reshape(weights.shape) for _ in range(20)]
         lost = [topology_price(each, times * alpha, expected=False).squared_weight_lost for each in shuffled]
         error = np.std(lost) / math.sqrt(len(lost))
         assert bound.lower - 4 * error < np.mean(lost) < bound.upper + price.expectation_gap + 4 * error

@@ -10,7 +10,7 @@ import pytest
 from tests.theory.enumeration import n_components, small_layers
 from topobounds import concentration_band, maximum_spanning_forest, overlap_deviation, simulate_overlap
 from topobounds.theory.counting import component_moments, exact_expected_overlap
-from topobounds.theory.deviation import Deviation, exact_overlap_variance, known_deviation, retention_covariance
+from topobounds.theory.deviation import Deviation, exact_overlap_variance, known_deviation, overlap_covariance
 
 
 def ranks_of_subsets(m, n, cells, k):
@@ -94,41 +94,41 @@ def test_known_constants_at_alpha():
 
 @pytest.mark.parametrize(("k", "k2", "limit"), [(250, 399, 9.28), (399, 600, 14.87), (600, 399, 14.87)])
 def test_known_covariances(k, k2, limit):
-    assert 399**2 * retention_covariance(300, 100, k, k2) == pytest.approx(limit, abs=0.005)
+    assert 399**2 * overlap_covariance(300, 100, k, k2) == pytest.approx(limit, abs=0.005)
 
 
 @pytest.mark.parametrize(("k", "k2"), [(250, 399), (399, 600)])
 def test_the_covariance_is_what_is_sampled(k, k2):
     sampled, error = sampled_covariance(300, 100, k, k2, 1500, seed=2)
-    assert abs(399**2 * retention_covariance(300, 100, k, k2) - sampled) < 4 * error + 0.05 * sampled
+    assert abs(399**2 * overlap_covariance(300, 100, k, k2) - sampled) < 4 * error + 0.05 * sampled
 
 
 def test_the_limit_of_the_covariance_is_poor_for_tiny_layers():
     """The signs agree with those over every pair of subsets, the sizes do not."""
     for m, n, k, k2 in [(3, 3, 5, 6), (3, 4, 6, 7), (2, 5, 5, 7)]:
         exact = covariance_over_every_pair(m, n, k, k2)
-        limit = (m + n - 1) ** 2 * retention_covariance(m, n, k, k2)
+        limit = (m + n - 1) ** 2 * overlap_covariance(m, n, k, k2)
         assert exact > 0
         assert limit > 1.5 * exact
 
 
 def test_the_covariance_at_one_time_is_the_variance():
     for k in (600, 1083, 2000):
-        assert retention_covariance(784, 300, k, k) == pytest.approx(overlap_deviation(784, 300, k) ** 2, rel=1e-12)
+        assert overlap_covariance(784, 300, k, k) == pytest.approx(overlap_deviation(784, 300, k) ** 2, rel=1e-12)
 
 
 def test_a_matrix_of_covariances_is_symmetric_and_positive():
     ks = np.arange(1, 1500, 20)
-    matrix = retention_covariance(300, 100, ks[:, None], ks[None, :])
+    matrix = overlap_covariance(300, 100, ks[:, None], ks[None, :])
     assert matrix.shape == (75, 75)
     assert (matrix == matrix.T).all()
     assert np.linalg.eigvalsh(matrix).min() > -1e-9 * matrix.max()
-    assert matrix[3, 40] == retention_covariance(300, 100, int(ks[3]), int(ks[40]))
+    assert matrix[3, 40] == overlap_covariance(300, 100, int(ks[3]), int(ks[40]))
 
 
 def test_below_criticality_the_limit_is_nothing():
-    assert retention_covariance(300, 100, 100, 170) == retention_covariance(300, 100, 100, 400) == 0
-    assert retention_covariance(300, 100, [], []).shape == (0,)
+    assert overlap_covariance(300, 100, 100, 170) == overlap_covariance(300, 100, 100, 400) == 0
+    assert overlap_covariance(300, 100, [], []).shape == (0,)
 
 
 @pytest.mark.parametrize(("m", "n"), [(50, 50), (50, 400), (100, 100), (300, 100), (784, 300)])
@@ -143,12 +143,12 @@ def test_the_limit_is_within_about_a_tenth_in_its_domain(m, n, place):
 
 
 def test_the_limit_is_poor_outside_its_domain_and_is_not_used_there():
-    just_above_criticality = 1083 * math.sqrt(retention_covariance(784, 300, 520, 520))
+    just_above_criticality = 1083 * math.sqrt(overlap_covariance(784, 300, 520, 520))
     assert just_above_criticality == pytest.approx(0.90, abs=0.005)  # 1.40 sampled
     for k, factor in [(793, 1.03), (2 * 793, 1.09), (3 * 793, 1.29), (4 * 793, 1.73)]:
         exact = exact_overlap_variance(784, 10, k)
-        assert math.sqrt(retention_covariance(784, 10, k, k) / exact) == pytest.approx(factor, abs=0.012), k
-    assert math.sqrt(retention_covariance(20, 20, 117, 117) / exact_overlap_variance(20, 20, 117)) > 1.8
+        assert math.sqrt(overlap_covariance(784, 10, k, k) / exact) == pytest.approx(factor, abs=0.012), k
+    assert math.sqrt(overlap_covariance(20, 20, 117, 117) / exact_overlap_variance(20, 20, 117)) > 1.8
     assert known_deviation(784, 300, 520) is None
     assert known_deviation(300, 49) is None
     assert known_deviation(784, 300, 2167) is None
@@ -159,7 +159,7 @@ def test_what_is_not_random_has_no_deviation():
     for m, n, k in [(1, 9, 5), (9, 1, None), (1, 1, None), (2, 2, None), (784, 300, 3), (784, 300, 784 * 300)]:
         assert overlap_deviation(m, n, k) == 0, (m, n, k)
         assert known_deviation(m, n, k).status == "proved"
-    assert retention_covariance(1, 9, 5, 5) > 0, "which the limit does not know"
+    assert overlap_covariance(1, 9, 5, 5) > 0, "which the limit does not know"
 
 
 def test_small_layers_are_counted():
@@ -192,8 +192,8 @@ def test_a_layer_without_an_answer_names_the_domain_and_the_way_on():
         (lambda: overlap_deviation(0, 3), "'m'"),
         (lambda: overlap_deviation(3, 3, 10), "'k'"),
         (lambda: known_deviation(3, -1), "'n'"),
-        (lambda: retention_covariance(3, 3, 10, 1), "'k'"),
-        (lambda: retention_covariance(3, 3, 1, [2, 2.5]), "'k2'"),
+        (lambda: overlap_covariance(3, 3, 10, 1), "'k'"),
+        (lambda: overlap_covariance(3, 3, 1, [2, 2.5]), "'k2'"),
         (lambda: exact_overlap_variance(3, 3, -1), "'k'"),
     ],
 )

@@ -162,7 +162,7 @@ def test_shapes_of_layers(kind):
 FLOATS = {16: st.floats(width=16), 32: st.floats(width=32), 64: st.floats()}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_anything_hypothesis_can_think_of(data):
     width = data.draw(st.sampled_from([16, 32, 64]))

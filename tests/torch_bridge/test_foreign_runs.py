@@ -1,6 +1,7 @@
 """Runs of other programs, audited: folders as open_lth and others write them, damaged, missing and of other nets."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from tests.test_json import unexplained
-from topobounds import maximum_spanning_forest, topology_price
+from topobounds import CheckpointError, maximum_spanning_forest, topology_price
 from topobounds.cli import main
 from topobounds.runs import RunError
 from topobounds.runs.foreign import find_levels, logged_accuracy, read_level
@@ -333,6 +334,35 @@ def test_masks_of_another_shape_than_their_weights_are_said(open_lth):
     torch.save(masks, open_lth / "replicate_1" / "level_2" / "main" / "mask.pth")
     reason = audit_run(open_lth)["left_out"]["replicate 1, level 2"]
     assert reason.endswith("mask of 'fc1.weight', is of another shape: (30, 20), not (20, 30)")
+
+
+def test_a_file_of_masks_of_no_layer_is_refused_and_not_taken_for_none(open_lth):
+    file = open_lth / "replicate_1" / "level_2" / "main" / "mask.pth"
+    torch.save({"other.weight": torch.ones(20, 30)}, file)
+    level = find_levels(open_lth).levels[2]
+    said = f"{file} holds no mask of a layer in {level.weights}: it holds 'other.weight', and the mask of"
+    with pytest.raises(CheckpointError, match=re.escape(said)):
+        read_level(level)
+    found = audit_run(open_lth)
+    assert [each["level"] for each in found["levels"]] == [0, 1]
+    assert said in found["left_out"]["replicate 1, level 2"]
+
+
+def test_what_a_later_level_leaves_out_is_said_of_it(open_lth):
+    for level in (1, 2):
+        file = open_lth / "replicate_1" / f"level_{level}" / "main" / "mask.pth"
+        masks = {name: torch.ones(shape) for name, shape in SHAPES.items()}
+        torch.save(masks | {"other.weight": torch.ones(2, 2)} if level == 2 else masks, file)
+    found = audit_run(open_lth)
+    assert found["left_out"].keys() == {"fc1.bias", "other.weight in mask.pth at replicate 1, level 2"}
+    assert found["left_out"]["other.weight in mask.pth at replicate 1, level 2"] == "a mask of no layer"
+
+
+def test_a_layer_without_a_mask_at_a_later_level_is_said(open_lth):
+    file = open_lth / "replicate_1" / "level_2" / "main" / "mask.pth"
+    torch.save({"fc1.weight": torch.ones(20, 30)}, file)
+    reason = audit_run(open_lth)["left_out"]["replicate 1, level 2"]
+    assert "'fc2.weight' is absent (it has no mask, and other layers have) there" in reason
 
 
 def test_masks_that_hold_other_numbers_are_said(open_lth):

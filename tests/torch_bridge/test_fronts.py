@@ -181,7 +181,7 @@ def every_pair(*in_every_run):
     return [pair if pair in in_every_run else pytest.param(*pair, marks=pytest.mark.long) for pair in pairs]
 
 
-@pytest.mark.parametrize(("name", "front"), every_pair(("gpt", "prune"), ("gpt", "sparsifier")))
+@pytest.mark.parametrize(("name", "front"), every_pair(("gpt", "prune")))
 def test_what_is_pruned_stays_zero_in_training_copies_and_files(tmp_path, name, front):
     check_it_stays_pruned(tmp_path, front, lambda: made(name), MODELS[name][1], "eager")
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from torch_bridge.model.tracing import trace
 from torch_bridge.training.data import load_dataset
-from torch_bridge.training.loop import Clock, StepRange, Training, learning_rate, split_data
+from torch_bridge.training.loop import Clock, StepRange, Training, scheduled_rate, split_data
 from torch_bridge.training.models import build_model
 from torch_bridge.training.plan import MODELS, DataPlan, ModelPlan, Recipe, Seeds
 from torch_bridge.training.seeding import generator_seed, seeded
@@ -47,7 +47,7 @@ def outcome(training):
         ("mlp", {"momentum": 0.9, "weight_decay": 0.1}),
         ("lenet-5", {"optimizer": "adam", "warmup": 3}),
         ("vgg11", {"momentum": 0.9, "schedule": "cosine"}),
-        ("resnet-20", {"optimizer": "adamw", "weight_decay": 0.1}),
+        pytest.param("resnet-20", {"optimizer": "adamw", "weight_decay": 0.1}, marks=pytest.mark.long),
         ("lstm", {"optimizer": "adam"}),
     ],
 )
@@ -105,11 +105,11 @@ def test_the_snapshot_is_the_state_after_its_step(split):
 
 def test_learning_rates():
     cosine = Recipe(schedule="cosine", learning_rate=0.1, warmup=4)
-    assert [learning_rate(cosine, step, 100) for step in range(4)] == pytest.approx([0.025, 0.05, 0.075, 0.1])
-    assert learning_rate(cosine, 50, 100) == pytest.approx(0.05)
-    assert learning_rate(cosine, 99, 100) < 1e-4
+    assert [scheduled_rate(cosine, step, 100) for step in range(4)] == pytest.approx([0.025, 0.05, 0.075, 0.1])
+    assert scheduled_rate(cosine, 50, 100) == pytest.approx(0.05)
+    assert scheduled_rate(cosine, 99, 100) < 1e-4
     constant = Recipe(learning_rate=0.1)
-    assert {learning_rate(constant, step, 100) for step in range(100)} == {0.1}
+    assert {scheduled_rate(constant, step, 100) for step in range(100)} == {0.1}
 
 
 # data

@@ -43,10 +43,10 @@ def test_just_below_where_the_corollary_turns_true():
         (1, 7, {}),
         (2, 2, {}),
         (9, 1, {}),
-        (8, 8, {"density": 0.2}),
+        pytest.param(8, 8, {"density": 0.2}, marks=pytest.mark.long),
         (8, 8, {"density": 0.5, "support": "star"}),
         (12, 40, {"density": 0.3, "support": "block"}),
-        (30, 20, {"distribution": "normal", "density": 0.4}),
+        pytest.param(30, 20, {"distribution": "normal", "density": 0.4}, marks=pytest.mark.long),
         (30, 20, {"distribution": "cauchy"}),
     ],
 )

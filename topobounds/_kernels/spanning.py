@@ -872,19 +872,23 @@ def count_level(
 
 
 @inlined
-def _same_edges_before(places: NDArray[np.uint32], edges_above: NDArray[np.uint32]) -> Any:
-    """Whether all entries of a block have the same edges before them, for no edge is in a bin between theirs."""
+def _edges_among(places: NDArray[np.uint32], edges_above: NDArray[np.uint32]) -> tuple[Any, Any]:
+    """Return how many edges are in the bins from the least to the greatest of a block's, and how many in higher ones.
+
+    More than one may be told as two without a look at all entries, and so are entries below those of all edges.
+    """
     n_bins = np.uint32(edges_above.size - 2)
-    if max(places[0], places[_BLOCK - 1]) > n_bins:
-        return False
-    if edges_above[places[0] + _U1] != edges_above[places[_BLOCK - 1] + _U1]:  # most often, unless they are sorted
-        return False
-    least = most = places[0]
+    least, most = min(places[0], places[_BLOCK - 1]), max(places[0], places[_BLOCK - 1])
+    if most > n_bins or edges_above[least] - edges_above[most + _U1] > 1:  # most often, unless they are sorted
+        return _U2, _U0
     for lane in range(_BLOCK):
         place = places[lane]
         least = place if place < least else least
         most = place if place > most else most
-    return most <= n_bins and edges_above[least] == edges_above[most + _U1]
+    if most > n_bins:
+        return _U2, _U0
+    above = np.uint64(edges_above[most + _U1])
+    return np.uint64(edges_above[least]) - above, above
 
 
 @inlined
@@ -935,10 +939,19 @@ def count_in_bins(
         late = _heavy(tile, start + _U64, lanes - _U64, magnitude, lightest) if lanes > _U64 else _U0
         if lanes == _U128 and _number(early) + _number(late) > _U64:
             _write_bins(tile, start, magnitude, lightest, span, shift, n_bins, places)
-            if _same_edges_before(places, edges_above):
-                counts[edges_above[places[0] + _U1]] += _BLOCK
-            else:
+            n_among, n_above = _edges_among(places, edges_above)
+            equal, heavier = _U0, _U128
+            if n_among == _U1:
+                bound = edge_keys[n_above] - np.uint64(lift)
+                for half in (start, start + _U64):
+                    equal += _number(_equal(tile, half, magnitude, bound))
+                heavier = _number(_at_least(tile, start, magnitude, bound))
+                heavier += _number(_at_least(tile, start + _U64, magnitude, bound))
+            if n_among > _U1 or equal:
                 n_pending = _count_all(places, start, bins, pending, n_pending)
+            else:
+                counts[n_above] += np.int64(heavier)
+                counts[n_above + n_among] += np.int64(_U128 - heavier)
         else:
             for half in range(_U0, lanes, _U64):
                 reaching = late if half else early

@@ -13,8 +13,8 @@ from topobounds._parallel import in_threads
 from topobounds._types import Array, Keys, Mask
 from topobounds.weights import MAGNITUDE_BITS, order_keys
 
-Weights = list[Array]
-Masks = list[Mask]
+_FlatWeights = list[Array]  # one flat array for each tensor
+_FlatMasks = list[Mask]
 _Entropy = tuple[int, int] | None
 
 COMPILED_FROM = 2**18
@@ -23,9 +23,9 @@ _DIGIT = 16  # bits of a key that are counted at once: the counts stay in the ca
 _CHUNK = 2**21  # weights for one call
 
 
-def mark_random(weights: Weights, survivors: Masks, wanted: int, kept: Masks, entropy: _Entropy) -> None:
+def mark_random(weights: _FlatWeights, survivors: _FlatMasks, wanted: int, kept: _FlatMasks, entropy: _Entropy) -> None:
     """Mark a uniformly random subset of `wanted` survivors, of those not marked yet, in `kept`, modified in place."""
-    places = [np.flatnonzero(_free(part, mask)) for part, mask in zip(survivors, kept, strict=True)]
+    places = [np.flatnonzero(_free(survivor, mask)) for survivor, mask in zip(survivors, kept, strict=True)]
     ends = np.cumsum([each.size for each in places])
     chosen = np.zeros(ends[-1], np.bool_)
     chosen[np.random.default_rng(entropy).choice(ends[-1], wanted, replace=False)] = True
@@ -33,10 +33,12 @@ def mark_random(weights: Weights, survivors: Masks, wanted: int, kept: Masks, en
         mask[place] = part
 
 
-def mark_largest(weights: Weights, survivors: Masks, wanted: int, kept: Masks, entropy: _Entropy = None) -> None:
+def mark_largest(
+    weights: _FlatWeights, survivors: _FlatMasks, wanted: int, kept: _FlatMasks, entropy: _Entropy = None
+) -> None:
     """Mark the `wanted` largest survivors, of those not marked yet, in `kept`, modified in place.
 
-    The first ones are taken among equals.
+    Of equal weights, those that come first in storage are taken. `entropy` is there for the signature of `mark_random`.
     """
     if not wanted:
         return
@@ -46,14 +48,14 @@ def mark_largest(weights: Weights, survivors: Masks, wanted: int, kept: Masks, e
     if sum(part.size for part in weights) >= compiled_from and not kernels_disabled():
         _mark_by_digits(weights, survivors, wanted, kept)
         return
-    free = [_free(part, mask) for part, mask in zip(survivors, kept, strict=True)]
+    free = [_free(survivor, mask) for survivor, mask in zip(survivors, kept, strict=True)]
     keys = np.concatenate([order_keys(part)[may_keep] for part, may_keep in zip(weights, free, strict=True)])
     threshold = np.partition(keys, keys.size - wanted)[keys.size - wanted]
     ties = wanted - int(np.count_nonzero(keys > threshold))
     for part, may_keep, mask in zip(weights, free, kept, strict=True):
-        found = order_keys(part)
-        equal = np.flatnonzero(may_keep & (found == threshold))[:ties]
-        mask[may_keep & (found > threshold)] = True
+        keys_here = order_keys(part)
+        equal = np.flatnonzero(may_keep & (keys_here == threshold))[:ties]
+        mask[may_keep & (keys_here > threshold)] = True
         mask[equal] = True
         ties -= equal.size
 
@@ -62,7 +64,7 @@ def _free(survivors: Mask, kept: Mask) -> Mask:
     return np.greater(survivors, kept)
 
 
-def _mark_by_digits(weights: Weights, survivors: Masks, wanted: int, kept: Masks) -> None:
+def _mark_by_digits(weights: _FlatWeights, survivors: _FlatMasks, wanted: int, kept: _FlatMasks) -> None:
     """Do the same by counting the digits of the keys, from the highest on, with compiled kernels, on all cores."""
     from topobounds._kernels import selection as kernels  # noqa: PLC0415 (loads numba)
 
@@ -182,7 +184,7 @@ def _key_kind(itemsize: int) -> tuple[Any, Any]:
     return kind, kind(MAGNITUDE_BITS[itemsize])
 
 
-RANKINGS: dict[str, Callable[[Weights, Masks, int, Masks, _Entropy], None]] = {
+RANKINGS: dict[str, Callable[[_FlatWeights, _FlatMasks, int, _FlatMasks, _Entropy], None]] = {
     "magnitude": mark_largest,
     "random": mark_random,
 }

@@ -184,9 +184,10 @@ def read_level(level: ForeignLevel, *, geometry: Any = None, input_size: Sequenc
     Raises
     ------
     CheckpointError
-        If a file cannot be read.
+        If a file cannot be read, holds no layer to prune, or holds a mask that is of another shape than its weights
+        or has values other than 0 and 1; or if there is a file of masks that holds none of a layer.
     ValueError
-        If a mask is of another shape than its weights or holds anything but 0 and 1, or there is no layer to prune.
+        If `geometry` or `input_size` is wrong.
     """
     with open_checkpoint(level.weights) as checkpoint:
         reading = read_layer_tensors(checkpoint, geometry=geometry, input_size=input_size)
@@ -203,20 +204,24 @@ def read_level(level: ForeignLevel, *, geometry: Any = None, input_size: Sequenc
             masks_from = IN_MASK_FILE
             with open_checkpoint(level.masks) as stored:
                 masks = dict(_masks(level.masks, stored, names, left_out))
+                if not masks:
+                    held = ", ".join(f"'{name}'" for name in stored.names[:3]) or "nothing"
+                    raise CheckpointError(
+                        f"{level.masks} holds no mask of a layer in {level.weights}: it holds {held}, and the mask of "
+                        f"the first layer would be '{names[0]}' or '{names[0]}_mask'."
+                    )
         else:
             masks = dict(_masks(level.weights, checkpoint, names, None))
             pruned = {name: mask for name, mask in stored_masks(checkpoint) if name in names}
             masks |= {name: _checked(level.weights, name, mask) for name, mask in pruned.items()}
         weights = {name: np.asarray(checkpoint.tensor(name)) for name in names}
-    if not masks:
+    if not masks:  # nor is there a file of them
         masks_from = AS_ZEROS
         masks = {name: non_zero(array) for name, array in weights.items()}
     for name in [name for name in names if name not in masks]:
         left_out[name] = "it has no mask, and other layers have"
         del weights[name]
     kept = tuple(layer for layer in layers if layer.name in masks)
-    if not kept:
-        raise CheckpointError(f"{level.masks} holds no mask of a layer in {level.weights}.")
     for name, mask in masks.items():
         if mask.shape != weights[name].shape:
             shapes = f"{mask.shape}, not {weights[name].shape}"
@@ -384,14 +389,17 @@ def check_same_layers(label: str, first: LevelWeights, first_label: str, found: 
     ValueError
         Naming the first layer that one has and the other has not, or of another shape.
     """
-    one, other = ({layer.name: layer.shape for layer in each.layers} for each in (first, found))
-    for name in {**one, **other}:
-        if one.get(name) != other.get(name):
+    shapes, first_shapes = ({layer.name: layer.shape for layer in each.layers} for each in (found, first))
+    for name in {**first_shapes, **shapes}:
+        if shapes.get(name) != first_shapes.get(name):
             raise ValueError(
-                f"'{name}' is {_form(other.get(name))} there and {_form(one.get(name))} at {first_label}, so "
-                f"{label} is of another net"
+                f"'{name}' is {_form(name, shapes, found)} there and {_form(name, first_shapes, first)} at "
+                f"{first_label}, so {label} is of another net"
             )
 
 
-def _form(shape: tuple[int, ...] | None) -> str:
-    return "absent" if shape is None else f"of shape {shape}"
+def _form(name: str, shapes: dict[str, tuple[int, ...]], level: LevelWeights) -> str:
+    """Return the shape of a layer at a level, or that it is absent, with the reason if it was left out."""
+    if name in shapes:
+        return f"of shape {shapes[name]}"
+    return f"absent ({level.left_out[name]})" if name in level.left_out else "absent"

@@ -9,7 +9,9 @@ from functools import lru_cache
 
 from topobounds.layers.shape import Shape
 
-MAX_STEPS = 3 * 10**8  # multiplications of a number of up to log2 C(N, k) bits by a short one; about half a minute
+# Steps: multiplications of a number of up to log2 C(N, k) bits by a short one.
+QUICK_STEPS = 10**6  # a tenth of a second: counting is the first choice
+MAX_STEPS = 3 * 10**8  # about half a minute: what takes more is refused
 
 
 def exact_expected_overlap(m: int, n: int, k: int | None = None) -> Fraction:

@@ -25,11 +25,10 @@ from topobounds.theory._balls import Ball, ball_sum
 from topobounds.theory._components import Effort, components_by_size
 from topobounds.theory._logarithms import log_binomial, log_ratio
 from topobounds.theory._rounding import ROUNDING_FACTOR, ROUNDING_UNIT, SUBNORMAL
-from topobounds.theory.counting import connected_graphs, connected_steps
+from topobounds.theory.counting import QUICK_STEPS, connected_graphs, connected_steps
 from topobounds.theory.enclosure import MAX_ENCLOSURE_CELLS, Enclosure, rounded_outwards
 
-MOST_STEPS = 10**6  # of exact counting, a tenth of a second,
-_MOST_COUNTED = 2**11  # and cells of a layer that is counted
+_MOST_COUNTED = 2**11  # cells of a layer that is counted, if that takes no more than QUICK_STEPS
 LEVELS = 48  # numbers of isolated vertices up to which inclusion and exclusion goes
 _LARGEST_TERM = 600.0  # logarithm of a term up to which the terms of all levels can be added in double precision
 _EFFORT = Effort(least=16)  # components of more vertices are next to none here
@@ -332,7 +331,7 @@ def _check_cells(m: int, n: int) -> None:
 
 def _is_counted(m: int, n: int) -> bool:
     """Return whether the layer is small enough to be counted."""
-    return m * n <= _MOST_COUNTED and connected_steps(m, n) <= MOST_STEPS
+    return m * n <= _MOST_COUNTED and connected_steps(m, n) <= QUICK_STEPS
 
 
 @lru_cache(maxsize=64)

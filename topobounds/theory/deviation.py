@@ -16,13 +16,14 @@ from numpy.typing import ArrayLike, NDArray
 from topobounds._arguments import integers
 from topobounds._records import Record
 from topobounds.layers.shape import Shape
-from topobounds.theory.counting import MAX_STEPS, component_moments, variance_steps
+from topobounds.theory.counting import MAX_STEPS, QUICK_STEPS, component_moments, variance_steps
 from topobounds.theory.overlap import giant_share
 
-LEAST_SIDE = 50  # of a layer for which the limit formula is within about a tenth,
-LEAST_RANK = 1.2  # from so many times sqrt(m n) largest weights
-_LARGEST_RANK = 2  # to so many times alpha
-MOST_STEPS = 10**6  # of exact counting: a tenth of a second
+# The limit formula is within about a tenth where both sides are at least LIMIT_LEAST_SIDE and k is from
+# LIMIT_LEAST_RANK sqrt(m n) to _LIMIT_LARGEST_RANK alpha.
+LIMIT_LEAST_SIDE = 50
+LIMIT_LEAST_RANK = 1.2
+_LIMIT_LARGEST_RANK = 2
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,9 @@ def overlap_deviation(m: int, n: int, k: int | None = None) -> float:
     known = known_deviation(m, n, k)
     if known is None:
         raise ValueError(
-            f"Arguments m={m}, n={n}, k={k} are too large to count exactly and outside min(m, n) >= {LEAST_SIDE}, "
-            f"{LEAST_RANK} sqrt(m n) <= k <= {_LARGEST_RANK} (m + n - 1), where the limit is good. simulate_overlap "
-            "estimates the deviation."
+            f"Arguments m={m}, n={n}, k={k} are too large to count exactly and outside "
+            f"min(m, n) >= {LIMIT_LEAST_SIDE}, {LIMIT_LEAST_RANK} sqrt(m n) <= k <= {_LIMIT_LARGEST_RANK} (m + n - 1), "
+            "where the limit is good. simulate_overlap estimates the deviation."
         )
     return known.value
 
@@ -192,16 +193,18 @@ def known_deviation(m: int, n: int, k: int | None = None) -> Deviation | None:
 def known_deviation_of(shape: Shape) -> Deviation | None:
     """Return `known_deviation` of a checked shape."""
     m, n, k = shape
-    if k <= 3 or k == m * n or min(m, n) == 1:  # a bipartite cycle has at least four edges
+    # Not random: up to 3 edges close no cycle, for a bipartite one has at least 4; all m n weights hold the whole
+    # forest; and the weights of a single row or column are their forest.
+    if k <= 3 or k == m * n or min(m, n) == 1:
         return Deviation(0.0, "proved")
-    if variance_steps(m, n, k) <= MOST_STEPS:
+    if variance_steps(m, n, k) <= QUICK_STEPS:
         return Deviation(math.sqrt(exact_overlap_variance_of(shape)), "proved")
-    if min(m, n) >= LEAST_SIDE and LEAST_RANK**2 * m * n <= k**2 and k <= _LARGEST_RANK * (m + n - 1):
-        return Deviation(math.sqrt(retention_covariance(m, n, k, k)), "limit")
+    if min(m, n) >= LIMIT_LEAST_SIDE and LIMIT_LEAST_RANK**2 * m * n <= k**2 and k <= _LIMIT_LARGEST_RANK * (m + n - 1):
+        return Deviation(math.sqrt(overlap_covariance(m, n, k, k)), "limit")
     return None
 
 
-def retention_covariance(m: int, n: int, k: ArrayLike, k2: ArrayLike) -> NDArray[np.float64] | float:
+def overlap_covariance(m: int, n: int, k: ArrayLike, k2: ArrayLike) -> NDArray[np.float64] | float:
     """Return the limit of the covariance of X_k and X_k2: how the overlaps at two k of one layer vary together.
 
     For k <= k2, with x, y, u, v at k as in `overlap_deviation` and x', y', u', v' at k2, ::
@@ -237,9 +240,9 @@ def retention_covariance(m: int, n: int, k: ArrayLike, k2: ArrayLike) -> NDArray
     Examples
     --------
     >>> alpha = 399
-    >>> f"{alpha**2 * retention_covariance(300, 100, 250, 399):.2f}"
+    >>> f"{alpha**2 * overlap_covariance(300, 100, 250, 399):.2f}"
     '9.28'
-    >>> retention_covariance(300, 100, [[300], [399]], [300, 399]).shape
+    >>> overlap_covariance(300, 100, [[300], [399]], [300, 399]).shape
     (2, 2)
     """
     m, n, alpha = Shape.checked(m, n, None)

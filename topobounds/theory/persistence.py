@@ -22,7 +22,7 @@ from topobounds._types import FloatArray, Integers
 from topobounds.layers.shape import Shape
 from topobounds.theory._components import SHARP
 from topobounds.theory.counting import counting_steps, exact_expected_ranks
-from topobounds.theory.deviation import LEAST_RANK, LEAST_SIDE, retention_covariance
+from topobounds.theory.deviation import LIMIT_LEAST_RANK, LIMIT_LEAST_SIDE, overlap_covariance
 from topobounds.theory.enclosure import Enclosure, rounded_outwards
 from topobounds.theory.ranks import QUICK, missing_edges, rank_at_depth
 
@@ -229,7 +229,7 @@ def untrained_persistence_limit(p: int = 2) -> float:
 def persistence_deviation(m: int, n: int, magnitudes: ArrayLike, *, p: float = 2) -> float | None:
     """Return the standard deviation of NP^p given the values, in the limit of large layers.
 
-    ``Var = sum_ij (g_(i+1) - g_i)(g_(j+1) - g_j) Cov(R_i, R_j)`` with `retention_covariance`, over 256 ranks.
+    ``Var = sum_ij (g_(i+1) - g_i)(g_(j+1) - g_j) Cov(R_i, R_j)`` with `overlap_covariance`, over 256 ranks.
 
     Parameters
     ----------
@@ -260,7 +260,7 @@ def persistence_deviation(m: int, n: int, magnitudes: ArrayLike, *, p: float = 2
     m, n, _ = Shape.checked(m, n, None)
     order = _order(p)
     values = _falling(magnitudes, m * n)
-    if min(m, n) < LEAST_SIDE:
+    if min(m, n) < LIMIT_LEAST_SIDE:
         return None
     nodes, covariance = _node_covariance(m, n)
     steps = persistences(values[np.minimum(nodes, values.size) - 1], order, float(values[0]))
@@ -395,7 +395,7 @@ def sufficient_rank(m: int, n: int) -> int:
 def _node_covariance(m: int, n: int) -> tuple[Integers, FloatArray]:
     """Return the ranks at which the sum of `persistence_deviation` is taken, and their covariances."""
     nodes = np.geomspace(math.sqrt(m * n), sufficient_rank(m, n), NODES).astype(np.int64)
-    return nodes, (m + n - 1) ** 2 * np.asarray(retention_covariance(m, n, nodes[:, None], nodes))
+    return nodes, (m + n - 1) ** 2 * np.asarray(overlap_covariance(m, n, nodes[:, None], nodes))
 
 
 def _early_deviation(m: int, n: int, values: FloatArray, p: float) -> float:
@@ -405,7 +405,7 @@ def _early_deviation(m: int, n: int, values: FloatArray, p: float) -> float:
     ``sum_(l>=2) s^(2l) / (2l)``, s = k / sqrt(m n): the expected number of cycles of each length.
     """
     critical = math.sqrt(m * n)
-    steps = persistences(values[: math.ceil(LEAST_RANK * critical) + 1], p)
+    steps = persistences(values[: math.ceil(LIMIT_LEAST_RANK * critical) + 1], p)
     share = np.minimum(0.95, np.arange(1, steps.size) / critical)
     cycles = -np.log1p(-(share**2)) / 2 - share**2 / 2
     return float(np.max(np.diff(steps) * np.sqrt(cycles), initial=0.0))

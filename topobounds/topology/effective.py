@@ -122,9 +122,9 @@ class EffectiveMasks(Record):
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
-    """One connection: its sizes in size, None where it passes its source on unchanged, and the groups it joins."""
+    """One connection: |w| of its weights, None for an identity, and the groups of neurons that it joins."""
 
-    sizes: Values | None
+    magnitudes: Values | None
     source: Hashable
     target: Hashable
     conv: Conv | None = None
@@ -150,10 +150,12 @@ class _Network:
         read = {layer.source for layer in self.layers}
         return [group for group in self.groups if group not in read]
 
-    def with_sizes(self, sizes: Sequence[Values]) -> "_Network":
+    def with_magnitudes(self, magnitudes: Sequence[Values]) -> "_Network":
         """Return the same network with other weights."""
-        left = iter(sizes)
-        layers = [layer if layer.sizes is None else replace(layer, sizes=next(left) * 1.0) for layer in self.layers]
+        left = iter(magnitudes)
+        layers = [
+            layer if layer.magnitudes is None else replace(layer, magnitudes=next(left) * 1.0) for layer in self.layers
+        ]
         return replace(self, layers=tuple(layers))
 
 
@@ -281,11 +283,11 @@ def effective_masks(
     network = _network(matrices, connections, convs)
     found = _found(network)
     count = integer("keep", keep, 0, found.n_weights)
-    sizes = [layer.sizes for layer in network.layers if layer.sizes is not None]
-    kept = _largest(_joined(found.weights), _joined(sizes), count)
-    ends = np.cumsum([part.size for part in sizes])[:-1]
-    masks = tuple(mask.reshape(part.shape) for mask, part in zip(np.split(kept, ends), sizes, strict=True))
-    alive = _found(network.with_sizes(masks))
+    magnitudes = [layer.magnitudes for layer in network.layers if layer.magnitudes is not None]
+    kept = _largest(_joined(found.weights), _joined(magnitudes), count)
+    ends = np.cumsum([part.size for part in magnitudes])[:-1]
+    masks = tuple(mask.reshape(part.shape) for mask, part in zip(np.split(kept, ends), magnitudes, strict=True))
+    alive = _found(network.with_magnitudes(masks))
     return EffectiveMasks(masks, count - int(alive.sizes.sum()))
 
 
@@ -319,7 +321,7 @@ def _network(matrices: Any, connections: Any, convs: Any) -> _Network:
         if len(values) != len(given):
             raise ValueError(f"Argument '{name}' must hold one entry for each of the {len(given)} matrices.")
     layers = [
-        _Layer(_sizes(array, conv), source, target, conv)
+        _Layer(_magnitudes(array, conv), source, target, conv)
         for array, conv, (source, target) in zip(given, geometries, ends, strict=True)
     ]
     return _Network(tuple(_of_one_type(layers)), _order(layers), _groups(layers))
@@ -337,7 +339,7 @@ def _pair(pair: Any) -> Ends:
     return source, target
 
 
-def _sizes(weights: Any, conv: Conv | None) -> Values | None:
+def _magnitudes(weights: Any, conv: Conv | None) -> Values | None:
     """Return |w| of a connection, checked."""
     if weights is None:
         return None
@@ -355,39 +357,41 @@ def _sizes(weights: Any, conv: Conv | None) -> Values | None:
 
 
 def _abs(weights: Values) -> Values:
-    sizes: Values = np.abs(weights)
-    return sizes
+    magnitudes: Values = np.abs(weights)
+    return magnitudes
 
 
 def _of_one_type(layers: Sequence[_Layer]) -> Iterator[_Layer]:
-    """Yield the layers with their sizes in one type that holds them all exactly."""
-    wide = any(layer.sizes is not None and layer.sizes.dtype.itemsize > 4 for layer in layers)
+    """Yield the layers with their |w| in one type that holds them all exactly."""
+    wide = any(layer.magnitudes is not None and layer.magnitudes.dtype.itemsize > 4 for layer in layers)
     for layer in layers:
-        sizes = None if layer.sizes is None else layer.sizes.astype(np.float64 if wide else np.float32)
-        yield replace(layer, sizes=sizes)
+        given = layer.magnitudes
+        yield replace(layer, magnitudes=None if given is None else given.astype(np.float64 if wide else np.float32))
 
 
 def _groups(layers: Sequence[_Layer]) -> dict[Hashable, int]:
     """Return the neurons of every group, which all its connections must agree on."""
     groups: dict[Hashable, int] = {}
-    for layer in sorted(layers, key=lambda layer: layer.sizes is None):
-        for group, size in zip((layer.source, layer.target), _size_of_ends(layer, groups), strict=True):
+    for layer in sorted(layers, key=lambda layer: layer.magnitudes is None):
+        for group, size in zip((layer.source, layer.target), _neurons_at_ends(layer, groups), strict=True):
             if groups.setdefault(group, size) != size:
                 given = f"{groups[group]} and {size}"
                 raise argument_error("connections", f"such that group {group!r} has one number of neurons", given)
     return groups
 
 
-def _size_of_ends(layer: _Layer, groups: dict[Hashable, int]) -> tuple[int, int]:
+def _neurons_at_ends(layer: _Layer, groups: dict[Hashable, int]) -> tuple[int, int]:
+    """Return how many neurons the source and the target of a connection have; `groups` holds those already known."""
     if layer.conv is not None:
         return layer.conv.n_inputs, layer.conv.n_outputs
-    if layer.sizes is not None:
-        m, n = layer.sizes.shape
+    if layer.magnitudes is not None:
+        m, n = layer.magnitudes.shape
         return m, n
     # an identity: as many neurons as whichever of its ends is known
     size = groups.get(layer.source, groups.get(layer.target))
     if size is None:
-        raise argument_error("connections", "such that every identity joins a group of known size", layer.source)
+        rule = "such that every identity joins a group whose size a matrix, or an identity before it, gives"
+        raise argument_error("connections", rule, (layer.source, layer.target))
     return size, size
 
 
@@ -414,9 +418,9 @@ def _found(network: _Network) -> EffectiveWeights:
     forward = _bottlenecks(network, network.inputs, forward=True)
     backward = _bottlenecks(network, network.outputs, forward=False)
     weights = tuple(
-        _effective(layer.sizes, layer.conv, forward[layer.source], backward[layer.target])
+        _effective(layer.magnitudes, layer.conv, forward[layer.source], backward[layer.target])
         for layer in network.layers
-        if layer.sizes is not None
+        if layer.magnitudes is not None
     )
     everything = _joined(weights)
     values, sizes = np.unique(everything[everything > 0], return_counts=True)
@@ -424,7 +428,7 @@ def _found(network: _Network) -> EffectiveWeights:
     identities = {
         place: np.minimum(forward[layer.source], backward[layer.target])
         for place, layer in enumerate(network.layers)
-        if layer.sizes is None
+        if layer.magnitudes is None
     }
     return EffectiveWeights(weights, threshold, values[::-1], sizes[::-1].astype(np.int64), network, identities)
 
@@ -443,22 +447,22 @@ def _bottlenecks(network: _Network, starts: Sequence[Hashable], *, forward: bool
 
 def _passed(layer: _Layer, best: Values, forward: bool) -> Values:
     """Return the max-min product of a connection with the bottlenecks of the neurons on one side of it."""
-    if layer.sizes is None:
+    if layer.magnitudes is None:
         return best
-    best = best.astype(layer.sizes.dtype)
+    best = best.astype(layer.magnitudes.dtype)
     if layer.conv is not None:
-        return _passed_by_kernel(layer.sizes, layer.conv, best, forward)
+        return _passed_by_kernel(layer.magnitudes, layer.conv, best, forward)
     limits = best[:, None] if forward else best
-    result: Values = np.minimum(layer.sizes, limits).max(axis=0 if forward else 1)
+    result: Values = np.minimum(layer.magnitudes, limits).max(axis=0 if forward else 1)
     return result
 
 
-def _effective(sizes: Values, conv: Conv | None, before: Values, after: Values) -> Values:
+def _effective(magnitudes: Values, conv: Conv | None, before: Values, after: Values) -> Values:
     """Return w_eff of a connection with weights from the bottlenecks before and after it."""
-    before, after = before.astype(sizes.dtype), after.astype(sizes.dtype)
+    before, after = before.astype(magnitudes.dtype), after.astype(magnitudes.dtype)
     if conv is not None:
-        return _effective_kernel(sizes, conv, before, after)
-    found = np.minimum(sizes, before[:, None])
+        return _effective_kernel(magnitudes, conv, before, after)
+    found = np.minimum(magnitudes, before[:, None])
     return np.minimum(found, after, out=found)
 
 
@@ -539,14 +543,14 @@ def _passed_by_kernel(kernel: Values, conv: Conv, best: Values, forward: bool) -
 
 def _effective_kernel(kernel: Values, conv: Conv, before: Values, after: Values) -> Values:
     """Return w_eff of a kernel: the largest over the edges that a weight makes, 0 if it makes none."""
-    sizes = kernel.reshape(*kernel.shape[:2], -1)
-    found = np.zeros_like(sizes)
+    magnitudes = kernel.reshape(*kernel.shape[:2], -1)
+    found = np.zeros_like(magnitudes)
     cell_side, position_side = _sides(conv)
     on_cells, on_positions = (after, before) if conv.transposed else (before, after)
     cells, positions = on_cells.reshape(cell_side), on_positions.reshape(position_side)
     for edge in _edges(conv):
         ends = np.minimum(cells[edge.channel, edge.cells], positions[edge.channels][:, edge.positions])
-        found[edge.weights] = np.minimum(sizes[edge.weights], ends.max(axis=1, initial=0))
+        found[edge.weights] = np.minimum(magnitudes[edge.weights], ends.max(axis=1, initial=0))
     return found.reshape(kernel.shape)
 
 
@@ -588,7 +592,7 @@ def _forest_edges(found: EffectiveWeights) -> tuple[NDArray[np.int64], Values, N
     weights = iter(found.weights)
     ends, values, edges = [], [], []
     for place, layer in enumerate(network.layers):
-        if layer.sizes is None:
+        if layer.magnitudes is None:
             best = found._identities[place]
             sources = targets = index = np.flatnonzero(best)
             values.append(best[index])

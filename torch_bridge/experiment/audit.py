@@ -93,7 +93,8 @@ def audit_run(
         of the topology of the weights before it, those at the end of the level ``compared_with``: `survival_record`;
         and what T-IMP would have kept at the same counts: ``swaps`` and ``squared_weight_lost`` against the largest
         weights, ``t_imp_dead_outputs`` and ``t_imp_dead_inputs``. ``reason`` says why a number is None. ``left_out``:
-        levels and tensors that are not told of, and why.
+        levels and tensors that are not told of, and why; the tensors are those of the first level, and what later
+        levels leave out besides.
 
     Raises
     ------
@@ -129,6 +130,8 @@ def audit_run(
         if first is None:
             first = measured
             left_out |= held.left_out
+        new = held.left_out.items() - first.held.left_out.items()
+        left_out |= {f"{name} at {label}": reason for name, reason in sorted(new)}
         compared = before if before is not None and before.found.replicate == found.replicate else None
         records = [_layer_record(layer, measured, compared, trials, seed) for layer in held.layers]
         levels.append(_level_record(measured, compared, records))

@@ -40,7 +40,7 @@ from torch_bridge.training.loop import (
     Split,
     StepRange,
     Training,
-    learning_rate,
+    scheduled_rate,
     split_data,
     steps_per_epoch,
     total_steps,
@@ -315,8 +315,8 @@ class _Experiment:
 
     def steps(self, level: int) -> int:
         """Return how many steps a level takes; 1 where the caller trains."""
-        steps_to_train = self.step_range(level)
-        return steps_to_train.last - steps_to_train.first if steps_to_train else 1
+        step_range = self.step_range(level)
+        return step_range.last - step_range.first if step_range else 1
 
     def step_range(self, level: int) -> StepRange | None:
         """Return the steps of a level, None where the caller trains."""
@@ -333,7 +333,7 @@ class _Experiment:
             return StepRange(pruning.rewind_step, total)
         epochs = pruning.finetune_epochs
         steps = epochs * steps_per_epoch(recipe, n_images) if epochs else total
-        return StepRange(0, steps, learning_rate(recipe, total - 1, total))
+        return StepRange(0, steps, scheduled_rate(recipe, total - 1, total))
 
     def facts(self) -> dict[str, Any]:
         """Return what the first record of a level says of where it was made."""
@@ -451,17 +451,17 @@ class _LevelMaker:
 
     def _train_by_recipe(self, net: nn.Module, masks: dict[str, Tensor], report: StepProgress) -> None:
         experiment, recipe, split = self.experiment, self.plan.recipe, self.experiment.split
-        steps_to_train = experiment.step_range(self.level)
+        step_range = experiment.step_range(self.level)
         assert recipe is not None
         assert split is not None
-        assert steps_to_train is not None
+        assert step_range is not None
         snapshot = self.plan.pruning.rewind_step if self.level == 0 else 0
         numbers = {"replicate": self.replicate, "level": self.level}
         training = Training(
             net,
             masks,
             recipe,
-            steps_to_train,
+            step_range,
             split,
             self.plan.seeds,
             **numbers,
@@ -483,7 +483,7 @@ class _LevelMaker:
                 experiment.run.save_checkpoint(self.name, fingerprint + state())
 
         def evaluated(step: int, record: dict[str, Any]) -> None:
-            report(step - steps_to_train.first, f"validation accuracy {record['validation_accuracy']:.4f}")
+            report(step - step_range.first, f"validation accuracy {record['validation_accuracy']:.4f}")
 
         with _failure_to_compile_explained(recipe.compile):
             training.run(save, evaluated)

@@ -32,23 +32,24 @@ def has_weight(module: nn.Module, name: str) -> bool:
 def current_weight(module: nn.Module, name: str) -> Tensor:
     """Return a weight as the module uses it now, decoded and detached; pruned entries are zero.
 
-    ``module.weight`` of a pruned module dates from its last call; ``weight_orig * weight_mask`` is what it is now. So
-    it is with the older ``weight_norm`` and ``spectral_norm``. In torch's own quantized layers it is a method.
+    ``module.weight`` of a pruned module dates from its last call, so the weight is computed here, as ``weight_orig *
+    weight_mask``; and so it is under the older ``weight_norm`` and ``spectral_norm``. In torch's own quantized layers
+    ``weight`` is a method, which is called.
 
     Raises
     ------
     UnreadWeightError
-        If there are none, as in a lazy module or on the device ``meta``, or they are stored in a form that cannot be
-        read; see `stored_values`.
+        If the weight has no values, as in a lazy module or on the device ``meta``, or they are stored in a form that
+        cannot be read; see `stored_values`.
     """
     parameter, mask = weight_parameter(module, name), current_mask(module, name)
-    stored = parameter if parameter is not None else _computed_weight(module, name)
+    stored = parameter if parameter is not None else _weight_of_no_parameter(module, name)
     values = stored_values(module, stored, declared_shape(module, name))
     return values if mask is None or parameter is None else values * mask.to(values.dtype)
 
 
-def _computed_weight(module: nn.Module, name: str) -> Any:
-    """Return a weight that is no parameter of its module."""
+def _weight_of_no_parameter(module: nn.Module, name: str) -> Any:
+    """Return a weight that is no parameter of its module: computed, given by a method, or a plain tensor."""
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm) and hook.name == name:
             return hook.compute_weight(module)

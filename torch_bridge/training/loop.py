@@ -116,20 +116,20 @@ def total_steps(recipe: Recipe, n_images: int) -> int:
     return recipe.steps or recipe.epochs * steps_per_epoch(recipe, n_images)
 
 
-def learning_rate(recipe: Recipe, step: int, last: int) -> float:
-    """Return the learning rate of a step, counted from 0, out of `last`.
+def scheduled_rate(recipe: Recipe, step: int, schedule_steps: int) -> float:
+    """Return the learning rate that the schedule of a recipe, over so many steps, has for a step, counted from 0.
 
     Examples
     --------
     >>> recipe = Recipe(schedule="steps", milestones=(0.5, 0.75), learning_rate=0.1)
-    >>> [round(learning_rate(recipe, step, 8), 6) for step in (0, 3, 4, 6)]
+    >>> [round(scheduled_rate(recipe, step, 8), 6) for step in (0, 3, 4, 6)]
     [0.1, 0.1, 0.01, 0.001]
     """
     if step < recipe.warmup:
         return recipe.learning_rate * (step + 1) / recipe.warmup
     if recipe.schedule == "cosine":
-        return recipe.learning_rate * (1 + math.cos(math.pi * step / last)) / 2
-    passed = sum(step >= stone * last for stone in recipe.milestones)
+        return recipe.learning_rate * (1 + math.cos(math.pi * step / schedule_steps)) / 2
+    passed = sum(step >= stone * schedule_steps for stone in recipe.milestones)
     return recipe.learning_rate * recipe.gamma**passed
 
 
@@ -151,7 +151,7 @@ class Training:
         Trained in place.
     masks : mapping of str to bool tensor
         Parameters that are pruned; what is False is zero after every step.
-    recipe, steps_to_train
+    recipe, step_range
         How, and from which step to which.
     split : Split
         The images.
@@ -175,7 +175,7 @@ class Training:
         net: nn.Module,
         masks: Mapping[str, Tensor],
         recipe: Recipe,
-        steps_to_train: StepRange,
+        step_range: StepRange,
         split: Split,
         seeds: Seeds,
         *,
@@ -184,7 +184,7 @@ class Training:
         snapshot_step: int | None = None,
         normalized: bool = True,
     ) -> None:
-        self.net, self.recipe, self.steps_to_train, self.split = net, recipe, steps_to_train, split
+        self.net, self.recipe, self.step_range, self.split = net, recipe, step_range, split
         # its batches have three sizes, of which each gets a graph of its own
         self.forward: Callable[[Tensor], Tensor] = torch.compile(net, dynamic=False) if recipe.compile else net
         self.order_of = (seeds.order, "order", replicate, level)
@@ -192,10 +192,10 @@ class Training:
         self.masked = [(parameters[name], mask.to(parameters[name])) for name, mask in masks.items()]
         self.optimizer = _optimizer(recipe, net)
         self.device = split.train[0].device
-        self.last = total_steps(recipe, len(split.train[1]))
+        self.schedule_steps = total_steps(recipe, len(split.train[1]))
         self.per_epoch = steps_per_epoch(recipe, len(split.train[1]))
         self.evaluate_every = recipe.evaluate_every or self.per_epoch
-        self.progress = Progress(steps_to_train.first)
+        self.progress = Progress(step_range.first)
         self.snapshot_step = snapshot_step
         self.snapshot: dict[str, Tensor] | None = None
         self.normalized = normalized
@@ -210,13 +210,13 @@ class Training:
         report : callable
             Called as ``report(step, record)`` after every evaluation but the first.
         """
-        if self.progress.step == self.steps_to_train.first and not self.progress.records:
+        if self.progress.step == self.step_range.first and not self.progress.records:
             self._evaluate()
         self._keep_snapshot()
         for batch in self._batches():
             self._step(batch)
             self._keep_snapshot()
-            if self.progress.step % self.evaluate_every == 0 or self.progress.step == self.steps_to_train.last:
+            if self.progress.step % self.evaluate_every == 0 or self.progress.step == self.step_range.last:
                 report(self.progress.step, self._evaluate())
             save(self.state)
 
@@ -224,7 +224,7 @@ class Training:
         """Yield the batches that are left, from the one in the middle of an epoch where the training stands."""
         n_images, size = len(self.split.train[1]), self.recipe.batch_size
         epoch, done = divmod(self.progress.step, self.per_epoch)
-        left = self.steps_to_train.last - self.progress.step
+        left = self.step_range.last - self.progress.step
         while left > 0:
             order = np.random.default_rng(generator_seed(*self.order_of, epoch)).permutation(n_images)
             for batch in torch.split(torch.from_numpy(order).to(self.device), size)[done : done + left]:
@@ -233,9 +233,12 @@ class Training:
             epoch, done = epoch + 1, 0
 
     def _step(self, batch: Tensor) -> None:
-        rate = self.steps_to_train.constant_rate
+        """Train on one batch, then set pruned weights to zero again, which momentum and weight decay have moved."""
+        rate = self.step_range.constant_rate
+        if rate is None:
+            rate = scheduled_rate(self.recipe, self.progress.step, self.schedule_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, self.progress.step, self.last) if rate is None else rate
+            group["lr"] = rate
         self.net.train()
         images, labels = self.split.train
         self.optimizer.zero_grad()

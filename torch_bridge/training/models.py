@@ -11,7 +11,7 @@ from torch_bridge.training.plan import WIDTHS, ModelPlan
 
 _STAGES_OF_VGG11 = ((1,), (2,), (4, 4), (8, 8), (8, 8))
 """Channels of the convolutions of every stage, in units of the width."""
-RESNET_STAGES, RESNET_BLOCKS = (1, 2, 4), 3
+_RESNET_STAGES, _RESNET_BLOCKS = (1, 2, 4), 3
 _WEIGHT_BYTES = 24  # that a weight takes at least: itself, gradient, the moments of adam, where it began, its mask
 
 
@@ -112,8 +112,8 @@ class ResNet20(nn.Module):
         self.conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(width)
         blocks, inputs = [], width
-        for stage, units in enumerate(RESNET_STAGES):
-            for block in range(RESNET_BLOCKS):
+        for stage, units in enumerate(_RESNET_STAGES):
+            for block in range(_RESNET_BLOCKS):
                 blocks.append(Block(inputs, units * width, 2 if stage and not block else 1))
                 inputs = units * width
         self.blocks = nn.Sequential(*blocks)
