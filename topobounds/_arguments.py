@@ -68,7 +68,7 @@ def integer(
 
 
 def is_integer(value: object) -> TypeGuard[SupportsIndex]:
-    """Whether `value` is one integer, of Python or of an array; booleans are none."""
+    """Whether `value` is a single integer, Python's or the entry of an array; True and False are not taken for one."""
     if not _is_number(value):
         return False
     try:

@@ -1,6 +1,10 @@
-"""Text for people: on one line, of a bounded length, with the right plural."""
+"""Text for people: on one line, of a bounded length, with the right plural, the commonest reasons first."""
+
+from collections import Counter
+from collections.abc import Mapping
 
 LONGEST_SHOWN = 200  # characters of what was given
+_MOST_REASONS = 4  # for which something is left out that are told
 
 
 def printable(text: str) -> str:
@@ -39,3 +43,18 @@ def counted(number: int, what: str, several: str = "") -> str:
     ('1 trial', '5 trials', '2 matrices')
     """
     return f"{number} {what}" if number == 1 else f"{number} {several or what + 's'}"
+
+
+def grouped_reasons(left_out: Mapping[str, str]) -> str:
+    """Return why things are left out, with how many there are of each reason, the commonest first.
+
+    Examples
+    --------
+    >>> grouped_reasons({"a.bias": "bias", "n.weight": "norm", "b.bias": "bias"})
+    'bias (2); norm (1)'
+    """
+    reasons = Counter(reason.rstrip(".") for reason in left_out.values()).most_common()
+    told = [f"{reason} ({count})" for reason, count in reasons[:_MOST_REASONS]]
+    if rest := sum(count for _, count in reasons[_MOST_REASONS:]):
+        told.append(f"{counted(len(reasons) - _MOST_REASONS, 'other reason')} ({rest})")
+    return "; ".join(told)

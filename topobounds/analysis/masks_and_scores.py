@@ -52,7 +52,7 @@ class PerTensorArrays:
             self.checkpoint = ArraysCheckpoint({name: np.asarray(array) for name, array in given.items()})
         else:
             self.checkpoint = open_checkpoint(file_name(argument, given))
-        self._names: dict[str, str] = {}
+        self._names: dict[str, str] = {}  # of the arrays, by those of their tensors
         try:
             self._check_all(shapes, wanted)
         except BaseException:
@@ -61,22 +61,22 @@ class PerTensorArrays:
 
     def _check_all(self, shapes: Mapping[str, tuple[int, ...]], wanted: Collection[str]) -> None:
         for name in (*self.checkpoint.names, *self.checkpoint.tied):
-            of = name if name in shapes else name.removesuffix(_SUFFIX)
-            self._check(name, of, shapes)
-            self._names[of] = name
+            tensor = name if name in shapes else name.removesuffix(_SUFFIX)
+            self._check(name, tensor, shapes)
+            self._names[tensor] = name
         if wanted and not any(name in self._names for name in wanted):
             rule = f"arrays for some of the layers: {_listed(wanted)}"
             raise argument_error(self.argument, rule, list(self._names))
 
-    def _check(self, name: str, of: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        if of not in shapes:
-            near = difflib.get_close_matches(of, shapes, n=3, cutoff=0.0)
+    def _check(self, name: str, tensor: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        if tensor not in shapes:
+            near = difflib.get_close_matches(tensor, shapes, n=3, cutoff=0.0)
             raise argument_error(
                 self.argument, f"arrays under the names of the tensors (the nearest are {_listed(near)})", name
             )
         shape = self.checkpoint.shape(name)
-        if shape != shapes[of]:
-            rule = f"arrays of the shapes of the tensors: '{name}' is to have {shapes[of]}"
+        if shape != shapes[tensor]:
+            rule = f"arrays of the shapes of the tensors: '{name}' is to have {shapes[tensor]}"
             raise argument_error(self.argument, rule, shape)
 
     def __contains__(self, name: str) -> bool:
@@ -112,7 +112,7 @@ def masked_weights(weights: NDArray[Any], masks: PerTensorArrays | None, name: s
 
 
 def scores_for(weights: NDArray[Any], scores: PerTensorArrays, name: str) -> NDArray[Any]:
-    """Return the scores of a tensor's weights, zero where a weight is.
+    """Return the |score| of each weight of a tensor, 0 where the weight is 0.
 
     Raises
     ------
@@ -122,11 +122,11 @@ def scores_for(weights: NDArray[Any], scores: PerTensorArrays, name: str) -> NDA
     if name not in scores:
         raise UnreadTensorError(f"{scores.label} holds no scores for it.")
     try:
-        sizes = np.abs(weight_array(scores.array(name)))
+        magnitudes = np.abs(weight_array(scores.array(name)))
     except (ValueError, CheckpointError) as error:
         raise UnreadTensorError(f"Its scores in {scores.label} cannot be used. {error}", "damaged") from None
-    check_values(sizes, f"its scores in {scores.label}")
-    return np.where(weights != 0, sizes, np.zeros((), sizes.dtype))
+    check_values(magnitudes, f"its scores in {scores.label}")
+    return np.where(weights != 0, magnitudes, np.zeros((), magnitudes.dtype))
 
 
 def check_values(array: NDArray[Any], whose: str) -> None:

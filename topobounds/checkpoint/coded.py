@@ -30,13 +30,13 @@ def coded(stored: Stored) -> str | None:
     """Return what a tensor of quantised weights is, or what it belongs to; None where it is none."""
     if "_packed_params" in stored.name:
         return "packed parameters of a quantised layer of torch"
-    for coding in _CODINGS if stored.names.has_codes else ():
+    for coding in _CODINGS if stored.tensors.has_codes else ():
         if coding.is_code(stored):
             return f"{coding.about} ({stored.dtype or 'unknown type'}), which are not read"
         match = coding.companion.fullmatch(stored.name)
         if match is None:
             continue
-        for code in stored.names.with_path(match[1]):
+        for code in stored.tensors.with_path(match[1]):
             if coding.is_code(code):
                 return f"belongs to the quantised '{code.name}'"
     if re.fullmatch(r"(weight|input|output)_(scale|zero_point|global_scale)\w*|[kqv]_scale", stored.leaf):
@@ -49,7 +49,7 @@ def _is_named(*leaves: str) -> Callable[[Stored], bool]:
 
 
 def _is_bitsandbytes(stored: Stored) -> bool:
-    return any(f"{stored.name}.{part}" in stored.names.dtypes for part in ("absmax", "quant_map"))
+    return any(f"{stored.name}.{part}" in stored.tensors.dtypes for part in ("absmax", "quant_map"))
 
 
 def _is_linear8bit(stored: Stored) -> bool:

@@ -40,9 +40,9 @@ def read_experts(stored: Stored) -> LayerTensor | None:
         parts, layout = tuple(map(str, range(number))), Layout(stacked=1)
         words = tuple(f"expert {expert} (of {number}){_what(stored, role)}" for expert in range(number))
     else:
-        alternating = stored.names.is_model(*_ALTERNATING)
+        alternating = stored.tensors.is_model_type(*_ALTERNATING)
         layout = Layout(stacked=1, axis=axis, sizes=(length // 2,) * 2, interleaved=length // 2 if alternating else 1)
-        if not stored.names.is_model(*_INPUTS_FIRST, *_OUTPUTS_FIRST):
+        if not stored.tensors.is_model_type(*_INPUTS_FIRST, *_OUTPUTS_FIRST):
             notes.append(ONE_AFTER_THE_OTHER.format(role))
         parts = tuple(f"{expert} {part}" for expert in range(number) for part in GATED)
         words = tuple(f"expert {expert} (of {number}), {part} projection" for expert in range(number) for part in GATED)
@@ -69,24 +69,25 @@ def _what(stored: Stored, role: str) -> str:
 
 
 def _orientation(stored: Stored, role: str) -> tuple[bool, list[str]]:
-    """Return whether the inputs of each expert come first, and what is assumed."""
+    """Return whether the inputs of each expert come first, and what is assumed of it for people; nothing if known."""
     first, second = stored.shape[1:]
-    for hidden in _hidden_sizes(stored) if role and first != second else ():
+    for hidden in _hidden_size_candidates(stored) if role and first != second else ():
         if hidden in (first, second):
+            # up and gate projections read the hidden state, down projections write it
             return (hidden == first) != (role == "down"), []
-    if stored.names.is_model(*_INPUTS_FIRST):
+    if stored.tensors.is_model_type(*_INPUTS_FIRST):
         return True, []
-    if stored.names.is_model(*_OUTPUTS_FIRST):
+    if stored.tensors.is_model_type(*_OUTPUTS_FIRST):
         return False, []
     return False, ["experts with their outputs first"]
 
 
-def _hidden_sizes(stored: Stored) -> Iterator[int]:
+def _hidden_size_candidates(stored: Stored) -> Iterator[int]:
     """Yield what may be the size of the hidden state: of the router, the other projections, the config."""
-    names = stored.names
+    tensors = stored.tensors
     around = re.split(r"[^./]*expert", stored.name, maxsplit=1)[0]
     for router in _ROUTERS:
-        shape = names.shapes.get(f"{around}{router}.weight")
+        shape = tensors.shapes.get(f"{around}{router}.weight")
         if shape is not None and len(shape) == 2:
             yield from (size for size in shape[::-1] if size != stored.shape[0])
     pair = {"gate_up_proj": "down_proj", "down_proj": "gate_up_proj"}
@@ -94,7 +95,7 @@ def _hidden_sizes(stored: Stored) -> Iterator[int]:
     if other is not None and len(other) == 3:
         shared = set(stored.shape[1:]) & set(other[1:])
         yield from sorted(shared if len(shared) == 1 else ())
-    for config in (names.config, *(value for value in names.config.values() if isinstance(value, Mapping))):
+    for config in (tensors.config, *(value for value in tensors.config.values() if isinstance(value, Mapping))):
         for key in ("hidden_size", "d_model", "n_embd"):
             if type(config.get(key)) is int:
                 yield config[key]
@@ -102,9 +103,13 @@ def _hidden_sizes(stored: Stored) -> Iterator[int]:
 
 def _read_rows(stored: Stored) -> LayerTensor | None:
     """Return the experts of DBRX, which lie one below the other in a matrix."""
-    about = stored.names.config.get("ffn_config")
+    about = stored.tensors.config.get("ffn_config")
     number = about.get("moe_num_experts") if isinstance(about, Mapping) else None
-    if stored.leaf not in ("w1", "v1", "w2") or not stored.names.is_model("dbrx") or "experts" not in stored.pieces:
+    if (
+        stored.leaf not in ("w1", "v1", "w2")
+        or not stored.tensors.is_model_type("dbrx")
+        or "experts" not in stored.pieces
+    ):
         return None
     if type(number) is not int or number < 1 or stored.shape[0] % number:
         return None

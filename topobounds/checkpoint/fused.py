@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from topobounds.checkpoint.stored import Names, Stored
+from topobounds.checkpoint.stored import Stored, StoredTensors
 from topobounds.layers import LayerTensor
 from topobounds.layers.layout import ROWS, Layout
 
@@ -48,7 +48,7 @@ def read_fused(stored: Stored) -> LayerTensor | None:
     if named.lower() in _FUSED or named == "linear_qkv":
         return _read_qkv(stored, named.lower())
     if named == "gate_up_proj" and stored.shape[0] % 2 == 0:
-        assumed = None if stored.names.is_model(*_GATED_MODELS) else ONE_AFTER_THE_OTHER.format("gate and up")
+        assumed = None if stored.tensors.is_model_type(*_GATED_MODELS) else ONE_AFTER_THE_OTHER.format("gate and up")
         return LayerTensor(stored.name, stored.shape, parts=GATED, words=projection_words(GATED), assumed=assumed)
     return None
 
@@ -68,13 +68,15 @@ def _inputs_first(stored: Stored) -> str | None:
     """Return why the inputs of a linear layer of GPT-2 come first: empty where the config says so; None elsewhere."""
     if stored.module not in _CONV1D_LAYERS or stored.leaf != "weight" or len(stored.shape) != 2:
         return None
-    if stored.names.config.get("model_type") or stored.names.architectures:
-        known = stored.names.is_model(*_CONV1D_MODELS) or any("GPT2" in name for name in stored.names.architectures)
+    if stored.tensors.config.get("model_type") or stored.tensors.architectures:
+        known = stored.tensors.is_model_type(*_CONV1D_MODELS) or any(
+            "GPT2" in name for name in stored.tensors.architectures
+        )
         return "" if known else None
     rows, columns = stored.shape
     if stored.bias is not None and rows != columns:
         return "inputs first, as the bias is as long as a row" if stored.bias == columns else None
-    fused = (Stored(name, stored.names) for name in stored.names.matrices if name.endswith("c_attn.weight"))
+    fused = (Stored(name, stored.tensors) for name in stored.tensors.matrices if name.endswith("c_attn.weight"))
     first = next(fused, None)
     wide = first is not None and first.shape[1] in (3 * first.shape[0], first.bias) and first.shape[0] != first.bias
     return "inputs first, as in 'c_attn'" if wide else None
@@ -93,7 +95,7 @@ def _read_qkv(stored: Stored, named: str) -> LayerTensor:
         layout = Layout(axis=1, sizes=layout.sizes, interleaved=layout.interleaved)
     words = projection_words(QKV) if len(parts) > 1 else ("query, key and value in one",)
     assumed = "; ".join(notes) or None
-    if layout.sizes and stored.names.is_model("codegen"):
+    if layout.sizes and stored.tensors.is_model_type("codegen"):
         parts, words = ("query", "value", "key"), projection_words(("query", "value", "key"))
     return LayerTensor(
         stored.name, stored.shape, parts=parts, inputs_first=inputs_first, layout=layout, words=words, assumed=assumed
@@ -102,9 +104,9 @@ def _read_qkv(stored: Stored, named: str) -> LayerTensor:
 
 def _qkv_layout(stored: Stored, named: str, rows: int, columns: int) -> tuple[Layout | None, str | None]:
     """Return how query, key and value lie in so many rows, and what is assumed; no layout where it is not told."""
-    heads = next((each for each in _heads(stored.names.config, columns) if sum(each.sizes) == rows), None)
+    heads = next((each for each in _heads(stored.tensors.config, columns) if sum(each.sizes) == rows), None)
     sizes = (rows // 3,) * 3 if heads is None and rows == 3 * columns else heads.sizes if heads else ()
-    interleaved = _interleaved(stored.names, heads, sizes)
+    interleaved = _interleaved(stored.tensors, heads, sizes)
     if interleaved is not None:
         return Layout(sizes=sizes, interleaved=interleaved), None
     if named in _UNORDERED:
@@ -114,16 +116,20 @@ def _qkv_layout(stored: Stored, named: str, rows: int, columns: int) -> tuple[La
     return Layout(sizes=sizes), ONE_AFTER_THE_OTHER.format("query, key and value")
 
 
-def _interleaved(names: Names, heads: Heads | None, sizes: tuple[int, ...]) -> int | None:
+def _interleaved(tensors: StoredTensors, heads: Heads | None, sizes: tuple[int, ...]) -> int | None:
     """Return in how many groups a known model stores query, key and value; None of another model."""
-    if names.is_model("codegen") and len(set(sizes)) == 1 and sizes[0] % 4 == 0:
+    if tensors.is_model_type("codegen") and len(set(sizes)) == 1 and sizes[0] % 4 == 0:
         return 4
-    if heads is not None and heads.query == heads.shared and names.is_model(*_PER_HEAD):
-        if not _multi_query(names.config):
+    if heads is not None and heads.query == heads.shared and tensors.is_model_type(*_PER_HEAD):
+        if not _multi_query(tensors.config):
             return heads.query
-    elif heads is not None and names.is_model(*_PER_GROUP) and (heads.shared > 1 or not _multi_query(names.config)):
+    elif (
+        heads is not None
+        and tensors.is_model_type(*_PER_GROUP)
+        and (heads.shared > 1 or not _multi_query(tensors.config))
+    ):
         return heads.shared
-    return 1 if sizes and names.is_model(*_IN_A_ROW) else None
+    return 1 if sizes and tensors.is_model_type(*_IN_A_ROW) else None
 
 
 def _heads(config: Mapping[str, Any], columns: int) -> Iterator[Heads]:

@@ -164,9 +164,9 @@ def _groups(stored: Stored, *, transposed: bool) -> int:
         return 1  # a first layer reads colours
     for name, rows in before.items():
         number = rows // second
-        if stored.names.shapes[name] == stored.shape and number >= _FEWEST_GROUPS:
-            return _groups(Stored(name, stored.names), transposed=False)
-        beside = stored.names.shapes[name][1] == second  # it reads what the one before reads, as a shortcut does
+        if stored.tensors.shapes[name] == stored.shape and number >= _FEWEST_GROUPS:
+            return _groups(Stored(name, stored.tensors), transposed=False)
+        beside = stored.tensors.shapes[name][1] == second  # it reads what the one before reads, as a shortcut does
         if not beside and rows % second == 0 and first % max(number, 1) == 0:
             alike = rows == first and number >= _FEWEST_GROUPS
             if alike or (number > 1 and first % rows == 0 and len(stored.shape) == 4 and _follows(stored.name, name)):
@@ -177,8 +177,8 @@ def _groups(stored: Stored, *, transposed: bool) -> int:
 def _rows_before(stored: Stored) -> dict[str, int]:
     """Return the rows of the layers before, by name: of kernels, and of matrices in the same part of the model."""
     found = {}
-    for name in stored.names.before.get(stored.name, ()):
-        shape = stored.names.shapes[name]
+    for name in stored.tensors.before.get(stored.name, ()):
+        shape = stored.tensors.shapes[name]
         if len(shape) > 2 or re.split("[./]", name)[0] == stored.pieces[0]:
             found[name] = shape[0]
     return found
@@ -188,7 +188,7 @@ def _depthwise_groups(stored: Stored, rows: list[int]) -> int:
     """Return the groups of a kernel of which each output reads one channel: all channels, or 1 in a first layer."""
     first = stored.shape[0]
     named = stored.has_word(DEPTHWISE, places=3)
-    later = first >= _FEWEST_GROUPS and stored.names.reads_colours(len(stored.shape))
+    later = first >= _FEWEST_GROUPS and stored.tensors.reads_colours(len(stored.shape))
     is_one = named or later or first in rows or _in_block(stored)
     return first if is_one else 1
 
@@ -204,5 +204,5 @@ def _in_block(stored: Stored) -> bool:
     match = re.match(r"(.*[./]\d+[./])", stored.path)
     if len(stored.shape) != 3 or match is None:
         return False
-    beside = (shape for name, shape in stored.names.shapes_of_matrices if name.startswith(match[1]))
+    beside = (shape for name, shape in stored.tensors.shapes_of_matrices if name.startswith(match[1]))
     return any(stored.shape[0] in shape or stored.shape[2] <= _SHORT for shape in beside)

@@ -12,7 +12,7 @@ from topobounds.checkpoint.described import Described
 from topobounds.checkpoint.geometry import Geometry, geometry_content
 from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.checkpoint.kernels import assumed_geometry, kernel_words
-from topobounds.checkpoint.stored import Names, Stored, nearest_names
+from topobounds.checkpoint.stored import Stored, StoredTensors, nearest_names
 from topobounds.checkpoint.tensor_kinds import kind_of
 from topobounds.layers import Conv, LayerTensor
 
@@ -117,14 +117,14 @@ def read_layer_tensors(
         As `layer_tensors`.
     """
     stored = checkpoint if isinstance(checkpoint, Checkpoint) else ArraysCheckpoint(checkpoint)
-    names = Names(stored)
-    excluded = _excluded(names.dtypes, stored.tied, include, exclude)
+    tensors = StoredTensors(stored)
+    excluded = _excluded(tensors.dtypes, stored.tied, include, exclude)
     sizes = () if input_size is None else _input_size(input_size)
     layers: list[LayerTensor] = []
     left_out: dict[str, str] = {}
-    given = None if geometry is None else Geometry(geometry, names.dtypes)
-    for name in names.dtypes:
-        each = Stored(name, names)
+    given = None if geometry is None else Geometry(geometry, tensors.dtypes)
+    for name in tensors.dtypes:
+        each = Stored(name, tensors)
         answer = excluded.get(name) or _described(stored, name, sizes) or kind_of(each)
         if given is not None and name not in excluded:
             answer = given.applied(each, answer, sizes)
@@ -134,9 +134,9 @@ def read_layer_tensors(
             layers.append(replace(_completed(answer, sizes), source=stored.file_of(name)))
     if given is not None:
         given.check_used()
-    forms = {name: (names.shapes.get(name, ()), Stored(name, names).dtype) for name in left_out}
+    forms = {name: (tensors.shapes.get(name, ()), Stored(name, tensors).dtype) for name in left_out}
     forms |= stored.left_out_forms
-    damaged = frozenset(left_out) & (names.dtypes.keys() - names.shapes.keys())
+    damaged = frozenset(left_out) & (tensors.dtypes.keys() - tensors.shapes.keys())
     return LayerTensorReading(tuple(layers), left_out | dict(stored.left_out), forms, dict(stored.tied), damaged)
 
 

@@ -192,7 +192,7 @@ def with_model_names(checkpoint: Checkpoint) -> Checkpoint:
     return ModelNames(checkpoint, sources, reasons, prefix)
 
 
-def stored_masks(checkpoint: Checkpoint) -> Iterator[tuple[str, Array]]:
+def masks_beside_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, Array]]:
     """Yield the masks that a checkpoint multiplies its weights by, by the names of the weights."""
     return checkpoint.masks() if isinstance(checkpoint, ModelNames) else iter(())
 

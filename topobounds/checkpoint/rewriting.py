@@ -176,11 +176,15 @@ def _size_of_folder(folder: Path) -> int:
 
 @contextmanager
 def _staging(target: Path, resume: str | None) -> Iterator[Path]:
-    """Yield the folder in which a target is prepared; gone when the block ends, unless a run may take it up again."""
+    """Yield the folder in which a target is prepared, which is gone when the block ends.
+
+    `resume` says what is written, in words of the caller's. Where it is given, what an interrupt leaves unfinished
+    stays, for the next run that says the same.
+    """
     try:
         if resume is None:
             staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-            with _removed(staged):
+            with _removing_at_the_end(staged):
                 yield staged
             return
         staged = target.parent / f".{target.name}.partial"
@@ -190,7 +194,7 @@ def _staging(target: Path, resume: str | None) -> Iterator[Path]:
             try:
                 yield staged
             except KeyboardInterrupt:
-                raise
+                raise  # the folder stays
             except BaseException:
                 shutil.rmtree(staged, ignore_errors=True)
                 raise
@@ -202,7 +206,7 @@ def _staging(target: Path, resume: str | None) -> Iterator[Path]:
 
 
 @contextmanager
-def _removed(folder: Path) -> Iterator[None]:
+def _removing_at_the_end(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:

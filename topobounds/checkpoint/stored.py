@@ -31,8 +31,8 @@ _BIASES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
 """How the name of a bias follows from that of its weight."""
 
 
-class Names:
-    """The tensors of a checkpoint: shapes and dtypes by name, and what the config.json says.
+class StoredTensors:
+    """All tensors of a checkpoint: shapes and dtypes by name, and what the config.json says.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Names:
         listed = self.config.get("architectures")
         return tuple(each for each in listed if isinstance(each, str)) if isinstance(listed, list) else ()
 
-    def is_model(self, *names: str) -> bool:
+    def is_model_type(self, *names: str) -> bool:
         """Whether the config calls the model, or a part of it, by one of these names."""
         return any(each in names for each in self.model_types)
 
@@ -130,22 +130,22 @@ class Stored:
     ----------
     name : str
         As in the checkpoint.
-    names : Names
-        All tensors.
+    tensors : StoredTensors
+        All tensors of the checkpoint, itself among them.
     """
 
     name: str
-    names: Names
+    tensors: StoredTensors
 
     @property
     def shape(self) -> tuple[int, ...]:
         """From the header."""
-        return self.names.shapes.get(self.name, ())
+        return self.tensors.shapes.get(self.name, ())
 
     @cached_property
     def dtype(self) -> str:
         """The name of its dtype; empty where numpy has none."""
-        dtype = self.names.dtypes[self.name]
+        dtype = self.tensors.dtypes[self.name]
         return "" if isinstance(dtype, str) else dtype.name
 
     @property
@@ -176,20 +176,20 @@ class Stored:
 
     def beside(self, leaf: str) -> tuple[int, ...] | None:
         """Return the shape of the tensor with another last piece; None where there is none."""
-        return self.names.shapes.get(f"{self.path}{leaf}{self.name[len(self.path) + len(self.leaf) :]}")
+        return self.tensors.shapes.get(f"{self.path}{leaf}{self.name[len(self.path) + len(self.leaf) :]}")
 
     def renamed(self, pattern: str, other: str | Callable[[re.Match[str]], str]) -> tuple[int, ...] | None:
         """Return the shape of the tensor whose name has `other` where this one's matches a pattern."""
         bare = self.name.removesuffix(":0")
         renamed, count = re.subn(pattern, other, bare, count=1)
         ending = self.name[len(bare) :]
-        return self.names.shapes.get(renamed + ending) if count and renamed != bare else None
+        return self.tensors.shapes.get(renamed + ending) if count and renamed != bare else None
 
     @cached_property
     def bias(self) -> int | None:
         """The length of its bias, where there is one of one dimension."""
         if self.leaf == "weight":
-            shape = self.names.shapes.get(f"{self.path}bias", ())
+            shape = self.tensors.shapes.get(f"{self.path}bias", ())
             return shape[0] if len(shape) == 1 else None
         found = (self.renamed(pattern, other) for pattern, other in _BIASES)
         lengths = [shape[0] for shape in found if shape is not None and len(shape) == 1]

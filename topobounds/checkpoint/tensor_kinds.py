@@ -41,7 +41,7 @@ def kind_of(stored: Stored) -> LayerTensor | str:
 
 
 def _unreadable(stored: Stored) -> Answer:
-    dtype = stored.names.dtypes[stored.name]
+    dtype = stored.tensors.dtypes[stored.name]
     return dtype if isinstance(dtype, str) else None
 
 

@@ -4,15 +4,14 @@ import json
 import os
 import re
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from topobounds._text import counted, printable
+from topobounds._text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 UNBOUNDED = 100_000  # columns of an output that is no terminal: nothing is wrapped
 _NARROWEST = 24  # columns; a terminal that says it has fewer breaks the lines itself
 _TERMINAL = 80  # columns of a terminal that does not say
-_MOST_REASONS = 4  # for which something is left out that are told
 SCHEMA_VERSION = 1  # of the object that a command prints; rises when one of its own keys changes its meaning or goes
 
 
@@ -108,21 +106,6 @@ def print_json(record: dict[str, Any]) -> None:
 def print_line(text: str) -> None:
     """Print one line on stdout, control characters escaped."""
     click.echo(printable(text))
-
-
-def grouped_reasons(left_out: Mapping[str, str]) -> str:
-    """Return why things are left out, with how many there are of each reason, the commonest first.
-
-    Examples
-    --------
-    >>> grouped_reasons({"a.bias": "bias", "n.weight": "norm", "b.bias": "bias"})
-    'bias (2); norm (1)'
-    """
-    reasons = Counter(reason.rstrip(".") for reason in left_out.values()).most_common()
-    told = [f"{reason} ({count})" for reason, count in reasons[:_MOST_REASONS]]
-    if rest := sum(count for _, count in reasons[_MOST_REASONS:]):
-        told.append(f"{counted(len(reasons) - _MOST_REASONS, 'other reason')} ({rest})")
-    return "; ".join(told)
 
 
 def decimals(value: float | Fraction | None, digits: int = 4) -> str:

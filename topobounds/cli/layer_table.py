@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from topobounds.cli.console import UNBOUNDED, grouped_reasons, lines_of, new_table, print_table
+from topobounds._text import grouped_reasons
+from topobounds.cli.console import UNBOUNDED, lines_of, new_table, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +58,7 @@ class Title:
 
 def print_report(console: "Console", report: "ModelReport", shown: Shown) -> None:
     """Print what was read, the layers and the findings."""
-    for line in _selection(report):
+    for line in _what_was_read(report):
         console.print(line)
     if shown.columns is not None:
         _print_columns(console, report, shown, shown.columns)
@@ -80,7 +81,7 @@ def print_report(console: "Console", report: "ModelReport", shown: Shown) -> Non
 _WORST_TITLE = f"The {_WORST} whose largest weights hold least, against chance; --all shows every layer."
 
 
-def _selection(report: "ModelReport") -> list[str]:
+def _what_was_read(report: "ModelReport") -> list[str]:
     """Return what was opened, how much of it was read, and why the rest was not."""
     lines = []
     if report.source is not None:

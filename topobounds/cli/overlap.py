@@ -22,7 +22,7 @@ from topobounds.cli.console import (
 if TYPE_CHECKING:
     from topobounds.analysis.overlap import OverlapReport
 
-ENDS = len("0 |") + len("| 1")  # columns beside the number line
+_ENDS = len("0 |") + len("| 1")  # columns beside the number line
 _LONGEST_LINE = 101  # places of the number line: one a hundredth
 _PIPED_WIDTH = 67  # columns of the number line and its legend where there is no terminal
 
@@ -150,7 +150,7 @@ def _numbers(value: float | None) -> list[float]:
 
 def _number_line(marks: Iterable[tuple[str, Sequence[float], str]], width: int) -> Iterator[str]:
     """Yield a line from 0 to 1 with a letter at each value, below it those whose places were taken, and the legend."""
-    length = min(width - ENDS, _LONGEST_LINE)
+    length = min(width - _ENDS, _LONGEST_LINE)
     lines = [["-"] * length]
     legend = []
     for mark, values, label in marks:

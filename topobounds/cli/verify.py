@@ -10,13 +10,12 @@ import click
 from click.core import ParameterSource
 
 from topobounds._arguments import choice
-from topobounds._text import counted
+from topobounds._text import counted, grouped_reasons
 from topobounds.cli.arguments import Count, Density, Name, output_file, spelling
 from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import (
     console_on_stdout,
     decimals,
-    grouped_reasons,
     new_table,
     print_json,
     print_line,

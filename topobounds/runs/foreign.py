@@ -21,7 +21,7 @@ from topobounds._arguments import file_name
 from topobounds._types import Array, Mask
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.layer_tensors import read_layer_tensors
-from topobounds.checkpoint.model_names import stored_masks
+from topobounds.checkpoint.model_names import masks_beside_weights
 from topobounds.checkpoint.opening import SUFFIXES
 from topobounds.layers import LayerTensor
 from topobounds.runs.errors import RunError, as_run_error
@@ -35,9 +35,9 @@ _LOGGER = "logger"
 _ACCURACY = "test_accuracy"
 _LONGEST_LOGGER = 2**26  # bytes
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-ENDS = ("end", "final", "last", "trained", "model", "weights", "state_dict")
+_ENDS = ("end", "final", "last", "trained", "model", "weights", "state_dict")
 """Stems of files that hold the weights at a level's end, the ones to be preferred first."""
-IN_MASK_FILE, IN_WEIGHT_FILE, AS_ZEROS = "a file of masks", "the file of weights", "zeros of the weights"
+_IN_MASK_FILE, _IN_WEIGHT_FILE, _AS_ZEROS = "a file of masks", "the file of weights", "zeros of the weights"
 _NUMBERED = re.compile(r"(.*?)[-_. ]?(\d{1,9})")
 _STEP = re.compile(r"model_ep(\d+)_it(\d+)")
 _MASKS = re.compile(r"(^|[._-])masks?([._-]|$)", re.IGNORECASE)
@@ -199,9 +199,9 @@ def read_level(level: ForeignLevel, *, geometry: Any = None, input_size: Sequenc
         if not layers:
             raise CheckpointError(f"{level.weights} holds no layer to prune.")
         names = [layer.name for layer in layers]
-        masks_from = IN_WEIGHT_FILE
+        masks_from = _IN_WEIGHT_FILE
         if level.masks is not None:
-            masks_from = IN_MASK_FILE
+            masks_from = _IN_MASK_FILE
             with open_checkpoint(level.masks) as stored:
                 masks = dict(_masks(level.masks, stored, names, left_out))
                 if not masks:
@@ -212,11 +212,11 @@ def read_level(level: ForeignLevel, *, geometry: Any = None, input_size: Sequenc
                     )
         else:
             masks = dict(_masks(level.weights, checkpoint, names, None))
-            pruned = {name: mask for name, mask in stored_masks(checkpoint) if name in names}
+            pruned = {name: mask for name, mask in masks_beside_weights(checkpoint) if name in names}
             masks |= {name: _checked(level.weights, name, mask) for name, mask in pruned.items()}
         weights = {name: np.asarray(checkpoint.tensor(name)) for name in names}
     if not masks:  # nor is there a file of them
-        masks_from = AS_ZEROS
+        masks_from = _AS_ZEROS
         masks = {name: non_zero(array) for name, array in weights.items()}
     for name in [name for name in names if name not in masks]:
         left_out[name] = "it has no mask, and other layers have"
@@ -328,7 +328,7 @@ def _found_level(replicate: int, number: int, folder: Path) -> ForeignLevel:
 def _only_end(place: Path, files: list[Path]) -> Path:
     """Return the one of these files that holds the weights at the end of a level."""
     ends = [file for file in files if not _NO_END.search(file.stem)]
-    preferred = [file for stem in ENDS for file in ends if file.stem == stem]
+    preferred = [file for stem in _ENDS for file in ends if file.stem == stem]
     numbered = [match[1] for file in ends if (match := _NUMBERED.fullmatch(file.stem))]
     if not ends:
         raise RunError(f"{place} holds no weights of its end{': ' if files else ''}{_listed(files)}")

@@ -19,7 +19,7 @@ from topobounds.theory._balls import Ball, ball_sum
 
 Real = float | FloatArray
 
-_REMAINDER_UNIT = 2.0**-45
+_REMAINDER_RADIUS = 2.0**-45  # of the Stirling remainders of a formula together
 
 
 def log_binomial(n: float, k: FloatArray) -> Ball:
@@ -27,14 +27,13 @@ def log_binomial(n: float, k: FloatArray) -> Ball:
 
     ``-k log(k/n) - (n-k) log((n-k)/n) + log(n / (2 pi k (n-k))) / 2 + r(n) - r(k) - r(n-k)``, r as in `_remainder`.
     """
-    inside = (k > 0) & (k < n)
-    j = np.where(inside, k, 1.0)
-    size = max(n, 2.0)
-    parts = (-j * _log_part(size - j, size), -(size - j) * _log_part(j, size))
-    half = np.log(size / (2 * math.pi * j * (size - j))) / 2
-    rest = _remainder(np.array(size)) - _remainder(j) - _remainder(size - j)
-    total = ball_sum(*parts, half, rest)
-    return Ball(np.where(inside, total.mid, 0.0), np.where(inside, total.rad + _REMAINDER_UNIT, 0.0))
+    inside = (k > 0) & (k < n)  # at both ends the logarithm is 0, and the formula is not finite
+    n, k = max(n, 2.0), np.where(inside, k, 1.0)
+    large = (-k * _log_part(n - k, n), -(n - k) * _log_part(k, n))
+    half_log = np.log(n / (2 * math.pi * k * (n - k))) / 2
+    remainders = _remainder(np.array(n)) - _remainder(k) - _remainder(n - k)
+    total = ball_sum(*large, half_log, remainders)
+    return Ball(np.where(inside, total.mid, 0.0), np.where(inside, total.rad + _REMAINDER_RADIUS, 0.0))
 
 
 def log_ratio(n: Real, c: FloatArray, k: Real) -> Ball:
@@ -48,7 +47,7 @@ def log_ratio(n: Real, c: FloatArray, k: Real) -> Ball:
     the third term.
     """
     n, c, k = np.broadcast_arrays(np.asarray(n, dtype=float), c, np.asarray(k, dtype=float))
-    inside = (c > 0) & (k > 0)
+    inside = (c > 0) & (k > 0)  # the ratio is 1 elsewhere
     n, c, k = np.where(inside, n, 2.0), np.where(inside, c, 1.0), np.where(inside, k, 1.0)
     y = n - c - k
     odds = (c / (n - c)) * (k / (n - k))
@@ -57,9 +56,9 @@ def log_ratio(n: Real, c: FloatArray, k: Real) -> Ball:
             odds <= 0.5, np.log1p(-np.minimum(odds, 0.5)), np.log((n / (n - c)) * (np.maximum(y, 0.5) / (n - k)))
         )
     last = np.where(y > 0, -(y + 0.5) * log_quotient, np.log(2 * math.pi * (n - c) * ((n - k) / n)) / 2)
-    rest = _remainder(n - c) + _remainder(n - k) - _remainder(n) - _remainder(y)
-    total = ball_sum(k * _log_part(c, n), c * _log_part(k, n), last, rest)
-    return Ball(np.where(inside, total.mid, 0.0), np.where(inside, total.rad + _REMAINDER_UNIT, 0.0))
+    remainders = _remainder(n - c) + _remainder(n - k) - _remainder(n) - _remainder(y)
+    total = ball_sum(k * _log_part(c, n), c * _log_part(k, n), last, remainders)
+    return Ball(np.where(inside, total.mid, 0.0), np.where(inside, total.rad + _REMAINDER_RADIUS, 0.0))
 
 
 def _log_part(part: FloatArray, whole: Real) -> FloatArray:
@@ -68,7 +67,7 @@ def _log_part(part: FloatArray, whole: Real) -> FloatArray:
     return np.where(small, np.log1p(np.where(small, -part / whole, 0.0)), np.log((whole - part) / whole))
 
 
-_SMALL = 16
+_SMALL = 16  # integers below have their remainders in a table
 
 
 def _series(z: FloatArray) -> FloatArray:

@@ -27,10 +27,10 @@ from topobounds.theory.enclosure import Enclosure, rounded_outwards
 from topobounds.theory.ranks import QUICK, missing_edges, rank_at_depth
 
 _DEPTH = 10  # ranks up to M (ln M + _DEPTH), M the longer side, leave about e^-_DEPTH forest edges
-LARGEST_ORDER = 1000
+LARGEST_ORDER = 1000  # of the norm: p
 _HALF_ULP = 2.0**-53
 _UNDERFLOW = 2.0**-1000  # more than what a product of numbers in [0, 1] loses to underflow
-NODES = 256
+_NODES = 256  # ranks at which the sum of `persistence_deviation` is taken
 
 
 def forest_edge_probabilities(m: int, n: int) -> list[Fraction]:
@@ -109,8 +109,8 @@ def expected_persistence(
     """
     m, n, _ = Shape.checked(m, n, None)
     cells = m * n if cells is None else integer("cells", cells, 1, m * n)
-    order = _order(p)
-    values = _falling(magnitudes, cells)
+    order = _checked_order(p)
+    values = _checked_magnitudes(magnitudes, cells)
     missing = missing_edges(m, n, QUICK)
     used = min(values.size, missing.lower.size - 1)
     last = float(persistences(values[[0, -1]], order)[-1]) if values.size == cells else 1.0
@@ -258,8 +258,8 @@ def persistence_deviation(m: int, n: int, magnitudes: ArrayLike, *, p: float = 2
     True
     """
     m, n, _ = Shape.checked(m, n, None)
-    order = _order(p)
-    values = _falling(magnitudes, m * n)
+    order = _checked_order(p)
+    values = _checked_magnitudes(magnitudes, m * n)
     if min(m, n) < LIMIT_LEAST_SIDE:
         return None
     nodes, covariance = _node_covariance(m, n)
@@ -306,14 +306,14 @@ def persistence_range(m: int, n: int, magnitudes: ArrayLike, *, p: float = 2) ->
     (0.759, 1.191)
     """
     m, n, _ = Shape.checked(m, n, None)
-    order = _order(p)
-    values = _falling(magnitudes, m * n)
+    order = _checked_order(p)
+    values = _checked_magnitudes(magnitudes, m * n)
     if values.size < m * n:
         raise argument_error("magnitudes", f"all {m * n} magnitudes of the layer", f"{values.size} of them")
-    heaviest, blocks = extreme_ranks(m, n)
+    earliest, latest = extreme_ranks(m, n)
     largest = float(values[0])
-    least = persistence_sum(values[heaviest - 1], largest, p=order)
-    most = persistence_sum(values[blocks - 1], largest, p=order)
+    least = persistence_sum(values[earliest - 1], largest, p=order)
+    most = persistence_sum(values[latest - 1], largest, p=order)
     return Enclosure(least.lower, most.upper)
 
 
@@ -394,7 +394,7 @@ def sufficient_rank(m: int, n: int) -> int:
 @cached(8)
 def _node_covariance(m: int, n: int) -> tuple[Integers, FloatArray]:
     """Return the ranks at which the sum of `persistence_deviation` is taken, and their covariances."""
-    nodes = np.geomspace(math.sqrt(m * n), sufficient_rank(m, n), NODES).astype(np.int64)
+    nodes = np.geomspace(math.sqrt(m * n), sufficient_rank(m, n), _NODES).astype(np.int64)
     return nodes, (m + n - 1) ** 2 * np.asarray(overlap_covariance(m, n, nodes[:, None], nodes))
 
 
@@ -417,8 +417,8 @@ def _exact_untrained_persistence(m: int, n: int, p: int) -> Fraction:
     return Fraction(total) / math.prod(range(m * n, m * n + p))
 
 
-def _falling(magnitudes: ArrayLike, cells: int) -> FloatArray:
-    """Return magnitudes as float64, checked."""
+def _checked_magnitudes(magnitudes: ArrayLike, cells: int) -> FloatArray:
+    """Return the largest magnitudes of a layer as float64, checked."""
     values = np.asarray(magnitudes, np.float64)
     rule = f"from 1 to {cells} finite numbers, falling, none below 0 and the first above"
     if values.ndim != 1 or not 0 < values.size <= cells:
@@ -428,7 +428,7 @@ def _falling(magnitudes: ArrayLike, cells: int) -> FloatArray:
     return values
 
 
-def _order(p: float) -> float:
+def _checked_order(p: float) -> float:
     return real("p", p, f"a number above 0 and at most {LARGEST_ORDER}", 0.0, LARGEST_ORDER, open_low=True)
 
 

@@ -16,7 +16,7 @@ from topobounds.topology.deficit import Deficit
 from topobounds.topology.forest import RankedForest
 from topobounds.topology.key_matrix import KeyMatrix
 from topobounds.topology.persistence import PersistenceDiagram
-from topobounds.topology.spanning import layer_edges
+from topobounds.topology.spanning import keys_and_forest_edges
 from topobounds.topology.spanning_engine import ranks_of
 from topobounds.weights import weight_matrix
 
@@ -172,7 +172,7 @@ def network_forest(connections: Sequence[Connection], *, zeros: Zeros = "absent"
     shapes = [Dense(*matrix.shape) for matrix in matrices]
     groups = [(source, target) for _, source, target in given]
     network = Network(tuple((shape, *ends) for shape, ends in zip(shapes, groups, strict=True)))
-    layer_keys, layer_forests = zip(*(layer_edges(matrix, None, zeros) for matrix in matrices), strict=True)
+    layer_keys, layer_forests = zip(*(keys_and_forest_edges(matrix, None, zeros) for matrix in matrices), strict=True)
     layers = np.repeat(np.arange(len(matrices)), [edges.cells.size for edges in layer_forests])
     cells = np.concatenate([edges.cells for edges in layer_forests])
     weights = np.concatenate(

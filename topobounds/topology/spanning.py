@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from topobounds.topology.persistence import PersistenceDiagram
 
 _ENGINE = NumpyBudget("topobounds.topology.spanning_engine", cells=2**22)  # 0.9 s to load; numpy takes 0.1 us a cell
-_SCALED_CELLS = 2**18  # codes with scales that are multiplied out at once: no more than a filter saves
+_SCALED_CELLS = 2**18  # of fewer codes with scales all are multiplied out: picking the large ones takes as long
 _PLAIN_STEP = 2**14  # cells made Python integers at a time
 
 
@@ -164,7 +164,7 @@ def forest_and_largest(
     zeros = choice("zeros", zeros, ("absent", "edge"))  # type: ignore[assignment]
     matrix = stored_matrix(weights)
     support = None if mask is None else mask_matrix(mask, matrix.shape)
-    keys, edges = layer_edges(matrix, support, zeros, n_largest)
+    keys, edges = keys_and_forest_edges(matrix, support, zeros, n_largest)
     weights_of_edges = keys.magnitudes(edges.keys)
     forest = SpanningForest(
         rows=edges.rows,
@@ -210,7 +210,7 @@ def magnitude_overlap(weights: ArrayLike, k: int | None = None, mask: ArrayLike 
     return maximum_spanning_forest(weights, mask).overlap(k)
 
 
-def layer_edges(
+def keys_and_forest_edges(
     matrix: NDArray[Any] | ScaledWeights, support: NDArray[np.bool_] | None, zeros: Zeros, n_largest: int = 0
 ) -> tuple[KeyMatrix, Edges]:
     """Return the order keys of a layer, and its forest's edges with the ranks that became known on the way.
@@ -238,7 +238,7 @@ def layer_edges(
         try:
             return keys, spanning_edges(keys, n_largest)
         except NotFiniteError:
-            check_finite(matrix, support)
+            check_finite(matrix, support)  # says where
     return keys, _plain_edges(sorted_cells(np.asarray(matrix), support), keys)
 
 

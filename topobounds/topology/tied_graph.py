@@ -19,9 +19,9 @@ from topobounds._types import Integers
 from topobounds.topology.key_matrix import KeyMatrix
 from topobounds.topology.spanning_engine import ranks_of
 
-_SAMPLE = 8192
-_PIECE = 32_768
-_INT32_VERTICES = 2**31
+_SAMPLE = 8192  # levels from which it is estimated how high the heaviest are
+_PIECE = 32_768  # weights that are joined at a time
+_INT32_VERTICES = 2**31  # from so many on, vertices are numbered in int64
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,13 +169,15 @@ def ranks_in_order(matrix: NDArray[Any], support: NDArray[np.bool_] | None, zero
 def _batches(levels: NDArray[Any], graph: SharedGraph, parent: NDArray[Any], joined: Integers) -> Iterator[Integers]:
     """Yield the weights in order, a batch at a time, without those that can merge nothing any more.
 
-    `parent` and `joined` are what the batches before have made of the graph.
+    `parent` and `joined`, as in the kernel `join`, are what the batches before have made of the graph.
     """
-    size = max(64, int(1.5 * joined.size * math.log(joined.size + 1)))
+    n_blocks = joined.size
+    size = max(64, int(1.5 * n_blocks * math.log(n_blocks + 1)))  # random pairs join all blocks at (n ln n) / 2
     batch, level = _heaviest(levels, size)
     yield from _in_pieces(batch)
     while level > 1:
-        candidates = _candidates(levels, level, graph, parent, joined == np.diff(graph.block_starts))
+        whole = joined == np.diff(graph.block_starts)
+        candidates = _candidates(levels, level, graph, parent, whole)
         size *= 4
         batch, level = _heaviest(levels[candidates], size)
         yield from _in_pieces(candidates[batch])
@@ -190,7 +192,10 @@ def _in_pieces(batch: Integers) -> Iterator[Integers]:
 def _candidates(
     levels: NDArray[Any], below: int, graph: SharedGraph, parent: NDArray[Any], whole: NDArray[np.bool_]
 ) -> Integers:
-    """Return the weights of levels below `below` that may still merge something, by index."""
+    """Return the weights of levels below `below` that may still merge something, by index.
+
+    `whole` says of each block whether all its vertices are known to lie in one component.
+    """
     classes = _classes(graph, parent, whole)
     best = np.full((3, whole.size, graph.edges.starts.size - 1), -1)
     others = np.empty(levels.size, np.int64)

@@ -86,11 +86,11 @@ def t_imp_optimal(subject: Subject, rng: np.random.Generator) -> bool:
     trees = list(_random_trees(subject, rng))
     for keep in (alpha, int(rng.integers(alpha, subject.n_weights + 1))):
         mask = _t_imp_mask(subject, keep)
-        best = _sizes(subject, np.flatnonzero(mask))
+        best = _falling_magnitudes(subject, np.flatnonzero(mask))
         if not np.array_equal(np.cumsum(mask.ravel()[subject.order]), _most_of_the_largest(subject, keep)):
             return False
         others = _spanning_sets(subject, keep, trees, rng)
-        if not all(np.all(best >= _sizes(subject, other)) for other in others):
+        if not all(np.all(best >= _falling_magnitudes(subject, other)) for other in others):
             return False
     return True
 
@@ -130,7 +130,7 @@ def _counted_deficit(subject: Subject, k: int) -> Deficit:
     return Deficit(inputs, outputs, count_components(cells, (m, n)) - inputs - outputs)
 
 
-def _sizes(subject: Subject, cells: Integers) -> NDArray[np.float64]:
+def _falling_magnitudes(subject: Subject, cells: Integers) -> NDArray[np.float64]:
     """Return the |w| of some cells, falling."""
     return np.sort(np.abs(subject.weights.flat[cells]).astype(np.float64))[::-1]
 

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds._arguments import argument_error, choice, spelled
-from topobounds._text import counted, printable
+from topobounds._text import counted, grouped_reasons, printable
 from topobounds.cli.arguments import Count, Name, Sizes, output_file
 from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import (
     console_on_stdout,
-    grouped_reasons,
     new_table,
     print_json,
     print_line,
