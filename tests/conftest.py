@@ -43,6 +43,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     from tests import one_compiler
 
     one_compiler.install()
+# Threads of torch that wait for others sleep: there are more workers than processors.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Hundreds of processes are started here: none should compile the package's source anew.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -97,7 +97,9 @@ def same_reports(weights, expected, layer, **options):
 
 
 @pytest.mark.parametrize("share", SHARED)
-@pytest.mark.parametrize("dtype", [np.int8, *FLOATS])
+@pytest.mark.parametrize(
+    "dtype", [np.int8, *FLOATS[:3], *(pytest.param(f, marks=pytest.mark.long) for f in FLOATS[3:])]
+)
 def test_moments_and_the_largest_magnitudes(dtype, share):
     for seed, zeros in enumerate([0.0, 0.3]):
         weights = scaled(dtype, SHARED[share], seed, zeros)

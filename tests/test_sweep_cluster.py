@@ -167,6 +167,7 @@ def test_analyze_on_a_cluster_gives_what_it_gives_here(cluster, tmp_path):
     assert json.loads(there.stdout)["layers"] == json.loads(here.stdout)["layers"]
 
 
+@pytest.mark.long
 def test_a_scheduler_without_workers_is_refused(cluster, plan, tmp_path):
     rule = "must be the address of a scheduler with workers"
     error = f"Error: Argument '--scheduler' {rule}, not '{cluster.address}'."

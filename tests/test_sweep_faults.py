@@ -96,6 +96,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.long
 def test_a_full_disk_ends_in_one_line_and_the_sweep_goes_on_when_there_is_room(plan, small_disk, tmp_path):
     out, filler = small_disk / "out", small_disk / "filler"
     filler.write_bytes(bytes(32 * 2**20 - 200 * 2**10))

@@ -168,6 +168,7 @@ def test_scales_that_are_powers_of_two(written):
         ({"weight_scale": scales(7)}, r"its scales are 7, its codes 40 x 96, and nothing says which codes share one"),
         ({"weight_scale": scales(96)}, "its scales are 96, its codes 40 x 96"),
         ({"weight_scale": scales(3, 5)}, "its scales are 3 x 5"),
+        ({"weight_scale_inv": scales(1, 3)}, "its scales are 1 x 3"),
         ({"weight_scale": scales(40, 1, 1)}, "its scales are 40 x 1 x 1"),
         ({"weight_scale": torch.zeros(40, 0)}, "its scales are 40 x 0"),
         ({"weight_scale": torch.ones(40, dtype=torch.int32)}, "its scales, 'weight_scale', are of int32"),

@@ -79,6 +79,7 @@ def test_whole_run_columns(whole, name):
     assert (whole[0] / f"{name}.csv").read_text().splitlines()[0] == COLUMNS[name]
 
 
+@pytest.mark.long
 def test_numbers_of_what_is_trained(tiny):
     persistence, overlaps = rows(tiny / "figure1.csv"), rows(tiny / "figure3.csv")
     assert [",".join(table[0]) for table in (persistence, overlaps)] == [COLUMNS["figure1"], COLUMNS["figure3"]]
@@ -92,11 +93,13 @@ def test_numbers_of_what_is_trained(tiny):
     assert {r["support"] for r in overlaps} == {"star", "uniform"}
 
 
+@pytest.mark.long
 def test_a_caption_says_the_data(tiny):
     caption = (tiny / "figure3.txt").read_text()
     assert "Data: scikit-learn digits; 3 trials of 2 epochs (an epoch is 20 passes); seed 5." in caption
 
 
+@pytest.mark.long
 def test_a_record_says_which_processors_trained_and_measured(tiny):
     made = json.loads((tiny / "figure1.json").read_text())["provenance"]
     assert made["processor"] == processor_name()
@@ -147,6 +150,10 @@ def test_without_torch_what_trains_says_how_to_get_it(tmp_path):
     error = one_line_error(figures_without_torch("--out", tmp_path))
     assert "Nets are trained for figure1, figure1_null, figure3, figure3_expected, retention. " in error
     assert "pip install '.[torch]' in a clone of topobounds" in error
+
+
+@pytest.mark.long
+def test_without_torch_what_trains_nothing_is_measured(tmp_path):
     run = figures_without_torch("figure2", "table1", "figure2", "--json", "--out", tmp_path)
     assert run.returncode == 0, run.stderr
     made = json.loads(run.stdout)

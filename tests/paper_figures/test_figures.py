@@ -329,6 +329,7 @@ def test_a_picture_without_its_caption_is_what_is_drawn(some_from_records, tmp_p
     assert (tmp_path / "figure2.png").read_bytes() == buffer.getvalue()
 
 
+@pytest.mark.long
 def test_the_users_matplotlibrc_does_not_reach_the_figures(some_from_records, tmp_path):
     names = ["figure2", "bounds"]
     (tmp_path / "matplotlibrc").write_text(OWN_SETTINGS)

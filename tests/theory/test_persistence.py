@@ -160,7 +160,7 @@ def test_fewer_magnitudes_only_widen_the_interval(known):
     assert (part.width > 0.05) == (known < 7)  # the seventh is the last that may be a forest edge
 
 
-@pytest.mark.parametrize(("m", "n"), [(4, 4), (5, 9), (3, 60), (16, 15)])
+@pytest.mark.parametrize(("m", "n"), [(4, 4), (5, 9), (3, 60), pytest.param(16, 15, marks=pytest.mark.long)])
 def test_the_enclosure_contains_what_is_counted(m, n, by_enclosure):
     ranks = exact_expected_ranks(m, n)
     missing = missing_edges(m, n)

@@ -32,9 +32,9 @@ def test_known_limits(conv, per_channel, overlap):
     "conv",
     [
         Conv(128, 128, (3, 3), (3, 3), padding=1),
-        Conv(32, 256, (3, 3), (2, 2), padding=1),
+        pytest.param(Conv(32, 256, (3, 3), (2, 2), padding=1), marks=pytest.mark.long),
         Conv(128, 128, (3, 3), (4, 4), stride=2, padding=1),
-        Conv(128, 128, (3, 3), (5, 5)),
+        pytest.param(Conv(128, 128, (3, 3), (5, 5)), marks=pytest.mark.long),
         Conv(128, 128, 4, 5, stride=2, padding=1, transposed=True),
         Conv(128, 128, 3, 9, padding=2, dilation=2),
     ],

@@ -100,6 +100,7 @@ def _values(kind, m, n, rng):
 KINDS = ["normal", "cauchy", "few levels", "ternary", "int4", "all equal", "all zero", "mostly zero", "dead lines"]
 KINDS += ["scales", "rank 1", "rank 3", "sorted", "rising", "falling columns", "blocks", "weak between blocks"]
 KINDS += ["hierarchy", "subnormal", "one heavy column"]
+RARE_LIMITS = ["much wanted", "never enough room"]
 LAYOUTS = {
     "C": np.ascontiguousarray,
     "Fortran": np.asfortranarray,
@@ -134,7 +135,9 @@ def test_many_small_matrices_of_every_type_and_layout(kind, zeros):
 
 @pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("limits", ["as it is", "little wanted", "much wanted", "never enough room"])
+@pytest.mark.parametrize(
+    "limits", ["as it is", "little wanted", *(pytest.param(each, marks=pytest.mark.long) for each in RARE_LIMITS)]
+)
 def test_pieces_threads_and_rounds_of_every_kind(kind, limits, monkeypatch):
     rng = np.random.default_rng([7, KINDS.index(kind)])
     if limits == "little wanted":

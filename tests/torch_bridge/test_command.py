@@ -182,6 +182,7 @@ def test_importing_the_command_loads_click_and_no_numbers():
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.long
 def test_levels_are_read_and_drawn_without_torch(made, tmp_path):
     code = """
 import sys

@@ -286,6 +286,7 @@ except torch_bridge.MissingExtra as error:
     assert result.stdout == told
 
 
+@pytest.mark.long
 def test_the_digits_do_not_need_pooch():
     code = """
 import os, sys, torch_bridge

@@ -129,7 +129,7 @@ def scale_places(
 
     Along an axis with one scale, or with one for each code, that is clear. Along the others the blocks have the sides
     that are told, the last of which are those of the last axes; where none fits, those that cut the last axis, or all
-    of these axes alike, into equal parts. None where nothing fits.
+    axes without a scale for each code alike, into equal parts. None where nothing fits.
 
     Examples
     --------
@@ -144,8 +144,8 @@ def scale_places(
     if len(placed) > len(shape) or 0 in placed or (len(scales) == 1 and scales[0] != shape[0]):
         return None
     cut = [axis for axis, n in enumerate(placed) if n not in (1, shape[axis])]
-    equal = {shape[axis] / placed[axis] for axis in cut}
-    if equal and cut[-1] == len(shape) - 1 and len(equal) == 1 and (side := equal.pop()).is_integer():
+    equal = {shape[axis] / n for axis, n in enumerate(placed) if n != shape[axis]}
+    if cut and cut[-1] == len(shape) - 1 and len(equal) == 1 and (side := equal.pop()).is_integer():
         told = [*told, (int(side),)]
     for sides in told or [(1,)]:
         spread = (sides[0],) * (len(shape) - len(sides)) + sides[-len(shape) :]
