@@ -6,6 +6,7 @@ a decision: support it in ``topobounds/__init__.pyi``, give it an underscore, or
 """
 
 import ast
+import importlib
 import inspect
 import subprocess
 import sys
@@ -47,6 +48,12 @@ def internal_names() -> list[str]:
 
 def test_a_name_that_is_not_supported_is_known_to_be_internal():
     assert internal_names() == INTERNAL.read_text().splitlines()
+
+
+@pytest.mark.parametrize("room", sorted(file.parent.name for file in PACKAGE.glob("*/__init__.pyi")))
+def test_what_a_room_names_exists(room):
+    named = importlib.import_module(f"topobounds.{room}")
+    assert [name for name in named.__all__ if not hasattr(named, name)] == []
 
 
 def test_the_folders_are_reachable_and_loaded_only_when_used():
