@@ -211,6 +211,12 @@ def test_a_parameter_called_scale_beside_the_scale_of_the_weight_is_one_of_its_o
     same(found, codes.float() * scale)
 
 
+def test_no_codes_less_zero_points_are_no_weights(written):
+    zeros, scale = torch.ones(1, dtype=torch.int8), scales(1)
+    tensors = {"weight": torch.zeros(0, 4, dtype=torch.int8), "weight_scale": scale, "weight_zero_point": zeros}
+    assert only(written(tensors))[1].shape == (0, 4)
+
+
 def test_zero_points_of_any_type_are_whole_numbers_that_fit(written):
     codes, scale = torch.arange(-128, 128, dtype=torch.int16).to(torch.int8).reshape(8, 32), scales(8, 1)
 
@@ -428,6 +434,28 @@ def test_gptq_is_what_its_definition_says(written, bits, order, version):
     assert ("+ 1" in checkpoint.stored_as[name]) == (version != "gptq_v2")
 
 
+def test_gptq_with_inputs_that_fill_words_and_no_32_of_them_is_read_where_its_bits_are_told(written):
+    """Its sizes are those of 3 bits and 32 inputs too."""
+    state, expected = gptq(4, rows=24, columns=24, n_groups=1)
+    same(only(written(state))[1], expected)  # the order of groups tells how many inputs there are
+    del state["g_idx"]
+    assert "its bits are not clear" in written(state).left_out["qweight"]
+    same(only(written(state, {"quant_method": "gptq", "bits": 4}))[1], expected)
+
+
+@pytest.mark.parametrize("order", ["g_idx", "its size", None])
+def test_the_last_of_gptqs_groups_may_be_shorter(written, order):
+    codes, zeros = RNG.integers(0, 16, (160, 64)), RNG.integers(0, 16, (2, 64))
+    scale, groups = RNG.uniform(0.01, 0.1, (2, 64)).astype(np.float16), np.arange(160) // 128
+    state = {name: torch.from_numpy(array) for name, array in gptq_packed(codes, zeros, 4, 1).items()}
+    state["scales"] = torch.from_numpy(scale)
+    if order == "g_idx":
+        state["g_idx"] = torch.from_numpy(groups.astype(np.int32))
+    config = {"quant_method": "gptq", "bits": 4} | ({"group_size": 128} if order == "its size" else {})
+    equal = np.arange(160) // 80  # as it is read where nothing tells
+    same(only(written(state, config))[1], gptq_weights(codes, zeros, scale, groups if order else equal))
+
+
 def test_gptq_without_an_order_of_groups_and_with_its_settings_in_a_file_of_its_own(written, tmp_path):
     state, expected = gptq(4, zero_offset=0)
     del state["g_idx"]
@@ -446,6 +474,7 @@ def test_gptq_without_an_order_of_groups_and_with_its_settings_in_a_file_of_its_
         ({"qzeros": torch.zeros(3, 9, dtype=torch.int32)}, None, "its bits are not clear"),
         ({"g_idx": torch.zeros(95, dtype=torch.int32)}, None, "its bits are not clear"),
         ({"scales": scales(3, 65)}, None, "as of no known packing"),
+        ({"scales": scales(0, 64), "qzeros": torch.zeros(0, 8, dtype=torch.int32)}, None, "some are empty"),
         ({"scales": torch.ones(3, 64, dtype=torch.int32)}, None, "no 32-bit words with scales"),
         (
             {"scales": scales(5, 64), "qzeros": torch.zeros(5, 8, dtype=torch.int32), "g_idx": None},

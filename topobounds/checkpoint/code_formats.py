@@ -275,8 +275,13 @@ def gptq_or_awq(module: CodedModule, own: str) -> CodedWeight | UnreadCodedWeigh
         return module.refused(owns, unfit)
     types = [module.dtype(name) for name in (own, "qzeros", "scales")]
     shapes = [module.shape(name) for name in (own, "qzeros", "scales")]
+    unfit = ""
     if types[:2] != ["int32"] * 2 or types[2] not in FLOATS or any(len(shape) != 2 for shape in shapes):
-        return module.refused(owns, f"its parts are of {', '.join(types)}, and no 32-bit words with scales")
+        unfit = f"its parts are of {', '.join(types)}, and no 32-bit words with scales"
+    elif any(0 in shape for shape in shapes):
+        unfit = f"its parts are {', '.join(map(_by, shapes))}: some are empty"
+    if unfit:
+        return module.refused(owns, unfit)
     columns = shapes[2][1]
     method, order = module.quantisation.packed_setting("quant_method"), _order_of_words(module)
     if shapes[0][1] == columns and method in ("", "gptq"):
@@ -302,16 +307,20 @@ def _gptq(module: CodedModule, owns: tuple[str, ...], order: str) -> CodedWeight
     fitting = [
         bits
         for bits in range(2, MOST_BITS + 1)
-        if zeros == (n_groups, words_of(columns, bits)) and (not told or bits in told) and n_words % bits == 0
+        if zeros == (n_groups, words_of(columns, bits)) and (not told or bits in told) and n_words * 32 % bits == 0
     ]
     if n_inputs:
         fitting = [bits for bits in fitting if n_inputs == (n_words * 32 // bits,)]
-    if len(fitting) != 1:
+    are_clear = len(fitting) == 1 and (told or n_inputs or n_words % fitting[0] == 0)  # as of 32 inputs, or 64, ...
+    if not are_clear:
         sizes = f"its codes are {_by((n_words, columns))} words, its zero points {_by(zeros)}"
         return module.refused(owns, f"{sizes}, its scales {_by(module.shape('scales'))}: its bits are not clear")
     bits = fitting[0]
     rows = n_words * 32 // bits
-    if not n_inputs and rows % n_groups:
+    told_size = module.quantisation.group_size
+    fits = bool(told_size) and -(-rows // told_size) == n_groups
+    size = told_size if fits else 0 if rows % n_groups else rows // n_groups
+    if not n_inputs and not size:
         return module.refused(owns, f"its {rows} inputs are not in {n_groups} equal groups, and nothing says which")
     if not n_inputs and n_groups > 1 and module.quantisation.tells_order_of_groups:
         return module.refused(owns, _not_opened("an order of its groups", "g_idx"))
@@ -319,18 +328,19 @@ def _gptq(module: CodedModule, owns: tuple[str, ...], order: str) -> CodedWeight
     offset = 0 if order == "gptq_v2" else 1
     minus = "{zeros}" if order == "gptq_v2" else "({zeros} + 1)"
     written = f"transpose of ({{codes}} - {minus}) * {{scale}}, {bits} bits in {n_groups} groups"
-    decode = partial(_decode_gptq, bits=bits, shape=(columns, rows), offset=offset)
+    decode = partial(_decode_gptq, bits=bits, shape=(columns, rows), offset=offset, size=size)
     return module.coded("weight", roles, written, (columns, rows), decode)
 
 
-def _decode_gptq(parts: Mapping[str, Array], bits: int, shape: tuple[int, int], offset: int) -> Array | ScaledWeights:
+def _decode_gptq(
+    parts: Mapping[str, Array], bits: int, shape: tuple[int, int], offset: int, size: int
+) -> Array | ScaledWeights:
     columns, rows = shape
     scale = np.ascontiguousarray(parts["scale"].T.astype(np.float32))
-    n_groups = scale.shape[1]
     codes = unpacked(parts["codes"].T, bits, rows)
     # GPTQ's first format stores the zero point minus one, which wraps: a zero point of 0 is stored as the largest code.
     zeros = (unpacked(parts["zeros"], bits, columns).T + np.uint8(offset)) & np.uint8(2**bits - 1)
-    return _in_groups(codes, zeros, scale, parts.get("groups"), n_groups)
+    return _in_groups(codes, zeros, scale, parts.get("groups"), size)
 
 
 def _awq(module: CodedModule, owns: tuple[str, ...], order: str) -> CodedWeight | UnreadCodedWeight:
@@ -353,17 +363,16 @@ def _decode_awq(parts: Mapping[str, Array]) -> Array | ScaledWeights:
     codes, zeros = (
         np.ascontiguousarray(awq_ordered(unpacked(parts[role], 4, len(scale))).T) for role in ("codes", "zeros")
     )
-    return _in_groups(codes, zeros, scale, None, scale.shape[1])
+    return _in_groups(codes, zeros, scale, None, codes.shape[1] // scale.shape[1])
 
 
-def _in_groups(codes: Array, zeros: Array, scale: Array, groups: Array | None, n_groups: int) -> Array | ScaledWeights:
-    """Return weights, outputs first, whose groups are neighbours unless their order is another."""
-    n_inputs = codes.shape[1]
-    size = max(n_inputs // n_groups, 1)
+def _in_groups(codes: Array, zeros: Array, scale: Array, groups: Array | None, size: int) -> Array | ScaledWeights:
+    """Return weights, outputs first, whose groups are so many neighbours unless their order is another."""
+    n_inputs, n_groups = codes.shape[1], scale.shape[1]
     order = _order_of_groups(groups, n_groups)
-    if order is not None and n_inputs % n_groups == 0 and np.array_equal(order, np.arange(n_inputs) // size):
+    if order is not None and size and np.array_equal(order, np.arange(n_inputs) // size):
         order = None
-    if order is None and n_inputs % n_groups:
+    if order is None and not size:
         raise ValueError(f"its {n_inputs} inputs are not in {n_groups} equal groups, and nothing says which")
     return with_zeros(codes, zeros, scale, (1, size), order)
 

@@ -121,6 +121,12 @@ class CodedWeightSettings:
         )
 
     @property
+    def group_size(self) -> int:
+        """How many inputs share a scale in GPTQ's weights; 0 where it is not told, or all of them do."""
+        told = self.packed_settings.get("group_size")
+        return told if type(told) is int and told > 0 else 0
+
+    @property
     def tells_zeros(self) -> bool:
         """Whether every weight of compressed-tensors is told to have zero points."""
         told = [weights.get("symmetric") for weights in self._weights_of_groups]

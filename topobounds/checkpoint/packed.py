@@ -107,7 +107,7 @@ def with_zeros(
     if groups is not None:
         scale, block = scale[..., groups], (*block[:-1], 1)
         zeros = None if zeros is None else zeros[..., groups]
-    if zeros is not None and zeros.any():
+    if zeros is not None and codes.size and zeros.any():
         codes = _differences(codes, zeros, block)
     weights = ScaledWeights(codes, scale, block)
     return weights if groups is None else np.asarray(weights)
