@@ -463,6 +463,20 @@ def test_gptq_without_an_order_of_groups_and_with_its_settings_in_a_file_of_its_
     same(only(written(state))[1], expected)
 
 
+@pytest.mark.parametrize(("content", "why"), [(b"{", "is damaged: "), (b"[1]", "is no JSON object")])
+@pytest.mark.parametrize("file", ["config.json", "quantize_config.json"])
+def test_settings_that_cannot_be_read_may_have_told_another_order(written, tmp_path, file, content, why):
+    """With the zero points of gptq_v2, for one, all weights would be off by one step."""
+    (tmp_path / file).write_bytes(content)
+    state, _ = gptq(4)
+    checkpoint = written(state | {"other.weight": normal(3, 4)})
+    assert checkpoint.names == ("other.weight",)
+    assert checkpoint.left_out["qweight"].startswith(f"quantised, and nothing tells how, for {file} {why}")
+    listed = {file: checkpoint.left_out[file]} if file == "config.json" else {}
+    assert set(checkpoint.left_out) == {"qweight", "qzeros", "scales", "g_idx", *listed}
+    assert all(reason.startswith(f"{file} {why}") for reason in listed.values())
+
+
 @pytest.mark.parametrize(
     ("change", "config", "reason"),
     [

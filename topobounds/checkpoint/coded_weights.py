@@ -8,8 +8,8 @@ from typing import Any
 
 from topobounds._types import Array
 from topobounds.checkpoint.base import Checkpoint
+from topobounds.checkpoint.config import CONFIG, read_settings
 from topobounds.checkpoint.errors import CheckpointError
-from topobounds.checkpoint.json_text import read_json
 from topobounds.weights import ScaledWeights
 
 _CONFIGS = ("quantize_config.json", "quant_config.json")
@@ -85,17 +85,20 @@ class CodedWeightSettings:
     @cached_property
     def packed_settings(self) -> Mapping[str, Any]:
         """The settings for weights of a few bits, which may stand in a file of their own."""
-        return self.settings or next((found for name in _CONFIGS if (found := self._beside(name))), {})
+        return self.settings or next((found for found, _ in self._beside if found), {})
 
-    def _beside(self, name: str) -> dict[str, Any]:
-        if not self._checkpoint.files:
-            return {}
-        file = self._checkpoint.files[0].parent / name
-        try:
-            found = read_json(file) if file.is_file() else {}
-        except (CheckpointError, OSError):
-            return {}
-        return found if isinstance(found, dict) else {}
+    @cached_property
+    def unread(self) -> dict[str, str]:
+        """Why a file that may tell how the weights were quantised is not read, by its name; empty where none is so."""
+        reason = self._checkpoint.left_out.get(CONFIG)
+        if reason is not None:
+            return {CONFIG: reason}
+        return {} if self.settings else {name: why for _, reasons in self._beside for name, why in reasons.items()}
+
+    @cached_property
+    def _beside(self) -> list[tuple[Mapping[str, Any], dict[str, str]]]:
+        files = self._checkpoint.files
+        return [read_settings(files[0].parent / name) for name in _CONFIGS] if files else []
 
     def packed_setting(self, key: str) -> str:
         """Return a setting that is a text, in small letters; empty where it is not there."""

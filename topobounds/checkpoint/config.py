@@ -7,7 +7,7 @@ from topobounds.checkpoint.errors import CheckpointError
 from topobounds.checkpoint.json_text import read_json
 from topobounds.checkpoint.location import Location
 
-_CONFIG = "config.json"
+CONFIG = "config.json"
 _HEAD = "lm_head.weight"
 _EMBEDDINGS = (
     "embed_tokens.weight",
@@ -19,14 +19,18 @@ _EMBEDDINGS = (
 )
 
 
-def read_config(folder: Location) -> Mapping[str, Any]:
-    """Return the config.json of a folder; empty if there is none, or it makes no sense."""
-    file = folder / _CONFIG
+def read_config(folder: Location) -> tuple[Mapping[str, Any], dict[str, str]]:
+    """Return the config.json of a folder, empty if there is none, and why it is not read, by its name, if it is not."""
+    return read_settings(folder / CONFIG)
+
+
+def read_settings(file: Location) -> tuple[Mapping[str, Any], dict[str, str]]:
+    """Return a JSON file beside weights, empty if there is none, and why it is not read, by its name, if it is not."""
     try:
-        config = read_json(file) if file.is_file() else {}
-    except (CheckpointError, OSError):
-        return {}
-    return config if isinstance(config, dict) else {}
+        settings = read_json(file) if file.is_file() else {}
+    except (CheckpointError, OSError) as error:
+        return {}, {file.name: f"{file.name} {str(error).removeprefix(f'{file} ').rstrip('.')}"}
+    return (settings, {}) if isinstance(settings, dict) else ({}, {file.name: f"{file.name} is no JSON object"})
 
 
 def tied_by_config(config: Mapping[str, Any], names: Collection[str]) -> dict[str, str]:

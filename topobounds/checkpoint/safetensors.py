@@ -78,7 +78,7 @@ class SafetensorsCheckpoint(Checkpoint):
     def __init__(self, path: Location, header: "Header") -> None:
         super().__init__(path)
         self.header = header
-        self.config = read_config(path.parent)
+        self.config, self.left_out = read_config(path.parent)
         self.tied = tied_by_config(self.config, header.entries) | tied_by_metadata(header)
 
     @staticmethod

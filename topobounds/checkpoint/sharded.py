@@ -44,11 +44,11 @@ class ShardedCheckpoint(Checkpoint):
         self._index = index
         self.folder = index.file.parent
         self._headers = headers
-        self.config = read_config(index.file.parent)
+        self.config, unread = read_config(index.file.parent)
         declared = {name: other for header in headers.values() for name, other in tied_by_metadata(header).items()}
         declared = {name: other for name, other in declared.items() if name not in index.shards}
         self.tied = tied_by_config(self.config, index.shards) | declared
-        self.left_out = self._besides()
+        self.left_out = self._besides() | unread
 
     @staticmethod
     def can_open(path: Location) -> bool:
@@ -270,5 +270,6 @@ def _only_file(folder: Location, file: Location) -> Checkpoint:
     checkpoint = SafetensorsCheckpoint.open(file)
     checkpoint.folder = folder
     others = sorted(folder.glob("*.safetensors")) if isinstance(folder, Path) else []
-    checkpoint.left_out = {other.name: f"a file beside {SINGLE}" for other in others if other.name != SINGLE}
+    besides = {other.name: f"a file beside {SINGLE}" for other in others if other.name != SINGLE}
+    checkpoint.left_out = {**besides, **checkpoint.left_out}
     return checkpoint

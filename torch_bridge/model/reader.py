@@ -136,9 +136,10 @@ class TorchCheckpoint(Checkpoint):
         self._stored = stored
         tied = {name: other for each in stored for name, other in each.tied.items()}
         self._owners = {name: owner for name, owner in owners.items() if name not in tied}
-        self.config = read_config(stored[0].file.parent)
+        self.config, unread = read_config(stored[0].file.parent)
         self.tied = tied_by_config(self.config, [*owners, *tied]) | tied
         self.left_out = {name: reason for each in stored for name, reason in each.left_out.items()} | dict(left_out)
+        self.left_out |= unread
 
     @property
     def files(self) -> tuple[Location, ...]:
