@@ -55,7 +55,7 @@ def as_large_layers(monkeypatch):
     ]:
         monkeypatch.setattr(module, name, value)
     for module in (moments, spanning):
-        monkeypatch.setattr(module._ENGINE, "affords", lambda cells: False)
+        monkeypatch.setattr(module._NUMPY_BUDGET, "affords", lambda cells: False)
 
 
 def random_codes(dtype, shape, seed, zeros=0.0):

@@ -293,7 +293,7 @@ def test_threads_and_batches_leave_no_trace(monkeypatch, kwargs):
     expected = simulate_overlap(30, 20, trials=300, seed=6, **kwargs)
     monkeypatch.setattr(montecarlo, "NUMPY_BATCH", 1 << 10)
     assert simulate_overlap(30, 20, trials=300, seed=6, **kwargs) == expected
-    monkeypatch.setattr(montecarlo._ENGINE, "affords", lambda cells: False)
+    monkeypatch.setattr(montecarlo._NUMPY_BUDGET, "affords", lambda cells: False)
     for threads, batch in [(1, 1 << 10), (2, 1 << 11), (3, 1 << 12), (None, 1 << 21)]:
         monkeypatch.setattr(montecarlo, "COMPILED_BATCH", batch)
         assert simulate_overlap(30, 20, trials=300, seed=6, threads=threads, **kwargs) == expected
@@ -397,7 +397,7 @@ def test_progress_counts_to_the_end(monkeypatch):
 
 
 def test_an_interrupt_stops_the_work(monkeypatch):
-    monkeypatch.setattr(montecarlo._ENGINE, "affords", lambda cells: False)
+    monkeypatch.setattr(montecarlo._NUMPY_BUDGET, "affords", lambda cells: False)
     monkeypatch.setattr(montecarlo, "COMPILED_BATCH", 10 * 13)
     run, begun = montecarlo._run, []
 
@@ -468,14 +468,14 @@ def test_the_smallest_density_that_an_error_states_works(m, n):
 
 
 def test_numpy_draws_what_takes_less_than_loading_the_kernels(monkeypatch):
-    monkeypatch.setattr(montecarlo._ENGINE, "spent", 0)
+    monkeypatch.setattr(montecarlo._NUMPY_BUDGET, "spent", 0)
     monkeypatch.delitem(sys.modules, "topobounds._kernels.montecarlo", raising=False)
-    assert montecarlo._ENGINE.affords(4600 * 1084)
-    assert not montecarlo._ENGINE.affords(20_000)
-    assert montecarlo._ENGINE.affords(10_000)
+    assert montecarlo._NUMPY_BUDGET.affords(4600 * 1084)
+    assert not montecarlo._NUMPY_BUDGET.affords(20_000)
+    assert montecarlo._NUMPY_BUDGET.affords(10_000)
     monkeypatch.setitem(sys.modules, "topobounds._kernels.montecarlo", montecarlo)
-    assert montecarlo._ENGINE.affords(30_000)
-    assert not montecarlo._ENGINE.affords(30_001)
+    assert montecarlo._NUMPY_BUDGET.affords(30_000)
+    assert not montecarlo._NUMPY_BUDGET.affords(30_001)
 
 
 def test_a_one_shot_loads_no_heavy_library():

@@ -34,7 +34,7 @@ NUMPY_POPULATION = 1 << 36  # a cell and its place among the words drawn share 6
 NUMPY_BATCH, COMPILED_BATCH = 1 << 15, 1 << 21  # expected draws at a time: what stays in the cache; some 20 ms
 BITMAP_CELLS = 1 << 22  # above, a hash table is faster than clearing a bitmap,
 TABLE_CELLS = 256  # unless it is no smaller: it has 4 places of 64 bits for every cell drawn
-_ENGINE = NumpyBudget("topobounds._kernels.montecarlo", _NUMPY_CELLS, _LOADED_CELLS)
+_NUMPY_BUDGET = NumpyBudget("topobounds._kernels.montecarlo", _NUMPY_CELLS, _LOADED_CELLS)
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MASK_64 = (1 << 64) - 1
@@ -279,7 +279,7 @@ def _batches(
     if large and kernels_disabled():
         most = f"at most {NUMPY_POPULATION} cells where NUMBA_DISABLE_JIT is set"
         raise ValueError(f"Arguments 'm' and 'n' must make {most}, not {support.m * support.n}.")
-    compiled = large or not _ENGINE.affords(trials * work)
+    compiled = large or not _NUMPY_BUDGET.affords(trials * work)
     size = max(1, (COMPILED_BATCH if compiled else NUMPY_BATCH) // work)
     batches = (range(first, min(first + size, trials)) for first in range(0, trials, size))
     ranks = _compiled_ranks if compiled else _numpy_ranks

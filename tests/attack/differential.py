@@ -453,7 +453,7 @@ def check_kernel(rng: np.random.Generator) -> None:
 def engine(case: Case, rng: np.random.Generator) -> Iterator[None]:
     """Let numpy answer, or the kernels, with pieces and limits that make small layers go every way."""
     if case.numpy_only:
-        with patch.object(spanning, "_ENGINE", NumpyBudget("a module that nobody loads", 2**62)):
+        with patch.object(spanning, "_NUMPY_BUDGET", NumpyBudget("a module that nobody loads", 2**62)):
             yield
         return
     kind = rng.random()

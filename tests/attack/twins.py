@@ -179,7 +179,7 @@ def installed() -> Iterator[None]:
         for module in (_engine, spanning, selection):
             stack.enter_context(patch.object(module, "kernels_disabled", lambda: False))
         for module in (spanning, moments):
-            stack.enter_context(patch.object(module, "_ENGINE", NumpyBudget("numba", 0)))
+            stack.enter_context(patch.object(module, "_NUMPY_BUDGET", NumpyBudget("numba", 0)))
         stack.enter_context(patch.object(selection, "COMPILED_FROM", 1))
         stack.enter_context(patch.object(square_kernels, "LOOKS_UP_BYTES", True))
         yield

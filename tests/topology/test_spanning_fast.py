@@ -309,7 +309,7 @@ def test_a_pickled_forest_holds_its_edges_and_no_weights():
 
 
 def test_numpy_alone_finds_the_same(monkeypatch):
-    monkeypatch.setattr(spanning._ENGINE, "affords", lambda cells: True)
+    monkeypatch.setattr(spanning._NUMPY_BUDGET, "affords", lambda cells: True)
     rng = np.random.default_rng(10)
     for kind, zeros in itertools.product(KINDS, ["absent", "edge"]):
         m, n = rng.integers(1, 60, 2)

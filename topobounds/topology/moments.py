@@ -13,7 +13,7 @@ from topobounds._engine import NumpyBudget
 from topobounds._parallel import in_threads
 from topobounds.weights import ScaledWeights, as_array, every_byte, infinity_key, is_signed_byte, weight_array
 
-_ENGINE = NumpyBudget("topobounds._kernels.squares", cells=2**22, loaded_cells=2**16)
+_NUMPY_BUDGET = NumpyBudget("topobounds._kernels.squares", cells=2**22, loaded_cells=2**16)
 _CHUNK = 2**19  # stays in a cache, where it is read twice
 _TASK = 4 * _CHUNK
 _NAN_OF_FNUZ = np.uint8(0x80)  # the negative zero of other types
@@ -86,7 +86,7 @@ def _products(weights: "ArrayLike | ScaledWeights") -> ScaledWeights | None:
             return None
         weights = ScaledWeights(array, 1.0)
     reading = _reading_of(weights.codes.dtype) if is_signed_byte(weights.codes.dtype) else None
-    if reading is None or not weights.size or _ENGINE.affords(weights.size):
+    if reading is None or not weights.size or _NUMPY_BUDGET.affords(weights.size):
         return None
     with np.errstate(over="ignore"):
         if not np.isfinite(np.abs(weights.scale).max() * reading.factor):
@@ -167,7 +167,7 @@ def _nonzero_and_squares_of_codes(weights: ScaledWeights) -> tuple[int, float]:
 
 def _added(flat: NDArray[Any]) -> tuple[int, float]:
     """Return how many entries are not zero, and the sum of the squares, infinite where it overflows."""
-    if _ENGINE.affords(flat.size):
+    if _NUMPY_BUDGET.affords(flat.size):
         values = flat.astype(np.float64)
         with np.errstate(over="ignore", under="ignore"):
             return int(np.count_nonzero(values)), float(values @ values)

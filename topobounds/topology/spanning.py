@@ -18,7 +18,9 @@ from topobounds.weights import ScaledWeights, check_finite, mask_matrix, stored_
 if TYPE_CHECKING:
     from topobounds.topology.persistence import PersistenceDiagram
 
-_ENGINE = NumpyBudget("topobounds.topology.spanning_engine", cells=2**22)  # 0.9 s to load; numpy takes 0.1 us a cell
+_NUMPY_BUDGET = NumpyBudget(
+    "topobounds.topology.spanning_engine", cells=2**22
+)  # 0.9 s to load; numpy takes 0.1 us a cell
 _SCALED_CELLS = 2**18  # of fewer codes with scales all are multiplied out: picking the large ones takes as long
 _PLAIN_STEP = 2**14  # cells made Python integers at a time
 
@@ -232,7 +234,7 @@ def keys_and_forest_edges(
     if isinstance(matrix, ScaledWeights) and (matrix.size < _SCALED_CELLS or kernels_disabled()):
         matrix = np.asarray(matrix)
     keys = keys_of(matrix, support, zero_edges=zeros == "edge")
-    if not _ENGINE.affords(matrix.size):
+    if not _NUMPY_BUDGET.affords(matrix.size):
         from topobounds.topology.spanning_engine import NotFiniteError, spanning_edges  # noqa: PLC0415 (loads numba)
 
         try:
