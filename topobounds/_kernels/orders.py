@@ -139,10 +139,10 @@ def _live_cells(
     outside = np.flatnonzero(parents[m:] != giant)
     rows_inside = np.count_nonzero(parents[:m] == giant)
     live = np.empty(most, np.uint64)
-    count = 0
+    count: Any = np.int64(0)  # as what is added to it: not a literal of its own to compile for
     if cells.size and cells.size < rows_inside * outside.size + (m - rows_inside) * n:
         for cell in cells:
-            count = _add_live(int(cell), n, m, seen, parents, live, count)
+            count = _add_live(np.int64(cell), n, m, seen, parents, live, count)
         return live[:count]
     for row in range(m):
         if parents[row] == giant:
@@ -158,7 +158,7 @@ def _live_cells(
 
 
 @compiled
-def _add_live(cell: int, n: int, m: int, seen: _Set, parents: Vertices, live: _Places, count: int) -> int:
+def _add_live(cell: Any, n: int, m: int, seen: _Set, parents: Vertices, live: _Places, count: Any) -> Any:
     """Append a cell that is not drawn and joins two components, which `parents` labels; return the new count."""
     if parents[cell // n] != parents[m + cell % n] and not _holds(seen, _U(cell)):
         live[count] = cell
