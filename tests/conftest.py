@@ -62,7 +62,7 @@ def data_dir():
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection():
+def pytest_collection(session):
     """Keep the garbage collector from what is imported and collected meanwhile: none of it is garbage.
 
     Workers let it alone for good: no round goes through it again.
@@ -71,7 +71,7 @@ def pytest_collection():
     try:
         return (yield)
     finally:
-        if "PYTEST_XDIST_WORKER" in os.environ:
+        if hasattr(session.config, "workerinput"):  # not so in processes that a worker's tests start
             gc.freeze()
             gc.set_threshold(100_000, 20, 20)  # compiling a kernel makes a million objects, of which few are garbage
         gc.enable()
