@@ -131,3 +131,16 @@ def test_bounds_at_every_rank_hold_and_are_narrow():
         assert lower[k - 1] <= exact.upper * (m + n - 1)
         assert upper[k - 1] >= exact.lower * (m + n - 1)
     assert (upper - lower).max() < 1
+
+
+@pytest.mark.parametrize("exponent", [-1060, -600, -530, 300, 505, 600, 1000])
+def test_weights_of_any_size(exponent: int) -> None:
+    weights = np.array([[9.0, 8.0, 1.0], [7.0, 6.0, 0.5]])
+    price = topology_price(np.ldexp(weights, exponent), 4)
+    plain = topology_price(weights, 4)
+    assert (price.swaps, price.share_lost) == (plain.swaps, plain.share_lost)
+    lost, expected = price.expected_squared_weight_lost, Fraction(7) * Fraction(2) ** (2 * exponent)
+    assert lost is not None
+    assert Fraction(lost.lower) <= expected
+    assert lost.upper == math.inf or expected <= Fraction(lost.upper)
+    assert price.squared_weight_lost == (math.ldexp(35.0, 2 * exponent) if 2 * exponent < 1018 else math.inf)

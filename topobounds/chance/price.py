@@ -20,6 +20,7 @@ from topobounds.weights import mask_matrix, weight_matrix
 
 _CHUNK = 2**20  # ranks at a time
 _ROUNDING = 2.0**-40  # of a sum of products of non-negative numbers: more than its roundings, up to 2^52 terms
+_SQUARED_AS_THEY_ARE = 400  # largest binary exponent, up or down, of sizes that are squared without being scaled
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class TopologyPrice(Record):
     swaps : int
         Weights that one mask keeps and the other does not: ``alpha - R_k``, the forest edges that magnitude loses.
     squared_weight_lost : float
-        Sum of the squared weights of magnitude's mask, less that of T-IMP's; at least 0.
+        Sum of the squared weights of magnitude's mask, less that of T-IMP's; at least 0, infinite beyond the largest
+        double.
     share_lost : float
         The same over the sum of magnitude's mask; 0 where that is 0.
     expected_swaps : Enclosure or None
@@ -107,16 +109,18 @@ def topology_price(
     count = _count(keep, forest.alpha, int(np.count_nonzero(survivors)))
     in_common = round(forest.overlap(count) * forest.alpha)
     given_up, taken_instead = _swapped(matrix, survivors, forest, count, in_common)
+    exponent, swapped = (_exponent(sizes) for sizes in (forest.weights, given_up))
+    given_up, taken_instead = _scaled(given_up, swapped), _scaled(taken_instead, swapped)
     lost = max(0.0, math.fsum(np.square(given_up)) - math.fsum(np.square(taken_instead)))
-    total = _largest_squares(matrix[survivors], count)
+    total = _largest_squares(_scaled(matrix[survivors], exponent), count)
     reason = _no_expectation(matrix, survivors, expected)
-    chance = _expectations(np.abs(matrix.astype(np.float64)), count) if reason is None else (None, None, None)
+    chance = _expectations(np.abs(_scaled(matrix, exponent)), count, exponent) if reason is None else (None, None, None)
     return TopologyPrice(
         alpha=forest.alpha,
         keep=count,
         swaps=forest.alpha - in_common,
-        squared_weight_lost=lost,
-        share_lost=lost / total if total else 0.0,
+        squared_weight_lost=_raised(lost, 2 * swapped),
+        share_lost=_raised(lost / total, 2 * (swapped - exponent)) if total else 0.0,
         expected_swaps=chance[0],
         expected_squared_weight_lost=chance[1],
         expectation_gap=chance[2],
@@ -150,6 +154,26 @@ def _swapped(
     return sizes[k - forest.alpha : k - in_common], forest.weights[in_common : forest.alpha].astype(np.float64)
 
 
+def _exponent(falling: NDArray[Any]) -> int:
+    """Return e such that sizes over 2^e have squares that a double holds: 0 where they have them as they are."""
+    exponent = math.frexp(float(falling[0]))[1] if len(falling) else 0
+    return exponent if abs(exponent) > _SQUARED_AS_THEY_ARE else 0
+
+
+def _scaled(weights: NDArray[Any], exponent: int) -> FloatArray:
+    """Return the weights over 2^exponent."""
+    weights = weights.astype(np.float64)
+    return np.ldexp(weights, -exponent) if exponent else weights
+
+
+def _raised(value: float, exponent: int) -> float:
+    """Return value 2^exponent, infinite beyond the largest double."""
+    try:
+        return math.ldexp(value, exponent)
+    except OverflowError:
+        return math.inf
+
+
 def _largest_squares(weights: NDArray[Any], k: int) -> float:
     """Return the sum of the k largest squared weights."""
     squares = np.square(weights.astype(np.float64))
@@ -169,8 +193,11 @@ def _no_expectation(matrix: NDArray[Any], survivors: NDArray[np.bool_], expected
     return None
 
 
-def _expectations(sizes: FloatArray, k: int) -> tuple[Enclosure, Enclosure, float]:
-    """Return the expected swaps, the bound on the expected loss, and how far the expectation may lie above it."""
+def _expectations(sizes: FloatArray, k: int, exponent: int) -> tuple[Enclosure, Enclosure, float]:
+    """Return the expected swaps, the bound on the expected loss, and how far the expectation may lie above it.
+
+    `sizes` are those of the weights over 2^exponent.
+    """
     m, n = sizes.shape
     alpha = m + n - 1
     overlap = expected_overlap(m, n, k)
@@ -184,8 +211,14 @@ def _expectations(sizes: FloatArray, k: int) -> tuple[Enclosure, Enclosure, floa
         least.append(drops @ np.maximum(top - np.minimum(js, extra + upper), 0.0))
         most.append(drops @ (top - np.minimum(js, extra + lower)))
         gap.append(drops @ _jensen_gaps(js, m * n, extra, js - upper, js - lower) if extra else 0.0)
-    lost = Enclosure(math.fsum(least) * (1 - _ROUNDING), math.fsum(most) * (1 + _ROUNDING))
-    return swaps, lost, math.fsum(gap) * (1 + _ROUNDING)
+    lower, upper, gap_sum = math.fsum(least) * (1 - _ROUNDING), math.fsum(most), math.fsum(gap)
+    slack = 2.0**-1022 * (m * n) ** 2 if exponent else 0.0  # squares that are no normal numbers
+    upper, gap_sum = ((total + slack) * (1 + _ROUNDING) for total in (upper, gap_sum))
+    if exponent:
+        lower = max(0.0, math.nextafter(_raised(lower, 2 * exponent), 0.0))
+        upper = math.nextafter(_raised(upper, 2 * exponent), math.inf)
+        gap_sum = math.nextafter(_raised(gap_sum, 2 * exponent), math.inf) if k > alpha else 0.0
+    return swaps, Enclosure(lower, upper), gap_sum
 
 
 def _steps(sizes: FloatArray) -> Iterator[tuple[FloatArray, FloatArray, FloatArray, FloatArray]]:
