@@ -211,14 +211,15 @@ def _expectations(sizes: FloatArray, k: int, exponent: int) -> tuple[Enclosure, 
         least.append(drops @ np.maximum(top - np.minimum(js, extra + upper), 0.0))
         most.append(drops @ (top - np.minimum(js, extra + lower)))
         gap.append(drops @ _jensen_gaps(js, m * n, extra, js - upper, js - lower) if extra else 0.0)
-    lower, upper, gap_sum = math.fsum(least) * (1 - _ROUNDING), math.fsum(most), math.fsum(gap)
+    loss_from, loss_to = math.fsum(least) * (1 - _ROUNDING), math.fsum(most)
+    widest = math.fsum(gap)
     slack = 2.0**-1022 * (m * n) ** 2 if exponent else 0.0  # squares that are no normal numbers
-    upper, gap_sum = ((total + slack) * (1 + _ROUNDING) for total in (upper, gap_sum))
+    loss_to, widest = (loss_to + slack) * (1 + _ROUNDING), (widest + slack) * (1 + _ROUNDING)
     if exponent:
-        lower = max(0.0, math.nextafter(_raised(lower, 2 * exponent), 0.0))
-        upper = math.nextafter(_raised(upper, 2 * exponent), math.inf)
-        gap_sum = math.nextafter(_raised(gap_sum, 2 * exponent), math.inf) if k > alpha else 0.0
-    return swaps, Enclosure(lower, upper), gap_sum
+        loss_from = max(0.0, math.nextafter(_raised(loss_from, 2 * exponent), 0.0))
+        loss_to = math.nextafter(_raised(loss_to, 2 * exponent), math.inf)
+        widest = math.nextafter(_raised(widest, 2 * exponent), math.inf) if k > alpha else 0.0
+    return swaps, Enclosure(loss_from, loss_to), widest
 
 
 def _steps(sizes: FloatArray) -> Iterator[tuple[FloatArray, FloatArray, FloatArray, FloatArray]]:
