@@ -291,6 +291,18 @@ def test_what_is_measured_lies_in_the_range(weights, p):
         assert null.range == persistence_range(*weights.shape, values, p=p)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_what_all_orders_share_but_for_rounding_has_no_z(seed):
+    """Beside the largest weight all others are next to nothing: whatever the order, their persistences are 1."""
+    weights = np.array([[3e-310, -1e-323, 0.0, 0.0, -1e-323, -1e-323], [0.0, 5e-324, 0.0, 1e-308, 0.0, -1e-323]])
+    scaled = np.random.default_rng(seed).permutation([1e300, *np.linspace(0.1, 1.7, 17), 0.0, 0.0]).reshape(4, 5)
+    for layer in (weights, scaled):
+        null = persistence_null(layer, trials=50, seed=seed)
+        assert null.z is None
+        assert null.deviation == 0
+        assert null.reason.startswith("Every order gives the same neural persistence")
+
+
 def test_a_trained_layer(data_dir):
     """The first layer of a trained net: 290.47 where its values alone give 248.1."""
     torch = pytest.importorskip("torch")

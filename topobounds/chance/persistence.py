@@ -32,6 +32,7 @@ from topobounds.theory.persistence import (
 from topobounds.weights import weight_matrix
 
 _RANGE_IN_REPORT = 2**20  # weights of a layer up to which a report reads the range off them
+_ROUNDING = 2.0**-46  # of a sum of as many persistences as a forest has, in parts of it, with room to spare
 
 
 @dataclass(frozen=True)
@@ -249,7 +250,7 @@ def _null(
     """Put a record together from a certified mean or a sample, and a deviation in the limit or that sample."""
     certified = expected is not None
     if sample is not None:
-        deviation = sample.deviation
+        deviation = sample.deviation if sample.deviation > _ROUNDING * sample.mean else 0.0
         error = CONFIDENCE * sample.standard_error
         expected = expected or Enclosure(max(0.0, sample.mean - error), sample.mean + error)
     middle = None if expected is None else (expected.lower + expected.upper) / 2
