@@ -173,7 +173,8 @@ class LayerReport(Record):
     w_second : float or None
         The second largest |w|; None where there is none.
     dead_inputs, dead_outputs : int or None
-        Inputs and outputs all of whose weights are zero; of a kernel, channels.
+        Inputs and outputs all of whose weights are zero; of a kernel, channels, all of whose weights are zero or meet
+        nothing but padding.
     components_unpruned : int or None
         Components of the graph of the shape, none of its weights zero: more than one for some convolutions.
     looks_fixed : str or None
