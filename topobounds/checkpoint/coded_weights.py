@@ -88,12 +88,11 @@ class CodedWeightSettings:
         return self.settings or next((found for found, _ in self._beside if found), {})
 
     @cached_property
-    def unread(self) -> dict[str, str]:
-        """Why a file that may tell how the weights were quantised is not read, by its name; empty where none is so."""
-        reason = self._checkpoint.left_out.get(CONFIG)
-        if reason is not None:
-            return {CONFIG: reason}
-        return {} if self.settings else {name: why for _, reasons in self._beside for name, why in reasons.items()}
+    def unread(self) -> str:
+        """Why a file that may tell how the weights were quantised is not read; empty where none is so."""
+        if CONFIG in self._checkpoint.left_out:
+            return self._checkpoint.left_out[CONFIG]
+        return "" if self.settings else "; ".join(why for _, reasons in self._beside for why in reasons.values())
 
     @cached_property
     def _beside(self) -> list[tuple[Mapping[str, Any], dict[str, str]]]:

@@ -137,8 +137,8 @@ def with_quantised_weights(checkpoint: Checkpoint) -> Checkpoint:
         found += [each for module in modules for each in _without_scales(module, taken)]
     if not found:
         return checkpoint
-    for reason in quantisation.unread.values():
-        unknown = f"quantised, and nothing tells how, for {reason}"
+    if quantisation.unread:
+        unknown = f"quantised, and nothing tells how, for {quantisation.unread}"
         found = [UnreadCodedWeight(each.stored, unknown) for each in found]
     coded = {each.stored[0]: each for each in found if isinstance(each, CodedWeight)}
     parts = {part for each in found for part in each.stored}
