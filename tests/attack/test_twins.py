@@ -20,6 +20,13 @@ from topobounds.topology import moments
 is_python = pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0"), reason="kernels are compiled")
 
 
+@pytest.fixture(params=[1, 2**20])
+def codes_of_a_table(request, monkeypatch):
+    """From how many codes with one scale on their squares are looked up: always, and never."""
+    monkeypatch.setattr(moments, "_CODES_OF_A_TABLE", request.param)
+    monkeypatch.setattr(moments, "_LEAST_WIDTH", 1)
+
+
 @pytest.mark.long
 @pytest.mark.skipif(not is_python.args[0], reason="they are run as they are")
 def test_these_tests_pass_where_kernels_are_python():
@@ -42,12 +49,10 @@ def test_forests_masks_and_kernels_are_those_of_others():
 
 @is_python
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16", "int8", "float8_e4m3fn"])
-@pytest.mark.parametrize("codes_of_a_table", [1, 2**20])
-def test_magnitudes_and_moments_are_those_of_numpy(dtype, codes_of_a_table, monkeypatch):
+@pytest.mark.usefixtures("codes_of_a_table")
+def test_magnitudes_and_moments_are_those_of_numpy(dtype):
     rng = np.random.default_rng(8)
     kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
-    monkeypatch.setattr(moments, "_CODES_OF_A_TABLE", codes_of_a_table)
-    monkeypatch.setattr(moments, "_LEAST_WIDTH", 1)
     with twins.installed(), patch.object(magnitudes, "SORTED_CELLS", 0), patch.object(magnitudes, "BINNED_CELLS", 700):
         for m, n in [(20, 30), (31, 33), (9, 300), (40, 64)]:
             values = (rng.standard_normal((m, n)) * 30 * (rng.random((m, n)) < 0.8)).astype(kind)
@@ -67,12 +72,10 @@ def test_magnitudes_and_moments_are_those_of_numpy(dtype, codes_of_a_table, monk
 
 @is_python
 @pytest.mark.parametrize("dtype", ["int8", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz"])
-@pytest.mark.parametrize("codes_of_a_table", [1, 2**20])
-def test_moments_of_codes_whose_scales_change_in_the_midst_of_lines(dtype, codes_of_a_table, monkeypatch):
+@pytest.mark.usefixtures("codes_of_a_table")
+def test_moments_of_codes_whose_scales_change_in_the_midst_of_lines(dtype, monkeypatch):
     rng = np.random.default_rng(8)
     kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
-    monkeypatch.setattr(moments, "_CODES_OF_A_TABLE", codes_of_a_table)
-    monkeypatch.setattr(moments, "_LEAST_WIDTH", 1)
     for shape, block, task in [
         ((7, 300), (3, 70), 10**6),
         ((40, 129), (40, 64), 10**6),
@@ -94,10 +97,8 @@ def test_moments_of_codes_whose_scales_change_in_the_midst_of_lines(dtype, codes
 
 @is_python
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz"])
-@pytest.mark.parametrize("codes_of_a_table", [1, 2**20])
-def test_one_code_that_is_not_finite_is_met_wherever_it_stands(dtype, codes_of_a_table, monkeypatch):
-    monkeypatch.setattr(moments, "_CODES_OF_A_TABLE", codes_of_a_table)
-    monkeypatch.setattr(moments, "_LEAST_WIDTH", 1)
+@pytest.mark.usefixtures("codes_of_a_table")
+def test_one_code_that_is_not_finite_is_met_wherever_it_stands(dtype):
     kind = np.dtype(getattr(ml_dtypes, dtype))
     for place in (0, 70, 255, 256, 299, 300, 1799):
         codes = np.full(1800, 200, kind)  # near the largest, so that a table tells it from its neighbours
