@@ -28,7 +28,7 @@ def scale_shares(
     layer : Dense or Recurrent or Conv, or None
         Its shape.
     trials : int or None
-        Samples, at least 2; from 5 to 100, the fewer the larger the layer, for None; none at all for 0.
+        Samples, at least 2; from 5 to 100, the fewer the larger the layer, for None. With 0 there are no shares.
     seed : int
         What draws them.
     """

@@ -237,11 +237,12 @@ def _is_nearly_full(layer: MeasuredLayer, k: int) -> bool:
 
 
 def _of_full_layer(layer: MeasuredLayer, k: int, sampling: Sampling | None) -> OverlapNull:
+    """Return the null of a layer without absent weights, or with so few that an interval holds its expectation."""
     m, n = layer.shape
     kept = min(k, layer.n_weights)
     deviation = known_deviation(m, n, kept)
     if layer.n_absent and deviation and deviation.value and deviation.status == "proved":
-        deviation = None  # of the full layer, not of this one
+        deviation = None  # what is proved is proved of the full layer, not of this one
     known = deviation is not None
     if deviation is None and sampling is not None:
         support = layer.present if layer.n_absent else "uniform"

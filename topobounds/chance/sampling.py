@@ -170,9 +170,10 @@ def sample_kernels(
 
 @cached(16)
 def _kernel_orders(conv: Conv, support: bytes, trials: int, seed: int) -> tuple[tuple[Integers, Integers], ...]:
-    """Return the ranks of the critical weights and their merges in random orders of the weights of a packed support.
+    """Return, for each random order of the weights of a kernel, the ranks of its critical weights and their merges.
 
-    They are kept, since several statistics are taken of one kernel, and the layers of a net often share a geometry.
+    The weights are those of a support, packed into bits; the largest has rank 1. The results are kept, since several
+    statistics are taken of one kernel, and the layers of a net often share a geometry.
     """
     from topobounds.topology.convolution import critical_by_level  # noqa: PLC0415 (loads numba)
 

@@ -22,7 +22,7 @@ _ALTERNATING = ("gpt_oss",)
 
 
 def read_experts(stored: Stored) -> LayerTensor | None:
-    """Return the experts of a stack; None where a tensor is none."""
+    """Return how a tensor that stacks the weights of experts is read, or None if it is no such tensor."""
     named = re.search(r"expert|(^|[._/])moe", stored.name, re.IGNORECASE)
     if not named and stored.module not in ("input_linear", "output_linear"):
         return None

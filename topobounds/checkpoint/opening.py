@@ -82,7 +82,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             if reader.can_open(place):
                 return _as_model(reader.open(place))
         refuse_by_content(place)
-        raise CheckpointError(_unknown(place))
+        raise CheckpointError(_why_none_opens(place))
 
 
 def opened(source: Any, held: ExitStack) -> Checkpoint:
@@ -130,7 +130,7 @@ def _check_kind(place: Location) -> None:
         raise
 
 
-def _unknown(place: Location) -> str:
+def _why_none_opens(place: Location) -> str:
     """Return the message on what no reader opens."""
     known = refusal_of_unread(place)
     if known is not None:

@@ -67,7 +67,9 @@ class ShardedCheckpoint(Checkpoint):
         CheckpointError
             If the index is damaged or names files that are missing or damaged, or tensors that they lack.
         """
-        file = (_entry_file(path) if path.is_dir() else path) or path / INDEX
+        file = path
+        if path.is_dir():
+            file = _entry_file(path) or path / INDEX  # a folder without either is told that it lacks the index
         if file.name == SINGLE:
             return _only_file(path, file)
         index = Index.read(file, ".safetensors")

@@ -54,7 +54,7 @@ def compare(
         output_file("--html", html)
         from topobounds.report.page import template
 
-        template()
+        template()  # before anything is read, since jinja2 may be missing
     from topobounds.analysis import comparison
 
     with progress_bar("headers") as advance:

@@ -235,7 +235,7 @@ def import_(folder: Path, html: Path | None, as_json: bool, **how: Any) -> None:
         output_file("--html", html)
         from topobounds.report.page import template
 
-        template()
+        template()  # before anything is read, since jinja2 may be missing
     from torch_bridge.experiment.audit import audit_run
 
     with progress_bar("levels") as progress:

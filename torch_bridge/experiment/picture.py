@@ -67,7 +67,9 @@ def publish_runs(folders: Sequence[Path], out: Path, *, caption_drawn: bool = Tr
 
 
 def measure(folders: Sequence[Path], replicates: int | None = None) -> FigureRecord:
-    """Return the numbers: one row for every finished level of the replicates that are whole, or else of the first.
+    """Return the numbers, one row for every finished level of a replicate.
+
+    The replicates are those that are whole; where none is, the first.
 
     Parameters
     ----------
@@ -85,8 +87,8 @@ def measure(folders: Sequence[Path], replicates: int | None = None) -> FigureRec
     runs: dict[str, dict[str, Any]] = {}
     for folder in {folder.resolve(): folder for folder in folders}.values():
         run, plan = history.open_run(folder)
-        found = [each for each in history.level_records(run) if replicates is None or each["replicate"] < replicates]
-        levels = _comparable(found, {replicate for replicate, _ in history.missing_levels(run, plan)})
+        finished = [each for each in history.level_records(run) if replicates is None or each["replicate"] < replicates]
+        levels = _comparable(finished, {replicate for replicate, _ in history.missing_levels(run, plan)})
         if not levels:
             raise RunError(f"{run.path} has no finished level to draw.")
         name = _unused_name(METHODS[plan.pruning.method], folder, runs)

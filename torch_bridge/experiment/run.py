@@ -391,7 +391,19 @@ class _LevelMaker:
         before: Mapping[str, Topology],
         after: Mapping[str, Topology],
     ) -> dict[str, Any]:
-        """Return what the pruning did to a layer, and what T-IMP costs there."""
+        """Return what the pruning did to a layer, and what keeping its topology (T-IMP) costs there.
+
+        Parameters
+        ----------
+        layer
+            The layer.
+        weights
+            The trained weights of all layers, which the pruning ranked.
+        old, masks
+            The masks of all layers before the pruning, and after it.
+        before, after
+            The topology of all layers under each.
+        """
         name = layer.name
         kept = int(np.count_nonzero(masks[name]))
         record = topology_records.pruning_record(old[name], masks[name], before[name], after[name])

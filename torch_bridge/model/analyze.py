@@ -21,7 +21,7 @@ from torch_bridge.model.unread_weights import unread_weights
 from torch_bridge.model.weight_tensors import model_weight_tensors
 from torch_bridge.model.weights import current_weight, has_weight, weight_parameter
 
-_MOST_CONNECTED = 2**28
+_MOST_CONNECTED_WEIGHTS = 2**28
 """Weights of the layers that share neurons, up to which they are read once more, as one graph."""
 
 
@@ -153,8 +153,8 @@ class _Connections:
         if tensor.kind == "conv" or not any(report.neurons for report in reports):
             return
         self._n_weights += weights.size
-        if self._n_weights > _MOST_CONNECTED:
-            self._layers.clear()
+        if self._n_weights > _MOST_CONNECTED_WEIGHTS:
+            self._layers.clear()  # for good: a graph of a part of the layers would not be that of the model
             return
         for report, part in zip(reports, replace(tensor, shape=weights.shape).split(weights), strict=True):
             matrix = part if tensor.inputs_first else part.T
@@ -162,7 +162,7 @@ class _Connections:
 
     def reports(self) -> tuple[NetworkReport, ...]:
         """Return a report on each set of layers that share neurons; none of models that are too large."""
-        return network_reports(self._layers) if self._n_weights <= _MOST_CONNECTED else ()
+        return network_reports(self._layers) if self._n_weights <= _MOST_CONNECTED_WEIGHTS else ()
 
 
 def _readers(traced: Trace | None, module: nn.Module, tensor: LayerTensor) -> tuple[nn.Module, ...]:
@@ -188,9 +188,22 @@ def _layer_reports(
     read_by: list[str],
     asked: dict[str, Any],
 ) -> Iterator[LayerReport]:
-    """Yield a report for each graph of a tensor; the first of them has the place `first` in its module.
+    """Yield a report for each graph of a tensor.
 
-    `asked` is what `layer_report` is to do about chance.
+    Parameters
+    ----------
+    tensor, weights, module
+        The tensor, its values, and the module that holds it.
+    traced
+        What a forward pass showed, if there was one.
+    reason
+        What else the reports are to tell of the tensor; may be empty.
+    first
+        The place of its first graph among those of the module.
+    read_by
+        The paths of other modules that read the weights as theirs.
+    asked
+        Arguments of `layer_report`: what is to be told of chance.
     """
     with argument_errors_naming(tensor.name):
         convs = traced.convs(module) if traced and tensor.kind == "conv" else []

@@ -84,7 +84,9 @@ class TorchReader:
             If it is missing or damaged, holds objects that would have to be unpickled, or torch is not installed; or if
             an index names files that are missing, or tensors that they lack.
         """
-        file = (_entry_file(path) if path.is_dir() else path) or path / _SINGLE
+        file = path
+        if path.is_dir():
+            file = _entry_file(path) or path / _SINGLE  # a folder without either is told that it lacks the file
         if not file.name.endswith(".index.json"):
             stored = _StoredFile(file)
             folder = path if path.is_dir() else None

@@ -69,10 +69,10 @@ class TrainingPlan(Record):
     passes_per_epoch: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the arguments and settle the passes."""
+        """Check the arguments; passes that were not given are chosen by the data set."""
         choice("dataset", self.dataset, DATASETS)
         for name in ("trials", "epochs"):
-            integer(name, getattr(self, name), 1, most=MOST_LEVELS)
+            integer(name, getattr(self, name), 1, most=MOST_LEVELS)  # each is a folder of the run, or a file in one
         integer("batch_size", self.batch_size, 1)
         integer("seed", self.seed, 0)
         real("learning_rate", self.learning_rate, "a positive number", 0.0, float("inf"), open_low=True)
