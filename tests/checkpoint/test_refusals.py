@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from topobounds.checkpoint import CheckpointError, open_checkpoint
 
@@ -68,6 +68,18 @@ def test_by_content_whatever_the_name(tmp_path, content, kind, name):
     (tmp_path / name).write_bytes(content + b"\0" * 64)
     with pytest.raises(CheckpointError, match=kind):
         open_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize("length", [0x0280, 0x0380, 0x0480, 0x0580])
+def test_a_header_whose_length_begins_as_a_pickle_does_is_one_of_safetensors(tmp_path, length):
+    save_file({"a.weight": np.ones((2, 3), np.float32)}, tmp_path / "short.safetensors")
+    content = (tmp_path / "short.safetensors").read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    content = length.to_bytes(8, "little") + content[8:end].ljust(length) + content[end:]
+    (tmp_path / "model.safetensors").write_bytes(content)
+    assert load_file(tmp_path / "model.safetensors")
+    with open_checkpoint(tmp_path / "model.safetensors") as checkpoint:
+        assert checkpoint.tensor("a.weight").sum() == 6
 
 
 def test_a_checkpoint_of_tensorflow_by_its_end_or_by_its_index(tmp_path):

@@ -93,14 +93,19 @@ def _ends_as_tensorflow(path: Location) -> bool:
 
 
 def _format_of_start(start: bytes) -> str | None:
-    """Return the format of a file that is no archive, by its first bytes."""
+    """Return the format of a file that is no archive, by its first bytes.
+
+    A header of safetensors is looked for first: its length, which comes before it, may be the first bytes of another
+    format. One of 640 bytes begins as a pickle.
+    """
+    if start[8:].lstrip(b" ").startswith((b'{"', b"{}")) and int.from_bytes(start[:8], "little") < 2**40:
+        return "safetensors"
     for first, name in _FIRST_BYTES.items():
         if start.startswith(first):
             return name
     if start.startswith(_PICKLES):
         return "torch, legacy" if start[2:].startswith(_TORCH_MAGIC) else "pickle"
-    is_header = start[8:].lstrip(b" ").startswith((b'{"', b"{}")) and int.from_bytes(start[:8], "little") < 2**40
-    return "safetensors" if is_header else None
+    return None
 
 
 def _format_of_archive(members: list[str]) -> str:
