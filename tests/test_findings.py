@@ -273,6 +273,13 @@ def test_a_name_is_read_in_words(name):
     assert looks_fixed(name, WHOLE) is None
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [2.0**1000, 2.0**-1000])
+def test_values_whose_squares_overflow_are_looked_at(scale):
+    assert looks_fixed("weight", RNG.standard_normal((20, 30)) * scale) is None
+    assert looks_fixed("weight", TABLES["Fourier, windowed"] * scale)
+
+
 def test_the_basis_of_a_published_network(data_dir):
     tensors = load_file(data_dir / "checkpoints" / "silero_vad_16k.safetensors")
     fixed = [name for name, array in tensors.items() if array.ndim > 1 and looks_fixed("", array)]

@@ -64,6 +64,8 @@ def _are_sinusoids(lines: NDArray[Any] | ScaledWeights) -> bool:
     if lines.shape[1] < _SHORTEST:
         return False
     chosen = np.asarray(lines[:: -(-len(lines) // ROWS)]).astype(np.float64)
+    exponent = -int(np.frexp(np.abs(chosen).max())[1])  # by which no square overflows or is lost
+    chosen = np.ldexp(chosen, exponent)
     faint = TOLERANCE * np.abs(chosen).max()  # as the sine of a whole number of half turns, which is rounding
     varying = [line for line in chosen if np.ptp(line) > faint]
     if len(varying) < max(2, len(chosen) // 2) or not all(map(_is_concentrated, varying)):
@@ -72,8 +74,9 @@ def _are_sinusoids(lines: NDArray[Any] | ScaledWeights) -> bool:
     flat = np.ones(lines.shape[1])
     if all(_is_sinusoid(line, flat, tolerance) for line in varying):
         return True
-    window = np.sqrt(np.mean(np.square(np.asarray(lines), dtype=np.float64), axis=0))
-    return all(_is_sinusoid(line, window, tolerance) for line in varying)
+    with np.errstate(over="ignore"):  # of rows that were not chosen
+        window = np.sqrt(np.mean(np.square(np.ldexp(np.asarray(lines).astype(np.float64), exponent)), axis=0))
+    return bool(np.isfinite(window).all()) and all(_is_sinusoid(line, window, tolerance) for line in varying)
 
 
 def _resolution(dtype: np.dtype[Any]) -> float:
