@@ -392,6 +392,19 @@ def test_targets_that_are_there_and_masks_that_are(net, tmp_path):
             prune_checkpoint(net, target, density=0.5)
 
 
+@pytest.mark.parametrize("name", ["new.pt", "new.NPZ", "new.npy"])
+@pytest.mark.parametrize("masks_only", [False, True])
+def test_a_name_that_tells_another_format_is_refused(net, tmp_path, name, masks_only):
+    with pytest.raises(CheckpointError, match=r"would be of the format safetensors, and .*; name it new.safetensors\."):
+        prune_checkpoint(net, tmp_path / name, density=0.5, masks_only=masks_only)
+    assert [file.name for file in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_a_file_of_an_odd_name_may_keep_it(net, tmp_path):
+    net.rename(tmp_path / "net.pt")
+    assert prune_checkpoint(tmp_path / "net.pt", tmp_path / "new.pt", density=0.5).target
+
+
 # -- files ------------------------------------------------------------------------------------------------------------
 
 

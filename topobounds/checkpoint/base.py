@@ -13,7 +13,7 @@ import numpy as np
 from topobounds._memory import check_memory
 from topobounds._types import Array
 from topobounds.checkpoint.errors import CheckpointError
-from topobounds.checkpoint.location import check_new_path
+from topobounds.checkpoint.location import check_new_path, check_suffix
 
 if TYPE_CHECKING:
     from topobounds.checkpoint.described import Described
@@ -168,7 +168,7 @@ class Checkpoint(ABC):
         ------
         CheckpointError
             If this format cannot be written, is not on this machine, or the target is there, lies in the folder that
-            is rewritten or has no folder to be in.
+            is rewritten, has no folder to be in, or has the name of a file of another format.
         """
         source, place = self.folder or self.path, Path(target)
         if not self.can_be_written:
@@ -176,7 +176,9 @@ class Checkpoint(ABC):
         if not isinstance(source, Path):
             raise CheckpointError(f"{source} cannot be rewritten: it is not on this machine. Download it first.")
         check_new_path(place)
-        if self.folder is not None and place.resolve().is_relative_to(source.resolve()):
+        if self.folder is None:
+            check_suffix(place, self.format, source)
+        elif place.resolve().is_relative_to(source.resolve()):
             raise CheckpointError(f"{target} lies in {source}, which is to stay as it is: give a place outside.")
 
     def close(self) -> None:  # noqa: B027 -- most formats hold nothing open

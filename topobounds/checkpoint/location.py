@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -29,6 +29,13 @@ _AHEAD = 2**27
 """Bytes that are asked for from where a tensor begins: its own, and of those that come next."""
 _REQUEST = 2**19
 """Bytes in one such request: of more, Linux reads only what a disk takes in one piece, and forgets the rest."""
+_SUFFIXES = {
+    "safetensors": (".safetensors",),
+    "npz": (".npz",),
+    "npy": (".npy",),
+    "torch": (".pt", ".pth", ".th"),
+}
+"""What programs go by that open a file of a format, the commonest first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,6 +285,25 @@ def check_new_path(place: Path) -> None:
         raise CheckpointError(f"{place} is there already: give the name of something new.")
     if not place.parent.is_dir():
         raise CheckpointError(f"{place} cannot be written: there is no folder {place.parent}.")
+
+
+def check_suffix(place: Path, kind: str, source: PurePath | None = None) -> None:
+    """Refuse a name by which other programs would take a new file for another format than it has.
+
+    Raises
+    ------
+    CheckpointError
+        If the name ends as those of another format do, and not as that of the file that is written anew.
+    """
+    suffix = place.suffix.lower()
+    if source is not None and suffix == source.suffix.lower():
+        return
+    told = next((each for each, suffixes in _SUFFIXES.items() if suffix in suffixes), kind)
+    if told != kind:
+        way_on = f"name it {place.with_suffix(_SUFFIXES[kind][0]).name}"
+        raise CheckpointError(
+            f"{place} cannot be written: it would be of the format {kind}, and {place.suffix} says {told}; {way_on}."
+        )
 
 
 def read_range(file: Location, first: int, length: int) -> NDArray[np.uint8]:

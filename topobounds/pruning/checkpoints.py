@@ -31,7 +31,7 @@ from topobounds._parallel import ExecutorWork, in_threads
 from topobounds._types import Array, Mask, NamedProgress
 from topobounds.checkpoint import Checkpoint, CheckpointError
 from topobounds.checkpoint.layer_tensors import LayerTensorReading, read_layer_tensors
-from topobounds.checkpoint.location import Location, check_new_path, size_of
+from topobounds.checkpoint.location import Location, check_new_path, check_suffix, size_of
 from topobounds.checkpoint.masks import masks_size, writing_masks
 from topobounds.layers import LayerTensor
 from topobounds.pruning.allocations import ALLOCATIONS, FROM_FILE, Profile, allocated
@@ -172,7 +172,7 @@ def prune_checkpoint(
     with opened_files(source, scores) as files, closing(_Pruning(files, chosen, drawn, progress or _silent)) as pruning:
         checkpoint = files.checkpoint
         if not dry_run:
-            check_new_path(Path(target)) if masks_only else checkpoint.check_target(target)
+            _check_target(checkpoint, Path(target), masks_only=masks_only)
         reading = read_layer_tensors(
             checkpoint, include=include, exclude=exclude, geometry=geometry, input_size=input_size
         )
@@ -600,6 +600,14 @@ def _other_weights(checkpoint: Checkpoint) -> dict[str, str]:
     return {
         name: "a file beside the weights that are read, copied as it is" for name in sorted(others) if name not in own
     }
+
+
+def _check_target(checkpoint: Checkpoint, target: Path, *, masks_only: bool) -> None:
+    if masks_only:
+        check_new_path(target)
+        check_suffix(target, "safetensors")
+    else:
+        checkpoint.check_target(target)
 
 
 def _masks_place(checkpoint: Checkpoint, target: Path, *, masks_only: bool) -> Path:
