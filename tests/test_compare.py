@@ -105,6 +105,15 @@ def test_the_same_weights_twice_and_nothing_in_common_are_said(arrays):
     assert other_shape.only_in_a == {"fc2.weight": "There it has the shape (20, 31), here (20, 30)."}
 
 
+def test_two_arrays_without_names_are_compared(tmp_path):
+    np.save(tmp_path / "w.npy", np.eye(3))
+    np.save(tmp_path / "pruned.npy", np.diag([1.0, 1.0, 0.0]))
+    found = compare(tmp_path / "w.npy", tmp_path / "pruned.npy")
+    assert [(layer.name, layer.forest_kept) for layer in found.layers] == [("w", 2 / 3)]
+    assert not found.only_in_a
+    assert not found.only_in_b
+
+
 def test_a_layer_that_cannot_be_read_is_said_and_the_others_are_compared(arrays):
     damaged = {**arrays, "fc1.weight": np.full((30, 50), np.nan)}
     first, second, _ = compare(arrays, damaged).layers

@@ -233,6 +233,8 @@ def compare(
         for checkpoint, layers in ((first, of_a), (second, of_b)):
             if not layers:
                 raise CheckpointError(f"None of the tensors of {_name(checkpoint)} is read as a layer.")
+        if _is_named_by_its_file(first) and _is_named_by_its_file(second):
+            of_b = dict(zip(of_a, of_b.values(), strict=True))
         only_in_a, only_in_b = _unmatched(of_a, of_b), _unmatched(of_b, of_a)
         common = [layer for name, layer in of_a.items() if name not in only_in_a]
         total = sum(layer.n_weights for layer in common)
@@ -241,13 +243,18 @@ def compare(
         for layer in common:
             if progress is not None:
                 progress(done, total, layer.name)
-            compared += _compared(layer, first, second, task)
+            compared += _compared(layer, first, second, of_b[layer.name].name, task)
             done += layer.n_weights
         return Comparison(_name(first), _name(second), tuple(compared), only_in_a, only_in_b, drawn)
 
 
 def _name(checkpoint: Checkpoint) -> str:
     return "arrays" if isinstance(checkpoint, ArraysCheckpoint) else str(checkpoint.path)
+
+
+def _is_named_by_its_file(checkpoint: Checkpoint) -> bool:
+    """Whether all it holds is one array without a name, as an .npy file does, which is called as the file is."""
+    return not isinstance(checkpoint, ArraysCheckpoint) and list(checkpoint.names) == [checkpoint.path.stem]
 
 
 def _unmatched(own: Mapping[str, LayerTensor], others: Mapping[str, LayerTensor]) -> dict[str, str]:
@@ -263,10 +270,10 @@ def _unmatched(own: Mapping[str, LayerTensor], others: Mapping[str, LayerTensor]
 
 
 def _compared(
-    layer: LayerTensor, first: Checkpoint, second: Checkpoint, task: Mapping[str, int | None]
+    layer: LayerTensor, first: Checkpoint, second: Checkpoint, name_in_b: str, task: Mapping[str, int | None]
 ) -> Iterator[LayerComparison]:
     try:
-        weights = [checkpoint.tensor(layer.name) for checkpoint in (first, second)]
+        weights = [first.tensor(layer.name), second.tensor(name_in_b)]
         for array in weights:
             check_finite(np.asarray(array).reshape(len(array), -1), shape=layer.shape)
     except (CheckpointError, ValueError) as error:
