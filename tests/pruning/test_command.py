@@ -94,6 +94,16 @@ def test_the_last_line_says_that_the_file_is_as_large_as_before(run, net, tmp_pa
     assert "smaller" in lines[-1]
 
 
+def test_what_is_left_as_it_is_is_grouped_by_reason(run, tmp_path):
+    bias = {"a.bias": np.ones(8, np.float32)}
+    for name, others in (("one", bias), ("two", {**bias, "b.bias": np.ones(8, np.float32)})):
+        save_file({"a.weight": np.ones((8, 9), np.float32), **others}, tmp_path / f"{name}.safetensors")
+    assert "1 tensor is left as it is: bias (1)." in run(tmp_path / "one.safetensors", "--density", 0.5, "--dry-run")
+    assert "2 tensors are left as they are: bias (2)." in run(
+        tmp_path / "two.safetensors", "--density", 0.5, "--dry-run"
+    )
+
+
 def test_a_trial_shows_the_budgets_and_needs_no_target(run, net, tmp_path):
     text = run(net, "--density", 0.3, "--dry-run", "--export", tmp_path / "plan.json")
     assert text.splitlines()[0].split() == ["density", "of", "uniform", "safe", "retention"]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds._arguments import argument_error
+from topobounds._text import counted, grouped_reasons
 from topobounds.cli.arguments import Count, Density, Name, Sizes, output_file
 from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import (
@@ -205,7 +206,8 @@ def _print_report(report: "PruningReport", density: float | None) -> None:
         "diagrams, bit for bit."
     )
     if report.left_out:
-        print_line(f"{len(report.left_out)} tensors are left as they are: {_reasons(report)}.")
+        tensors = counted(len(report.left_out), "tensor is left as it is", "tensors are left as they are")
+        print_line(f"{tensors}: {grouped_reasons(report.left_out)}.")
     if report.target is not None:
         print_line(f"Written: {report.target}, masks {report.masks}.")
         before = "as before" if report.bytes == report.bytes_before else f"{report.bytes_before} before"
@@ -223,10 +225,3 @@ def _print_budgets(report: "PruningReport") -> None:
         table.add_row(layer.name, *(f"{kept[layer.name] / layer.weights:.4f}" for kept in report.budgets.values()))
     print_table(console_on_stdout(), table)
     print_line("")
-
-
-def _reasons(report: "PruningReport") -> str:
-    """Return how many tensors are left out for which reason, the commonest first."""
-    reasons = list(report.left_out.values())
-    counted = sorted(dict.fromkeys(reasons), key=reasons.count, reverse=True)
-    return ", ".join(f"{reasons.count(reason)} {reason}" for reason in counted[:4]) + ", ..." * (len(counted) > 4)

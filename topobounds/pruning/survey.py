@@ -152,7 +152,8 @@ def survey(layer: LayerTensor, array: Array, scores: Array | None) -> Surveyed |
     try:
         topology = layer_topology(layer, weights, None if scores is None else non_zero(array))
     except ValueError as error:
-        return str(error).rstrip(".")
+        whose = "its weights" if scores is None else "its scores"
+        return str(error).replace("Argument 'weights' must be finite, but", f"{whose} are not finite:").rstrip(".")
     return Surveyed(
         layer=layer,
         critical=np.flatnonzero(topology.critical),
