@@ -45,6 +45,20 @@ def counted(number: int, what: str, several: str = "") -> str:
     return f"{number} {what}" if number == 1 else f"{number} {several or what + 's'}"
 
 
+def bytes_in_words(count: int) -> str:
+    """Return a number of bytes as people say it.
+
+    Examples
+    --------
+    >>> bytes_in_words(500), bytes_in_words(4_800), bytes_in_words(3 * 10**9)
+    ('500 bytes', '4.8 kB', '3 GB')
+    """
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} bytes"
+
+
 def grouped_reasons(left_out: Mapping[str, str]) -> str:
     """Return why things are left out, with how many there are of each reason, the commonest first.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from topobounds._files import write_whole, writing_whole
+from topobounds._text import bytes_in_words
 from topobounds._types import Array
 from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.errors import CheckpointError
@@ -166,7 +167,7 @@ def _files_in(folder: Path) -> list[Path]:
 def _check_room(target: Path, n_bytes: int) -> None:
     free = shutil.disk_usage(target.parent).free
     if n_bytes > free:
-        needs = f"it needs {n_bytes / 2**30:,.2f} GiB, {free / 2**30:,.2f} GiB are free"
+        needs = f"it needs {bytes_in_words(n_bytes)}, {bytes_in_words(free)} are free"
         raise CheckpointError(f"{target} cannot be written: {needs}.")
 
 

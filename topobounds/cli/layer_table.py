@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from topobounds._text import grouped_reasons
+from topobounds._text import bytes_in_words, grouped_reasons
 from topobounds.cli.console import UNBOUNDED, lines_of, new_table, print_table
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _what_was_read(report: "ModelReport") -> list[str]:
         files = f"{len(source.files)} files, " if len(source.files) > 1 else ""
         seeds = {layer.seed for layer in report.layers} - {None}
         seed = f", seed {seeds.pop()}" if len(seeds) == 1 else ""
-        lines.append(f"{source.path}: {source.format}, {files}{_bytes(source.bytes)} read{seed}")
+        lines.append(f"{source.path}: {source.format}, {files}{bytes_in_words(source.bytes)} read{seed}")
         if source.mask is not None:
             lines.append(f"Masked by {source.mask}.")
         if source.scores is not None:
@@ -99,13 +99,6 @@ def _what_was_read(report: "ModelReport") -> list[str]:
     counted = f"{read} of {read + left_out} tensors{tied}"
     lines.append(f"{counted}; left out: {grouped_reasons(report.left_out)}." if report.left_out else f"{counted}.")
     return lines
-
-
-def _bytes(count: int) -> str:
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count} bytes"
 
 
 # -- one row each ------------------------------------------------------------------------------------------------------
