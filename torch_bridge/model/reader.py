@@ -53,8 +53,9 @@ _NUMPY = (
 """What numbers and arrays of numpy are pickled with: best accuracies, states of random generators."""
 _BYTE_ARRAY = re.compile(rb"c(?:builtins|__builtin__)\nbytearray\n")
 _WAY_ON = (
-    "Save its weights alone where you trust it: "
-    "torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pt')"
+    "Save its weights alone where you trust it: loaded = torch.load(FILE, weights_only=False), then "
+    "torch.save(loaded.state_dict(), 'weights.pt') of a module, torch.save(loaded['state_dict'], 'weights.pt') of a "
+    "dictionary"
 )
 
 
