@@ -28,3 +28,12 @@ def gptq_weights(codes, zeros, scale, groups):
             difference = np.float32(int(codes[i, j]) - int(zeros[groups[i], j]))
             weights[j, i] = difference * np.float32(scale[groups[i], j])
     return weights
+
+
+def four_bit_weights(stored, table, scale, block, shape):
+    """Return bitsandbytes' weights: the first of two codes in the higher bits of a byte, ``table[code] scale``."""
+    weights = []
+    for byte in stored.reshape(-1).view(np.uint8).tolist():
+        for code in (byte >> 4, byte & 15):
+            weights.append(np.float32(table[code]) * np.float32(scale[len(weights) // block]))
+    return np.array(weights[: int(np.prod(shape))], np.float32).reshape(shape)

@@ -596,10 +596,10 @@ def bitsandbytes():
 @pytest.mark.parametrize("kind", ["nf4", "fp4"])
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("shape", [(40, 96), (5, 7), (33, 64)])
-@pytest.mark.parametrize("storage", [torch.uint8, torch.bfloat16])
+@pytest.mark.parametrize("storage", [torch.uint8, torch.bfloat16, torch.float16, torch.float32])
 def test_four_bits_of_bitsandbytes(written, kind, nested, shape, storage):
     functional = bitsandbytes().functional
-    if storage == torch.bfloat16 and math.prod(shape) % 4:
+    if storage != torch.uint8 and math.prod(shape) % (2 * storage.itemsize):
         pytest.skip("its bytes are no whole words")
     packed, state = functional.quantize_4bit(
         normal(*shape), quant_type=kind, compress_statistics=nested, blocksize=64, quant_storage=storage

@@ -17,6 +17,7 @@ from torch.distributed.tensor import DeviceMesh, DTensor, Replicate
 from torch.nn import functional
 from torch.nn.utils import prune
 
+from tests.checkpoint.slow_readers import four_bit_weights
 from topobounds import maximum_spanning_forest, neural_persistence
 from torch_bridge import (
     ImpPlan,
@@ -252,11 +253,19 @@ def test_four_bits_by_the_function_of_their_library(monkeypatch):
     assert found.alpha == maximum_spanning_forest(expected.numpy()).alpha
 
 
-def quantized_by_bitsandbytes(weight, nested, kind):
+def quantized_by_bitsandbytes(weight, nested, kind, storage=torch.uint8):
     library = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
     layer = library.nn.Linear4bit(weight.shape[1], weight.shape[0], bias=False)
-    layer.weight = library.nn.Params4bit(weight, requires_grad=False, quant_type=kind, compress_statistics=nested)
+    layer.weight = library.nn.Params4bit(
+        weight, requires_grad=False, quant_type=kind, compress_statistics=nested, quant_storage=storage
+    )
     return layer.to("cpu")
+
+
+def scales_of_blocks(state):
+    """Return the scales of the blocks of a weight of four bits, which may be codes themselves."""
+    library = pytest.importorskip("bitsandbytes.functional")
+    return library.dequantize_blockwise(state.absmax, state.state2) + state.offset if state.nested else state.absmax
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -275,6 +284,51 @@ def test_four_bits_of_bitsandbytes_also_where_a_block_crosses_rows(nested, kind,
     assert ((values - weight).abs() <= 0.2 * largest + 0.1 * largest.mean() * nested).all()
     (found,) = analyze(nn.Sequential(layer)).layers
     assert (found.shape, found.nonzero) == ((32, n_inputs), int(values.count_nonzero()))
+
+
+STORAGES = (torch.uint8, torch.bfloat16, torch.float16, torch.float32)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("shape", [(32, 96), (33, 8), (4, 70)])
+def test_four_bits_stored_as_numbers_of_another_type(nested, kind, storage, shape):
+    weight = torch.randn(shape) * torch.logspace(-2, 2, shape[0])[:, None]
+    layer = quantized_by_bitsandbytes(weight.clone(), nested, kind, storage)
+    state, codes = layer.weight.quant_state, layer.weight.detach()
+    assert codes.dtype == storage
+    expected = four_bit_weights(codes.view(torch.uint8).numpy(), state.code, scales_of_blocks(state), 64, shape)
+    assert np.array_equal(stored_values(layer, layer.weight, shape), expected)
+    report = analyze(nn.Sequential(layer))
+    assert ([(found.shape, found.nonzero) for found in report.layers], report.unread) == (
+        [(shape, np.count_nonzero(expected))],
+        {},
+    )
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("storage", STORAGES)
+def test_four_bits_that_a_call_on_a_processor_packed_in_its_own_order(nested, storage):
+    """As bitsandbytes does on processors that compute in bfloat16, to which it rounds the scales."""
+    shape = (32, 192)
+    weight = torch.randn(shape) * torch.logspace(-2, 2, 32)[:, None]
+    layer = quantized_by_bitsandbytes(weight.clone(), nested, "nf4", storage)
+    state, codes = layer.weight.quant_state, layer.weight.detach().clone()
+    scale = scales_of_blocks(state).bfloat16().float()
+    expected = four_bit_weights(codes.view(torch.uint8).numpy(), state.code, scale, 64, shape)
+    pack = sys.modules["bitsandbytes.functional"]._convert_weight_packed_for_cpu
+    layer.weight.data, layer.weight.quant_state = pack(codes, state)
+    for _ in range(2):  # and reading it leaves it as it is
+        assert np.array_equal(stored_values(layer, layer.weight, shape), expected)
+
+
+def test_a_weight_of_floats_beside_what_is_left_of_its_four_bits_is_read_as_it_is():
+    weight = torch.randn(32, 96)
+    layer = quantized_by_bitsandbytes(weight.clone(), False, "nf4")
+    layer.weight = nn.Parameter(weight.bfloat16())
+    layer.weight.quant_state = quantized_by_bitsandbytes(weight.clone(), False, "nf4").weight.quant_state
+    assert torch.equal(stored_values(layer, layer.weight, (32, 96)), weight.bfloat16())
 
 
 def test_eight_bits_and_embeddings_of_bitsandbytes():

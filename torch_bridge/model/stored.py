@@ -114,22 +114,33 @@ def _int8_rows(module: nn.Module, stored: Tensor) -> Tensor | None:
 
 
 def _packed_4_bits(module: nn.Module, stored: Tensor) -> Tensor | None:
-    """Return the weights of bitsandbytes' ``Linear4bit``, decoded by its own function."""
+    """Return the weights of bitsandbytes' ``Linear4bit``, decoded by its own function.
+
+    Its bytes may pass for numbers of another type (``quant_storage``): FSDP shards parameters of one type only.
+    """
     state = getattr(module._parameters.get("weight"), "quant_state", None)
-    if state is None or stored.dtype != torch.uint8:
+    if state is None or (stored.dtype != torch.uint8 and not _has_bytes_for(stored, state.shape)):
         return None
     library = sys.modules.get(f"{type(state).__module__.split('.')[0]}.functional")
     decode = getattr(library, "dequantize_4bit", None)
     if decode is None:
         raise UnreadWeightError(f"It is packed, two weights in a byte, and {type(state).__name__} does not say how.")
     if getattr(state, "packing_format_for_cpu", False):  # a call on a CPU packs them in another order
-        stored, state = cast(Any, library)._convert_weight_packed_for_cpu_inverse(stored, copy.copy(state))
+        # Its inverse leaves the scales in that order, or quantises them anew: they are put back here, as they are.
+        state = copy.copy(state)
+        state.absmax, state.original_nested = state.absmax.T.reshape(-1).float(), False
+        stored, state = cast(Any, library)._convert_weight_packed_for_cpu_inverse(stored, state)
     # Codes are scaled in blocks that run on from row to row. On a CPU bitsandbytes begins a new block with every row,
     # which is wrong where a row is no multiple of a block long: so it is handed all the weights as one single row.
     flat = copy.copy(state)
     flat.shape = torch.Size((1, math.prod(state.shape)))
-    values: Tensor = decode(stored, flat).reshape(tuple(state.shape))
+    values: Tensor = decode(stored.contiguous().view(torch.uint8), flat).reshape(tuple(state.shape))
     return values
+
+
+def _has_bytes_for(stored: Tensor, shape: Sequence[int]) -> bool:
+    """Return whether a tensor has as many bytes as weights of this shape have, two in a byte."""
+    return stored.numel() * stored.element_size() == -(-math.prod(shape) // 2)
 
 
 def _check_floats(module: nn.Module, values: Tensor) -> None:
