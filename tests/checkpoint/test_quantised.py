@@ -274,6 +274,9 @@ PACKED = [
     {"num_bits": 4, "strategy": "channel", "scales": (40, 1), "symmetric": False},
     {"num_bits": 8, "strategy": "group", "group_size": 48, "scales": (40, 2), "symmetric": False},
     {"num_bits": 8, "strategy": "tensor", "scales": (1,)},
+    {"num_bits": 8, "strategy": "tensor", "scales": (1,), "symmetric": False},
+    {"num_bits": 4, "strategy": "tensor", "scales": (1,), "symmetric": False},
+    {"num_bits": 3, "strategy": "tensor", "scales": (), "symmetric": False},
     {"num_bits": 3, "strategy": "group", "group_size": 32, "scales": (40, 3), "symmetric": False},
     {"num_bits": 2, "strategy": "channel", "scales": (40, 1)},
     {"num_bits": 5, "strategy": "group", "group_size": 16, "scales": (40, 6)},
@@ -288,6 +291,23 @@ def test_pack_quantized_is_what_compressed_tensors_decompresses(written, argumen
     name, found = only(written({f"a.{name}": tensor for name, tensor in state.items()}, config if told else None))
     assert name == "a.weight"
     same(found, expected)
+
+
+@pytest.mark.parametrize("n_inputs", [96, 1])
+@pytest.mark.parametrize("strategy", ["channel", "tensor"])
+def test_the_zero_point_of_one_row_is_packed_and_that_of_all_codes_is_not(written, strategy, n_inputs):
+    arguments = {"num_bits": 4, "strategy": strategy, "scales": (1, 1) if strategy == "channel" else (1,)}
+    state, config, expected = quantised(normal(1, n_inputs), kind="pack-quantized", symmetric=False, **arguments)
+    assert (state["weight_zero_point"].dtype == torch.int32) == (strategy == "channel")
+    same(only(written(state, config))[1], expected)
+
+
+def test_zero_points_of_groups_that_are_not_packed_are_not_read_as_if_they_were(written):
+    """Those of one row have the shape of their words."""
+    state, config, _ = quantised(normal(1, 96), kind="pack-quantized", **{**PACKED[0], "scales": (1, 3)})
+    state["weight_zero_point"] = torch.ones(1, 3, dtype=torch.int8)
+    checkpoint = written(state, config)
+    assert checkpoint.left_out["weight_packed"] == "its zero points are 1 x 3 of int8, its scales 1 x 3"
 
 
 @pytest.mark.parametrize(
@@ -393,7 +413,8 @@ def test_an_order_of_groups_that_are_not_there_is_refused_when_it_is_read(writte
         ({"weight_packed": torch.zeros(40, 12, dtype=torch.int16)}, "its codes are of int16"),
         ({"weight_scale": scales(40, 5)}, "its scales are 40 x 5"),
         ({"weight_zero_point": torch.zeros(5, 2, dtype=torch.int32)}, "its zero points are 5 x 2 words"),
-        ({"weight_zero_point": torch.zeros(40, 3, dtype=torch.int8)}, "its zero points are 40 x 3 words"),
+        ({"weight_zero_point": torch.zeros(5, 3, dtype=torch.int8)}, "its zero points are 5 x 3 of int8"),
+        ({"weight_zero_point": torch.zeros(1, dtype=torch.int8)}, "its zero points are 1 of int8, its scales 40 x 3"),
     ],
 )
 def test_parts_of_packed_weights_that_lie_are_left_out(written, change, reason):

@@ -420,24 +420,35 @@ def _packed(
         return module.refused(owns, _misfit(shape, scales))
     placed, block = places
     bits = fitting[0]
-    zeros = module.shape(roles["zeros"]) if "zeros" in roles else None
-    if zeros not in (None, (*shape[:-2], words_of(shape[-2], bits), placed[-1])) or block[-2:-1] != (1,):
-        return module.refused(owns, f"its zero points are {_by(zeros or ())} words, its scales {_by(scales)}")
+    if block[-2] != 1:
+        return module.refused(owns, _misfit(shape, scales))
+    zeros = module.shape(roles["zeros"]) if "zeros" in roles else ()
+    zeros_type = module.dtype(roles["zeros"]) if "zeros" in roles else ""
+    are_packed = zeros_type == "int32" and zeros == (*shape[:-2], words_of(shape[-2], bits), placed[-1])
+    is_one = math.prod(zeros) == math.prod(placed) == 1  # one for all codes is not packed
+    if "zeros" in roles and not are_packed and not is_one:
+        kind = "words" if zeros_type == "int32" else f"of {zeros_type}"
+        return module.refused(owns, f"its zero points are {_by(zeros)} {kind}, its scales {_by(scales)}")
     if "groups" in roles and module.shape(roles["groups"]) != shape[-1:]:
         return module.refused(owns, f"the order of its groups is {_by(module.shape(roles['groups']))}; {sizes}")
-    minus = " - {zeros}" if zeros else ""
+    minus = " - {zeros}" if "zeros" in roles else ""
     written = f"({{codes}}{minus}) * {{scale}}, {bits} bits" + _in_blocks(placed, block)
-    decode = partial(_decode_packed, bits=bits, shape=shape, placed=placed, block=block)
+    decode = partial(_decode_packed, bits=bits, shape=shape, placed=placed, block=block, are_packed=are_packed)
     return module.coded(name, roles, written, shape, decode)
 
 
 def _decode_packed(
-    parts: Mapping[str, Array], bits: int, shape: tuple[int, ...], placed: tuple[int, ...], block: tuple[int, ...]
+    parts: Mapping[str, Array],
+    bits: int,
+    shape: tuple[int, ...],
+    placed: tuple[int, ...],
+    block: tuple[int, ...],
+    are_packed: bool,
 ) -> Array | ScaledWeights:
     half = 2 ** (bits - 1)  # what is added to a code, and to a zero point, so that none is negative
     codes = (unpacked(parts["codes"], bits, shape[-1]) - np.uint8(half)).view(np.int8)
-    zeros = None
-    if "zeros" in parts:
+    zeros = _whole(parts["zeros"]).reshape(placed) if "zeros" in parts and not are_packed else None
+    if are_packed:
         columns = unpacked(np.swapaxes(parts["zeros"], -1, -2), bits, shape[-2])
         zeros = np.swapaxes((columns - np.uint8(half)).view(np.int8), -1, -2)
     scale = parts["scale"].reshape(placed).astype(np.float32)
