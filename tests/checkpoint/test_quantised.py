@@ -101,6 +101,29 @@ def test_scales_of_other_types_are_brought_to_float32_first(written, dtype):
     same(found, codes.float() * scale.float())
 
 
+@pytest.mark.parametrize(("n_inputs", "n_groups"), [(160, 2), (96, 2), (80, 5), (600, 5)])
+@pytest.mark.parametrize("rows_too", [False, True])
+def test_blocks_that_may_be_equal_or_of_a_usual_size_are_not_guessed_at(written, n_inputs, n_groups, rows_too):
+    """Of 160 codes with two scales, 80 and 80 share one, or 128 and 32, unless something tells."""
+    size, usual = n_inputs // n_groups, {(160, 2): 128, (96, 2): 64, (600, 5): 128}.get((n_inputs, n_groups))
+    codes = (normal(n_inputs if rows_too else 4, n_inputs) * 20).to(torch.int8)
+    scale = scales(n_groups if rows_too else 4, n_groups)
+    spread = scale.repeat_interleave(size, 0) if rows_too else scale
+
+    def read(name="weight_scale", **config):
+        return written({"weight": codes, name: scale}, {"quant_method": "x", **config})
+
+    told = read(weight_block_size=[size, size] if rows_too else [1, size])
+    same(only(told)[1], codes.float() * spread.repeat_interleave(size, 1))
+    if usual is None:
+        same(only(read())[1], codes.float() * spread.repeat_interleave(size, 1))
+    else:
+        assert "and nothing says which codes share one" in read().left_out["weight"]
+    if usual == 128:  # what blocks are called by DeepSeek, which has them of this size
+        spread = scale.repeat_interleave(usual, 0)[:n_inputs] if rows_too else scale
+        same(only(read("weight_scale_inv"))[1], codes.float() * spread.repeat_interleave(usual, 1)[:, :n_inputs])
+
+
 @pytest.mark.parametrize("shape", [(300, 260), (128, 128), (129, 1), (64, 300)])
 def test_blocks_of_128_as_deepseek_stores_them_without_a_config(written, shape):
     codes = normal(*shape).to(E4M3)
@@ -464,17 +487,44 @@ def test_gptq_with_inputs_that_fill_words_and_no_32_of_them_is_read_where_its_bi
     same(only(written(state, {"quant_method": "gptq", "bits": 4}))[1], expected)
 
 
+@pytest.mark.parametrize("size", [128, 80])
 @pytest.mark.parametrize("order", ["g_idx", "its size", None])
-def test_the_last_of_gptqs_groups_may_be_shorter(written, order):
+def test_the_last_of_gptqs_groups_may_be_shorter(written, order, size):
     codes, zeros = RNG.integers(0, 16, (160, 64)), RNG.integers(0, 16, (2, 64))
-    scale, groups = RNG.uniform(0.01, 0.1, (2, 64)).astype(np.float16), np.arange(160) // 128
+    scale, groups = RNG.uniform(0.01, 0.1, (2, 64)).astype(np.float16), np.arange(160) // size
     state = {name: torch.from_numpy(array) for name, array in gptq_packed(codes, zeros, 4, 1).items()}
     state["scales"] = torch.from_numpy(scale)
     if order == "g_idx":
         state["g_idx"] = torch.from_numpy(groups.astype(np.int32))
-    config = {"quant_method": "gptq", "bits": 4} | ({"group_size": 128} if order == "its size" else {})
-    equal = np.arange(160) // 80  # as it is read where nothing tells
-    same(only(written(state, config))[1], gptq_weights(codes, zeros, scale, groups if order else equal))
+    config = {"quant_method": "gptq", "bits": 4} | ({"group_size": size} if order == "its size" else {})
+    checkpoint = written(state, config)
+    if order is None:  # 80 twice, or 128 and 32
+        assert checkpoint.names == ()
+        reason = "its 160 inputs are in 2 groups, and nothing says how many are in each"
+        assert checkpoint.left_out["qweight"] == reason
+    else:
+        same(only(checkpoint)[1], gptq_weights(codes, zeros, scale, groups))
+
+
+def test_gptqs_groups_that_no_usual_size_makes_but_equal_ones_are_equal(written):
+    state, expected = gptq(4, rows=480, columns=32, n_groups=6)
+    del state["g_idx"]
+    same(only(written(state))[1], expected)
+
+
+@pytest.mark.parametrize("key", ["extra_config", "dynamic"])
+def test_layers_with_bits_and_groups_of_their_own_beside_those_of_the_rest(written, key):
+    few, expected_few = gptq(4, rows=96, n_groups=3)
+    many, expected_many = gptq(8, rows=96, n_groups=2)
+    del few["g_idx"], many["g_idx"]
+    state = {f"a.{name}": tensor for name, tensor in few.items()} | {f"b.{name}": t for name, t in many.items()}
+    config = {"quant_method": "gptq", "bits": 4, "group_size": 32, key: {"b": {"bits": 8, "group_size": 48}, "c": 1}}
+    checkpoint = written(state, config)
+    assert checkpoint.left_out == {}
+    same(checkpoint.tensor("a.weight"), expected_few)
+    same(checkpoint.tensor("b.weight"), expected_many)
+    config[key]["c"] = {"group_size": 64}
+    assert "its 96 inputs are in 2 groups" in written(state, config).left_out["b.qweight"]
 
 
 def test_gptq_without_an_order_of_groups_and_with_its_settings_in_a_file_of_its_own(written, tmp_path):
@@ -514,7 +564,7 @@ def test_settings_that_cannot_be_read_may_have_told_another_order(written, tmp_p
         (
             {"scales": scales(5, 64), "qzeros": torch.zeros(5, 8, dtype=torch.int32), "g_idx": None},
             None,
-            "5 equal groups",
+            "its 96 inputs are in 5 groups",
         ),
     ],
 )
@@ -603,6 +653,49 @@ def test_awq_is_what_others_unpack(written, dequantise):
 def test_what_is_no_awq_is_left_out(written, change, config, reason):
     state, _ = awq()
     checkpoint = written({**state, **change}, config)
+    assert reason in checkpoint.left_out["qweight"]
+    assert (checkpoint.names, set(checkpoint.left_out)) == ((), set(state))
+
+
+# -- AutoRound -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize(
+    ("packing", "zero_offset"),
+    [("auto_round:auto_gptq", 1), ("auto_round:gptq", 1), ("auto_round", 0), ("auto_round:gptqmodel", 0)],
+)
+def test_autoround_in_the_words_of_gptq(written, bits, packing, zero_offset):
+    """Its packers lessen the zero points only where they are to be read by AutoGPTQ; there is no order of groups."""
+    state, expected = gptq(bits, rows=160, n_groups=5, zero_offset=zero_offset)
+    del state["g_idx"]
+    config = {"quant_method": "auto-round", "bits": bits, "group_size": 32, "sym": False, "packing_format": packing}
+    same(only(written(state, config))[1], expected)
+
+
+@pytest.mark.parametrize("packing", ["auto_round:auto_awq", "auto_round:awq"])
+def test_autoround_in_the_words_of_awq(written, packing):
+    state, expected = awq()
+    config = {
+        "quant_method": "auto-round", "bits": 4, "group_size": 32, "packing_format": packing,
+        "extra_config": {"lm_head": {"bits": 8}},
+    }  # fmt: skip
+    same(only(written(state, config))[1], expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "config", "reason"),
+    [
+        ({}, {"packing_format": "auto_round:marlin"}, "of auto-round is 'auto_round:marlin', which is not known"),
+        ({}, {}, "its packing_format of auto-round is not told"),
+        ({}, {"quant_method": "intel/auto-round", "backend": "auto_round:gptq:exllamav2"}, "is not told"),
+        ({}, {"packing_format": "auto_round:auto_awq"}, "as of no known packing"),
+        ({"w_bf16_to_fp8_scale": scales(1), "act_scales": scales(1)}, {"packing_format": "auto_round"}, "made float8"),
+    ],
+)
+def test_autoround_in_other_words_is_left_out(written, change, config, reason):
+    state = gptq(4)[0] | change
+    checkpoint = written(state, {"quant_method": "auto-round", "bits": 4} | config)
     assert reason in checkpoint.left_out["qweight"]
     assert (checkpoint.names, set(checkpoint.left_out)) == ((), set(state))
 

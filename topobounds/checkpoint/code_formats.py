@@ -5,7 +5,7 @@ A kind is a function of a module and the own name of one of its tensors, the cod
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,17 @@ _LONGEST_STATE = 2**16
 """Bytes of the JSON text that bitsandbytes keeps beside a weight of four bits."""
 _LARGEST_INT8 = 127
 """The code of the largest magnitude of a row in bitsandbytes' weights of eight bits."""
+
+_AUTO_ROUND = "auto-round"
+_PACKINGS_OF_AUTO_ROUND = {
+    "auto_round:auto_gptq": ("gptq", "gptq"),
+    "auto_round:gptq": ("gptq", "gptq"),
+    "auto_round": ("gptq", "gptq_v2"),
+    "auto_round:gptqmodel": ("gptq", "gptq_v2"),
+    "auto_round:auto_awq": ("awq", "gemm"),
+    "auto_round:awq": ("awq", "gemm"),
+}
+"""Whose packing AutoRound used, and of which version, by its ``packing_format``."""
 
 Kind = Callable[[CodedModule, str], CodedWeight | UnreadCodedWeight | None]
 
@@ -79,8 +90,10 @@ def _scaled(module: CodedModule, own: str, roles: Mapping[str, str]) -> CodedWei
     if scale_type not in (*FLOATS, _EXPONENTS) and not as_exponents:
         kind = scale_type or "a type that numpy has no name for"
         return module.refused(tuple(roles.values()), f"its scales, '{roles['scale']}', are of {kind}")
-    told = [_MX_GROUP] if as_exponents else [*module.quantisation.blocks, _USUAL_BLOCK]
-    places = scale_places(shape, scales, told)
+    told, usual = ([_MX_GROUP], ()) if as_exponents else ([*module.quantisation.blocks], _USUAL_BLOCK)
+    if roles["scale"].endswith("_scale_inv") and len(scales) > 1:  # as DeepSeek names those of its blocks
+        told.append(_USUAL_BLOCK)
+    places = scale_places(shape, scales, told, usual)
     if places is None:
         return module.refused(tuple(roles.values()), _misfit(shape, scales))
     placed, block = places
@@ -123,13 +136,17 @@ def _whole(zeros: Array) -> Array:
 
 
 def scale_places(
-    shape: tuple[int, ...], scales: tuple[int, ...], told: Sequence[tuple[int, ...]]
+    shape: tuple[int, ...],
+    scales: tuple[int, ...],
+    told: Sequence[tuple[int, ...]],
+    usual: tuple[int, ...] = (),
 ) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """Return where the scales of codes stand: their shape with as many axes as the codes, and the sides of a block.
 
     Along an axis with one scale, or with one for each code, that is clear. Along the others the blocks have the sides
     that are told, the last of which are those of the last axes; where none fits, those that cut the last axis, or all
-    axes without a scale for each code alike, into equal parts. None where nothing fits.
+    axes without a scale for each code alike, into equal parts, and else the usual ones. None where nothing fits, and,
+    if blocks need not be equal as some are usual, where a power of two cuts the axes into as many parts.
 
     Examples
     --------
@@ -137,6 +154,8 @@ def scale_places(
     (((3, 2), (128, 128)), ((6, 1), (1, 1)))
     >>> scale_places((300, 256), (7, 2), [(128, 128)]) is None
     True
+    >>> scale_places((6, 96), (6, 2), []), scale_places((6, 96), (6, 2), [], usual=(128,))  # of 48, or of 64 and 32
+    (((6, 2), (1, 48)), None)
     """
     if math.prod(scales) == 1:
         return (1,) * len(shape), (1,) * len(shape)
@@ -146,7 +165,10 @@ def scale_places(
     cut = [axis for axis, n in enumerate(placed) if n not in (1, shape[axis])]
     equal = {shape[axis] / n for axis, n in enumerate(placed) if n != shape[axis]}
     if cut and cut[-1] == len(shape) - 1 and len(equal) == 1 and (side := equal.pop()).is_integer():
-        told = [*told, (int(side),)]
+        is_clear = not usual or not all(_rival(shape[axis], placed[axis]) for axis in cut)
+        told = [*told, (int(side),)] if is_clear else told
+    elif usual:
+        told = [*told, usual]
     for sides in told or [(1,)]:
         spread = (sides[0],) * (len(shape) - len(sides)) + sides[-len(shape) :]
         if all(-(-shape[axis] // spread[axis]) == placed[axis] for axis in cut):
@@ -269,32 +291,45 @@ def gptq_or_awq(module: CodedModule, own: str) -> CodedWeight | UnreadCodedWeigh
     """Return the weights of GPTQ and of AWQ: codes, zero points and scales, inputs first."""
     if own != "qweight" or "scales" not in module:
         return None
-    owns = (own, "qzeros", "scales", "g_idx")
-    unfit = _taken(module, "weight") or ("" if "qzeros" in module else "its zero points, 'qzeros', are missing")
+    owns = (own, "qzeros", "scales", "g_idx", "w_bf16_to_fp8_scale", "act_scales")
+    unfit = _unfit_words(module)
     if unfit:
         return module.refused(owns, unfit)
-    types = [module.dtype(name) for name in (own, "qzeros", "scales")]
-    shapes = [module.shape(name) for name in (own, "qzeros", "scales")]
-    unfit = ""
-    if types[:2] != ["int32"] * 2 or types[2] not in FLOATS or any(len(shape) != 2 for shape in shapes):
-        unfit = f"its parts are of {', '.join(types)}, and no 32-bit words with scales"
-    elif any(0 in shape for shape in shapes):
-        unfit = f"its parts are {', '.join(map(_by, shapes))}: some are empty"
-    if unfit:
-        return module.refused(owns, unfit)
-    columns = shapes[2][1]
-    method, order = module.quantisation.packed_setting("quant_method"), _order_of_words(module)
-    if shapes[0][1] == columns and method in ("", "gptq"):
+    codes, scales = module.shape(own), module.shape("scales")
+    method, order = _packing(module)
+    if codes[1] == scales[1] and method in ("", "gptq"):
         return _gptq(module, owns, order)
-    if shapes[0][1] == words_of(columns, 4) and method in ("", "awq"):
+    if codes[1] == words_of(scales[1], 4) and method in ("", "awq"):
         return _awq(module, owns, order)
-    return module.refused(owns, f"its codes are {_by(shapes[0])}, its scales {_by(shapes[2])}, as of no known packing")
+    if method.endswith(_AUTO_ROUND):
+        packing = f"is '{order}', which is not known" if order else "is not told"
+        return module.refused(owns, f"its packing_format of {method} {packing}")
+    return module.refused(owns, f"its codes are {_by(codes)}, its scales {_by(scales)}, as of no known packing")
 
 
-def _order_of_words(module: CodedModule) -> str:
-    """Return the order of the codes in their words, where the config tells one."""
-    quantisation = module.quantisation
-    return quantisation.packed_setting("checkpoint_format") or quantisation.packed_setting("version")
+def _unfit_words(module: CodedModule) -> str:
+    """Return why the parts of a module are none that GPTQ or AWQ could have packed; empty where they may be."""
+    if "weight" in module:
+        return _taken(module, "weight")
+    if "qzeros" not in module:
+        return "its zero points, 'qzeros', are missing"
+    if "w_bf16_to_fp8_scale" in module:
+        return "its codes are made float8 before they are weights ('w_bf16_to_fp8_scale'), which is not read"
+    types = [module.dtype(name) for name in ("qweight", "qzeros", "scales")]
+    shapes = [module.shape(name) for name in ("qweight", "qzeros", "scales")]
+    if types[:2] != ["int32"] * 2 or types[2] not in FLOATS or any(len(shape) != 2 for shape in shapes):
+        return f"its parts are of {', '.join(types)}, and no 32-bit words with scales"
+    return f"its parts are {', '.join(map(_by, shapes))}: some are empty" if any(0 in shape for shape in shapes) else ""
+
+
+def _packing(module: CodedModule) -> tuple[str, str]:
+    """Return the method that packed the codes, and their order in the words, where the config tells them."""
+    told = module.quantisation.packed_setting
+    method = told("quant_method")
+    if method.endswith(_AUTO_ROUND):
+        order = told("packing_format")
+        return _PACKINGS_OF_AUTO_ROUND.get(order, (method, order))
+    return method, told("checkpoint_format") or told("version")
 
 
 def _gptq(module: CodedModule, owns: tuple[str, ...], order: str) -> CodedWeight | UnreadCodedWeight:
@@ -317,11 +352,9 @@ def _gptq(module: CodedModule, owns: tuple[str, ...], order: str) -> CodedWeight
         return module.refused(owns, f"{sizes}, its scales {_by(module.shape('scales'))}: its bits are not clear")
     bits = fitting[0]
     rows = n_words * 32 // bits
-    told_size = module.quantisation.group_size
-    fits = bool(told_size) and -(-rows // told_size) == n_groups
-    size = told_size if fits else 0 if rows % n_groups else rows // n_groups
+    size = _group_size(rows, n_groups, module.quantisation.group_sizes)
     if not n_inputs and not size:
-        return module.refused(owns, f"its {rows} inputs are not in {n_groups} equal groups, and nothing says which")
+        return module.refused(owns, _unclear_groups(rows, n_groups))
     if not n_inputs and n_groups > 1 and module.quantisation.tells_order_of_groups:
         return module.refused(owns, _not_opened("an order of its groups", "g_idx"))
     roles = {"codes": "qweight", "zeros": "qzeros", "scale": "scales"} | ({"groups": "g_idx"} if n_inputs else {})
@@ -351,7 +384,7 @@ def _awq(module: CodedModule, owns: tuple[str, ...], order: str) -> CodedWeight 
     sizes = f"its codes are {_by((rows, n_words))} words, its zero points {_by(module.shape('qzeros'))}"
     if module.shape("qzeros") != (n_groups, n_words) or columns != 8 * n_words or rows % max(n_groups, 1):
         return module.refused(owns, f"{sizes}, its scales {_by((n_groups, columns))}: that is not AWQ's 4 bits")
-    if module.quantisation.bits - {4}:
+    if module.quantisation.bits and 4 not in module.quantisation.bits:
         return module.refused(owns, "its config tells another number of bits than the 4 of its sizes")
     roles = {"codes": "qweight", "zeros": "qzeros", "scale": "scales"}
     written = f"transpose of ({{codes}} - {{zeros}}) * {{scale}}, 4 bits in {n_groups} groups"
@@ -373,8 +406,40 @@ def _in_groups(codes: Array, zeros: Array, scale: Array, groups: Array | None, s
     if order is not None and size and np.array_equal(order, np.arange(n_inputs) // size):
         order = None
     if order is None and not size:
-        raise ValueError(f"its {n_inputs} inputs are not in {n_groups} equal groups, and nothing says which")
+        raise ValueError(_unclear_groups(n_inputs, n_groups))
     return with_zeros(codes, zeros, scale, (1, size), order)
+
+
+def _group_size(n_inputs: int, n_groups: int, told: Collection[int]) -> int:
+    """Return how many neighbours share a scale, of which the last group may have fewer; 0 where it is not clear.
+
+    Examples
+    --------
+    >>> _group_size(160, 2, {128}), _group_size(160, 2, ()), _group_size(160, 5, ())
+    (128, 0, 32)
+    """
+    if n_groups == 1:
+        return n_inputs
+    fitting = {size for size in told if -(-n_inputs // size) == n_groups}
+    if fitting:
+        return fitting.pop() if len(fitting) == 1 else 0
+    return 0 if n_inputs % n_groups or _rival(n_inputs, n_groups) else n_inputs // n_groups
+
+
+def _rival(length: int, n_blocks: int) -> int:
+    """Return which power of two, as sides of blocks usually are, cuts a length into as many unequal blocks; 0 if none.
+
+    Examples
+    --------
+    >>> _rival(160, 2), _rival(256, 2), _rival(2560, 32)
+    (128, 0, 0)
+    """
+    power = 1 << (-(-length // n_blocks) - 1).bit_length()
+    return power if length % power and -(-length // power) == n_blocks else 0
+
+
+def _unclear_groups(n_inputs: int, n_groups: int) -> str:
+    return f"its {n_inputs} inputs are in {n_groups} groups, and nothing says how many are in each"
 
 
 def packed_by_compressed_tensors(module: CodedModule, own: str) -> CodedWeight | UnreadCodedWeight | None:

@@ -107,7 +107,7 @@ class CodedWeightSettings:
     @cached_property
     def bits(self) -> frozenset[int]:
         """The numbers of bits of a code that are told."""
-        told = [self.packed_settings.get("bits"), self.packed_settings.get("w_bit")]
+        told = [each.get(key) for each in self._packed_settings_by_layer for key in ("bits", "w_bit")]
         told += [weights.get("num_bits") for weights in self._weights_of_groups]
         return frozenset(bits for bits in told if type(bits) is int)
 
@@ -122,11 +122,11 @@ class CodedWeightSettings:
             tuple(each) for each in listed if len(each) in (1, 2) and all(type(n) is int and n > 0 for n in each)
         )
 
-    @property
-    def group_size(self) -> int:
-        """How many inputs share a scale in GPTQ's weights; 0 where it is not told, or all of them do."""
-        told = self.packed_settings.get("group_size")
-        return told if type(told) is int and told > 0 else 0
+    @cached_property
+    def group_sizes(self) -> frozenset[int]:
+        """How many inputs are told to share a scale in GPTQ's weights; not where all of them do."""
+        told = [each.get("group_size") for each in self._packed_settings_by_layer]
+        return frozenset(size for size in told if type(size) is int and size > 0)
 
     @property
     def tells_zeros(self) -> bool:
@@ -140,6 +140,15 @@ class CodedWeightSettings:
         orders = [weights.get("actorder") for weights in self._weights_of_groups]
         is_told = bool(orders) and all(each is True or each == "group" for each in orders)
         return is_told or self.packed_settings.get("desc_act") is True
+
+    @property
+    def _packed_settings_by_layer(self) -> list[Mapping[str, Any]]:
+        """The settings for weights of a few bits, and those that AutoRound and GPTQModel have for some layers alone."""
+        found = [self.packed_settings]
+        for key in ("extra_config", "dynamic"):
+            layers = self.packed_settings.get(key)
+            found += [each for each in layers.values() if isinstance(each, dict)] if isinstance(layers, dict) else []
+        return found
 
     @property
     def _weights_of_groups(self) -> list[dict[str, Any]]:
