@@ -351,11 +351,11 @@ class ScaledWeights:
 
     def __init__(self, codes: ArrayLike, scale: ArrayLike, block: int | Sequence[int] | None = None) -> None:
         stored, scales = as_array("codes", codes), as_array("scale", scale)
-        if stored.itemsize > 2 or not _is_real(stored.dtype):
+        if stored.itemsize > 2 or not is_real(stored.dtype):
             raise argument_error("codes", "integers or floats of at most 16 bits", stored.dtype.name)
         if not stored.ndim:
             raise argument_error("codes", "an array with at least one axis", stored)
-        if not _is_real(scales.dtype):
+        if not is_real(scales.dtype):
             raise argument_error("scale", "an array of real numbers", scales.dtype.name)
         if scales.size == 1:
             scales = scales.reshape((1,) * stored.ndim)
@@ -487,7 +487,7 @@ def _blocks(block: int | Sequence[int] | None, n_axes: int) -> tuple[int, ...]:
     return sides
 
 
-def _is_real(dtype: np.dtype[Any]) -> bool:
+def is_real(dtype: np.dtype[Any]) -> bool:
     """Whether a type holds real numbers: of numpy, but for truth values, or of ml_dtypes."""
     return dtype.kind in "iuf" or dtype.name.startswith(("bfloat16", *_SMALL_TYPES))
 

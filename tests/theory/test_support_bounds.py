@@ -4,6 +4,7 @@ import itertools
 import math
 from fractions import Fraction
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.theory.enumeration import n_components
 from topobounds.theory.bounds import boruvka_bound, corollary_3_4_repaired
+from topobounds.theory.overlap import concentration_band
 from topobounds.theory.paper import corollary_3_4
 from topobounds.theory.support_bounds import any_support_bound, support_bound
 
@@ -106,12 +108,25 @@ def test_corollary_3_4_repaired_holds_in_both_readings(m, n):
             assert sum(whole) / len(whole) >= bound
 
 
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.uint64, np.float16, np.float64, ml_dtypes.bfloat16])
+def test_numbers_of_any_type_are_cells_where_they_are_not_0(dtype):
+    cells = np.array([[1, 0, 1], [1, 1, 0]])
+    assert support_bound(cells.astype(dtype)) == support_bound(cells != 0)
+    assert support_bound([[math.inf, 0], [1, -1]]) == support_bound([[1, 0], [1, 1]])
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: support_bound(np.ones(4)), r"'support' must be a matrix, not \(4,\)"),
         (lambda: support_bound(np.zeros((3, 4))), "'support' must be a matrix with at least one cell"),
         (lambda: support_bound(np.zeros((0, 4))), "'support' must be a matrix with at least one cell"),
+        (lambda: support_bound([[1.0, math.nan]]), "'support' must be without NaN"),
+        (lambda: support_bound(np.array([[1, math.nan]], ml_dtypes.bfloat16)), "'support' must be without NaN"),
+        (lambda: support_bound([["a", ""]]), "'support' must be a matrix of true and false, or of real numbers, not"),
+        (lambda: support_bound(np.array([[1, "a"]], object)), "'support' must be a matrix of true and false"),
+        (lambda: support_bound(np.ones((2, 2)) * 1j), "or of real numbers, not 'one of complex128'"),
+        (lambda: concentration_band(1, 2, support=[[math.nan, 1.0]]), "'support' must be without NaN"),
         (lambda: support_bound(np.eye(3), 4), "'k' must be an integer from 0 to 3"),
         (lambda: any_support_bound(0, 1), "'n_weights' must be a positive integer"),
         (lambda: any_support_bound(10, 4), "'alpha' must be an integer from 6 to 10"),

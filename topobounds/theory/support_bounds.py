@@ -13,6 +13,7 @@ from scipy.sparse import bmat, csr_array
 from scipy.sparse.csgraph import connected_components
 
 from topobounds._arguments import argument_error, integer
+from topobounds.weights import as_array, is_real
 
 
 def support_bound(support: ArrayLike, k: int | None = None) -> float:
@@ -40,7 +41,7 @@ def support_bound(support: ArrayLike, k: int | None = None) -> float:
     Raises
     ------
     ValueError
-        If the support is no matrix or is empty, or `k` is out of range.
+        If the support is no matrix of numbers, is empty or holds NaN, or `k` is out of range.
 
     See Also
     --------
@@ -110,7 +111,7 @@ def support_size(support: ArrayLike, shape: tuple[int, int]) -> tuple[int, int]:
     Raises
     ------
     ValueError
-        If the support is no matrix of this shape or is empty.
+        If the support is no matrix of numbers of this shape, is empty or holds NaN.
 
     Examples
     --------
@@ -124,12 +125,16 @@ def support_size(support: ArrayLike, shape: tuple[int, int]) -> tuple[int, int]:
 
 
 def _matrix(support: ArrayLike) -> NDArray[np.bool_]:
-    cells = np.asarray(support)
+    cells = as_array("support", support)
     if cells.ndim != 2:
         raise argument_error("support", "a matrix", cells.shape)
-    if not cells.any():
-        raise argument_error("support", "a matrix with at least one cell that is not 0", f"{cells.shape} zeros")
+    if cells.dtype != np.bool_ and not is_real(cells.dtype):
+        raise argument_error("support", "a matrix of true and false, or of real numbers", f"one of {cells.dtype.name}")
+    if (cells != cells).any():  # noqa: PLR0124 (NaN alone, of any type)
+        raise argument_error("support", "without NaN, which is neither 0 nor another number", "a matrix with NaN")
     nonzero: NDArray[np.bool_] = cells != 0
+    if not nonzero.any():
+        raise argument_error("support", "a matrix with at least one cell that is not 0", f"{cells.shape} zeros")
     return nonzero
 
 
