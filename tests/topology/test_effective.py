@@ -136,6 +136,17 @@ def test_an_identity_from_an_input_to_an_output_joins_them_first(matrices):
     check([*matrices, None], [("x", "h"), ("h", "y"), ("x", "y")])
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_identities_in_any_order_pass_on_the_size_of_a_matrix(order):
+    """The matrix from c to d gives the sizes of a, b and e too."""
+    matrix = [[1.0, 5.0], [3.0, 2.0]]
+    network = [(None, ("a", "b")), (None, ("b", "c")), (matrix, ("c", "d")), (None, ("d", "e"))]
+    matrices, connections = zip(*[network[place] for place in order], strict=True)
+    found = effective_weights(matrices, connections)
+    assert found.weights[0].tolist() == matrix
+    assert found.diagram.shape == (2, 2)
+
+
 @settings(deadline=None)
 @given(matrices_of([(3, 2), (2, 2), (3, 2), (2, 1)]))
 def test_a_skip_with_weights_and_any_order_of_connections_agree_with_the_definition(matrices):
@@ -319,7 +330,7 @@ def test_effective_density_is_lower_for_a_kernel_whose_kept_tap_carries_no_edge(
         (
             [[[1.0]], None],
             [("a", "b"), ("c", "d")],
-            "every identity joins a group whose size a matrix, or an identity before it, gives, not ('c', 'd')",
+            "every identity joins, perhaps by way of others, a group whose size a matrix gives, not ('c', 'd')",
         ),
         ([[[1.0]]], [("a", "b", "c")], "a sequence of"),
         ([[[1.0]]], [("a", "b"), ("b", "c")], "one entry for each of the 1 matrices"),

@@ -372,26 +372,31 @@ def _of_one_type(layers: Sequence[_Layer]) -> Iterator[_Layer]:
 def _groups(layers: Sequence[_Layer]) -> dict[Hashable, int]:
     """Return the neurons of every group, which all its connections must agree on."""
     groups: dict[Hashable, int] = {}
-    for layer in sorted(layers, key=lambda layer: layer.magnitudes is None):
-        for group, size in zip((layer.source, layer.target), _neurons_at_ends(layer, groups), strict=True):
-            if groups.setdefault(group, size) != size:
-                given = f"{groups[group]} and {size}"
-                raise argument_error("connections", f"such that group {group!r} has one number of neurons", given)
+    left = list(layers)
+    while left:
+        known = [
+            layer for layer in left if layer.magnitudes is not None or {layer.source, layer.target} & groups.keys()
+        ]
+        if not known:
+            rule = "such that every identity joins, perhaps by way of others, a group whose size a matrix gives"
+            raise argument_error("connections", rule, (left[0].source, left[0].target))
+        for layer in known:
+            for group, size in zip((layer.source, layer.target), _neurons_at_ends(layer, groups), strict=True):
+                if groups.setdefault(group, size) != size:
+                    given = f"{groups[group]} and {size}"
+                    raise argument_error("connections", f"such that group {group!r} has one number of neurons", given)
+        left = [layer for layer in left if layer not in known]
     return groups
 
 
 def _neurons_at_ends(layer: _Layer, groups: dict[Hashable, int]) -> tuple[int, int]:
-    """Return how many neurons the source and the target of a connection have; `groups` holds those already known."""
+    """Return how many neurons the source and the target of a connection have; of an identity, `groups` knows one."""
     if layer.conv is not None:
         return layer.conv.n_inputs, layer.conv.n_outputs
     if layer.magnitudes is not None:
         m, n = layer.magnitudes.shape
         return m, n
-    # an identity: as many neurons as whichever of its ends is known
-    size = groups.get(layer.source, groups.get(layer.target))
-    if size is None:
-        rule = "such that every identity joins a group whose size a matrix, or an identity before it, gives"
-        raise argument_error("connections", rule, (layer.source, layer.target))
+    size = groups[layer.source if layer.source in groups else layer.target]
     return size, size
 
 
