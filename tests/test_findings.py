@@ -128,6 +128,15 @@ def test_dead_channels_of_a_kernel(weights, conv, inputs, outputs):
     assert ("dead-neurons" in found(report)) == bool(inputs or outputs)
 
 
+def test_a_channel_whose_weights_meet_nothing_but_padding_is_not_said_to_have_only_zeros():
+    weights = np.ones((2, 3, 3))
+    weights[0, :, 1] = 0  # the only tap that reads the one cell
+    report = kernel(weights, Conv(3, 2, 3, 1, padding=1))
+    assert (report.dead_outputs, report.nonzero) == (1, 15)
+    texts = {finding.rule: finding.text for finding in find(ModelReport((report,), {}))}
+    assert texts["dead-neurons"] == "1 output channel has only zeros, or weights that meet nothing but padding."
+
+
 def test_a_kernel_that_is_in_pieces_by_its_shape_is_not_disconnected():
     report = kernel(KERNEL, CONV)
     assert report.components == report.components_unpruned == 2

@@ -148,7 +148,9 @@ def _dead_neurons(layer: LayerReport) -> str | None:
     sides = ("input channel", "output channel") if layer.kind == "conv" else ("input", "output")
     dead = zip(sides, (layer.dead_inputs, layer.dead_outputs), strict=True)
     counts = " and ".join(_count(count, side) for side, count in dead if count)
-    return f"{counts} {'has' if (layer.dead_inputs or 0) + (layer.dead_outputs or 0) == 1 else 'have'} only zeros."
+    have = "has" if (layer.dead_inputs or 0) + (layer.dead_outputs or 0) == 1 else "have"
+    padded = ", or weights that meet nothing but padding" if layer.kind == "conv" else ""
+    return f"{counts} {have} only zeros{padded}."
 
 
 def _disconnected(layer: LayerReport) -> str | None:
@@ -222,7 +224,11 @@ RULES = {
         "warning", "a density below that at which magnitude pruning cuts the tree", _of_layers(_below_critical)
     ),
     "disconnected": Rule("warning", "a layer that its zeros cut into more pieces", _of_layers(_disconnected)),
-    "dead-neurons": Rule("warning", "inputs or outputs all of whose weights are zero", _of_layers(_dead_neurons)),
+    "dead-neurons": Rule(
+        "warning",
+        "inputs or outputs whose weights are all zero, or meet nothing but padding",
+        _of_layers(_dead_neurons),
+    ),
     "one-weight-dominates": Rule(
         "warning", "a largest weight of more than twice the second", _of_layers(_one_weight_dominates)
     ),
