@@ -3,7 +3,9 @@
 import itertools
 import json
 import math
+import re
 
+import ml_dtypes  # noqa: F401 (numpy knows its types by name then)
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from tests import naive
 from tests.theory.random_orders import forest_rank_law
 from topobounds import (
     Conv,
+    ScaledWeights,
     critical_kernel_weights,
     expected_overlap,
     magnitude_mask,
@@ -19,6 +22,8 @@ from topobounds import (
     overlap_range,
     simulate_overlap,
 )
+from topobounds.chance import overlap
+from topobounds.chance.measured_layer import MeasuredLayer
 
 SUPPORTS = {
     "full": np.ones((3, 3), bool),
@@ -227,3 +232,77 @@ def test_a_quantised_layer_and_its_transpose_lie_in_the_range():
     assert (round(upright, 4), round(turned, 4)) == (0.8024, 0.8015)
     assert found.lower <= turned < upright <= found.upper
     assert found.width < 0.03
+
+
+def of_few_magnitudes(seed, levels=4, shape=(120, 90)):
+    return np.round(np.random.default_rng(seed).standard_normal(shape) * levels / 4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_z_tells_of_the_rule_that_ranks_ties(seed):
+    """Exchangeable weights, of which hundreds tie at the cut: the first rows get them all."""
+    weights = of_few_magnitudes(seed, levels=2)
+    null = overlap_null(weights, seed=0, trials=50)
+    assert null.z is None
+    told = float(re.search(r"at random, as by chance, the overlap is (0\.\d+)\. So", null.reason)[1])
+    # With ties broken by noise far below the levels, the weights have no ties and are as exchangeable.
+    noise = np.random.default_rng(9).random((20, *weights.shape)) * 1e-6
+    alpha = maximum_spanning_forest(weights).alpha
+    without_ties = [maximum_spanning_forest(weights * (1 + each)).overlap(alpha) for each in noise]
+    assert abs(told - np.mean(without_ties)) < 5 * np.std(without_ties)
+    assert abs(told - (null.expected.lower + null.expected.upper) / 2) < 4 * null.deviation
+    assert abs(null.measured - np.mean(without_ties)) > null.deviation
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, "bfloat16", np.float16])
+def test_few_ties_leave_the_z(dtype):
+    weights = np.random.default_rng(1).standard_normal((120, 90)).astype(dtype)
+    null = overlap_null(weights)
+    assert null.reason is None
+    middle = (null.expected.lower + null.expected.upper) / 2
+    assert null.z == pytest.approx((null.measured - middle) / null.deviation)
+
+
+def with_one_scale(weights):
+    return ScaledWeights(weights.astype(np.int8), np.float32(0.3))
+
+
+def with_scales_of_rows(weights):
+    return ScaledWeights(weights.astype(np.int8), np.full((len(weights), 1), 0.3, np.float32))
+
+
+TYPES = {
+    "float64": np.asarray,
+    "float32": lambda weights: weights.astype(np.float32),
+    "bfloat16": lambda weights: weights.astype("bfloat16"),
+    "float8": lambda weights: weights.astype("float8_e4m3fn"),
+    "int8": lambda weights: weights.astype(np.int8),
+    "uint8": lambda weights: np.abs(weights).astype(np.uint8),
+    "by columns": np.asfortranarray,
+    "one scale": with_one_scale,
+    "scales of rows": with_scales_of_rows,
+}
+
+
+@pytest.mark.parametrize("make", TYPES.values(), ids=TYPES)
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_cut_between_ties_is_the_same_in_any_order(make, masked):
+    weights = of_few_magnitudes(0, levels=8)
+    mask = np.random.default_rng(5).random(weights.shape) < 0.8 if masked else None
+    layer = MeasuredLayer.of(make(weights), mask)
+    levels = np.abs(weights)[np.ones_like(weights, bool) if mask is None else mask]
+    for level in (6, 5, 3):
+        k = int(np.count_nonzero(levels >= level))
+        for seed in range(2):
+            assert overlap._overlap_with_ties_at_random(layer, k, seed) == pytest.approx(layer.forest.overlap(k))
+
+
+@pytest.mark.parametrize("make", TYPES.values(), ids=TYPES)
+def test_ties_at_random_lie_in_the_range_of_all_orders_whatever_the_type(make):
+    weights = of_few_magnitudes(3, levels=8)
+    layer = MeasuredLayer.of(make(weights))
+    for k in (100, 209, 400, 2000):
+        found = overlap_range(weights, k)
+        drawn = {overlap._overlap_with_ties_at_random(layer, k, seed) for seed in range(4)}
+        assert all(found.lower - 1e-12 <= each <= found.upper + 1e-12 for each in drawn)
+        assert len(drawn) > 1 or found.lower == pytest.approx(found.upper)

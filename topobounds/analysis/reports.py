@@ -137,7 +137,7 @@ class LayerReport(Record):
     overlap_expected, overlap_deviation, overlap_z : float or None
         Mean and standard deviation of `overlap` if the layer's weights came in random order on their own support (a
         kernel's on its own taps), and ``(overlap - expected) / deviation``. The mean is the middle of an interval that
-        `topobounds.overlap_null` gives.
+        `topobounds.overlap_null` gives. No z where the order of weights that tie at the cut decides it: see there.
     overlap_status, overlap_deviation_status : str or None
         Of the mean: ``"certified"`` or ``"sampled"``. Of the deviation: ``"proved"``, ``"limit"`` or ``"sampled"``.
     neural_persistence_expected : float or None

@@ -1,10 +1,13 @@
 """The overlap of one layer's largest weights with its spanning forest beside what a random order would give."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from topobounds._arguments import integer
 from topobounds._records import Record
@@ -26,7 +29,10 @@ from topobounds.theory.deviation import Deviation, known_deviation
 from topobounds.theory.enclosure import Enclosure
 from topobounds.theory.overlap import expected_overlap
 from topobounds.theory.ties import tie_counts
+from topobounds.topology.key_matrix import keys_of
 from topobounds.topology.moments import weight_moments
+
+_CELLS_AT_A_TIME = 2**21
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,8 @@ class OverlapNull(Record):
     measured : float
         The layer's own overlap; 1 for a layer of zeros.
     z : float or None
-        ``(measured - expected) / deviation`` at the middle of the interval; None where the deviation is 0.
+        ``(measured - expected) / deviation`` at the middle of the interval; None where the deviation is 0, or where the
+        rule that ranks tied weights moves `measured` by more than it, as with weights of few magnitudes.
     status : str or None
         ``"certified"`` or ``"sampled"``: of `expected`.
     deviation_status : str or None
@@ -151,7 +158,8 @@ def layer_overlap_null(layer: MeasuredLayer, k: int, sampling: Sampling | None) 
     """Return the `overlap_null` of a layer that has been read; without sampling, what is known without it."""
     if not layer.forest.alpha:
         return _without_null(layer.shape, k, "The layer has no weight other than zero, so nothing can be permuted.")
-    return _of_full_layer(layer, k, sampling) if _is_nearly_full(layer, k) else _of_support(layer, k, sampling)
+    null = _of_full_layer(layer, k, sampling) if _is_nearly_full(layer, k) else _of_support(layer, k, sampling)
+    return null if null.z is None else _judged_by_ties(null, layer, k, sampling.seed if sampling else 0)
 
 
 def kernel_overlap_null(kernel: MeasuredKernel, k: int | None, sampling: Sampling | None) -> OverlapNull:
@@ -223,6 +231,68 @@ def overlap_range(weights: ArrayLike, k: int | None = None, *, mask: ArrayLike |
     least = max(before, after - (at_least - kept))
     most = min(after, before + kept - above)
     return Enclosure(least / alpha, most / alpha)
+
+
+def _judged_by_ties(null: OverlapNull, layer: MeasuredLayer, k: int, seed: int) -> OverlapNull:
+    """Return a null, without its z where that would tell by which rule weights that tie at the cut are ranked."""
+    deviation = cast(float, null.deviation)
+    if not _may_turn_on_ties(layer, k, deviation):
+        return null
+    at_random = _overlap_with_ties_at_random(layer, k, seed)
+    if abs(at_random - null.measured) <= deviation:
+        return null
+    told = f"Weights tie at the cut: where those are ranked at random, as by chance, the overlap is {at_random:.4f}."
+    return replace(null, z=None, reason=f"{told} So there is no z.")
+
+
+def _may_turn_on_ties(layer: MeasuredLayer, k: int, deviation: float) -> bool:
+    """Whether it may move the overlap by a deviation that the weights that tie at the cut are ranked by their place.
+
+    Those of them that are kept, a share f of t, then lie in the first rows, so that more of them meet in one row, where
+    the second joins nothing more. That is estimated, from above, by the forest's edges among them, t / 2m, and
+    f (1 - f).
+    """
+    magnitudes, alpha = np.abs(layer.forest.weights), layer.forest.alpha
+    kept = int(np.searchsorted(layer.forest.ranks, k, side="right"))
+    around = magnitudes[max(kept - 1, 0)], magnitudes[min(kept, magnitudes.size - 1)]
+    most = max(np.count_nonzero(magnitudes == each) for each in around)  # edges that tie at the cut
+    if not 0 < k < layer.n_weights or most <= deviation * alpha:
+        return False
+    if k >= layer.largest.size or layer.largest[-1] == layer.largest[k - 1]:  # and perhaps more
+        return True
+    above, at_least = tie_counts(layer.largest, k)
+    share = (k - above) / (at_least - above)
+    needed_twice = min(1.0, (at_least - above) / (2 * min(layer.shape)))
+    return bool(most * needed_twice * share * (1 - share) > deviation * alpha)
+
+
+def _overlap_with_ties_at_random(layer: MeasuredLayer, k: int, seed: int) -> float:
+    """Return the overlap with the weights that tie at the cut in a random order, the k largest being read anew."""
+    magnitudes = layer.largest if k <= layer.largest.size else layer.magnitudes
+    n_above = int(np.searchsorted(-magnitudes, -magnitudes[k - 1]))
+    keys = keys_of(layer.matrix, layer.support, zero_edges=False)
+    cut = keys.key_of(magnitudes[k - 1])
+    step = max(_CELLS_AT_A_TIME // keys.width, 1)
+
+    def of_lines(start: int) -> NDArray[Any]:
+        tile, mask, _ = keys.wide_tile(slice(start, min(start + step, keys.n_lines)))
+        return np.asarray(tile & mask)
+
+    starts = range(0, keys.n_lines, step)
+    ends = np.cumsum([np.count_nonzero(of_lines(start) == cut) for start in starts])
+    chosen = np.sort(np.random.default_rng(seed).choice(int(ends[-1]), k - n_above, replace=False))
+    cells = []
+    for start, end in zip(starts, ends, strict=True):
+        found = of_lines(start)
+        tied = np.flatnonzero(found == cut)
+        here = chosen[(chosen >= end - tied.size) & (chosen < end)] - (end - tied.size)
+        cells += [start * keys.width + np.flatnonzero(found > cut), start * keys.width + tied[here]]
+    lines, entries = np.divmod(np.concatenate(cells), keys.width)
+    ends_of_edges = lines, keys.n_lines + entries
+    n_vertices = keys.n_lines + keys.width
+    graph = coo_array((np.ones(lines.size, np.bool_), ends_of_edges), shape=(n_vertices, n_vertices))
+    n_components = connected_components(graph, directed=False, return_labels=False)
+    return float((n_vertices - n_components) / layer.forest.alpha)
 
 
 def _is_nearly_full(layer: MeasuredLayer, k: int) -> bool:

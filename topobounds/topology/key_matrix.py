@@ -152,6 +152,13 @@ class KeyMatrix:
         values = (keys - np.uint64(self.lift)).astype(f"u{self.dtype.itemsize}").view(self.dtype)
         return values if self.factor is None else values.astype(np.float32) * self.factor
 
+    def key_of(self, magnitude: float) -> int:
+        """Return the key of the entries whose |w| is `magnitude`, which the type of the weights holds."""
+        if self.bits.itemsize > 1 or isinstance(self, ScaledKeyMatrix):
+            return int(np.asarray(magnitude, self.dtype).view(self.kind)) + self.lift
+        keys = np.arange(self.lift, self.infinity, dtype=np.uint64)
+        return self.lift + int(np.searchsorted(self.magnitudes(keys).astype(np.float64), magnitude))
+
     def first_reaching(self, values: NDArray[np.float64], strictly: NDArray[np.bool_], dtype: np.dtype[Any]) -> Cells:
         """Return the least key whose |w| is at least each value, or above it where `strictly` is true.
 
