@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from topobounds import critical_rank_law, layer_report, maximum_spanning_forest, overlap_null, persistence_null
 from topobounds.analysis.reports import COLUMNS, ModelReport
 from topobounds.layers import Conv, Dense
+from topobounds.topology import moments
 from topobounds.topology.moments import weight_moments
 
 CHANCE = (
@@ -194,3 +195,19 @@ def test_a_table_shows_chance_beside_what_is_measured():
     assert report.left_out == report.unread == report.left_alone == {"b": "no layer"}
     record = report.to_dict()
     assert record["left_out"] == [{"name": "b", "shape": None, "dtype": None, "reason": "no layer", "fault": None}]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-20, 1e25])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "int8", "float8_e4m3fn"])
+def test_the_moments_do_not_tell_whether_kernels_were_loaded(dtype, scale, monkeypatch):
+    """In a file of many layers it is chance which of them are read before the kernels are loaded."""
+    for size in (1, 63, 64, 255, 300, 2**16 + 321, 2**19 + 2**16 + 7):
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = (np.random.default_rng(size).standard_normal(size) * scale).astype(dtype)
+        if not np.isfinite(values.astype(np.float64)).all():
+            continue
+        found = []
+        for by_numpy in (True, False):
+            monkeypatch.setattr(moments._NUMPY_BUDGET, "affords", lambda _, answer=by_numpy: answer)
+            found.append(weight_moments(values.reshape(1, -1)))
+        assert found[0] == found[1]

@@ -9,8 +9,9 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topobounds._engine import NumpyBudget
+from topobounds._engine import NumpyBudget, kernels_disabled
 from topobounds._parallel import in_threads
+from topobounds._types import Keys
 from topobounds.weights import ScaledWeights, as_array, every_byte, infinity_key, is_signed_byte, weight_array
 
 _NUMPY_BUDGET = NumpyBudget("topobounds._kernels.squares", cells=2**22, loaded_cells=2**16)
@@ -18,6 +19,8 @@ _CHUNK = 2**19  # stays in a cache, where it is read twice
 _TASK = 4 * _CHUNK
 _NAN_OF_FNUZ = np.uint8(0x80)  # the negative zero of other types
 _LEAST = 2.0**-149  # the smallest float32 that is not 0
+_SUMS = 64  # that the kernels make side by side
+_FEW_CODES = 2**16  # that are read as floats; not by whether kernels are loaded, for the two add up differently
 _CODES_OF_A_TABLE = 2**11  # which share a scale: for fewer, a table of the squares takes longer than the squares
 _LEAST_WIDTH = 64  # entries of a line that share a scale, for the same reason
 _PRECISION = 2.0**-48  # of a sum of squares that are looked up
@@ -86,7 +89,7 @@ def _products(weights: "ArrayLike | ScaledWeights") -> ScaledWeights | None:
             return None
         weights = ScaledWeights(array, 1.0)
     reading = _reading_of(weights.codes.dtype) if is_signed_byte(weights.codes.dtype) else None
-    if reading is None or not weights.size or _NUMPY_BUDGET.affords(weights.size):
+    if reading is None or weights.size <= _FEW_CODES or kernels_disabled():
         return None
     with np.errstate(over="ignore"):
         if not np.isfinite(np.abs(weights.scale).max() * reading.factor):
@@ -167,11 +170,11 @@ def _nonzero_and_squares_of_codes(weights: ScaledWeights) -> tuple[int, float]:
 
 def _added(flat: NDArray[Any]) -> tuple[int, float]:
     """Return how many entries are not zero, and the sum of the squares, infinite where it overflows."""
-    if _NUMPY_BUDGET.affords(flat.size):
-        values = flat.astype(np.float64)
-        with np.errstate(over="ignore", under="ignore"):
-            return int(np.count_nonzero(values)), float(values @ values)
-    from topobounds._kernels.squares import add_squares, add_squares_of_bfloat16  # noqa: PLC0415 (loads numba)
+    of_bfloat16, of_others = _squares_in_numpy_of_bfloat16, _squares_in_numpy
+    if not _NUMPY_BUDGET.affords(flat.size):
+        from topobounds._kernels.squares import add_squares, add_squares_of_bfloat16  # noqa: PLC0415 (loads numba)
+
+        of_bfloat16, of_others = add_squares_of_bfloat16, add_squares
 
     def added(sums_of: Callable[[NDArray[Any]], tuple[float, int]]) -> tuple[int, float]:
         def add(first: int) -> list[tuple[float, int]]:
@@ -182,10 +185,29 @@ def _added(flat: NDArray[Any]) -> tuple[int, float]:
         return sum(int(nonzero) for _, nonzero in sums), _exact_sum(total for total, _ in sums)
 
     if flat.dtype.name == "bfloat16":
-        nonzero, total = added(lambda values: add_squares_of_bfloat16(values.view(np.uint16)))
+        nonzero, total = added(lambda values: of_bfloat16(values.view(np.uint16)))
         if not nonzero or _SMALLEST_BFLOAT16 * flat.size < total < math.inf:
             return nonzero, total
-    return added(lambda values: add_squares(_in_numpy_type(values)))
+    return added(lambda values: of_others(_in_numpy_type(values)))
+
+
+def _squares_in_numpy(values: NDArray[Any]) -> tuple[float, int]:
+    """Return what the kernel `add_squares` does, to the last bit: which of the two is asked depends on the past."""
+    with np.errstate(over="ignore", under="ignore"):
+        squares = np.square(values.astype(np.float64))
+        whole = squares.size - squares.size % _SUMS
+        sums = np.add.reduce(squares[:whole].reshape(-1, _SUMS), axis=0)
+        sums[0] = np.add.accumulate(np.append(sums[0], squares[whole:]))[-1]
+        return float(np.add.accumulate(sums)[-1]), int(np.count_nonzero(values))
+
+
+def _squares_in_numpy_of_bfloat16(bits: Keys) -> tuple[float, int]:
+    """Return what the kernel `add_squares_of_bfloat16` does, to the last bit."""
+    with np.errstate(over="ignore", under="ignore"):
+        squares = np.square((bits.astype(np.uint32) << np.uint32(16)).view(np.float32)).astype(np.float64)
+        rows = np.append(squares, np.zeros(-squares.size % _SUMS)).reshape(-1, _SUMS)
+        sums = np.add.reduce(rows, axis=0)
+        return float(np.add.accumulate(sums)[-1]), int(np.count_nonzero(bits & np.uint16(0x7FFF)))
 
 
 def _exact_sum(terms: Iterable[float]) -> float:
