@@ -144,3 +144,35 @@ def test_weights_of_any_size(exponent: int) -> None:
     assert Fraction(lost.lower) <= expected
     assert lost.upper == math.inf or expected <= Fraction(lost.upper)
     assert price.squared_weight_lost == (math.ldexp(35.0, 2 * exponent) if 2 * exponent < 1018 else math.inf)
+
+
+def bound_by_definition(values, m, n, k):
+    """Return the bound on the expected loss, in fractions."""
+    alpha = m + n - 1
+    falling = [*sorted((Fraction(value) for value in values), reverse=True), Fraction(0)]
+    ranks = [Fraction(naive.expected_overlap(m, n, j)) * alpha for j in range(m * n + 1)]
+    return sum(
+        (falling[j - 1] ** 2 - falling[j] ** 2) * (min(j, k) - min(Fraction(j), k - alpha + ranks[j]))
+        for j in range(1, m * n + 1)
+    )
+
+
+@pytest.mark.parametrize("n_large", [2, 3, 4, 6])
+@pytest.mark.parametrize("large", [0, 300, 450, 1000])
+@pytest.mark.parametrize("small", [-1060, -700, -540, -530, -500, -300, -50, -10])
+def test_a_few_weights_far_above_the_rest_do_not_blur_what_the_rest_costs(n_large, large, small):
+    values = np.ldexp(np.random.default_rng(n_large).uniform(1, 2, 9), [large] * n_large + [small] * (9 - n_large))
+    for k in (5, 6, 7):
+        bound = topology_price(values.reshape(3, 3), k).expected_squared_weight_lost
+        exact = bound_by_definition(values.tolist(), 3, 3, k)
+        assert bound.lower <= exact
+        assert bound.upper == math.inf or exact <= Fraction(bound.upper)
+        if exact < Fraction(2) ** 1022:
+            assert bound.width <= 1e-8 * float(exact) + 2e-323 or not exact
+
+
+def test_nearly_equal_weights_that_are_swapped_cost_the_difference_of_their_squares():
+    large, less = 0.7, 0.7 - 2**-53
+    price = topology_price([[2.0, 1.5, less], [1.2, large, 0.1]], 4, expected=False)
+    assert price.swaps == 1
+    assert price.squared_weight_lost == float(Fraction(large) ** 2 - Fraction(less) ** 2)

@@ -111,10 +111,10 @@ def topology_price(
     given_up, taken_instead = _swapped(matrix, survivors, forest, count, in_common)
     exponent, swapped = (_exponent(sizes) for sizes in (forest.weights, given_up))
     given_up, taken_instead = _scaled(given_up, swapped), _scaled(taken_instead, swapped)
-    lost = max(0.0, math.fsum(np.square(given_up)) - math.fsum(np.square(taken_instead)))
+    lost = math.fsum((given_up - taken_instead) * (given_up + taken_instead))  # as falling sizes, none below 0
     total = _largest_squares(_scaled(matrix[survivors], exponent), count)
     reason = _no_expectation(matrix, survivors, expected)
-    chance = _expectations(np.abs(_scaled(matrix, exponent)), count, exponent) if reason is None else (None, None, None)
+    chance = _expectations(np.abs(matrix.astype(np.float64)), count) if reason is None else (None, None, None)
     return TopologyPrice(
         alpha=forest.alpha,
         keep=count,
@@ -193,40 +193,46 @@ def _no_expectation(matrix: NDArray[Any], survivors: NDArray[np.bool_], expected
     return None
 
 
-def _expectations(sizes: FloatArray, k: int, exponent: int) -> tuple[Enclosure, Enclosure, float]:
+def _expectations(sizes: FloatArray, k: int) -> tuple[Enclosure, Enclosure, float]:
     """Return the expected swaps, the bound on the expected loss, and how far the expectation may lie above it.
 
-    `sizes` are those of the weights over 2^exponent.
+    Three edges of a bipartite graph close no cycle, so magnitude loses nothing before rank K + 4: whatever is larger
+    than the weight of this rank counts no more than it does, and the sizes are scaled by that weight.
     """
     m, n = sizes.shape
     alpha = m + n - 1
+    extra = k - alpha
     overlap = expected_overlap(m, n, k)
     swaps = Enclosure(
         max(0.0, alpha * (1 - overlap.upper) * (1 - _ROUNDING)), alpha * (1 - overlap.lower) * (1 + _ROUNDING)
     )
+    if min(m, n) == 1 or extra + 4 > m * n:
+        return swaps, Enclosure(0.0, 0.0), 0.0
+    falling = np.sort(sizes, axis=None)[::-1]
+    falling[: extra + 3] = falling[extra + 3]
+    exponent = _exponent(falling)
+    falling = _scaled(falling, exponent)
     least, most, gap = [], [], []
-    for js, drops, lower, upper in _steps(sizes):
-        extra = k - alpha
+    for js, drops, lower, upper in _steps(falling, m, n):
         top = np.minimum(js, k)
         least.append(drops @ np.maximum(top - np.minimum(js, extra + upper), 0.0))
         most.append(drops @ (top - np.minimum(js, extra + lower)))
         gap.append(drops @ _jensen_gaps(js, m * n, extra, js - upper, js - lower) if extra else 0.0)
-    loss_from, loss_to = math.fsum(least) * (1 - _ROUNDING), math.fsum(most)
-    widest = math.fsum(gap)
-    slack = 2.0**-1022 * (m * n) ** 2 if exponent else 0.0  # squares that are no normal numbers
-    loss_to, widest = (loss_to + slack) * (1 + _ROUNDING), (widest + slack) * (1 + _ROUNDING)
+    # Squares of the smallest, or their differences times a chance, may be no normal numbers.
+    slack = 2.0**-1022 * (m * n) ** 2 if falling[-1] < 2.0**-_SQUARED_AS_THEY_ARE else 0.0
+    loss_from = max(0.0, math.fsum(least) * (1 - _ROUNDING) - slack)
+    loss_to, widest = (sum_ * (1 + _ROUNDING) + slack for sum_ in (math.fsum(most), math.fsum(gap)))
     if exponent:
         loss_from = max(0.0, math.nextafter(_raised(loss_from, 2 * exponent), 0.0))
         loss_to = math.nextafter(_raised(loss_to, 2 * exponent), math.inf)
-        widest = math.nextafter(_raised(widest, 2 * exponent), math.inf) if k > alpha else 0.0
-    return swaps, Enclosure(loss_from, loss_to), widest
+        widest = math.nextafter(_raised(widest, 2 * exponent), math.inf)
+    return swaps, Enclosure(loss_from, loss_to), widest if extra else 0.0
 
 
-def _steps(sizes: FloatArray) -> Iterator[tuple[FloatArray, FloatArray, FloatArray, FloatArray]]:
-    """Yield, some at a time, the ranks j, the drops v_j^2 - v_{j+1}^2, and bounds on rho_j."""
-    m, n = sizes.shape
+def _steps(falling: FloatArray, m: int, n: int) -> Iterator[tuple[FloatArray, FloatArray, FloatArray, FloatArray]]:
+    """Yield, some at a time, the ranks j, the drops v_j^2 - v_{j+1}^2 of falling sizes, and bounds on rho_j."""
     missing = missing_edges(m, n)
-    falling = np.append(np.sort(sizes, axis=None)[::-1], 0.0)
+    falling = np.append(falling, 0.0)
     for start in range(0, m * n, _CHUNK):
         v = falling[start : start + _CHUNK + 1]
         js = np.arange(start + 1, start + v.size)
