@@ -47,6 +47,7 @@ def as_large_layers(monkeypatch):
     for module, name, value in [
         (moments, "_CHUNK", 2**14),
         (moments, "_TASK", 2**14),
+        (moments, "_FEW_CODES", 0),
         (moments, "_CODES_OF_A_TABLE", 1),
         (moments, "_LEAST_WIDTH", 1),
         (magnitudes, "SORTED_CELLS", 0),

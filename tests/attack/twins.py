@@ -176,10 +176,11 @@ def installed() -> Iterator[None]:
         for module, functions in ROOMS:
             for function in functions:
                 stack.enter_context(patch.object(module, f"_{function.__name__}", function))
-        for module in (_engine, spanning, selection):
+        for module in (_engine, spanning, selection, moments):
             stack.enter_context(patch.object(module, "kernels_disabled", lambda: False))
         for module in (spanning, moments):
             stack.enter_context(patch.object(module, "_NUMPY_BUDGET", NumpyBudget("numba", 0)))
+        stack.enter_context(patch.object(moments, "_FEW_CODES", 0))
         stack.enter_context(patch.object(selection, "COMPILED_FROM", 1))
         stack.enter_context(patch.object(square_kernels, "LOOKS_UP_BYTES", True))
         yield
