@@ -141,13 +141,17 @@ def float_of_byte(code: Any, shift: Any) -> Any:
     return np.uint32((int(code) & 0x7F) << int(shift)).view(np.float32)
 
 
-def add_block(codes: Any, start: Any, scale_of: Any, shift: Any, sums: Any) -> None:
-    """See `_add_block`."""
-    part, scales = _part(codes, start, 256), _part(scale_of, start, 256)
-    values = np.array([float_of_byte(code, shift) for code in part], np.float32)
-    products = (values * scales).astype(np.float64)
-    for i, product in enumerate(products):
-        sums[i % 64] += product * product
+def add_products(codes: Any, start: Any, n_groups: Any, scale_of: Any, shift: Any, sums: Any, largest: Any) -> None:
+    """See `_add_products`."""
+    added = np.zeros((4, 8))
+    for first in range(0, 32 * int(n_groups), 32):
+        part, scales = _part(codes, int(start) + first, 32), _part(scale_of, first, 32)
+        values = np.array([float_of_byte(code, shift) for code in part], np.float32)
+        products = (values.reshape(8, 4).T * scales.reshape(4, 8)).astype(np.float64)
+        added += products * products
+        if part.dtype == np.uint8:
+            np.maximum(largest, part & np.uint8(0x7F), out=largest)
+    sums += added.ravel()
 
 
 def add_digits(
@@ -165,7 +169,7 @@ def add_digits(
 SPANNING = [any_at_least, write_bins, any_above, at_least, equal, key, differ, lowest, highest, number]
 SPANNING += [bits_of, ratio, float_of]
 MAGNITUDES = [any_at_least, at_least, lowest]
-SQUARES = [at_least, equal, key, number, float_of, add_bfloat16, float_of_byte, add_block, add_digits]
+SQUARES = [equal, key, number, float_of, add_bfloat16, float_of_byte, add_products, add_digits]
 ROOMS = [(kernels, SPANNING), (magnitude_kernels, MAGNITUDES), (square_kernels, SQUARES)]
 
 

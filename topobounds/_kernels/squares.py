@@ -9,14 +9,16 @@ from numba.core import cgutils, registry
 from numpy.typing import NDArray
 
 from topobounds._kernels import compiled
-from topobounds._kernels.spanning import _at_least, _equal, _float_of, _intrinsic, _key, _load, _number, _splat, ir
+from topobounds._kernels.spanning import _equal, _float_of, _intrinsic, _key, _load, _number, _splat, ir
 from topobounds._types import Keys
 
 _SUMS = 64
 _NO_SIGN = np.uint16(0x7FFF)
 _NO_SIGN_OF_BYTE, _NO_BYTE = np.uint8(0x7F), np.uint8(0)
-_U0, _BITS, _FOUR = np.uint64(0), np.uint64(64), np.uint64(256)
+_U0, _THIRTY_TWO, _BITS, _FOUR = np.uint64(0), np.uint64(32), np.uint64(64), np.uint64(256)
 _WIDTH = 8  # numbers in double precision that are added at once
+_CODES_OF_A_WORD = 4  # codes of one byte in 32 bits
+_GROUP = _WIDTH * _CODES_OF_A_WORD
 
 
 @compiled
@@ -100,47 +102,84 @@ def _float_of_byte(_typing: Any, code: Any, shift: Any) -> Any:
 
 # LLVM checks at every step whether the sums lie among the codes, and keeps none of them, so this is written out.
 @_intrinsic
-def _add_block(_typing: Any, codes: Any, start: Any, scale_of: Any, shift: Any, sums: Any) -> Any:
-    """Add to the 64 sums the squares of the products of the 256 codes from `start` on and their scales.
+def _add_products(
+    _typing: Any, codes: Any, start: Any, n_groups: Any, scale_of: Any, shift: Any, sums: Any, largest: Any
+) -> Any:
+    """Add to the 32 sums the squares of the products of codes and their scales: `n_groups` of 32 from `start` on.
 
-    Sum i gets those of the codes ``start + i``, ``start + i + 64`` and so on, one after the other.
+    Code ``4 * i + j`` of a group, i < 8 and j < 4, has place ``8 * j + i`` among the scales of a group, of which the
+    first is that of the first code, and among the sums. Before they are added to these, they are added up by
+    themselves: the fewer additions there are in a row, the less is lost. To `largest`, 32 bytes, modified in place,
+    goes what is larger, but for the sign, in the same place of a group; nothing where codes are numbers with a sign.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kinds, wide = signature.args, ir.VectorType(ir.DoubleType(), _WIDTH)
-        target = context.make_array(kinds[4])(context, builder, args[4]).data
-        bits = ir.VectorType(ir.IntType(32), _WIDTH)
-        floats = ir.VectorType(ir.FloatType(), _WIDTH)
-        mask = ir.Constant(bits, [0x7F] * _WIDTH)
-        shifts = _splat(builder, args[3], _WIDTH)
-        for lane in range(0, _SUMS, _WIDTH):
-            place = builder.bitcast(builder.gep(target, [ir.Constant(ir.IntType(64), lane)]), wide.as_pointer())
-            total = builder.load(place, align=8)
-            for offset in range(lane, int(_FOUR), _SUMS):
-                first = builder.add(args[1], ir.Constant(ir.IntType(64), offset))
-                block = _load(context, builder, kinds[0], args[0], first, _WIDTH)
+        kinds, long = signature.args, ir.IntType(64)
+        arrays = [context.make_array(kinds[i])(context, builder, args[i]) for i in (0, 3, 5, 6)]
+        given, scales, totals, most = (array.data for array in arrays)
+        wide, group_of_bytes = ir.VectorType(ir.DoubleType(), _WIDTH), ir.VectorType(ir.IntType(8), _GROUP)
+        bits, floats = ir.VectorType(ir.IntType(32), _WIDTH), ir.VectorType(ir.FloatType(), _WIDTH)
+        variable: Any = cgutils.alloca_once_value
+        kind = ir.FunctionType(wide, [wide] * 3)
+        add_product = cgutils.get_or_insert_function(builder.module, kind, "llvm.fmuladd.v8f64")  # type: ignore[no-untyped-call]
+
+        def words(count: int) -> Any:
+            return ir.Constant(bits, [count] * _WIDTH)
+
+        def pointer(array: Any, place: Any, kind: Any) -> Any:
+            return builder.bitcast(builder.gep(array, [place]), kind.as_pointer())
+
+        nothing = ir.Constant(wide, [0.0] * _WIDTH)
+        added = [variable(builder, nothing) for _ in range(_CODES_OF_A_WORD)]  # LLVM keeps them in registers
+        shifts = _splat(builder, args[4], _WIDTH)
+        group_bits = ir.Constant(long, _GROUP.bit_length() - 1)
+        no_sign = ir.Constant(group_of_bytes, [int(_NO_SIGN_OF_BYTE)] * _GROUP)
+        most = pointer(most, ir.Constant(long, 0), group_of_bytes)
+        seen = variable(builder, builder.load(most, align=1))
+        with cgutils.for_range(builder, args[2], intp=long) as group:
+            first = builder.shl(group.index, group_bits)
+            block = builder.load(pointer(given, builder.add(args[1], first), bits), align=1)
+            if not kinds[0].dtype.signed:
+                block = builder.and_(builder.bitcast(block, group_of_bytes), no_sign)
+                before = builder.load(seen)
+                builder.store(builder.select(builder.icmp_unsigned(">", block, before), block, before), seen)
+                block = builder.bitcast(block, bits)
+            for place in range(_CODES_OF_A_WORD):
                 if kinds[0].dtype.signed:
-                    values = builder.sitofp(block, floats)
+                    upper = builder.shl(block, words(24 - 8 * place))
+                    values = builder.sitofp(builder.ashr(upper, words(24)), floats)
                 else:
-                    moved = builder.shl(builder.and_(builder.zext(block, bits), mask), shifts)
-                    values = builder.bitcast(moved, floats)
-                product = builder.fmul(values, _load(context, builder, kinds[2], args[2], first, _WIDTH))
-                exact = builder.fpext(product, wide)
-                total = builder.fadd(total, builder.fmul(exact, exact))
-            builder.store(total, place, align=8)
+                    moved = builder.and_(builder.lshr(block, words(8 * place)), words(0x7F))
+                    values = builder.bitcast(builder.shl(moved, shifts), floats)
+                at = builder.add(first, ir.Constant(long, _WIDTH * place))
+                product = builder.fmul(values, builder.load(pointer(scales, at, floats), align=4))
+                exact = builder.fpext(product, wide)  # so is its square, and one rounding is as good as two
+                builder.store(builder.call(add_product, [exact, exact, builder.load(added[place])]), added[place])
+        for place, total in enumerate(added):
+            target = pointer(totals, ir.Constant(long, _WIDTH * place), wide)
+            builder.store(builder.fadd(builder.load(target, align=8), builder.load(total)), target, align=8)
+        builder.store(builder.load(seen), most, align=1)
         return context.get_dummy_value()
 
-    return types.void(codes, types.uint64, scale_of, types.uint32, sums), generate
+    return types.void(codes, types.uint64, types.uint64, scale_of, types.uint32, sums, largest), generate
 
 
 @compiled
-def _spread_scales(scales: NDArray[np.float32], share: int, scale_of: NDArray[np.float32]) -> Any:
-    """Write to `scale_of`, modified in place, what scale every entry has, `share` in a row one; return the least."""
+def _spread_scales(scales: NDArray[np.float32], share: int, scale_of: NDArray[np.float32], whole: int) -> Any:
+    """Write to `scale_of`, modified in place, what scale every entry has, `share` in a row one; return the least.
+
+    Of the first `whole` entries, the scales of every group are in the order of `_add_products`.
+    """
     least = scales[0]
     for place in range(scales.size):
         scale = scales[place]
         least = min(least, scale)
         scale_of[place * share : min(place * share + share, scale_of.size)] = scale
+    if share % _GROUP and scales.size > 1:
+        group = np.empty((_WIDTH, _CODES_OF_A_WORD), np.float32)
+        for first in range(0, whole, _GROUP):
+            group.ravel()[:] = scale_of[first : first + _GROUP]
+            scale_of[first : first + _GROUP] = group.T.copy().ravel()
     return least
 
 
@@ -159,35 +198,32 @@ def add_squares_of_products(
 
     `tile` holds lines of `width` codes, the first of them line `first`; line i and entry j have the scale
     ``scales[i // block[0], j // block[1]]``, which is multiplied by `_float_of_byte`. Smaller scales than `least_scale`
-    may make a product 0. Returns also how many codes have bits, but for the sign, of at least `infinity`; of int8 none.
+    may make a product 0. Returns also a number above 0 if codes have bits, but for the sign, of at least `infinity`; of
+    int8 none has.
     """
-    sums, zeros, beyond, n = np.zeros(_SUMS), _U0, _U0, np.uint64(width)
+    sums, largest, zeros, beyond = np.zeros(_GROUP), np.zeros(_GROUP, np.uint8), _U0, _U0
+    n = np.uint64(width)
     scale_of, current, faint = np.empty(width, np.float32), np.int64(-1), False
-    whole, most = n // _BITS * _BITS, n // _FOUR * _FOUR
+    whole = n // _BITS * _BITS
     for line in range(np.uint64(tile.size) // n):
         if (first + np.int64(line)) // block[0] != current:
             current = (first + np.int64(line)) // block[0]
-            faint = _spread_scales(scales[current], block[1], scale_of) < least_scale
+            faint = _spread_scales(scales[current], block[1], scale_of, np.int64(whole)) < least_scale
         base = line * n
-        codes = tile[base : base + n]
-        for start in range(_U0, whole, _BITS):
-            beyond += _number(_at_least(codes, start, _NO_SIGN_OF_BYTE, infinity))
-            zeros += _number(_equal(codes, start, _NO_SIGN_OF_BYTE, _NO_BYTE))
-        for start in range(_U0, most, _FOUR):
-            _add_block(codes, start, scale_of, shift, sums)
-        for start in range(most, n, _BITS):
-            for lane in range(min(_BITS, n - start)):
-                wide = np.float64(_float_of_byte(codes[start + lane], shift) * scale_of[start + lane])
-                sums[lane] += wide * wide
+        _add_products(tile, base, whole // _THIRTY_TWO, scale_of, shift, sums, largest)
+        for start in range(base, base + whole, _BITS):
+            zeros += _number(_equal(tile, start, _NO_SIGN_OF_BYTE, _NO_BYTE))
         for entry in range(whole, n):
-            key = _key(codes, entry, _NO_SIGN_OF_BYTE)
+            wide = np.float64(_float_of_byte(tile[base + entry], shift) * scale_of[entry])
+            sums[entry % _THIRTY_TWO] += wide * wide
+            key = _key(tile, base + entry, _NO_SIGN_OF_BYTE)
             beyond += np.uint64(key >= infinity)
             zeros += np.uint64(key == 0)
         if faint:
             for entry in range(n):
-                product = _float_of_byte(codes[entry], shift) * scale_of[entry]
-                zeros += np.uint64(product == 0 and _key(codes, entry, _NO_SIGN_OF_BYTE) != 0)
-    return sums.sum(), np.uint64(tile.size) - zeros, beyond
+                product = _float_of_byte(tile[base + entry], shift) * scales[current, np.int64(entry) // block[1]]
+                zeros += np.uint64(product == 0 and _key(tile, base + entry, _NO_SIGN_OF_BYTE) != 0)
+    return sums.sum(), np.uint64(tile.size) - zeros, beyond + np.uint64(largest.max() >= infinity)
 
 
 _CODES = 128  # of a byte without its sign
