@@ -311,9 +311,12 @@ def test_a_tensor_is_fetched_as_soon_as_it_is_opened(tmp_path):
         os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     if _share_held(np.memmap(file, np.uint8, "r")):
         pytest.skip("the file system lets go of nothing")
-    with open_checkpoint(file) as checkpoint:
-        weights = checkpoint.tensor("x")  # nobody looks into it
-        deadline = time.monotonic() + 60
-        while _share_held(weights) < 1 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert _share_held(weights) == 1
+    shares = []
+    while len(shares) < 5 and 1 not in shares:  # a system in need of memory may fetch less than it is asked for
+        with open_checkpoint(file) as checkpoint:
+            weights = checkpoint.tensor("x")  # nobody looks into it
+            deadline = time.monotonic() + 10
+            while _share_held(weights) < 1 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            shares.append(_share_held(weights))
+    assert 1 in shares, shares
