@@ -30,7 +30,7 @@ lint: .venv/.installed  ## formatting, lint, types
 package: .venv/.installed  ## wheel and source distribution: what is in them, and their use without any extra
 	$(BIN)/nox -s package
 
-release: .venv/.installed  ## what a release has to pass beyond the tests
+release: long  ## what a release has to pass beyond the tests
 	$(BIN)/nox
 
 bench: .venv/.installed  ## the benchmarks, with their peers
