@@ -151,6 +151,17 @@ def test_the_command_prints_what_python_returns(arrays, tmp_path, capsys):
     assert "only in" not in capsys.readouterr().out
 
 
+def test_where_no_layer_is_common_there_is_no_table(tmp_path, capsys):
+    for name in "ab":
+        np.savez(tmp_path / f"{name}.npz", **{f"{name}.weight": np.eye(3)})
+    with pytest.raises(SystemExit):
+        main(["compare", str(tmp_path / "a.npz"), str(tmp_path / "b.npz")])
+    printed = capsys.readouterr().out
+    assert "no layer in common" in printed
+    assert "bottleneck" not in printed
+    assert "only in b: b.weight" in printed
+
+
 def test_a_comparison_is_a_page(arrays, tmp_path):
     found = compare(arrays, {**pruned(arrays, topological_mask, 0.3), "fc2.weight": np.ones((2, 3))}, seed=0)
     text = write_html(found, tmp_path / "page.html").read_text()

@@ -259,8 +259,10 @@ def mask_matrix(mask: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     array = as_array("mask", mask)
     if array.shape != shape:
         raise ValueError(f"Argument 'mask' must have the shape of the weights, {shape}, not {array.shape}.")
-    if array.dtype != np.bool_ and not np.isin(array, (0, 1)).all():
-        raise argument_error("mask", "an array of true and false", array.dtype.name)
+    if array.dtype != np.bool_ and not (usable := np.isin(array, (0, 1))).all():
+        first = int(np.argmin(usable))
+        rule = "an array of true and false, or of 1 and 0"
+        raise ValueError(f"Argument 'mask' must be {rule}, but at {_place(first, shape)} it is {array.flat[first]}.")
     return array.astype(np.bool_, copy=False)
 
 
@@ -274,12 +276,8 @@ def check_finite(
 
     Parameters
     ----------
-    matrix : ndarray of floats or ScaledWeights, two-dimensional
-        The weights.
-    support : ndarray of bool of the shape of `matrix`, optional
-        Where they are looked at.
-    shape : tuple of int, optional
-        The shape that the weights were given in, in which a place is named; that of `matrix` if left out.
+    matrix, support, shape
+        As in `what_is_not_finite`.
     name : str
         The argument to blame.
 
@@ -287,6 +285,27 @@ def check_finite(
     ------
     ValueError
         If there is one.
+    """
+    found = what_is_not_finite(matrix, support, shape)
+    if found:
+        raise ValueError(f"Argument '{name}' must be finite, but {found}.")
+
+
+def what_is_not_finite(
+    matrix: "NDArray[Any] | ScaledWeights",
+    support: NDArray[np.bool_] | None = None,
+    shape: tuple[int, ...] | None = None,
+) -> str | None:
+    """Return in words how many entries of a matrix are NaN or infinite, and where the first is; None if none is.
+
+    Parameters
+    ----------
+    matrix : ndarray of floats or ScaledWeights, two-dimensional
+        The weights.
+    support : ndarray of bool of the shape of `matrix`, optional
+        Where they are looked at.
+    shape : tuple of int, optional
+        The shape that the weights were given in, in which a place is named; that of `matrix` if left out.
     """
     n_bad, first, value = 0, None, 0.0
     step = max(_CELLS_CHECKED // matrix.shape[1], 1)
@@ -300,12 +319,10 @@ def check_finite(
             row, col = np.argwhere(bad)[0]
             first, value = (int(start + row), int(col)), float(part[row, col])
         n_bad += int(np.count_nonzero(bad))
-    if first is not None:
-        flat = first[0] * matrix.shape[1] + first[1]
-        raise ValueError(
-            f"Argument '{name}' must be finite, but {n_bad} of its {matrix.size} entries are NaN or infinite, "
-            f"the first at {_place(flat, shape or matrix.shape)}: {value}."
-        )
+    if first is None:
+        return None
+    place = _place(first[0] * matrix.shape[1] + first[1], shape or matrix.shape)
+    return f"{n_bad} of its {matrix.size} entries are NaN or infinite, the first at {place}: {value}"
 
 
 class ScaledWeights:

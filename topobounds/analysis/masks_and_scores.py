@@ -13,7 +13,7 @@ from topobounds._text import shortened
 from topobounds.analysis.errors import UnreadTensorError
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.in_memory import ArraysCheckpoint
-from topobounds.weights import check_finite, mask_matrix, weight_array
+from topobounds.weights import mask_matrix, weight_array, what_is_not_finite
 
 _SUFFIX = "_mask"
 """What torch.nn.utils.prune adds to the name of a weight for that of its mask."""
@@ -137,11 +137,9 @@ def check_values(array: NDArray[Any], whose: str) -> None:
     UnreadTensorError
         Saying how many, and where the first is.
     """
-    try:
-        check_finite(array.reshape(len(array), -1), shape=array.shape, name="weights")
-    except ValueError as error:
-        counted = str(error).removeprefix("Argument 'weights' must be finite, but ")
-        raise UnreadTensorError(f"{whose[:1].upper()}{whose[1:]} are not finite: {counted}", "not-finite") from None
+    found = what_is_not_finite(array.reshape(len(array), -1), shape=array.shape)
+    if found:
+        raise UnreadTensorError(f"{whose[:1].upper()}{whose[1:]} are not finite: {found}.", "not-finite")
 
 
 def _listed(names: Collection[str], most: int = 5) -> str:

@@ -97,7 +97,8 @@ def _print_comparison(found: "Comparison") -> None:
             "-" if silent is None else str(silent),
             *map(decimals, (layer.overlap_a, layer.overlap_b, layer.overlap_expected, layer.bottleneck)),
         )
-    print_table(console_on_stdout(), table)
+    if found.layers:
+        print_table(console_on_stdout(), table)
     for side, only in (("a", found.only_in_a), ("b", found.only_in_b)):
         for name, reason in only.items():
             print_line(f"only in {side}: {name}. {reason}")

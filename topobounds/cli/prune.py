@@ -51,7 +51,9 @@ class DensityNotPattern(Density):
 @click.argument("source", type=Name())
 @click.argument("target", type=Name(), required=False)
 @click.option("--density", type=DensityNotPattern(), help="Weights to be left, over all weights of the layers.")
-@click.option("--method", metavar="NAME", default="t-imp", show_default=True, help="t-imp, magnitude or random.")
+@click.option(
+    "--method", metavar="NAME", default="t-imp", show_default=True, help="t-imp, magnitude, random or shuffled."
+)
 @click.option(
     "--scope", metavar="SCOPE", default="local", show_default=True, help="local; global: all layers ranked together."
 )
@@ -79,7 +81,7 @@ class DensityNotPattern(Density):
 @click.option("--dry-run", is_flag=True, help="Write nothing; show what each budget would leave.")
 @click.option("--export", metavar="FILE", type=Name(), help="Write the sparsity of each layer, as JSON or YAML.")
 @click.option("--html", metavar="FILE", type=Name(), help="Write a page about what pruning did.")
-@click.option("--seed", type=Count(0), help="Seed of --method random.  [default: drawn, and shown]")
+@click.option("--seed", type=Count(0), help="Seed of the methods random and shuffled.  [default: drawn, and shown]")
 @click.option("--jobs", type=Count(1, 1024), help="Processes at the same time.  [default: this one alone]")
 @click.option("--scheduler", metavar="ADDRESS", help="Do the work on the Dask cluster of this scheduler: tcp://...")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")

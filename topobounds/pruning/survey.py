@@ -19,7 +19,7 @@ from topobounds.layers import LayerTensor
 from topobounds.pruning.allocations import Profile
 from topobounds.topology.layer_topology import layer_topology
 from topobounds.topology.persistence import PersistenceDiagram
-from topobounds.weights import count_non_zero, non_zero, weight_array
+from topobounds.weights import count_non_zero, non_zero, weight_array, what_is_not_finite
 
 Scores = str | os.PathLike[str] | Mapping[str, Any]
 
@@ -153,7 +153,8 @@ def survey(layer: LayerTensor, array: Array, scores: Array | None) -> Surveyed |
         topology = layer_topology(layer, weights, None if scores is None else non_zero(array))
     except ValueError as error:
         whose = "its weights" if scores is None else "its scores"
-        return str(error).replace("Argument 'weights' must be finite, but", f"{whose} are not finite:").rstrip(".")
+        found = what_is_not_finite(weights.reshape(len(weights), -1), shape=weights.shape)
+        return f"{whose} are not finite: {found}" if found else str(error).rstrip(".")
     return Surveyed(
         layer=layer,
         critical=np.flatnonzero(topology.critical),
