@@ -306,3 +306,25 @@ def test_ties_at_random_lie_in_the_range_of_all_orders_whatever_the_type(make):
         drawn = {overlap._overlap_with_ties_at_random(layer, k, seed) for seed in range(4)}
         assert all(found.lower - 1e-12 <= each <= found.upper + 1e-12 for each in drawn)
         assert len(drawn) > 1 or found.lower == pytest.approx(found.upper)
+
+
+@pytest.mark.parametrize("levels", [1, 20_000])
+def test_no_z_of_a_kernel_tells_of_the_rule_that_ranks_ties(levels):
+    """With ties broken by noise far below the levels, the weights have no ties and are as exchangeable."""
+    rng = np.random.default_rng(4)
+    kernel = rng.integers(-levels, levels + 1, (24, 24, 3, 3)).astype(np.float64)
+    conv = Conv(24, 24, (3, 3), (6, 6), padding=1)
+    null = overlap_null(kernel, conv=conv, seed=0, trials=50)
+    without_ties = []
+    for noise in rng.random((12, *kernel.shape)) * 1e-6:
+        forest = critical_kernel_weights(kernel * (1 + noise), conv)
+        without_ties.append(forest.overlap())
+    if levels > 1:  # few ties
+        assert (null.reason, null.z is None) == (None, False)
+        assert abs(null.measured - np.mean(without_ties)) < null.deviation
+        return
+    assert null.z is None
+    told = float(re.search(r"at random, as by chance, the overlap is (0\.\d+)\. So", null.reason)[1])
+    assert null.measured < told - 5 * null.deviation
+    assert abs(told - np.mean(without_ties)) < 3 * np.std(without_ties)
+    assert overlap_null(kernel, conv=conv, seed=0, trials=50).reason == null.reason

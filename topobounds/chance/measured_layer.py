@@ -216,6 +216,18 @@ class MeasuredKernel:
             present &= np.asarray(mask, np.bool_)
         return cls(kernel, conv, present, critical)
 
+    def with_ties_at_random(self, seed: np.random.SeedSequence) -> "CriticalWeights":
+        """Return the critical weights if weights that tie come in a random order; their |w| are numbers of places."""
+        from topobounds.topology.convolution import critical_kernel_weights  # noqa: PLC0415 (loads numba)
+
+        sizes = np.abs(self.kernel[self.present].astype(np.float64))
+        rising = np.lexsort((np.random.default_rng(seed).permutation(sizes.size), sizes))
+        places = np.empty(sizes.size)
+        places[rising] = np.arange(1, sizes.size + 1)
+        ranked = np.zeros(self.kernel.shape)
+        ranked[self.present] = places
+        return critical_kernel_weights(ranked, self.conv)
+
     @cached_property
     def live(self) -> NDArray[np.bool_]:
         """The weights that are present and make an edge: some may read only padding."""

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,7 +32,11 @@ from topobounds.theory.ties import tie_counts
 from topobounds.topology.key_matrix import keys_of
 from topobounds.topology.moments import weight_moments
 
+if TYPE_CHECKING:
+    from topobounds.topology.convolution import CriticalWeights
+
 _CELLS_AT_A_TIME = 2**21
+_TIE_ORDERS = 5  # of the weights of a kernel, whose overlaps are averaged
 
 
 @dataclass(frozen=True)
@@ -172,13 +176,19 @@ def kernel_overlap_null(kernel: MeasuredKernel, k: int | None, sampling: Samplin
     def overlap(ranks: NDArray[np.int64], _merges: NDArray[np.int64]) -> float:
         return float(np.mean(ranks <= (ranks.size if k is None else k)))
 
-    return _of_sample(
+    null = _of_sample(
         sample_kernels(kernel.conv, kernel.present, overlap, *sampling) if sampling else None,
         measured=overlap(critical.ranks[: critical.n_critical], critical.merges),
         uniform_support=None,
         k=k,
         size=(critical.shape, int(np.count_nonzero(kernel.present)), critical.alpha),
     )
+    if null.z is None or sampling is None or not _kernel_may_turn_on_ties(critical, k, cast(float, null.deviation)):
+        return null
+    # One order of the ties alone would differ from another by about a deviation.
+    orders = [kernel.with_ties_at_random(seed) for seed in np.random.SeedSequence(sampling.seed).spawn(_TIE_ORDERS)]
+    at_random = np.mean([overlap(each.ranks[: each.n_critical], each.merges) for each in orders])
+    return _without_z_of_a_rule(null, float(at_random))
 
 
 def overlap_range(weights: ArrayLike, k: int | None = None, *, mask: ArrayLike | None = None) -> Enclosure:
@@ -238,8 +248,12 @@ def _judged_by_ties(null: OverlapNull, layer: MeasuredLayer, k: int, seed: int) 
     deviation = cast(float, null.deviation)
     if not _may_turn_on_ties(layer, k, deviation):
         return null
-    at_random = _overlap_with_ties_at_random(layer, k, seed)
-    if abs(at_random - null.measured) <= deviation:
+    return _without_z_of_a_rule(null, _overlap_with_ties_at_random(layer, k, seed))
+
+
+def _without_z_of_a_rule(null: OverlapNull, at_random: float) -> OverlapNull:
+    """Return a null, without its z where the overlap with ties ranked at random is another by more than a deviation."""
+    if abs(at_random - null.measured) <= cast(float, null.deviation):
         return null
     told = f"Weights tie at the cut: where those are ranked at random, as by chance, the overlap is {at_random:.4f}."
     return replace(null, z=None, reason=f"{told} So there is no z.")
@@ -252,10 +266,8 @@ def _may_turn_on_ties(layer: MeasuredLayer, k: int, deviation: float) -> bool:
     the second joins nothing more. That is estimated, from above, by the forest's edges among them, t / 2m, and
     f (1 - f).
     """
-    magnitudes, alpha = np.abs(layer.forest.weights), layer.forest.alpha
-    kept = int(np.searchsorted(layer.forest.ranks, k, side="right"))
-    around = magnitudes[max(kept - 1, 0)], magnitudes[min(kept, magnitudes.size - 1)]
-    most = max(np.count_nonzero(magnitudes == each) for each in around)  # edges that tie at the cut
+    alpha = layer.forest.alpha
+    most = _most_tied_at(np.abs(layer.forest.weights), layer.forest.ranks, k)  # edges that tie at the cut
     if not 0 < k < layer.n_weights or most <= deviation * alpha:
         return False
     if k >= layer.largest.size or layer.largest[-1] == layer.largest[k - 1]:  # and perhaps more
@@ -264,6 +276,20 @@ def _may_turn_on_ties(layer: MeasuredLayer, k: int, deviation: float) -> bool:
     share = (k - above) / (at_least - above)
     needed_twice = min(1.0, (at_least - above) / (2 * min(layer.shape)))
     return bool(most * needed_twice * share * (1 - share) > deviation * alpha)
+
+
+def _kernel_may_turn_on_ties(critical: "CriticalWeights", k: int | None, deviation: float) -> bool:
+    """Whether more critical weights tie at the cut than make a deviation."""
+    n_critical = critical.n_critical
+    magnitudes, ranks = critical.weights[:n_critical], critical.ranks[:n_critical]
+    return bool(_most_tied_at(magnitudes, ranks, n_critical if k is None else k) > deviation * n_critical)
+
+
+def _most_tied_at(magnitudes: NDArray[Any], ranks: NDArray[np.int64], k: int) -> int:
+    """Return how many of some falling magnitudes tie with the last of rank k or above, or with the next one."""
+    kept = int(np.searchsorted(ranks, k, side="right"))
+    around = magnitudes[max(kept - 1, 0)], magnitudes[min(kept, magnitudes.size - 1)]
+    return max(int(np.count_nonzero(magnitudes == each)) for each in around)
 
 
 def _overlap_with_ties_at_random(layer: MeasuredLayer, k: int, seed: int) -> float:
