@@ -145,3 +145,14 @@ def test_trained_layers_beside_the_scales_of_their_neurons(data_dir, file, name,
     assert null.overlap.expected == pytest.approx(sampled, abs=0.006)
     assert null.overlap.measured == pytest.approx(measured, abs=0.0006)
     assert null.persistence.z == pytest.approx(z, abs=spread)
+
+
+def test_no_z_tells_of_the_rule_that_ranks_ties():
+    rng = np.random.default_rng(2)
+    weights = np.exp(rng.standard_normal((90, 1)) / 4) * rng.standard_normal((90, 70))
+    fine = scale_null(weights, trials=20, seed=0)
+    assert fine.overlap.explained
+    coarse = scale_null(np.sign(weights) * np.ceil(np.abs(weights) / 2), trials=20, seed=0)
+    assert (coarse.overlap.z, coarse.overlap.refitted_z, coarse.overlap.explained) == (None, None, None)
+    assert coarse.overlap.measured < coarse.overlap.expected - 5 * coarse.overlap.deviation
+    assert coarse.persistence.refitted_z is not None  # the same whatever the rule

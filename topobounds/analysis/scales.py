@@ -49,7 +49,7 @@ def scale_shares(
         neural_persistence_z=null.persistence.refitted_z,
         trials=count,
         seed=seed,
-        reason=None if report.overlap_expected is not None else report.chance_reason,
+        reason=report.chance_reason if None in (report.overlap_expected, null.overlap.refitted_z) else None,
     )
 
 

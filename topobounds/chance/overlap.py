@@ -188,6 +188,8 @@ def kernel_overlap_null(kernel: MeasuredKernel, k: int | None, sampling: Samplin
     # One order of the ties alone would differ from another by about a deviation.
     orders = [kernel.with_ties_at_random(seed) for seed in np.random.SeedSequence(sampling.seed).spawn(_TIE_ORDERS)]
     at_random = np.mean([overlap(each.ranks[: each.n_critical], each.merges) for each in orders])
+    if abs(at_random - null.measured) <= cast(float, null.deviation):
+        return null
     return _without_z_of_a_rule(null, float(at_random))
 
 
@@ -245,16 +247,23 @@ def overlap_range(weights: ArrayLike, k: int | None = None, *, mask: ArrayLike |
 
 def _judged_by_ties(null: OverlapNull, layer: MeasuredLayer, k: int, seed: int) -> OverlapNull:
     """Return a null, without its z where that would tell by which rule weights that tie at the cut are ranked."""
-    deviation = cast(float, null.deviation)
+    at_random = overlap_if_ties_decide(layer, k, cast(float, null.deviation), seed)
+    return null if at_random is None else _without_z_of_a_rule(null, at_random)
+
+
+def overlap_if_ties_decide(layer: MeasuredLayer, k: int, deviation: float, seed: int) -> float | None:
+    """Return the overlap with the weights that tie at the cut in a random order, if it is another than by their place.
+
+    Another is one that differs by more than `deviation`. None, if it is not.
+    """
     if not _may_turn_on_ties(layer, k, deviation):
-        return null
-    return _without_z_of_a_rule(null, _overlap_with_ties_at_random(layer, k, seed))
+        return None
+    at_random = _overlap_with_ties_at_random(layer, k, seed)
+    return at_random if abs(at_random - layer.forest.overlap(k)) > deviation else None
 
 
 def _without_z_of_a_rule(null: OverlapNull, at_random: float) -> OverlapNull:
-    """Return a null, without its z where the overlap with ties ranked at random is another by more than a deviation."""
-    if abs(at_random - null.measured) <= cast(float, null.deviation):
-        return null
+    """Return a null without its z, and with what the overlap is where ties are ranked at random."""
     told = f"Weights tie at the cut: where those are ranked at random, as by chance, the overlap is {at_random:.4f}."
     return replace(null, z=None, reason=f"{told} So there is no z.")
 

@@ -6,7 +6,7 @@ docs/theory/scales.md.
 
 import math
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from topobounds._arguments import MOST_TRIALS, argument_error, integer, real
 from topobounds._records import Record
 from topobounds._types import FloatArray
+from topobounds.chance.measured_layer import MeasuredLayer
+from topobounds.chance.overlap import overlap_if_ties_decide
 from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
 from topobounds.weights import check_finite, weight_matrix
 
@@ -58,12 +60,13 @@ class ScaleComparison(Record):
     expected, deviation : float
         Mean and standard deviation over the samples.
     z : float or None
-        ``(measured - expected) / deviation``; None where the deviation is 0.
+        ``(measured - expected) / deviation``; None where the deviation is 0, or where the rule that ranks tied weights
+        moves the overlap by more than it (see `OverlapNull`).
     bias : float
         Mean of sample less resample: how far a layer that obeys the null lies, on average, above what its own fitted
         scales give.
     refitted_z : float or None
-        ``(measured - expected - bias) / deviation``: z with the scales fitted anew to every sample.
+        ``(measured - expected - bias) / deviation``: z with the scales fitted anew to every sample; None as `z`.
     limit : float or None
         The expectation for large layers, computed and not sampled; None where there is no formula.
     """
@@ -224,10 +227,13 @@ def scale_null(
     count = m + n - 1 if k is None else integer("k", k, 0, m * n)
     trials = integer("trials", trials, 2, most=MOST_TRIALS)
     seed = secrets.randbits(_SEED_BITS) if seed is None else integer("seed", seed, 0, 2**64 - 1)
-    forest = maximum_spanning_forest(np.abs(weight_matrix(weights)))
+    layer = MeasuredLayer.of(weight_matrix(weights))
     persistences = _persistences(scales, order)
-    measured = _values(forest, count, persistences)
+    measured = _values(layer.forest, count, persistences)
     samples, resamples = _sampled(scales, count, persistences, trials, seed)
+    overlap = _compared(measured, samples, resamples, 0, _overlap_limit(scales, count))
+    if overlap.z is not None and overlap_if_ties_decide(layer, count, overlap.deviation, seed) is not None:
+        overlap = replace(overlap, z=None, refitted_z=None)
     return ScaleNull(
         m=m,
         n=n,
@@ -235,7 +241,7 @@ def scale_null(
         p=order,
         trials=trials,
         seed=seed,
-        overlap=_compared(measured, samples, resamples, 0, _overlap_limit(scales, count)),
+        overlap=overlap,
         persistence=_compared(measured, samples, resamples, 1, None),
     )
 
