@@ -19,7 +19,7 @@ quick: .venv/.installed  ## half a minute of tests, for while you work
 	$(BIN)/pytest -n auto $(QUICK)
 
 attack: .venv/.installed  ## what is killed, fuzzed, changed and flooded over and over: not a part of CI
-	$(BIN)/pip install --disable-pip-version-check -e '.[attack]'
+	$(BIN)/pip install --disable-pip-version-check --no-compile -e '.[attack]'
 	$(BIN)/pytest -m attack
 
 lint: .venv/.installed  ## formatting, lint, types
@@ -44,6 +44,6 @@ clean:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "topobounds needs Python 3.11 or newer: make PYTHON=python3.11")'
 	@echo "Making .venv and installing topobounds with torch and its tools into it: a minute or more, this once."
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check -e '.[dev]'
+	$(BIN)/pip install --disable-pip-version-check --no-compile -e '.[dev]'
 	@echo "Installed."
 	touch $@
