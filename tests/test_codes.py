@@ -131,6 +131,13 @@ def test_moments_of_lines_of_every_length(dtype, width):
     same_moments(weights, np.asarray(weights))
 
 
+@pytest.mark.parametrize("shape", [(2**20,), (2**20, 1), (2**19, 2), (2**15, 32), (2**13, 95)])
+def test_as_many_equal_squares_as_there_may_be_in_one_sum(shape):
+    """Each addition to a sum that grows without end would be rounded the same way."""
+    weights = ScaledWeights(np.full(shape, 77, np.int8), np.float32(0.1))
+    same_moments(weights, np.asarray(weights))
+
+
 @pytest.mark.parametrize("dtype", [np.int8, *FLOATS])
 @pytest.mark.parametrize("size", [0.0, 1e-45, 1e-42, 1e-38, 1e37])
 def test_products_at_the_ends_of_float32(dtype, size):

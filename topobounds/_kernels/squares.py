@@ -184,6 +184,17 @@ def _spread_scales(scales: NDArray[np.float32], share: int, scale_of: NDArray[np
 
 
 @compiled
+def _move_to(total: NDArray[np.float64], sums: NDArray[np.float64]) -> None:
+    """Add sums to `total`, whose second entry is what the first has lost to rounding; both are modified in place."""
+    for lane in range(sums.size):
+        before, added = total[0], sums[lane]
+        total[0] = before + added
+        came = total[0] - before
+        total[1] += (before - (total[0] - came)) + (added - came)  # Knuth's two-sum
+        sums[lane] = 0.0
+
+
+@compiled
 def add_squares_of_products(
     tile: Keys,
     width: int,
@@ -201,8 +212,8 @@ def add_squares_of_products(
     may make a product 0. Returns also a number above 0 if codes have bits, but for the sign, of at least `infinity`; of
     int8 none has.
     """
-    sums, largest, zeros, beyond = np.zeros(_GROUP), np.zeros(_GROUP, np.uint8), _U0, _U0
-    n = np.uint64(width)
+    sums, total, largest = np.zeros(_GROUP), np.zeros(2), np.zeros(_GROUP, np.uint8)
+    zeros, beyond, n = _U0, _U0, np.uint64(width)
     scale_of, current, faint = np.empty(width, np.float32), np.int64(-1), False
     whole = n // _BITS * _BITS
     for line in range(np.uint64(tile.size) // n):
@@ -223,7 +234,10 @@ def add_squares_of_products(
             for entry in range(n):
                 product = _float_of_byte(tile[base + entry], shift) * scales[current, np.int64(entry) // block[1]]
                 zeros += np.uint64(product == 0 and _key(tile, base + entry, _NO_SIGN_OF_BYTE) != 0)
-    return sums.sum(), np.uint64(tile.size) - zeros, beyond + np.uint64(largest.max() >= infinity)
+        if line % _BITS == _U0:  # few additions in a row, however many lines there are
+            _move_to(total, sums)
+    _move_to(total, sums)
+    return total.sum(), np.uint64(tile.size) - zeros, beyond + np.uint64(largest.max() >= infinity)
 
 
 _CODES = 128  # of a byte without its sign
