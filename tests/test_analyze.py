@@ -258,5 +258,9 @@ def test_shares_of_the_scales_add_up_to_the_number():
     assert added < -0.5
     assert abs(rest) < 0.2
     assert abs(layer.scales.overlap_z) < 3
+    few_sizes = np.ceil(np.abs(rng.standard_normal((90, 70))) / 2)
+    coarse = analyze({"a.weight": few_sizes}, scales=True, seed=0).layers[0]
+    assert coarse.scales.overlap_z is None
+    assert coarse.scales.reason.startswith("Weights tie at the cut")
     kernel = analyze({"conv.weight": rng.standard_normal((4, 3, 3, 3))}, scales=True, seed=0).layers[0]
     assert kernel.scales.reason == "The scales of neurons are not known for kernels."

@@ -293,3 +293,11 @@ def test_the_basis_of_a_published_network(data_dir):
     tensors = load_file(data_dir / "checkpoints" / "silero_vad_16k.safetensors")
     fixed = [name for name, array in tensors.items() if array.ndim > 1 and looks_fixed("", array)]
     assert fixed == ["stft_conv.weight"]
+
+
+def test_edges_that_are_missed_because_of_how_ties_are_ranked_are_told_as_that():
+    """By place, the first rows have all of the largest weights."""
+    layer = dense(np.random.default_rng(0).choice([-1.0, 1.0], (64, 64)), chance=True)
+    (told,) = (f.text for f in find(ModelReport((layer,), left_out={})) if f.rule == "silent-neurons")
+    assert told.endswith(" edges of the forest, weights that tie being ranked by their place.")
+    assert "by chance" not in told

@@ -249,7 +249,7 @@ def _on_cpu(values: Any) -> Any:
 
 
 def mask_matrix(mask: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Return `mask` as a boolean matrix of the given shape; integers 0 and 1 and floats 0.0 and 1.0 are accepted.
+    """Return `mask` as a boolean array of the given shape; integers 0 and 1 and floats 0.0 and 1.0 are accepted.
 
     Raises
     ------

@@ -254,6 +254,19 @@ def test_no_z_tells_of_the_rule_that_ranks_ties(seed):
     assert abs(null.measured - np.mean(without_ties)) > null.deviation
 
 
+@pytest.mark.parametrize("as_mask", [True, False])
+def test_no_z_tells_of_ties_where_the_last_rows_have_most_weights(as_mask):
+    """By place, the first rows come first, in which each weight joins a row: the overlap is too large."""
+    rng = np.random.default_rng(8)
+    weights = rng.standard_normal((200, 200))
+    weights = np.round(weights / np.abs(weights).max() * 7)
+    mask = rng.random(weights.shape) < 2 / 200
+    mask[-50:] = True
+    given = {"weights": weights, "mask": mask} if as_mask else {"weights": np.where(mask, weights, 0)}
+    null = overlap_null(**given, seed=8, trials=50)
+    assert (null.z, null.measured > null.expected.upper + 4 * null.deviation) == (None, True)
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, "bfloat16", np.float16])
 def test_few_ties_leave_the_z(dtype):
     weights = np.random.default_rng(1).standard_normal((120, 90)).astype(dtype)

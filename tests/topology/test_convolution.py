@@ -213,6 +213,13 @@ def test_records_are_plain_on_request():
     assert sum(record["merges"]) == record["alpha"] == 639
 
 
+def test_a_mask_of_other_numbers_tells_where_in_the_kernel():
+    mask = np.ones(CONV.weight_shape)
+    mask[2, 1, 0, 2] = 2
+    with pytest.raises(ValueError, match=r"but at index \(2, 1, 0, 2\) it is 2\.0"):
+        critical_kernel_weights(np.ones(CONV.weight_shape), CONV, mask)
+
+
 def test_a_mask_hides_what_is_not_finite():
     kernel = _kernels()["normal"].copy()
     mask = np.ones(kernel.shape, bool)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from topobounds._arguments import argument_error, nearest
 from topobounds.analysis.reports import Finding, LayerReport, ModelReport
+from topobounds.chance.overlap import TIES_DECIDE
 from topobounds.layers.shape import Shape
 from topobounds.theory.critical_rank import critical_rank_law_of
 
@@ -139,7 +140,10 @@ def _missing_by_chance(layer: LayerReport) -> str:
     if layer.kind == "conv" or layer.overlap_expected is None or not layer.alpha:
         return ""
     lost, by_chance = (layer.alpha * (1 - share) for share in (layer.overlap or 0.0, layer.overlap_expected))
-    return f", which miss {lost:.0f} edges of the forest, {by_chance:.0f} by chance"
+    missed = f", which miss {lost:.0f} edges of the forest"
+    if TIES_DECIDE in (layer.chance_reason or ""):  # a random order, to which chance refers, would miss others
+        return f"{missed}, weights that tie being ranked by their place"
+    return f"{missed}, {by_chance:.0f} by chance"
 
 
 def _dead_neurons(layer: LayerReport) -> str | None:

@@ -5,6 +5,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from topobounds.analysis.reports import LayerReport, ScaleShares
+from topobounds.chance.overlap import TIES_DECIDE
 from topobounds.chance.scales import ScaleComparison, scale_null
 from topobounds.layers import Conv, SingleTensorLayer
 
@@ -41,6 +42,9 @@ def scale_shares(
         null = scale_null(weights, trials=count, seed=seed)
     except ValueError as error:
         return ScaleShares(reason=str(error))
+    reasons = [report.chance_reason] if report.overlap_expected is None and report.chance_reason else []
+    if null.overlap.refitted_z is None and null.overlap.deviation:
+        reasons.append(f"{TIES_DECIDE}, the overlap is another. So there is no overlap_z.")
     share = report.neural_persistence_share
     return ScaleShares(
         overlap=_shares(null.overlap, report.overlap_expected),
@@ -49,7 +53,7 @@ def scale_shares(
         neural_persistence_z=null.persistence.refitted_z,
         trials=count,
         seed=seed,
-        reason=report.chance_reason if None in (report.overlap_expected, null.overlap.refitted_z) else None,
+        reason=" ".join(reasons) or None,
     )
 
 

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from topobounds.topology.convolution import CriticalWeights
 
 _CELLS_AT_A_TIME = 2**21
-_TIE_ORDERS = 5  # of the weights of a kernel, whose overlaps are averaged
+TIES_DECIDE = "Weights tie at the cut: where those are ranked at random, as by chance"
+_TIE_ORDERS = 5  # whose overlaps are averaged: one alone may differ from another by a deviation
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,6 @@ def kernel_overlap_null(kernel: MeasuredKernel, k: int | None, sampling: Samplin
     )
     if null.z is None or sampling is None or not _kernel_may_turn_on_ties(critical, k, cast(float, null.deviation)):
         return null
-    # One order of the ties alone would differ from another by about a deviation.
     orders = [kernel.with_ties_at_random(seed) for seed in np.random.SeedSequence(sampling.seed).spawn(_TIE_ORDERS)]
     at_random = np.mean([overlap(each.ranks[: each.n_critical], each.merges) for each in orders])
     if abs(at_random - null.measured) <= cast(float, null.deviation):
@@ -252,9 +252,9 @@ def _judged_by_ties(null: OverlapNull, layer: MeasuredLayer, k: int, seed: int) 
 
 
 def overlap_if_ties_decide(layer: MeasuredLayer, k: int, deviation: float, seed: int) -> float | None:
-    """Return the overlap with the weights that tie at the cut in a random order, if it is another than by their place.
+    """Return the overlap with the weights that tie at the cut in random orders, if it is another than by their place.
 
-    Another is one that differs by more than `deviation`. None, if it is not.
+    Another is one whose mean differs by more than `deviation`. None, if it is not.
     """
     if not _may_turn_on_ties(layer, k, deviation):
         return None
@@ -264,7 +264,7 @@ def overlap_if_ties_decide(layer: MeasuredLayer, k: int, deviation: float, seed:
 
 def _without_z_of_a_rule(null: OverlapNull, at_random: float) -> OverlapNull:
     """Return a null without its z, and with what the overlap is where ties are ranked at random."""
-    told = f"Weights tie at the cut: where those are ranked at random, as by chance, the overlap is {at_random:.4f}."
+    told = f"{TIES_DECIDE}, the overlap is {at_random:.4f}."
     return replace(null, z=None, reason=f"{told} So there is no z.")
 
 
@@ -273,12 +273,14 @@ def _may_turn_on_ties(layer: MeasuredLayer, k: int, deviation: float) -> bool:
 
     Those of them that are kept, a share f of t, then lie in the first rows, so that more of them meet in one row, where
     the second joins nothing more. That is estimated, from above, by the forest's edges among them, t / 2m, and
-    f (1 - f).
+    f (1 - f); on a support whose rows may differ, by these edges alone.
     """
     alpha = layer.forest.alpha
     most = _most_tied_at(np.abs(layer.forest.weights), layer.forest.ranks, k)  # edges that tie at the cut
     if not 0 < k < layer.n_weights or most <= deviation * alpha:
         return False
+    if not layer.may_be_nearly_full:
+        return True
     if k >= layer.largest.size or layer.largest[-1] == layer.largest[k - 1]:  # and perhaps more
         return True
     above, at_least = tie_counts(layer.largest, k)
@@ -302,7 +304,10 @@ def _most_tied_at(magnitudes: NDArray[Any], ranks: NDArray[np.int64], k: int) ->
 
 
 def _overlap_with_ties_at_random(layer: MeasuredLayer, k: int, seed: int) -> float:
-    """Return the overlap with the weights that tie at the cut in a random order, the k largest being read anew."""
+    """Return the mean overlap with the weights that tie at the cut in some random orders.
+
+    The weights are read anew, twice: how many tie at the cut is known only then.
+    """
     magnitudes = layer.largest if k <= layer.largest.size else layer.magnitudes
     n_above = int(np.searchsorted(-magnitudes, -magnitudes[k - 1]))
     keys = keys_of(layer.matrix, layer.support, zero_edges=False)
@@ -315,19 +320,28 @@ def _overlap_with_ties_at_random(layer: MeasuredLayer, k: int, seed: int) -> flo
 
     starts = range(0, keys.n_lines, step)
     ends = np.cumsum([np.count_nonzero(of_lines(start) == cut) for start in starts])
-    chosen = np.sort(np.random.default_rng(seed).choice(int(ends[-1]), k - n_above, replace=False))
-    cells = []
+    rng = np.random.default_rng(seed)
+    orders = [np.sort(rng.choice(int(ends[-1]), k - n_above, replace=False)) for _ in range(_TIE_ORDERS)]
+    above: list[NDArray[np.int64]] = []
+    kept: list[list[NDArray[np.int64]]] = [[] for _ in orders]
     for start, end in zip(starts, ends, strict=True):
         found = of_lines(start)
+        above.append(start * keys.width + np.flatnonzero(found > cut))
         tied = np.flatnonzero(found == cut)
-        here = chosen[(chosen >= end - tied.size) & (chosen < end)] - (end - tied.size)
-        cells += [start * keys.width + np.flatnonzero(found > cut), start * keys.width + tied[here]]
-    lines, entries = np.divmod(np.concatenate(cells), keys.width)
-    ends_of_edges = lines, keys.n_lines + entries
-    n_vertices = keys.n_lines + keys.width
-    graph = coo_array((np.ones(lines.size, np.bool_), ends_of_edges), shape=(n_vertices, n_vertices))
-    n_components = connected_components(graph, directed=False, return_labels=False)
-    return float((n_vertices - n_components) / layer.forest.alpha)
+        for chosen, cells in zip(orders, kept, strict=True):
+            here = chosen[(chosen >= end - tied.size) & (chosen < end)] - (end - tied.size)
+            cells.append(start * keys.width + tied[here])
+    n_edges = [_forest_edges(np.concatenate([*above, *cells]), keys.n_lines, keys.width) for cells in kept]
+    return float(np.mean(n_edges) / layer.forest.alpha)
+
+
+def _forest_edges(cells: NDArray[np.int64], n_lines: int, width: int) -> int:
+    """Return how many edges the spanning forest of some cells has."""
+    lines, entries = np.divmod(cells, width)
+    n_vertices = n_lines + width
+    edges = np.ones(cells.size, np.bool_), (lines, n_lines + entries)
+    graph = coo_array(edges, shape=(n_vertices, n_vertices))
+    return int(n_vertices - connected_components(graph, directed=False, return_labels=False))
 
 
 def _is_nearly_full(layer: MeasuredLayer, k: int) -> bool:

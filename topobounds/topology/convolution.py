@@ -322,7 +322,7 @@ def _support(mask: ArrayLike, conv: Conv, shape: tuple[int, ...]) -> NDArray[np.
     array = as_array("mask", mask)
     if array.shape != conv.weight_shape:
         raise ValueError(f"Argument 'mask' must have the shape of the kernel, {conv.weight_shape}, not {array.shape}.")
-    return mask_matrix(array.reshape(shape), shape)
+    return mask_matrix(array, conv.weight_shape).reshape(shape)
 
 
 def _touched(indices: NDArray[np.int64], conv: Conv) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
