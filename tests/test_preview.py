@@ -96,3 +96,12 @@ def test_what_matches_nothing_is_refused_with_the_nearest(file, capsys):
         main(["preview", str(file), "--include", "fc1.wieght"])
     assert left.value.code == 2
     assert "fc1.weight" in capsys.readouterr().err
+
+
+def test_what_is_a_lower_bound_is_shown_as_one(tmp_path, capsys):
+    file = tmp_path / "weights.npz"
+    np.savez(file, **{"conv.weight": np.ones((16, 8, 3, 3)), "fc.weight": np.ones((10, 16))})
+    with pytest.raises(SystemExit):
+        main(["preview", str(file)])
+    rows = {line.split()[0]: line.split()[3] for line in capsys.readouterr().out.splitlines() if "weight " in line}
+    assert rows == {"conv.weight": ">=25", "fc.weight": "25"}

@@ -71,7 +71,8 @@ def _print_preview(found: "Preview") -> None:
             layer.name,
             "x".join(map(str, layer.shape)),
             f"{layer.weights:,}",
-            _count(layer.must_keep),
+            # What chance gives is told of all but kernels, of which this is a lower bound.
+            f">={layer.must_keep:,}" if layer.overlap_expected is None and layer.must_keep else _count(layer.must_keep),
             _count(layer.keep),
             decimals(layer.overlap_expected),
             decimals(layer.safe_density_expected),

@@ -62,7 +62,8 @@ class DensityNotPattern(Density):
     metavar="BUDGET",
     default="uniform",
     show_default=True,
-    help="How the weights are shared out: uniform, safe, retention, or a file of sparsities, as --export writes it.",
+    help="How the weights are shared out: uniform, safe, retention, or a file of sparsities, as --export writes it, "
+    "which --density scales.",
 )
 @click.option(
     "--on-infeasible",
