@@ -280,6 +280,8 @@ def test_the_command_tells_status_and_exports(plan, tmp_path, capsys):
         table = list(csv.DictReader(stream))
     lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert len(table) == len(lines) == 18
+    assert {row["status"] for row in table} == {"done"}  # of the row: the answer to one question has one of its own
+    assert {row["answer.status"] for row in lines if row["question"] == "collapse"} == {"limit"}
     of_eight = [row for row in lines if row.get("m") == 8 and row["n"] == 5]
     assert of_eight[0]["monte_carlo.trials"] == 20
     assert [float(row["limit"]) for row in table if row["m"] == "8" and row["n"] == "5"] == [of_eight[0]["limit"]]
@@ -290,7 +292,9 @@ def test_each_question_is_a_view_that_other_programs_read(plan, tmp_path):
     with sqlite3.connect(tmp_path / FILE) as connection:
         found = connection.execute('select m, n, "enclosure.0", "monte_carlo.mean" from overlap where m = 8').fetchall()
         laws = connection.execute("select mlp, collapse_density from collapse").fetchall()
+        statuses = connection.execute('select distinct status, "answer.status" from collapse').fetchall()
     connection.close()
+    assert statuses == [("done", "limit")]
     assert {(m, n) for m, n, *_ in found} == {(8, 3), (8, 5)}
     assert all(0 < low <= 1 and 0 < mean <= 1 for _, _, low, mean in found)
     assert {mlp for mlp, _ in laws} == {"20-20-20", "30-10-5"}

@@ -83,6 +83,7 @@ class Row:
 
 
 _COLUMNS = tuple(field.name for field in fields(Row))
+_OF_THE_ROW = tuple(name for name in _COLUMNS if name not in ("key", "parameters", "answer"))
 
 
 class Store:
@@ -228,10 +229,9 @@ class Store:
         for source in ("parameters", "answer"):
             query = f"select {source} from points where question = ? and {source} is not null limit {_SAMPLED}"
             for (text,) in self._connection.execute(query, (question,)):
-                for path, name, _ in _leaves(json.loads(text)):
+                for path, name, _ in _own_leaves(source, text):
                     columns.setdefault(name, f"json_extract({source}, {_quoted(path)}) as {_named(name)}")
-        rest = [name for name in _COLUMNS if name not in ("key", "parameters", "answer") and name not in columns]
-        wanted = ", ".join([*list(columns.values())[:_MOST_COLUMNS], *map(_named, rest)])
+        wanted = ", ".join([*list(columns.values())[:_MOST_COLUMNS], *map(_named, _OF_THE_ROW)])
         self._connection.execute(f"drop view if exists {_named(question)}")
         where = f"where question = {_quoted(question)}"
         self._connection.execute(f"create view {_named(question)} as select {wanted} from points {where}")
@@ -318,12 +318,17 @@ def _leaves(value: Any, path: str = "$", name: str = "") -> Iterator[tuple[str, 
 
 def _flat(row: Row) -> dict[str, Any]:
     """Return a row with its parameters and the numbers of its answer side by side."""
-    record: dict[str, Any] = {}
-    for text in (row.parameters, row.answer or "{}"):
-        for _, name, value in _leaves(json.loads(text)):
+    record = {name: getattr(row, name) for name in _OF_THE_ROW}
+    for source, text in (("parameters", row.parameters), ("answer", row.answer or "{}")):
+        for _, name, value in _own_leaves(source, text):
             record.setdefault(name, value)
-    rest = {name: getattr(row, name) for name in _COLUMNS if name not in ("key", "parameters", "answer")}
-    return rest | record
+    return record
+
+
+def _own_leaves(source: str, text: str) -> Iterator[tuple[str, str, Any]]:
+    """Yield the leaves of the parameters or the answer of a row, under names that the row has no column of."""
+    for path, name, value in _leaves(json.loads(text)):
+        yield path, f"{source}.{name}" if name in _OF_THE_ROW else name, value
 
 
 def _quoted(text: str) -> str:
