@@ -7,6 +7,7 @@ from multiprocessing import get_context
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from tests import naive
 from topobounds import CheckpointError, Interrupted, ModelReport, analyze, neural_persistence
@@ -228,6 +229,58 @@ def test_layers_that_feed_one_another_are_one_network():
     ten = {f"{i}.weight": np.eye(4) for i in range(11)}
     (sorted_by_number,) = analyze(dict(sorted(ten.items())), chance=False).networks
     assert sorted_by_number.layers == tuple(ten)
+    assert "in the order of their numbers" in sorted_by_number.assumed
+
+
+def _square_layers(n_layers, dtype=np.float16):
+    rng = np.random.default_rng(3)
+    layers = {f"fc{i}.weight": rng.integers(-127, 128, (6, 6)).astype(dtype) for i in range(n_layers)}
+    return layers | {f"fc{i}.bias": np.ones(6, dtype) for i in range(n_layers)}
+
+
+def _network_numbers(source):
+    (network,) = analyze(source, chance=False).networks
+    return replace(network, assumed=None), network.assumed
+
+
+@pytest.mark.parametrize("wide", [{2}, {0}, {1, 11}, set()], ids=str)
+def test_the_dtypes_by_which_safetensors_sorts_do_not_order_the_layers(tmp_path, wide):
+    expected, _ = _network_numbers({f"fc{i}.weight": w for i, w in enumerate(_square_layers(12).values()) if i < 12})
+    assert expected.layers == tuple(f"fc{i}.weight" for i in range(12))
+    mixed = {
+        name: array.astype(np.float32 if int(name[2:].partition(".")[0]) in wide else np.float16)
+        for name, array in _square_layers(12).items()
+    }
+    save_file(mixed, tmp_path / "mixed.safetensors")
+    found, assumed = _network_numbers(tmp_path / "mixed.safetensors")
+    assert found == expected
+    assert "in the order of their numbers" in assumed
+    assert "of the file" not in assumed
+
+
+def test_the_codes_of_quantised_layers_are_a_dtype_of_their_own(tmp_path):
+    layers = _square_layers(3, np.float32)
+    expected, _ = _network_numbers({name: array for name, array in layers.items() if name.endswith("weight")})
+    coded = layers | {f"fc{i}.weight": layers[f"fc{i}.weight"].astype(np.int8) for i in (0, 1)}
+    coded |= {f"fc{i}.weight_scale": np.ones((6, 1), np.float32) for i in (0, 1)}
+    save_file(coded, tmp_path / "coded.safetensors")
+    found, assumed = _network_numbers(tmp_path / "coded.safetensors")
+    assert found == expected
+    assert "in the order of their numbers" in assumed
+
+
+def test_an_order_that_no_writer_sorts_by_is_kept(tmp_path):
+    rng = np.random.default_rng(0)
+    names = ["up.weight", "mid2.weight", "mid1.weight", "down.weight"]
+    weights = {name: rng.standard_normal((5, 5)) for name in names}
+    weights["mid1.weight"] = weights["mid1.weight"].astype(np.float32)
+    kept, assumed = _network_numbers(saved(tmp_path, weights))
+    assert kept.layers == tuple(names)
+    assert "in the order of the file" in assumed
+    by_dtype = {name: weights[name] for name in ("mid1.weight", "down.weight", "up.weight")}
+    assert _network_numbers(by_dtype)[0].layers == ("down.weight", "mid1.weight", "up.weight")
+    _, assumed = _network_numbers({"up.weight": np.eye(5, dtype=np.float32), "down.weight": np.eye(5)})
+    assert "in the order of their names" in assumed
 
 
 @pytest.mark.parametrize(

@@ -118,8 +118,47 @@ def test_a_layer_that_cannot_be_read_is_said_and_the_others_are_compared(arrays)
     damaged = {**arrays, "fc1.weight": np.full((30, 50), np.nan)}
     first, second, _ = compare(arrays, damaged).layers
     assert first.forest_kept is None
-    assert "NaN" in first.reason or "finite" in first.reason
+    assert first.reason.startswith("Not finite in b: 1500 of its 1500 entries are NaN or infinite")
     assert second.reason == EQUAL
+
+
+def test_a_file_with_zeros_and_nan_keeps_all_of_itself(arrays, tmp_path, capsys):
+    odd = {"zero.weight": np.zeros((5, 4)), "nan.weight": np.full((5, 4), np.nan), "inf.weight": np.diag([1, np.inf])}
+    weights = arrays | odd
+    found = compare(weights, dict(weights), seed=0)
+    summary = found.summary
+    counts = (summary.layers, summary.compared, summary.identical, summary.topology_kept, summary.diagrams_equal)
+    assert (counts, summary.least_kept) == ((6, 4, 4, 4, 4), None)
+    assert summary.text == (
+        "Of 4 layers, b keeps all that carries a's topology in 4; not compared: nan.weight, inf.weight."
+    )
+    zero = found.layers[3]
+    assert (zero.forest_kept, zero.forest_in_common, zero.density_a, zero.reason) == (1.0, 1.0, 0.0, EQUAL)
+    file = str(tmp_path / "odd.npz")
+    np.savez(file, **weights)
+    with pytest.raises(SystemExit):
+        main(["compare", file, file, "--html", str(tmp_path / "page.html")])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "not compared: nan.weight: Not finite in a: 20 of its 20 entries are NaN or infinite" in printed
+    assert "not compared: inf.weight: Not finite in a: 1 of its 4 entries" in printed
+    assert printed.count("not compared:") == 3
+    assert "of 4 layers have all that carries" in (tmp_path / "page.html").read_text()
+    only_nan = {"nan.weight": odd["nan.weight"]}
+    assert compare(only_nan, only_nan).summary.text == "None of the layers that both have is compared: nan.weight."
+
+
+def test_the_layer_of_which_the_least_is_alive_is_named_if_one_lost_something(arrays):
+    copy = pruned(arrays, magnitude_mask, 0.1) | {"fc1.weight": arrays["fc1.weight"]}
+    assert compare(arrays, copy, trials=0, seed=0).summary.least_kept == "fc2.weight"
+    assert compare(arrays, pruned(arrays, topological_mask, 0.2), trials=0, seed=0).summary.least_kept is None
+    zeros = {"fc2.weight": np.zeros((20, 30))}
+    layer = compare(zeros, {"fc2.weight": arrays["fc2.weight"]}, trials=0, seed=0).layers[0]
+    assert (layer.forest_kept, layer.reason) == (
+        1.0,
+        "All weights of a are zero, so it has no topology that could be lost.",
+    )
+    lost = compare({"fc2.weight": arrays["fc2.weight"]}, zeros, trials=0, seed=0)
+    assert (lost.layers[0].forest_kept, lost.summary.least_kept) == (0.0, "fc2.weight")
 
 
 def test_gates_are_compared_one_by_one():

@@ -148,6 +148,28 @@ def test_what_makes_no_sense_is_a_failed_row_and_the_rest_goes_on(tmp_path):
     assert errors == ["Argument 'm' must be a positive integer, not 0."]
 
 
+def test_why_points_failed_is_told_once_for_each_error(tmp_path, capsys):
+    (tmp_path / "plan.toml").write_text(
+        'grid = [{question = "overlap", m = [3, 0, -1], n = [4, 5], trials = 0},'
+        ' {question = "collapse", mlp = [' + ", ".join(f'"{i}"' for i in range(12)) + "], density = 0.5}]"
+    )
+    plan, out = str(tmp_path / "plan.toml"), str(tmp_path / "out")
+    told = []
+    for arguments in ([plan, "--jobs", "1"], ["--status"], ["--status", "--json"]):
+        with pytest.raises(SystemExit):
+            main(["sweep", *arguments, "--out", out])
+        told.append(capsys.readouterr())
+    lines = told[1].err.splitlines()
+    assert lines[:2] == [
+        "failed: 2 of overlap: Argument 'm' must be a positive integer, not -1.",
+        "failed: 2 of overlap: Argument 'm' must be a positive integer, not 0.",
+    ]
+    assert (len(lines), lines[-1]) == (11, "failed: 4 more, of other errors, which are in the rows.")
+    assert told[0].err.splitlines()[-11:] == lines
+    assert list(json.loads(told[2].out)["errors"].values()) == [2, 2, *[1] * 8]
+    assert told[2].err == ""
+
+
 def test_nothing_is_asked_twice(plan, tmp_path, monkeypatch):
     sweep(plan, tmp_path, jobs=1)
     before = answers(tmp_path)

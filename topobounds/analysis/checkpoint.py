@@ -25,7 +25,7 @@ from topobounds.analysis.masks_and_scores import (
     masked_weights,
     scores_for,
 )
-from topobounds.analysis.network import ASSUMED, Connected, chains, network_reports
+from topobounds.analysis.network import Connected, chains, in_order, network_reports
 from topobounds.analysis.reports import LayerReport, ModelReport, NetworkReport, Source, layer_report
 from topobounds.analysis.scales import scale_shares
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
@@ -314,8 +314,9 @@ class _Work:
         """Return the chains of dense layers, whose weights are read once more."""
         layers = [layer for layer in self.reading.layers if layer.name in read]
         matrices = [name for name, shape in _shapes(self.reading).items() if len(shape) > 1]
+        names, assumed = in_order(self._stored_dtypes())
         reports: list[NetworkReport] = []
-        for run in chains(self.checkpoint.names, layers, matrices):
+        for run in chains(names, layers, matrices):
             connected = []
             for place, layer in enumerate(run):
                 weights = _ranked(
@@ -325,8 +326,15 @@ class _Work:
                 )
                 matrix = layer.split(weights)[0]
                 connected.append(Connected(layer.name, matrix if layer.inputs_first else matrix.T, place, place + 1))
-            reports += network_reports(connected, ASSUMED)
+            reports += network_reports(connected, assumed)
         return tuple(reports)
+
+    def _stored_dtypes(self) -> dict[str, tuple[str, bool]]:
+        """Return the dtype of each tensor, and whether it is that of a quantised weight, whose codes have another."""
+        known = {name: dtype for name, (_, dtype) in self.reading.forms.items()}
+        known |= {layer.name: layer.dtype for layer in self.reading.layers}
+        quantised = self.checkpoint.quantised
+        return {name: (known.get(name, ""), name in quantised) for name in self.checkpoint.names}
 
 
 def _open_masks_and_scores(

@@ -20,12 +20,13 @@ from topobounds.checkpoint.opening import opened
 from topobounds.layers import LayerTensor, SingleTensorLayer
 from topobounds.topology.distances import bottleneck_distance, wasserstein_distance
 from topobounds.topology.layer_topology import Topology, graph_topology
-from topobounds.weights import check_finite
+from topobounds.weights import what_is_not_finite
 
 Source = str | os.PathLike[str] | Checkpoint | Mapping[str, ArrayLike]
 Progress = Callable[[int, int, str], None]
 _NO_GRAPH = "The layer has no known graph."
 EQUAL = "Both hold the same weights."
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,13 @@ class LayerComparison(Record):
         Of its weights.
     forest_in_common : float or None
         Share of the weights that carry a's topology (edges of its spanning forest, critical weights of a kernel) that
-        carry b's too.
+        carry b's too; 1.0 where there are none, all weights of a being zero.
     forest_in_common_expected : float or None
         Its mean if b's weights came in random order on all cells, whatever a's are: alpha of b / weights, proved, since
         then every cell is as likely to be an edge. None for kernels, and where b has zeros.
     forest_kept : float or None
-        Share of the weights that carry a's topology that are not zero in b.
+        Share of the weights that carry a's topology that are not zero in b; 1.0 where there are none. None where the
+        layer is not compared.
     density_a, density_b : float or None
         Shares of the weights that are not zero: `density_b` is the mean of `forest_kept` if b's zeros were at random.
     silent_inputs, silent_outputs, fragments : int or None
@@ -94,6 +96,8 @@ class ComparisonSummary(Record):
     ----------
     layers : int
         That both have.
+    compared : int
+        Those whose weights are finite in both and of a known graph: what the rest is about.
     identical : int
         Layers whose weights are the same in both.
     topology_kept : int
@@ -101,12 +105,13 @@ class ComparisonSummary(Record):
     diagrams_equal : int
         Layers at distance 0.
     least_kept : str or None
-        The layer of which the least is alive.
+        The layer of which the least is alive; None where all of each is.
     text : str
         In words.
     """
 
     layers: int
+    compared: int
     identical: int
     topology_kept: int
     diagrams_equal: int
@@ -141,13 +146,15 @@ class Comparison(Record):
     def summary(self) -> ComparisonSummary:
         """Both in a few numbers."""
         kept = [(layer.forest_kept, layer.name) for layer in self.layers if layer.forest_kept is not None]
+        lessened = [(share, name) for share, name in kept if share < 1]
         identical = sum(layer.reason == EQUAL for layer in self.layers)
         return ComparisonSummary(
             layers=len(self.layers),
+            compared=len(kept),
             identical=identical,
-            topology_kept=sum(share == 1 for share, _ in kept),
+            topology_kept=len(kept) - len(lessened),
             diagrams_equal=sum(layer.bottleneck == 0 for layer in self.layers),
-            least_kept=min(kept)[1] if kept else None,
+            least_kept=min(lessened)[1] if lessened else None,
             text=_in_words(self, identical),
         )
 
@@ -274,16 +281,25 @@ def _compared(
 ) -> Iterator[LayerComparison]:
     try:
         weights = [first.tensor(layer.name), second.tensor(name_in_b)]
-        for array in weights:
-            check_finite(np.asarray(array).reshape(len(array), -1), shape=layer.shape)
-    except (CheckpointError, ValueError) as error:
+        reason = _not_finite(weights, layer.shape)
+    except CheckpointError as error:
         reason = str(error)
+    if reason is not None:
         for name in layer.part_names:
             yield LayerComparison(name, layer.kind, layer.shape, reason=reason)
         return
     parts = zip(layer.part_names, layer.graphs, *map(layer.split, weights), strict=True)
     for name, graph, one, other in parts:
         yield _compared_part(name, layer, graph, one, other, task)
+
+
+def _not_finite(weights: list[NDArray[Any]], shape: tuple[int, ...]) -> str | None:
+    """Return in words which side of a layer has NaN or infinity; None if none has."""
+    for side, array in zip("ab", weights, strict=True):
+        found = what_is_not_finite(np.asarray(array).reshape(len(array), -1), shape=shape)
+        if found is not None:
+            return f"Not finite in {side}: {found}."
+    return None
 
 
 def _compared_part(
@@ -322,7 +338,7 @@ def _both(column: str, reports: list[LayerReport]) -> dict[str, Any]:
 def _reason(a: Topology, b: Topology) -> str | None:
     (one,), (other,) = a.diagrams, b.diagrams
     if not a.n_critical:
-        return "All weights of a are zero, so it has no topology that could be kept."
+        return "All weights of a are zero, so it has no topology that could be lost."
     if one.n_essential != other.n_essential:
         return (
             f"Components that never merge: {one.n_essential} of a, {other.n_essential} of b, so the distances of the "
@@ -343,13 +359,12 @@ def _numbers(
     (diagram_a,), (diagram_b,) = a.diagrams, b.diagrams
     (forest,) = a.forests
     alive = a.critical & (weights_of_b != 0)
-    kept = int(np.count_nonzero(alive))
     full = bool(np.all(weights_of_b != 0))
     is_matrix = hasattr(forest, "rows")
     numbers: dict[str, Any] = {
-        "forest_in_common": int(np.count_nonzero(a.critical & b.critical)) / a.n_critical if a.n_critical else None,
+        "forest_in_common": a.share_in(b.critical),
         "forest_in_common_expected": b.alpha / weights_of_b.size if full and is_matrix else None,
-        "forest_kept": kept / a.n_critical if a.n_critical else None,
+        "forest_kept": a.share_in(alive),
         "bottleneck": _finite(bottleneck_distance(diagram_a, diagram_b)),
         "wasserstein": _finite(wasserstein_distance(diagram_a, diagram_b, 2)),
     }
@@ -369,6 +384,16 @@ def _in_words(found: Comparison, identical: int) -> str:
         return "The two have no layer in common: no name stands for weights of the same shape in both."
     if identical == len(found.layers) and not found.only_in_a and not found.only_in_b:
         return "The two hold the same weights."
-    kept = [layer.forest_kept for layer in found.layers if layer.forest_kept is not None]
-    whole = sum(share == 1 for share in kept)
-    return f"Of {len(found.layers)} layers, b keeps all that carries a's topology in {whole}."
+    shares = {layer.name: layer.forest_kept for layer in found.layers}
+    without = [name for name, share in shares.items() if share is None]
+    compared = len(shares) - len(without)
+    if not compared:
+        return f"None of the layers that both have is compared: {_listed(without)}."
+    whole = sum(share == 1 for share in shares.values())
+    rest = f"; not compared: {_listed(without)}" if without else ""
+    return f"Of {compared} layers, b keeps all that carries a's topology in {whole}{rest}."
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more

@@ -1,7 +1,8 @@
 """Dense layers that share their neurons as one graph: the stratified network, of a traced module or of a file."""
 
 import re
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from topobounds.layers import LayerTensor
 from topobounds.topology.network import network_forest
 
 _NO_CHANCE = "What chance gives for layers that share neurons is not known."
-ASSUMED = "the layers feed one another in the order of the file, nothing but elementwise functions between them"
+_ASSUMED = "the layers feed one another in the order of {}, nothing but elementwise functions between them"
 _NOT_A_CHAIN = re.compile(
     r"(^|[._])(q|k|v|query|key|value|qkv|attn|attention|self_attn|experts?|lora|gate|[qkv]_proj|lora_[AB])([._]|$)"
 )
@@ -55,6 +56,40 @@ def network_reports(layers: Sequence[Connected], assumed: str | None = None) -> 
     return tuple(_report(part, assumed) for part in joined)
 
 
+def in_order(dtypes: Mapping[str, Hashable]) -> tuple[list[str], str]:
+    """Return the names of tensors in the order in which layers may feed one another, and in words what is assumed.
+
+    That is the order of the file, unless it is the alphabet, or the alphabet for one dtype after the other, as
+    safetensors writes: there it tells nothing of the model, and numbers in the names count by their size.
+
+    Parameters
+    ----------
+    dtypes : mapping of str to hashable
+        The tensors, in the order of the file, each with the dtype under which it is stored.
+
+    Examples
+    --------
+    >>> in_order({"fc3": "float32", "fc1": "float16", "fc2": "float16"})[0]
+    ['fc1', 'fc2', 'fc3']
+    >>> in_order({"up": "float32", "mid": "float32", "down": "float32"})[0]
+    ['up', 'mid', 'down']
+    """
+    names = list(dtypes)
+    groups = [list(group) for _, group in groupby(names, key=dtypes.__getitem__)]
+    is_by_dtype = len(groups) == len(set(dtypes.values())) and all(group == sorted(group) for group in groups)
+    ordered = sorted(names, key=_with_numbers) if is_by_dtype or names == sorted(names) else names
+    if ordered == names:
+        return names, _ASSUMED.format("the file")
+    return ordered, _ASSUMED.format("their numbers" if re.search(r"\d", "".join(names)) else "their names")
+
+
+def _with_numbers(name: str) -> list[tuple[int, str]]:
+    """Return a key by which names are sorted, the numbers in them by their size."""
+    parts = re.split(r"(\d+)", name)
+    parts[1::2] = [number.lstrip("0") for number in parts[1::2]]
+    return [(len(part) if place % 2 else 0, part) for place, part in enumerate(parts)]
+
+
 def chains(names: Iterable[str], layers: Iterable[LayerTensor], matrices: Iterable[str]) -> Iterator[list[LayerTensor]]:
     """Yield the runs of two or more dense layers of a file that by their sizes and their order feed one another.
 
@@ -65,7 +100,7 @@ def chains(names: Iterable[str], layers: Iterable[LayerTensor], matrices: Iterab
     Parameters
     ----------
     names : iterable of str
-        The tensors, in the order of the file. Where that is the alphabet, numbers count by their size.
+        The tensors, as `in_order` gives them.
     layers : iterable of LayerTensor
         Those that are read.
     matrices : iterable of str
@@ -78,7 +113,7 @@ def chains(names: Iterable[str], layers: Iterable[LayerTensor], matrices: Iterab
     if any(_NOT_A_CHAIN.search(name) for name in shaped):
         return
     run: list[LayerTensor] = []
-    for name in _in_order(list(names)):
+    for name in names:
         if name not in shaped:
             continue
         layer = read.get(name)
@@ -90,18 +125,6 @@ def chains(names: Iterable[str], layers: Iterable[LayerTensor], matrices: Iterab
             run.append(layer)
     if len(run) > 1:
         yield run
-
-
-def _in_order(names: list[str]) -> list[str]:
-    """Return names in the order of the file, or, where that is the alphabet, with numbers by their size."""
-    if names != sorted(names):
-        return names
-    return sorted(
-        names,
-        key=lambda name: [
-            (part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)
-        ],
-    )
 
 
 def _joined(layers: Sequence[Connected]) -> list[list[Connected]]:

@@ -99,6 +99,9 @@ def _print_comparison(found: "Comparison") -> None:
         )
     if found.layers:
         print_table(console_on_stdout(), table)
+    for layer in found.layers:
+        if layer.forest_kept is None:
+            print_line(f"not compared: {layer.name}: {layer.reason}")
     for side, only in (("a", found.only_in_a), ("b", found.only_in_b)):
         for name, reason in only.items():
             print_line(f"only in {side}: {name}. {reason}")

@@ -93,6 +93,11 @@ def _print_status(result: "SweepResult") -> None:
     rate, left = (("-" if value is None else f"{value:,.1f}") for value in (result.rate, result.seconds_left))
     table.add_row(result.folder, *(f"{n:,}" for n in (result.points, result.done, result.failed)), rate, left)
     print_table(console_on_stdout(), table)
+    for error, points in result.errors.items():
+        click.echo(f"failed: {points:,} of {error}", err=True)
+    others = result.failed - sum(result.errors.values())
+    if others:
+        click.echo(f"failed: {others:,} more, of other errors, which are in the rows.", err=True)
 
 
 def _export(folder: Path, file: Path) -> None:

@@ -257,9 +257,12 @@ def _page_of_comparison(comparison: Comparison) -> Page:
         table_of("layers", "Layers", _COMPARED, record["layers"], "Open a layer to see all its numbers.", details=True),
         *(table_of(key, title, _ONLY, only[key], "") for key, title in sides.items() if only[key]),
     ]
-    of_all = f"of {summary.layers:,} layers"
+    of_all = f"of {summary.compared:,} layers"
+    about = [f"{summary.identical:,} hold the same weights"]
+    if summary.compared < summary.layers:
+        about.append(f"{summary.layers - summary.compared:,} are not compared")
     facts = [
-        fact("layers in both", f"{summary.layers:,}", f"{summary.identical:,} hold the same weights"),
+        fact("layers in both", f"{summary.layers:,}", ", ".join(about)),
         fact("topology kept", f"{summary.topology_kept:,}", f"{of_all} have all that carries a's topology in b"),
         fact("diagrams equal", f"{summary.diagrams_equal:,}", of_all),
         fact("least kept", summary.least_kept or "-"),

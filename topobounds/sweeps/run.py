@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -49,6 +49,8 @@ class SweepResult(Record):
         At that rate.
     salvaged : str or None
         What was damaged in the folder when it was opened, and what became of it.
+    errors : dict of str to int
+        Why points failed, the question first, and how many: the ten commonest.
     """
 
     folder: str
@@ -58,6 +60,7 @@ class SweepResult(Record):
     rate: float | None
     seconds_left: float | None
     salvaged: str | None = None
+    errors: dict[str, int] = field(default_factory=dict)
 
 
 def sweep(
@@ -170,6 +173,7 @@ def _result(folder: Path, plan: SweepPlan, store: Store) -> SweepResult:
         rate=rate,
         seconds_left=0.0 if not left else left / rate if rate else None,
         salvaged=store.salvaged,
+        errors=store.errors(),
     )
 
 

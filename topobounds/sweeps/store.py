@@ -19,6 +19,7 @@ from topobounds.sweeps.plan import SweepPlan
 FILE = "results.sqlite"
 _FORMAT = 1
 _RECENT = 1000  # rows from which the rate is taken
+_MOST_ERRORS = 10
 _LONGEST_LIST = 3  # entries of a list that become columns, as the ends of an interval do
 _MOST_COLUMNS = 1900  # of a view: SQLite has no more than 2,000
 _SAMPLED = 50  # answers whose keys become columns
@@ -202,6 +203,12 @@ class Store:
         with self._sqlite_as_store_error():
             found = dict(self._connection.execute("select status, count(*) from points group by status"))
         return {status: found.get(status, 0) for status in ("done", "failed")}
+
+    def errors(self) -> dict[str, int]:
+        """Return the ten commonest errors, each after its question, and of how many points they are."""
+        with self._sqlite_as_store_error():
+            query = "select question || ': ' || error, count(*) from points where status = 'failed' group by 1"
+            return dict(self._connection.execute(f"{query} order by 2 desc, 1 limit {_MOST_ERRORS}"))
 
     def rate(self) -> float | None:
         """Return the points a second of the last thousand; None of less than two."""
