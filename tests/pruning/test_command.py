@@ -107,7 +107,7 @@ def test_what_is_left_as_it_is_is_grouped_by_reason(run, tmp_path):
 def test_a_trial_shows_the_budgets_and_needs_no_target(run, net, tmp_path):
     text = run(net, "--density", 0.3, "--dry-run", "--export", tmp_path / "plan.json")
     assert text.splitlines()[0].split() == ["density", "of", "uniform", "safe", "retention"]
-    assert text.splitlines()[-1] == "Nothing is written."
+    assert text.splitlines()[-1] == "No weights are written."
     assert sorted(file.name for file in tmp_path.iterdir()) == ["net.safetensors", "plan.json"]
 
 

@@ -79,7 +79,7 @@ class DensityNotPattern(Density):
 @click.option("--input", "input_size", type=Sizes(), help="Size of the map that convolutions read, as in 3x32x32.")
 @click.option("--scores", metavar="PATH", type=Name(), help="A file of importances, taken for the weights.")
 @click.option("--masks-only", is_flag=True, help="Write the masks alone, packed, to TARGET.")
-@click.option("--dry-run", is_flag=True, help="Write nothing; show what each budget would leave.")
+@click.option("--dry-run", is_flag=True, help="Write no weights; show what each budget would leave.")
 @click.option("--export", metavar="FILE", type=Name(), help="Write the sparsity of each layer, as JSON or YAML.")
 @click.option("--html", metavar="FILE", type=Name(), help="Write a page about what pruning did.")
 @click.option("--seed", type=Count(0), help="Seed of the methods random and shuffled.  [default: drawn, and shown]")
@@ -218,7 +218,7 @@ def _print_report(report: "PruningReport", density: float | None) -> None:
     elif report.masks is not None:
         print_line(f"Written: {report.masks}, the masks alone.")
     else:
-        print_line("Nothing is written.")
+        print_line("No weights are written.")
 
 
 def _print_budgets(report: "PruningReport") -> None:

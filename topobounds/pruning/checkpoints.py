@@ -118,7 +118,7 @@ def prune_checkpoint(
     masks_only : bool
         Write the masks alone, to `target`.
     dry_run : bool
-        Write nothing; the report says what each allocation would leave.
+        Write no weights; the report says what each allocation would leave.
     seed : int, optional
         Of a random method; drawn by default.
     executor : concurrent.futures.Executor, optional
