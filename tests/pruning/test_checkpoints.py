@@ -360,6 +360,29 @@ def test_a_tensor_that_is_not_finite_is_left_as_it_is(tmp_path):
     assert load_file(tmp_path / "new.safetensors")["b.weight"].tobytes() == bad.tobytes()
 
 
+def test_scores_of_weights_that_are_zero_are_not_looked_at(tmp_path, monkeypatch):
+    weights = {name: normal(9, 8) for name in ("a.weight", "b.weight")}
+    scores = {name: np.abs(normal(9, 8)) for name in weights}
+    for name, array in weights.items():
+        array[0, :2] = 0
+        scores[name][0, :2] = np.nan
+    scores["b.weight"][5, 1] = np.inf
+    save_file(weights, tmp_path / "net.safetensors")
+    report = prune_checkpoint(tmp_path / "net.safetensors", tmp_path / "new.safetensors", density=0.5, scores=scores)
+    reason = "its scores are not finite: 1 of its 72 entries are NaN or infinite, the first at row 5, column 1: inf"
+    assert report.left_out == {"b.weight": reason}
+    live = np.where(weights["a.weight"] != 0, scores["a.weight"], 0)
+    assert np.array_equal(masks_of(tmp_path / "new.masks.safetensors")["a.weight"], slow_mask(live, 36))
+
+    def refuse(*arguments):
+        raise ValueError("Another cause.")
+
+    scores["b.weight"][5, 1] = 1
+    monkeypatch.setattr("topobounds.pruning.survey.layer_topology", refuse)
+    with pytest.raises(ValueError, match="the commonest reason is: Another cause"):  # it is not the NaN of the zeros
+        prune_checkpoint(tmp_path / "net.safetensors", tmp_path / "x.safetensors", density=0.5, scores=scores)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

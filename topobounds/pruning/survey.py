@@ -149,11 +149,14 @@ def survey(layer: LayerTensor, array: Array, scores: Array | None) -> Surveyed |
     survivors = count_non_zero(array)
     if not survivors:
         return "all its weights are zero"
+    support = None if scores is None else non_zero(array)  # scores of weights that are zero are not looked at
     try:
-        topology = layer_topology(layer, weights, None if scores is None else non_zero(array))
+        topology = layer_topology(layer, weights, support)
     except ValueError as error:
         whose = "its weights" if scores is None else "its scores"
-        found = what_is_not_finite(weights.reshape(len(weights), -1), shape=weights.shape)
+        rows = (len(weights), -1)
+        live = None if support is None else support.reshape(rows)
+        found = what_is_not_finite(weights.reshape(rows), live, weights.shape)
         return f"{whose} are not finite: {found}" if found else str(error).rstrip(".")
     return Surveyed(
         layer=layer,
