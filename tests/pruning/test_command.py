@@ -71,12 +71,15 @@ def test_the_object_has_the_keys_and_is_that_of_python(run, net, tmp_path):
         ["--density", 0.3, "--masks-only"],
         ["--density", 0.3, "--scope", "global", "--method", "magnitude"],
         ["--density", 0.3, "--method", "random"],
+        ["--density", 0.3, "--scores", "{net}"],
     ],
 )
 def test_the_object_is_that_of_the_schema_and_every_null_has_a_reason(run, net, tmp_path, options):
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads(files("topobounds").joinpath("schemas", "prune.json").read_text())
+    options = [str(net) if option == "{net}" else option for option in options]
     record = json.loads(run(net, tmp_path / "new.safetensors", *options, "--json"))
+    assert record["scores"] == (str(net) if "--scores" in options else None)
     jsonschema.Draft202012Validator(schema).validate(record)
     for layer in record["layers"]:
         assert layer["reason"] or all(
@@ -92,6 +95,19 @@ def test_the_last_line_says_that_the_file_is_as_large_as_before(run, net, tmp_pa
     assert "2 of 2 layers keep their diagrams, bit for bit" in lines[3]
     assert lines[-1].startswith(f"The weights take {net.stat().st_size} bytes, as before.")
     assert "smaller" in lines[-1]
+
+
+def test_with_scores_the_diagrams_are_said_to_be_theirs(run, net, tmp_path):
+    scores = tmp_path / "scores.npz"
+    np.savez(scores, **{"fc1.weight": np.square(NET["fc1.weight"])})
+    lines = run(net, tmp_path / "new.safetensors", "--density", 0.3, "--scores", scores).splitlines()
+    assert lines[2].startswith("360 of 1200 weights kept")
+    assert lines[2].endswith(f"; 1 of 1 layers keep the diagrams of their scores in {scores}, bit for bit.")
+    assert lines[3] == f"2 tensors are left as they are: bias (1); {scores} holds no scores for it (1)."
+    np.savez(scores, **{"fc1.wieght": np.square(NET["fc1.weight"])})
+    message = run(net, tmp_path / "x.safetensors", "--density", 0.3, "--scores", scores, code=2)
+    assert "'--scores' must be arrays under the names of the tensors (the nearest are 'fc1.weight'" in message
+    assert not (tmp_path / "x.safetensors").exists()
 
 
 def test_what_is_left_as_it_is_is_grouped_by_reason(run, tmp_path):

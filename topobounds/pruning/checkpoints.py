@@ -202,6 +202,7 @@ def prune_checkpoint(
                 seed=drawn,
                 bytes_before=sum(size_of(file) for file in checkpoint.files),
                 forms=_forms(reading, left_out),
+                scores=None if scored is None else scored.label,
             )
             if dry_run:
                 budgets = pruning.budgets(sum(counts), on_infeasible) if scope == "local" else {}

@@ -33,7 +33,8 @@ class PrunedLayer(Record):
     neural_persistence_before, neural_persistence_after : float
         Sum of the normalised neural persistence (convention ``balwani``, p = 2) over its graphs.
     preserved : bool
-        Whether the persistence diagrams after pruning are, bit for bit, those before; measured, not presumed.
+        Whether the persistence diagrams after pruning are, bit for bit, those before; measured, not presumed. With
+        scores, these diagrams and all of `alpha`, persistence, swaps and squared weights are those of the scores.
     reason : str or None
         What else there is to say: the weights are another layer's too; how its graph was guessed.
     swaps : int or None
@@ -98,6 +99,8 @@ class PruningReport(Record):
         Shape and dtype of what was left out of a file.
     budgets : dict of str to (dict of str to int)
         For each allocation, the weights that it would leave of each layer; empty unless nothing was written.
+    scores : str or None
+        The file of the scores that were taken for the weights, or ``"arrays"``; None without scores.
     """
 
     layers: tuple[PrunedLayer, ...]
@@ -113,6 +116,7 @@ class PruningReport(Record):
     bytes_before: int | None = None
     forms: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
     budgets: dict[str, dict[str, int]] = field(default_factory=dict)
+    scores: str | None = None
 
     @property
     def left_alone(self) -> dict[str, str]:
