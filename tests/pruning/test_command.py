@@ -120,6 +120,20 @@ def test_what_is_left_as_it_is_is_grouped_by_reason(run, tmp_path):
     )
 
 
+def test_what_is_not_finite_is_named_on_a_line_of_its_own(run, tmp_path):
+    arrays = {f"{name}.weight": RNG.standard_normal((9, 8)).astype(np.float32) for name in "abcdefg"}
+    for place, name in enumerate("bcdefg"):
+        arrays[f"{name}.weight"][place, 3] = np.nan if place % 2 else np.inf
+    save_file(arrays | {"a.bias": np.ones(9, np.float32)}, tmp_path / "net.safetensors")
+    lines = run(tmp_path / "net.safetensors", tmp_path / "new.safetensors", "--density", 0.5).splitlines()
+    start = lines.index("7 tensors are left as they are: not finite (6); bias (1).")
+    assert lines[start + 1 : start + 8] == [
+        f"Not pruned: '{name}.weight', its weights are not finite: 1 of its 72 entries are NaN or infinite, the first "
+        f"at row {place}, column 3: {'nan' if place % 2 else 'inf'}."
+        for place, name in enumerate("bcdefg")
+    ] + [f"Written: {tmp_path / 'new.safetensors'}, masks {tmp_path / 'new.masks.safetensors'}."]
+
+
 def test_a_trial_shows_the_budgets_and_needs_no_target(run, net, tmp_path):
     text = run(net, "--density", 0.3, "--dry-run", "--export", tmp_path / "plan.json")
     assert text.splitlines()[0].split() == ["density", "of", "uniform", "safe", "retention"]

@@ -215,7 +215,10 @@ def _print_report(report: "PruningReport", density: float | None) -> None:
     )
     if report.left_out:
         tensors = counted(len(report.left_out), "tensor is left as it is", "tensors are left as they are")
-        print_line(f"{tensors}: {grouped_reasons(report.left_out)}.")
+        reasons = report.left_out | dict.fromkeys(report.not_finite, "not finite")
+        print_line(f"{tensors}: {grouped_reasons(reasons)}.")
+    for name, reason in report.not_finite.items():
+        print_line(f"Not pruned: '{name}', {reason}.")
     if report.target is not None:
         print_line(f"Written: {report.target}, masks {report.masks}.")
         before = "as before" if report.bytes == report.bytes_before else f"{report.bytes_before} before"

@@ -6,6 +6,9 @@ from typing import Any
 
 from topobounds._records import Record, html_table
 
+NOT_FINITE = " are not finite: "
+"""What the reason has in it where a tensor was left out for NaN or infinity."""
+
 
 @dataclass(frozen=True)
 class PrunedLayer(Record):
@@ -122,6 +125,11 @@ class PruningReport(Record):
     def left_alone(self) -> dict[str, str]:
         """`left_out` by its earlier name. Deprecated."""
         return self.left_out
+
+    @property
+    def not_finite(self) -> dict[str, str]:
+        """What of `left_out` is left out as it, or its scores, hold NaN or infinity."""
+        return {name: reason for name, reason in self.left_out.items() if NOT_FINITE in reason}
 
     @property
     def preserved(self) -> bool:

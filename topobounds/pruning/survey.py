@@ -17,6 +17,7 @@ from topobounds.checkpoint.location import path_elsewhere
 from topobounds.checkpoint.per_tensor_arrays import MasksOrScores, PerTensorArrays
 from topobounds.layers import LayerTensor
 from topobounds.pruning.allocations import Profile
+from topobounds.pruning.report import NOT_FINITE
 from topobounds.topology.layer_topology import layer_topology
 from topobounds.topology.persistence import PersistenceDiagram
 from topobounds.weights import count_non_zero, non_zero, weight_array, what_is_not_finite
@@ -150,7 +151,7 @@ def survey(layer: LayerTensor, array: Array, scores: Array | None) -> Surveyed |
         rows = (len(weights), -1)
         live = None if support is None else support.reshape(rows)
         found = what_is_not_finite(weights.reshape(rows), live, weights.shape)
-        return f"{whose} are not finite: {found}" if found else str(error).rstrip(".")
+        return f"{whose}{NOT_FINITE}{found}" if found else str(error).rstrip(".")
     return Surveyed(
         layer=layer,
         critical=np.flatnonzero(topology.critical),
