@@ -414,6 +414,22 @@ def test_a_tensor_that_is_not_finite_is_left_as_it_is(tmp_path):
     assert load_file(tmp_path / "new.safetensors")["b.weight"].tobytes() == bad.tobytes()
 
 
+def test_with_scores_too_a_tensor_is_left_as_it_is_that_holds_nan(tmp_path):
+    weights = {name: normal(9, 8) for name in ("a.weight", "b.weight", "c.weight")}
+    weights["b.weight"][2, 3] = np.nan
+    scores = {name: np.abs(normal(9, 8)) for name in weights}
+    scores["c.weight"] = scores["c.weight"] + 1j
+    save_file(weights, tmp_path / "net.safetensors")
+    report = prune_checkpoint(tmp_path / "net.safetensors", tmp_path / "new.safetensors", density=0.5, scores=scores)
+    assert [layer.name for layer in report.layers] == ["a.weight"]
+    reason = "its weights are not finite: 1 of its 72 entries are NaN or infinite, the first at row 2, column 3: nan"
+    assert report.left_out["b.weight"] == report.not_finite["b.weight"] == reason
+    assert "its scores cannot be used: " in report.left_out["c.weight"]
+    assert "complex64" in report.left_out["c.weight"]
+    new = load_file(tmp_path / "new.safetensors")
+    assert all(new[name].tobytes() == weights[name].tobytes() for name in ("b.weight", "c.weight"))
+
+
 def test_scores_of_weights_that_are_zero_are_not_looked_at(tmp_path, monkeypatch):
     weights = {name: normal(9, 8) for name in ("a.weight", "b.weight")}
     scores = {name: np.abs(normal(9, 8)) for name in weights}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._arguments import argument_error
-from topobounds._types import Array
+from topobounds._types import Array, Mask
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.location import path_elsewhere
 from topobounds.checkpoint.per_tensor_arrays import MasksOrScores, PerTensorArrays
@@ -139,18 +139,22 @@ class Surveyed:
 
 def survey(layer: LayerTensor, array: Array, scores: Array | None) -> Surveyed | str:
     """Return what is known of a tensor; as a text the reason why it cannot be pruned, which the report lists."""
-    weights = weight_array(array if scores is None else scores)
     survivors = count_non_zero(array)
     if not survivors:
         return "all its weights are zero"
-    support = None if scores is None else non_zero(array)  # scores of weights that are zero are not looked at
+    if scores is None:
+        weights, support, whose = weight_array(array), None, "its weights"
+    else:
+        if found := _not_finite(weight_array(array), None):
+            return f"its weights{NOT_FINITE}{found}"
+        try:
+            weights, support, whose = weight_array(scores), non_zero(array), "its scores"
+        except ValueError as error:
+            return f"its scores cannot be used: {str(error).rstrip('.')}"
     try:
-        topology = layer_topology(layer, weights, support)
+        topology = layer_topology(layer, weights, support)  # scores of weights that are zero are not looked at
     except ValueError as error:
-        whose = "its weights" if scores is None else "its scores"
-        rows = (len(weights), -1)
-        live = None if support is None else support.reshape(rows)
-        found = what_is_not_finite(weights.reshape(rows), live, weights.shape)
+        found = _not_finite(weights, support)
         return f"{whose}{NOT_FINITE}{found}" if found else str(error).rstrip(".")
     return Surveyed(
         layer=layer,
@@ -160,6 +164,11 @@ def survey(layer: LayerTensor, array: Array, scores: Array | None) -> Surveyed |
         profile=Profile.of(topology, array.size, survivors),
         itemsize=weights.itemsize,
     )
+
+
+def _not_finite(weights: Array, support: Mask | None) -> str | None:
+    rows = (len(weights), -1)
+    return what_is_not_finite(weights.reshape(rows), None if support is None else support.reshape(rows), weights.shape)
 
 
 def survey_at(places: Places, layer: LayerTensor) -> Surveyed | str:
