@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.naive import kruskal
 from tests.naive_convolution import critical
-from topobounds import layer_tensors, network_masks, open_checkpoint, persistence_diagram, prune_checkpoint
+from topobounds import analyze, layer_tensors, network_masks, open_checkpoint, persistence_diagram, prune_checkpoint
 from topobounds.checkpoint import CheckpointError
 from topobounds.theory.deviation import known_deviation
 
@@ -242,8 +242,62 @@ def test_scores_take_the_place_of_weights(net, tmp_path):
     np.savez(tmp_path / "scores.npz", **scores)
     prune_checkpoint(net, tmp_path / "file.safetensors", density=0.2, scores=tmp_path / "scores.npz")
     assert (tmp_path / "file.safetensors").read_bytes() == (tmp_path / "new.safetensors").read_bytes()
-    with pytest.raises(ValueError, match=r"'scores' must be of the shape \(30, 40\) for 'fc1.weight'"):
-        prune_checkpoint(net, tmp_path / "x.safetensors", density=0.2, scores={"fc1.weight": np.ones((2, 2))})
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+def test_a_layer_without_scores_is_left_out(net, tmp_path, scope):
+    np.savez(
+        tmp_path / "scores.npz", **{name: np.abs(normal(*NET[name].shape)) for name in ("fc1.weight", "fc2.weight")}
+    )
+    scores = np.load(tmp_path / "scores.npz")
+    given = {"density": 0.2, "scores": tmp_path / "scores.npz", "scope": scope}
+    report = prune_checkpoint(net, tmp_path / "new.safetensors", **given)
+    assert report.left_out["fc3.weight"] == f"{tmp_path / 'scores.npz'} holds no scores for it"
+    assert report.forms["fc3.weight"] == ((4, 20), "float32")
+    masks, new = masks_of(tmp_path / "new.masks.safetensors"), load_file(tmp_path / "new.safetensors")
+    assert masks.keys() == scores.keys()
+    assert sum(int(mask.sum()) for mask in masks.values()) == 360
+    for layer in report.layers:
+        assert np.array_equal(masks[layer.name], slow_mask(scores[layer.name], layer.kept))
+    assert new["fc3.weight"].tobytes() == NET["fc3.weight"].tobytes()
+    with ThreadPoolExecutor(2) as executor:
+        elsewhere = prune_checkpoint(net, tmp_path / "elsewhere.safetensors", **given, executor=executor)
+    assert elsewhere.left_out == report.left_out
+    assert (tmp_path / "elsewhere.safetensors").read_bytes() == (tmp_path / "new.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({"fc1.weight": (30, 40), "fc2.wieght": (20, 30)}, "the nearest are 'fc2.weight', .*, not 'fc2.wieght'"),
+        ({"fc1": (30, 40)}, "'scores' must be arrays under the names of the tensors"),
+        (
+            {"fc1.bias": (30,)},
+            "'scores' must be arrays for some of the layers: 'fc1.weight', 'fc2.weight', 'fc3.weight'",
+        ),
+        ({"fc1.weight": (2, 2)}, r"of the shapes of the tensors: 'fc1.weight' is to have \(30, 40\), not \(2, 2\)"),
+    ],
+)
+def test_scores_of_other_tensors_are_refused_as_analyze_refuses_them(net, tmp_path, scores, message):
+    arrays = {name: np.ones(shape) for name, shape in scores.items()}
+    with pytest.raises(ValueError, match=message) as refused:
+        prune_checkpoint(net, tmp_path / "new.safetensors", density=0.2, scores=arrays)
+    with pytest.raises(ValueError, match=re.escape(str(refused.value))):
+        analyze(net, scores=arrays)
+    assert [file.name for file in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_scores_may_have_tied_names_too(tmp_path):
+    torch = pytest.importorskip("torch")
+    weights = torch.from_numpy(normal(30, 20))
+    torch.save({"fc.weight": weights, "tied.weight": weights}, tmp_path / "net.pt")
+    scores = torch.from_numpy(np.abs(normal(30, 20))).to(torch.bfloat16).requires_grad_()
+    named = {"fc.weight": scores, "tied.weight": scores}
+    report = prune_checkpoint(tmp_path / "net.pt", tmp_path / "new.pt", density=0.3, scores=named)
+    assert [layer.name for layer in report.layers] == ["fc.weight"]
+    mask = slow_mask(scores.detach().float().numpy(), 180)
+    assert np.array_equal(masks_of(tmp_path / "new.masks.safetensors")["fc.weight"], mask)
+    assert analyze(tmp_path / "net.pt", scores=named).layers[0].critical == 49
 
 
 def test_what_is_pruned_again_stays_pruned(net, tmp_path):
@@ -358,6 +412,45 @@ def test_a_tensor_that_is_not_finite_is_left_as_it_is(tmp_path):
     assert report.left_out["b.weight"] == reason
     assert report.left_out["c.weight"] == "all its weights are zero"
     assert load_file(tmp_path / "new.safetensors")["b.weight"].tobytes() == bad.tobytes()
+
+
+def test_with_scores_too_a_tensor_is_left_as_it_is_that_holds_nan(tmp_path):
+    weights = {name: normal(9, 8) for name in ("a.weight", "b.weight", "c.weight")}
+    weights["b.weight"][2, 3] = np.nan
+    scores = {name: np.abs(normal(9, 8)) for name in weights}
+    scores["c.weight"] = scores["c.weight"] + 1j
+    save_file(weights, tmp_path / "net.safetensors")
+    report = prune_checkpoint(tmp_path / "net.safetensors", tmp_path / "new.safetensors", density=0.5, scores=scores)
+    assert [layer.name for layer in report.layers] == ["a.weight"]
+    reason = "its weights are not finite: 1 of its 72 entries are NaN or infinite, the first at row 2, column 3: nan"
+    assert report.left_out["b.weight"] == report.not_finite["b.weight"] == reason
+    assert "its scores cannot be used: " in report.left_out["c.weight"]
+    assert "complex64" in report.left_out["c.weight"]
+    new = load_file(tmp_path / "new.safetensors")
+    assert all(new[name].tobytes() == weights[name].tobytes() for name in ("b.weight", "c.weight"))
+
+
+def test_scores_of_weights_that_are_zero_are_not_looked_at(tmp_path, monkeypatch):
+    weights = {name: normal(9, 8) for name in ("a.weight", "b.weight")}
+    scores = {name: np.abs(normal(9, 8)) for name in weights}
+    for name, array in weights.items():
+        array[0, :2] = 0
+        scores[name][0, :2] = np.nan
+    scores["b.weight"][5, 1] = np.inf
+    save_file(weights, tmp_path / "net.safetensors")
+    report = prune_checkpoint(tmp_path / "net.safetensors", tmp_path / "new.safetensors", density=0.5, scores=scores)
+    reason = "its scores are not finite: 1 of its 72 entries are NaN or infinite, the first at row 5, column 1: inf"
+    assert report.left_out == {"b.weight": reason}
+    live = np.where(weights["a.weight"] != 0, scores["a.weight"], 0)
+    assert np.array_equal(masks_of(tmp_path / "new.masks.safetensors")["a.weight"], slow_mask(live, 36))
+
+    def refuse(*arguments):
+        raise ValueError("Another cause.")
+
+    scores["b.weight"][5, 1] = 1
+    monkeypatch.setattr("topobounds.pruning.survey.layer_topology", refuse)
+    with pytest.raises(ValueError, match="the commonest reason is: Another cause"):  # it is not the NaN of the zeros
+        prune_checkpoint(tmp_path / "net.safetensors", tmp_path / "x.safetensors", density=0.5, scores=scores)
 
 
 @pytest.mark.parametrize(

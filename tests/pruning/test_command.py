@@ -71,12 +71,15 @@ def test_the_object_has_the_keys_and_is_that_of_python(run, net, tmp_path):
         ["--density", 0.3, "--masks-only"],
         ["--density", 0.3, "--scope", "global", "--method", "magnitude"],
         ["--density", 0.3, "--method", "random"],
+        ["--density", 0.3, "--scores", "{net}"],
     ],
 )
 def test_the_object_is_that_of_the_schema_and_every_null_has_a_reason(run, net, tmp_path, options):
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads(files("topobounds").joinpath("schemas", "prune.json").read_text())
+    options = [str(net) if option == "{net}" else option for option in options]
     record = json.loads(run(net, tmp_path / "new.safetensors", *options, "--json"))
+    assert record["scores"] == (str(net) if "--scores" in options else None)
     jsonschema.Draft202012Validator(schema).validate(record)
     for layer in record["layers"]:
         assert layer["reason"] or all(
@@ -94,6 +97,19 @@ def test_the_last_line_says_that_the_file_is_as_large_as_before(run, net, tmp_pa
     assert "smaller" in lines[-1]
 
 
+def test_with_scores_the_diagrams_are_said_to_be_theirs(run, net, tmp_path):
+    scores = tmp_path / "scores.npz"
+    np.savez(scores, **{"fc1.weight": np.square(NET["fc1.weight"])})
+    lines = run(net, tmp_path / "new.safetensors", "--density", 0.3, "--scores", scores).splitlines()
+    assert lines[2].startswith("360 of 1200 weights kept")
+    assert lines[2].endswith(f"; 1 of 1 layers keep the diagrams of their scores in {scores}, bit for bit.")
+    assert lines[3] == f"2 tensors are left as they are: bias (1); {scores} holds no scores for it (1)."
+    np.savez(scores, **{"fc1.wieght": np.square(NET["fc1.weight"])})
+    message = run(net, tmp_path / "x.safetensors", "--density", 0.3, "--scores", scores, code=2)
+    assert "'--scores' must be arrays under the names of the tensors (the nearest are 'fc1.weight'" in message
+    assert not (tmp_path / "x.safetensors").exists()
+
+
 def test_what_is_left_as_it_is_is_grouped_by_reason(run, tmp_path):
     bias = {"a.bias": np.ones(8, np.float32)}
     for name, others in (("one", bias), ("two", {**bias, "b.bias": np.ones(8, np.float32)})):
@@ -102,6 +118,20 @@ def test_what_is_left_as_it_is_is_grouped_by_reason(run, tmp_path):
     assert "2 tensors are left as they are: bias (2)." in run(
         tmp_path / "two.safetensors", "--density", 0.5, "--dry-run"
     )
+
+
+def test_what_is_not_finite_is_named_on_a_line_of_its_own(run, tmp_path):
+    arrays = {f"{name}.weight": RNG.standard_normal((9, 8)).astype(np.float32) for name in "abcdefg"}
+    for place, name in enumerate("bcdefg"):
+        arrays[f"{name}.weight"][place, 3] = np.nan if place % 2 else np.inf
+    save_file(arrays | {"a.bias": np.ones(9, np.float32)}, tmp_path / "net.safetensors")
+    lines = run(tmp_path / "net.safetensors", tmp_path / "new.safetensors", "--density", 0.5).splitlines()
+    start = lines.index("7 tensors are left as they are: not finite (6); bias (1).")
+    assert lines[start + 1 : start + 8] == [
+        f"Not pruned: '{name}.weight', its weights are not finite: 1 of its 72 entries are NaN or infinite, the first "
+        f"at row {place}, column 3: {'nan' if place % 2 else 'inf'}."
+        for place, name in enumerate("bcdefg")
+    ] + [f"Written: {tmp_path / 'new.safetensors'}, masks {tmp_path / 'new.masks.safetensors'}."]
 
 
 def test_a_trial_shows_the_budgets_and_needs_no_target(run, net, tmp_path):

@@ -18,13 +18,7 @@ from topobounds._parallel import MOST_JOBS, ExecutorWork, Sharing, processors
 from topobounds.analysis.curves import layer_curves
 from topobounds.analysis.errors import Interrupted, UnreadTensorError
 from topobounds.analysis.findings import find
-from topobounds.analysis.masks_and_scores import (
-    MasksOrScores,
-    PerTensorArrays,
-    check_values,
-    masked_weights,
-    scores_for,
-)
+from topobounds.analysis.masks_and_scores import check_values, masked_weights, scores_for
 from topobounds.analysis.network import Connected, chains, in_order, network_reports
 from topobounds.analysis.reports import LayerReport, ModelReport, NetworkReport, Source, layer_report
 from topobounds.analysis.scales import scale_shares
@@ -33,6 +27,7 @@ from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.checkpoint.layer_tensors import LayerTensorReading, read_layer_tensors
 from topobounds.checkpoint.location import path_elsewhere
 from topobounds.checkpoint.opening import opened
+from topobounds.checkpoint.per_tensor_arrays import MasksOrScores, PerTensorArrays
 from topobounds.layers import Conv, LayerTensor, SingleTensorLayer
 from topobounds.topology.moments import weight_moments
 
@@ -165,7 +160,7 @@ def analyze(
         if not reading.layers:
             raise _nothing(checkpoint, reading.left_out)
         wanted = [layer.name for layer in reading.layers]
-        masks_and_scores = _open_masks_and_scores(_shapes(reading), wanted, mask, scores, held)
+        masks_and_scores = _open_masks_and_scores(reading.shapes, wanted, mask, scores, held)
         work = _Work(checkpoint, reading, masks_and_scores, task, progress)
         if executor is None:
             work.in_threads(n_threads)
@@ -227,7 +222,7 @@ class _Work:
             path=path_elsewhere(self.checkpoint.path),
             mask=None if mask is None else path_elsewhere(mask),
             scores=None if scores is None else path_elsewhere(scores),
-            shapes=_shapes(self.reading) if self.masks_and_scores != _MasksAndScores(None, None) else {},
+            shapes=self.reading.shapes if self.masks_and_scores != _MasksAndScores(None, None) else {},
         )
         self._gather(ExecutorWork(executor, partial(_in_worker, task)))
 
@@ -313,7 +308,8 @@ class _Work:
     def _networks(self, read: set[str]) -> tuple[NetworkReport, ...]:
         """Return the chains of dense layers, whose weights are read once more."""
         layers = [layer for layer in self.reading.layers if layer.name in read]
-        matrices = [name for name, shape in _shapes(self.reading).items() if len(shape) > 1]
+        tied = self.reading.tied
+        matrices = [name for name, shape in self.reading.shapes.items() if len(shape) > 1 and name not in tied]
         names, assumed = in_order(self._stored_dtypes())
         reports: list[NetworkReport] = []
         for run in chains(names, layers, matrices):
@@ -365,12 +361,6 @@ def _within(checkpoint: Checkpoint, file: str) -> str:
     """Return the name of a file within the folder that was opened, or its last part."""
     folder = str(checkpoint.path).rstrip("/") + "/"
     return file.removeprefix(folder) if file.startswith(folder) else file.rstrip("/").rpartition("/")[2]
-
-
-def _shapes(reading: LayerTensorReading) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the tensors; an array that is damaged may not tell its own again."""
-    left_out = {name: shape for name, (shape, _) in reading.forms.items()}
-    return left_out | {layer.name: layer.shape for layer in reading.layers}
 
 
 def _n_bytes(layer: LayerTensor) -> int:

@@ -1,97 +1,14 @@
-"""Arrays beside a checkpoint, one for each of its tensors: masks, or scores that rank the weights."""
+"""The weights of a tensor that its mask leaves, and the scores that rank them."""
 
-import difflib
-import os
-from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from topobounds._arguments import argument_error, file_name
-from topobounds._text import shortened
 from topobounds.analysis.errors import UnreadTensorError
-from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from topobounds.checkpoint.in_memory import ArraysCheckpoint
+from topobounds.checkpoint import CheckpointError
+from topobounds.checkpoint.per_tensor_arrays import PerTensorArrays
 from topobounds.weights import mask_matrix, weight_array, what_is_not_finite
-
-_SUFFIX = "_mask"
-"""What torch.nn.utils.prune adds to the name of a weight for that of its mask."""
-MasksOrScores = Mapping[str, ArrayLike] | str | os.PathLike[str]
-
-
-class PerTensorArrays:
-    """The arrays of a second file, by the names of the tensors that they belong to; a context manager.
-
-    Parameters
-    ----------
-    argument : str
-        What the user calls it: ``"mask"``.
-    given : path, or mapping of str to array_like
-        The file or the arrays.
-    shapes : mapping of str to tuple of int
-        The tensors of the checkpoint beside which it lies.
-    wanted : collection of str
-        Those that are read as layers; nothing where it does not matter whether one of them has an array.
-
-    Raises
-    ------
-    CheckpointError
-        If the file cannot be read.
-    ValueError
-        If an array has the name or the shape of no tensor, or none that of one of `wanted`.
-    """
-
-    def __init__(
-        self, argument: str, given: MasksOrScores, shapes: Mapping[str, tuple[int, ...]], wanted: Collection[str]
-    ) -> None:
-        self.argument = argument
-        self.label = "arrays" if isinstance(given, Mapping) else os.fspath(given)
-        self.checkpoint: Checkpoint
-        if isinstance(given, Mapping):
-            self.checkpoint = ArraysCheckpoint({name: np.asarray(array) for name, array in given.items()})
-        else:
-            self.checkpoint = open_checkpoint(file_name(argument, given))
-        self._names: dict[str, str] = {}  # of the arrays, by those of their tensors
-        try:
-            self._check_all(shapes, wanted)
-        except BaseException:
-            self.checkpoint.close()
-            raise
-
-    def _check_all(self, shapes: Mapping[str, tuple[int, ...]], wanted: Collection[str]) -> None:
-        for name in (*self.checkpoint.names, *self.checkpoint.tied):
-            tensor = name if name in shapes else name.removesuffix(_SUFFIX)
-            self._check(name, tensor, shapes)
-            self._names[tensor] = name
-        if wanted and not any(name in self._names for name in wanted):
-            rule = f"arrays for some of the layers: {_listed(wanted)}"
-            raise argument_error(self.argument, rule, list(self._names))
-
-    def _check(self, name: str, tensor: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        if tensor not in shapes:
-            near = difflib.get_close_matches(tensor, shapes, n=3, cutoff=0.0)
-            raise argument_error(
-                self.argument, f"arrays under the names of the tensors (the nearest are {_listed(near)})", name
-            )
-        shape = self.checkpoint.shape(name)
-        if shape != shapes[tensor]:
-            rule = f"arrays of the shapes of the tensors: '{name}' is to have {shapes[tensor]}"
-            raise argument_error(self.argument, rule, shape)
-
-    def __contains__(self, name: str) -> bool:
-        """Return whether there is an array for a tensor."""
-        return name in self._names
-
-    def array(self, name: str) -> NDArray[Any]:
-        """Return the array of a tensor."""
-        return self.checkpoint.tensor(self._names[name])
-
-    def __enter__(self) -> "PerTensorArrays":
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self.checkpoint.close()
 
 
 def masked_weights(weights: NDArray[Any], masks: PerTensorArrays | None, name: str) -> NDArray[Any]:
@@ -120,7 +37,7 @@ def scores_for(weights: NDArray[Any], scores: PerTensorArrays, name: str) -> NDA
         If there are none for it, or they are not finite or no real numbers.
     """
     if name not in scores:
-        raise UnreadTensorError(f"{scores.label} holds no scores for it.")
+        raise UnreadTensorError(f"{scores.absence}.")
     try:
         magnitudes = np.abs(weight_array(scores.array(name)))
     except (ValueError, CheckpointError) as error:
@@ -140,8 +57,3 @@ def check_values(array: NDArray[Any], whose: str) -> None:
     found = what_is_not_finite(array.reshape(len(array), -1), shape=array.shape)
     if found:
         raise UnreadTensorError(f"{whose[:1].upper()}{whose[1:]} are not finite: {found}.", "not-finite")
-
-
-def _listed(names: Collection[str], most: int = 5) -> str:
-    shown = ", ".join(f"'{name}'" for name in list(names)[:most])
-    return shortened(shown if len(names) <= most else f"{shown}, ...")

@@ -44,6 +44,13 @@ class LayerTensorReading:
     tied: dict[str, str]
     damaged: frozenset[str] = frozenset()
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of all names; an array that is damaged may not tell its own again."""
+        shapes = {name: shape for name, (shape, _) in self.forms.items()}
+        shapes |= {layer.name: layer.shape for layer in self.layers}
+        return shapes | {name: shapes[owner] for name, owner in self.tied.items() if owner in shapes}
+
 
 def layer_tensors(
     checkpoint: Checkpoint | Mapping[str, Any],

@@ -77,7 +77,12 @@ class DensityNotPattern(Density):
 @click.option("--exclude", metavar="GLOB", multiple=True, help="Not these tensors; may be repeated.")
 @click.option("--geometry", metavar="TOML", type=Name(), help="A file that says what tensors are.")
 @click.option("--input", "input_size", type=Sizes(), help="Size of the map that convolutions read, as in 3x32x32.")
-@click.option("--scores", metavar="PATH", type=Name(), help="A file of importances, taken for the weights.")
+@click.option(
+    "--scores",
+    metavar="PATH",
+    type=Name(),
+    help="A file of importances, taken for the weights: what is said of topology is then of them.",
+)
 @click.option("--masks-only", is_flag=True, help="Write the masks alone, packed, to TARGET.")
 @click.option("--dry-run", is_flag=True, help="Write no weights; show what each budget would leave.")
 @click.option("--export", metavar="FILE", type=Name(), help="Write the sparsity of each layer, as JSON or YAML.")
@@ -203,14 +208,18 @@ def _print_report(report: "PruningReport", density: float | None) -> None:
     summary = report.summary
     kept = sum(layer.preserved for layer in report.layers)
     seed = "" if report.seed is None else f", seed {report.seed}"
+    diagrams = "their diagrams" if report.scores is None else f"the diagrams of their scores in {report.scores}"
     print_line(
         f"{summary['kept']} of {summary['weights']} weights kept, density {summary['density']:.6f} "
-        f"({report.method}, {report.scope}, {report.allocate}{seed}); {kept} of {len(report.layers)} layers keep their "
-        "diagrams, bit for bit."
+        f"({report.method}, {report.scope}, {report.allocate}{seed}); {kept} of {len(report.layers)} layers keep "
+        f"{diagrams}, bit for bit."
     )
     if report.left_out:
         tensors = counted(len(report.left_out), "tensor is left as it is", "tensors are left as they are")
-        print_line(f"{tensors}: {grouped_reasons(report.left_out)}.")
+        reasons = report.left_out | dict.fromkeys(report.not_finite, "not finite")
+        print_line(f"{tensors}: {grouped_reasons(reasons)}.")
+    for name, reason in report.not_finite.items():
+        print_line(f"Not pruned: '{name}', {reason}.")
     if report.target is not None:
         print_line(f"Written: {report.target}, masks {report.masks}.")
         before = "as before" if report.bytes == report.bytes_before else f"{report.bytes_before} before"

@@ -8,7 +8,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -29,7 +29,7 @@ from topobounds._arguments import (
 )
 from topobounds._parallel import ExecutorWork, in_threads
 from topobounds._types import Array, Mask, NamedProgress
-from topobounds.checkpoint import Checkpoint, CheckpointError
+from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.layer_tensors import LayerTensorReading, read_layer_tensors
 from topobounds.checkpoint.location import Location, check_new_path, check_suffix, size_of
 from topobounds.checkpoint.masks import masks_size, writing_masks
@@ -40,7 +40,7 @@ from topobounds.pruning.methods import Method, pruning_method
 from topobounds.pruning.report import PrunedLayer, PruningReport
 from topobounds.pruning.selection import counts_of_largest
 from topobounds.pruning.sparsities import read_sparsities
-from topobounds.pruning.survey import Files, Places, Surveyed, checksum_of, opened_files, survey, survey_at
+from topobounds.pruning.survey import Files, Places, Surveyed, checksum_of, opened_scores, survey, survey_at
 from topobounds.pruning.which_layers import chosen_layers
 from topobounds.weights import non_zero, weight_array
 
@@ -114,7 +114,8 @@ def prune_checkpoint(
     geometry, input_size
         As in `topobounds.analyze`: what tensors are, and the size of the map that convolutions read.
     scores : path or mapping of str to array_like, optional
-        Taken for the weights, topology included, where it has the name of a layer: a file of importances.
+        Taken for the weights, topology included: a file of importances, by the names of the tensors. A layer without
+        scores is left out. What the report says of diagrams, persistence and squares lost is then of the scores.
     masks_only : bool
         Write the masks alone, to `target`.
     dry_run : bool
@@ -136,7 +137,8 @@ def prune_checkpoint(
     ------
     ValueError
         If an argument is out of range, weights are quantised (they are named), fewer weights are to be left than carry
-        the topology of all layers (the message says how many those are), or there is nothing to prune.
+        the topology of all layers (the message says how many those are), there is nothing to prune, or scores have the
+        name or the shape of no tensor, or none those of a layer that is pruned.
     CheckpointError
         If a file cannot be read or written; the target is then not there.
 
@@ -169,14 +171,20 @@ def prune_checkpoint(
         integer("seed", seed, 0)
     drawn = (secrets.randbits(64) if seed is None else seed) if chosen.is_random else None
     places = None if executor is None else Places.of(source, scores)
-    with opened_files(source, scores) as files, closing(_Pruning(files, chosen, drawn, progress or _silent)) as pruning:
-        checkpoint = files.checkpoint
+    with ExitStack() as held:
+        checkpoint = held.enter_context(open_checkpoint(source))
         if not dry_run:
             _check_target(checkpoint, Path(target), masks_only=masks_only)
         reading = read_layer_tensors(
             checkpoint, include=include, exclude=exclude, geometry=geometry, input_size=input_size
         )
         layers, left_out = chosen_layers(reading, checkpoint, include)
+        scored = held.enter_context(opened_scores(scores, reading.shapes, [layer.name for layer in layers]))
+        if scored is not None:
+            left_out |= {layer.name: scored.absence for layer in layers if layer.name not in scored}
+            layers = [layer for layer in layers if layer.name in scored]
+            places = None if places is None else replace(places, shapes=reading.shapes)
+        pruning = held.enter_context(closing(_Pruning(Files(checkpoint, scored), chosen, drawn, progress or _silent)))
         with ThreadPoolExecutor(1) as helper:
             base = None if dry_run else helper.submit(_hashes, checkpoint)
             left_out = _other_weights(checkpoint) | left_out
@@ -194,6 +202,7 @@ def prune_checkpoint(
                 seed=drawn,
                 bytes_before=sum(size_of(file) for file in checkpoint.files),
                 forms=_forms(reading, left_out),
+                scores=None if scored is None else scored.label,
             )
             if dry_run:
                 budgets = pruning.budgets(sum(counts), on_infeasible) if scope == "local" else {}
@@ -640,7 +649,7 @@ def _identity(base: Mapping[str, str], pruning: _Pruning, counts: Sequence[int],
     """Return what tells a pruning from all others; None where that would be too long to find out."""
     if isinstance(scores, Mapping):
         return None
-    scored = None if pruning.files.scored is None else _hashes(pruning.files.scored)
+    scored = None if pruning.files.scored is None else _hashes(pruning.files.scored.checkpoint)
     told = {
         "base": base,
         "scores": scored,

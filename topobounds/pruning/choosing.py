@@ -15,7 +15,7 @@ from topobounds.pruning.expected_swaps import ZEROS_UNKNOWN, ExpectedSwaps, expe
 from topobounds.pruning.masks import MaskRequest, kept_masks, redrawn_mask
 from topobounds.pruning.methods import METHODS, Method, pruning_method
 from topobounds.pruning.prunable import Prunable
-from topobounds.pruning.survey import Places, Surveyed, checksum_of, opened_files, signature
+from topobounds.pruning.survey import Places, Surveyed, checksum_of, signature
 from topobounds.topology.layer_topology import layer_topology
 from topobounds.topology.persistence import PersistenceDiagram
 from topobounds.weights import count_non_zero, non_zero, weight_array
@@ -133,7 +133,7 @@ def choose(asked: Asked, array: Array, scores: Array | None, rooms: Rooms) -> tu
 
 def choose_at(places: Places, asked: Asked) -> Chosen:
     """Do the same in another process, which opens the files itself and sends the mask back."""
-    with opened_files(places.source, places.scores) as files:
+    with places.opened() as files:
         array, scores = files.read(asked.name)
         mask, _, chosen = choose(asked, array, scores, Rooms())
         return replace(chosen, packed=np.packbits(mask), checksum=checksum_of(array, scores))

@@ -6,6 +6,9 @@ from typing import Any
 
 from topobounds._records import Record, html_table
 
+NOT_FINITE = " are not finite: "
+"""What the reason has in it where a tensor was left out for NaN or infinity."""
+
 
 @dataclass(frozen=True)
 class PrunedLayer(Record):
@@ -33,7 +36,8 @@ class PrunedLayer(Record):
     neural_persistence_before, neural_persistence_after : float
         Sum of the normalised neural persistence (convention ``balwani``, p = 2) over its graphs.
     preserved : bool
-        Whether the persistence diagrams after pruning are, bit for bit, those before; measured, not presumed.
+        Whether the persistence diagrams after pruning are, bit for bit, those before; measured, not presumed. With
+        scores, these diagrams and all of `alpha`, persistence, swaps and squared weights are those of the scores.
     reason : str or None
         What else there is to say: the weights are another layer's too; how its graph was guessed.
     swaps : int or None
@@ -98,6 +102,8 @@ class PruningReport(Record):
         Shape and dtype of what was left out of a file.
     budgets : dict of str to (dict of str to int)
         For each allocation, the weights that it would leave of each layer; empty unless nothing was written.
+    scores : str or None
+        The file of the scores that were taken for the weights, or ``"arrays"``; None without scores.
     """
 
     layers: tuple[PrunedLayer, ...]
@@ -113,11 +119,17 @@ class PruningReport(Record):
     bytes_before: int | None = None
     forms: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
     budgets: dict[str, dict[str, int]] = field(default_factory=dict)
+    scores: str | None = None
 
     @property
     def left_alone(self) -> dict[str, str]:
         """`left_out` by its earlier name. Deprecated."""
         return self.left_out
+
+    @property
+    def not_finite(self) -> dict[str, str]:
+        """What of `left_out` is left out as it, or its scores, hold NaN or infinity."""
+        return {name: reason for name, reason in self.left_out.items() if NOT_FINITE in reason}
 
     @property
     def preserved(self) -> bool:

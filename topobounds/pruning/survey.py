@@ -2,27 +2,25 @@
 
 import os
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._arguments import argument_error
-from topobounds._types import Array
+from topobounds._types import Array, Mask
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.checkpoint.location import path_elsewhere
+from topobounds.checkpoint.per_tensor_arrays import MasksOrScores, PerTensorArrays
 from topobounds.layers import LayerTensor
 from topobounds.pruning.allocations import Profile
+from topobounds.pruning.report import NOT_FINITE
 from topobounds.topology.layer_topology import layer_topology
 from topobounds.topology.persistence import PersistenceDiagram
 from topobounds.weights import count_non_zero, non_zero, weight_array, what_is_not_finite
-
-Scores = str | os.PathLike[str] | Mapping[str, Any]
-
 
 # -- files ------------------------------------------------------------------------------------------------------------
 
@@ -35,42 +33,29 @@ class Files:
     ----------
     checkpoint : Checkpoint
         The weights.
-    scored : Checkpoint or None
+    scored : PerTensorArrays or None
         What is taken for them.
     """
 
     checkpoint: Checkpoint
-    scored: Checkpoint | None
+    scored: PerTensorArrays | None
 
     def read(self, name: str) -> tuple[Array, Array | None]:
-        """Read a tensor, and the scores that stand for it where there are some.
+        """Read a tensor that is pruned, and the scores that stand for it.
 
         Raises
         ------
         CheckpointError
-            If the file is damaged there.
-        ValueError
-            If the scores have another shape.
+            If a file is damaged there.
         """
-        array = self.checkpoint.tensor(name)
-        if self.scored is None or name not in self.scored.names:
-            return array, None
-        scores = self.scored.tensor(name)
-        if scores.shape != array.shape:
-            raise argument_error("scores", f"of the shape {array.shape} for '{name}'", scores.shape)
-        return array, scores
+        return self.checkpoint.tensor(name), None if self.scored is None else self.scored.array(name)
 
 
-@contextmanager
-def opened_files(source: str | os.PathLike[str], scores: Scores | None) -> Iterator[Files]:
-    """Open the files of a pruning."""
-    with open_checkpoint(source) as checkpoint:
-        if scores is None:
-            held: Any = nullcontext()
-        else:
-            held = ArraysCheckpoint(scores) if isinstance(scores, Mapping) else open_checkpoint(scores)
-        with held as scored:
-            yield Files(checkpoint, scored)
+def opened_scores(
+    scores: MasksOrScores | None, shapes: Mapping[str, tuple[int, ...]], wanted: Collection[str]
+) -> AbstractContextManager[PerTensorArrays | None]:
+    """Open what is taken for the weights, and check its names and shapes, as `PerTensorArrays` does."""
+    return nullcontext() if scores is None else PerTensorArrays("scores", scores, shapes, wanted)
 
 
 @dataclass(frozen=True)
@@ -83,13 +68,16 @@ class Places:
         The weights.
     scores : str or None
         What is taken for them.
+    shapes : mapping of str to tuple of int
+        Of the tensors; empty without scores.
     """
 
     source: str
     scores: str | None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, source: str | os.PathLike[str], scores: Scores | None) -> "Places":
+    def of(cls, source: str | os.PathLike[str], scores: MasksOrScores | None) -> "Places":
         """Return the places of files.
 
         Raises
@@ -101,6 +89,12 @@ class Places:
             rule = "a path where 'executor' does the work, for arrays are not sent"
             raise argument_error("scores", rule, "a mapping")
         return cls(path_elsewhere(source), None if scores is None else path_elsewhere(scores))
+
+    @contextmanager
+    def opened(self) -> Iterator[Files]:
+        """Open the files, in a worker."""
+        with open_checkpoint(self.source) as checkpoint, opened_scores(self.scores, self.shapes, ()) as scored:
+            yield Files(checkpoint, scored)
 
 
 def checksum_of(array: Array, scores: Array | None) -> int:
@@ -145,16 +139,23 @@ class Surveyed:
 
 def survey(layer: LayerTensor, array: Array, scores: Array | None) -> Surveyed | str:
     """Return what is known of a tensor; as a text the reason why it cannot be pruned, which the report lists."""
-    weights = weight_array(array if scores is None else scores)
     survivors = count_non_zero(array)
     if not survivors:
         return "all its weights are zero"
+    if scores is None:
+        weights, support, whose = weight_array(array), None, "its weights"
+    else:
+        if found := _not_finite(weight_array(array), None):
+            return f"its weights{NOT_FINITE}{found}"
+        try:
+            weights, support, whose = weight_array(scores), non_zero(array), "its scores"
+        except ValueError as error:
+            return f"its scores cannot be used: {str(error).rstrip('.')}"
     try:
-        topology = layer_topology(layer, weights, None if scores is None else non_zero(array))
+        topology = layer_topology(layer, weights, support)  # scores of weights that are zero are not looked at
     except ValueError as error:
-        whose = "its weights" if scores is None else "its scores"
-        found = what_is_not_finite(weights.reshape(len(weights), -1), shape=weights.shape)
-        return f"{whose} are not finite: {found}" if found else str(error).rstrip(".")
+        found = _not_finite(weights, support)
+        return f"{whose}{NOT_FINITE}{found}" if found else str(error).rstrip(".")
     return Surveyed(
         layer=layer,
         critical=np.flatnonzero(topology.critical),
@@ -165,9 +166,14 @@ def survey(layer: LayerTensor, array: Array, scores: Array | None) -> Surveyed |
     )
 
 
+def _not_finite(weights: Array, support: Mask | None) -> str | None:
+    rows = (len(weights), -1)
+    return what_is_not_finite(weights.reshape(rows), None if support is None else support.reshape(rows), weights.shape)
+
+
 def survey_at(places: Places, layer: LayerTensor) -> Surveyed | str:
     """Return what `survey` does from another process, which opens the files itself and notes what it has read."""
-    with opened_files(places.source, places.scores) as files:
+    with places.opened() as files:
         try:
             array, scores = files.read(layer.name)
         except CheckpointError as error:

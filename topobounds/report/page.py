@@ -306,10 +306,11 @@ def _page_of_pruning(report: PruningReport) -> Page:
     ]
     kept = sum(layer.preserved for layer in report.layers)
     swaps = [layer.swaps for layer in report.layers if layer.swaps is not None]
+    whose = "layers, bit for bit" if report.scores is None else f"layers, bit for bit, of the scores in {report.scores}"
     facts = [
         fact("weights kept", f"{report.summary['kept']:,}", f"of {report.summary['weights']:,}"),
         fact("density", f"{report.density:.4g}"),
-        fact("diagrams kept", f"{kept:,} of {len(report.layers):,}", "layers, bit for bit"),
+        fact("diagrams kept", f"{kept:,} of {len(report.layers):,}", whose),
         fact("swapped", f"{sum(swaps):,}" if swaps else "-", "weights, against magnitude pruning"),
     ]
     how = ", ".join(each for each in (report.method, report.scope, report.allocate) if each)
