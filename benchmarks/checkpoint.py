@@ -8,7 +8,7 @@ that is mapped anew; start-up, the file of one block, is apart. Anonymous memory
 WeightWatcher runs in the Python that `--weightwatcher` names, for it brings dependencies of its own.
 
 Then the same blocks in float8 with a scale for each 128 by 128 codes, and in int8 with one for each row, beside their
-twin in bfloat16, in turns, medians of five: read from the disk, which the system is told to let go of before, and held
+twin in bfloat16, in turns, medians of three: read from the disk, which the system is told to let go of before, and held
 in memory, where all three fit.
 """
 
@@ -221,7 +221,7 @@ def of_quantised_models(folder, n_blocks):
             print("Too large to be held in memory, all three.", file=sys.stderr)
             continue
         rounds = [[] for _ in paths]
-        for _ in range(5):
+        for _ in range(3):
             for path, times in zip(paths, rounds, strict=True):
                 before(path)
                 start, used = time.perf_counter(), time.process_time()
