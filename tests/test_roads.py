@@ -128,6 +128,7 @@ def test_a_kernel_of_one_tap_on_one_pixel_is_a_dense_layer():
     assert len(persistence_diagram(weights)) == critical.mask.sum()
 
 
+@pytest.mark.long
 def test_every_road_counts_the_same_cells_at_a_density():
     differ = 0
     grid = itertools.product(range(2, 9), range(2, 25), range(5, 1000, 10))

@@ -9,6 +9,7 @@ from tests.theory.enumeration import mean_rank
 from topobounds.theory.enclosure import Enclosure
 
 
+@pytest.mark.long
 def test_fifty_points_hold_the_truth():
     found = enclosures.Findings()
     enclosures.check_quickly(found)

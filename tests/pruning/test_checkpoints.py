@@ -96,6 +96,7 @@ def test_what_is_lost_against_magnitude_is_counted_slowly(net, tmp_path):
         assert layer.squared_weight_lost == pytest.approx(lost, abs=1e-9)
 
 
+@pytest.mark.long
 def test_swaps_stand_beside_what_the_same_weights_give_in_random_order(tmp_path):
     """Gates, ranked together, and a matrix: the mean over orders of the same weights is what is said to be expected."""
     rng = np.random.default_rng(5)

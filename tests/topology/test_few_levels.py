@@ -17,6 +17,7 @@ NEGATIVE_ZERO_IS_NAN = [getattr(ml_dtypes, f"float8_{name}") for name in ("e4m3f
 DTYPES = [np.int8, np.uint8, *FLOATS, *NEGATIVE_ZERO_IS_NAN]
 KINDS = ["every code", "few codes", "one code", "zeros", "mostly zero", "normal", "dead lines", "scales", "sorted"]
 KINDS += ["blocks", "hierarchy", "rising", "least and largest"]
+_ALWAYS = ("every code", "normal", "scales")  # tested; the others with what takes long
 
 
 def codes_of(kind, m, n, rng):
@@ -68,7 +69,9 @@ def small_pieces(monkeypatch):
 
 
 @pytest.mark.usefixtures("small_pieces")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind in _ALWAYS else pytest.param(kind, marks=pytest.mark.long) for kind in KINDS]
+)
 def test_ten_thousand_matrices_have_the_forests_of_their_values(kind, monkeypatch):
     rng = np.random.default_rng(KINDS.index(kind))
     for turn, dtype in itertools.product(range(10_000 // len(KINDS) // len(DTYPES) + 1), DTYPES):

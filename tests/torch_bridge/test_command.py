@@ -214,6 +214,7 @@ def test_help_names_the_plans(capsys):
 # plot, export
 
 
+@pytest.mark.long
 def test_plot_draws_several_runs(made, tmp_path, capsys):
     out = tmp_path / "figures"
     status, printed, _ = call(capsys, "plot", made["imp"], made["t-imp"], "--out", out, "--json")

@@ -12,6 +12,7 @@ def test_the_list_of_claims():
     assert all(name == claim.id and claim.source and claim.statement for name, claim in CLAIMS.items())
 
 
+@pytest.mark.long
 def test_784_300_at_a_tenth():
     found = at_density(0.1)
     assert list(found) == IDS
