@@ -63,11 +63,11 @@ def _are_sinusoids(lines: NDArray[Any] | ScaledWeights) -> bool:
     lines = lines[:, :LONGEST]
     if lines.shape[1] < _SHORTEST:
         return False
-    chosen = np.asarray(lines[:: -(-len(lines) // ROWS)]).astype(np.float64)
-    exponent = -int(np.frexp(np.abs(chosen).max())[1])  # by which no square overflows or is lost
-    chosen = np.ldexp(chosen, exponent)
+    chosen = np.asarray(lines[:: -(-len(lines) // ROWS)]).astype(np.float64, order="C")
+    exponent = min(-int(np.frexp(np.abs(chosen).max())[1]), 1023)  # by which no square overflows or is lost
+    chosen *= np.ldexp(1.0, exponent)
     faint = TOLERANCE * np.abs(chosen).max()  # as the sine of a whole number of half turns, which is rounding
-    varying = [line for line in chosen if np.ptp(line) > faint]
+    varying = chosen[np.ptp(chosen, axis=1) > faint]
     if len(varying) < max(2, len(chosen) // 2) or not all(map(_is_concentrated, varying)):
         return False
     tolerance = max(TOLERANCE, _resolution(lines.dtype))

@@ -1,14 +1,16 @@
 """Where weights lie: a path on this machine, or a URL whose bytes are asked for range by range."""
 
 import io
+import mmap
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from http import HTTPStatus
 from pathlib import Path, PurePath, PurePosixPath
+from threading import Lock
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -25,10 +27,10 @@ _MOST_AHEAD = 2**23
 """Bytes in a request when a file is read on and on."""
 _LEAST_ASKED = 2**20
 """Bytes of a tensor that are worth asking for before they are met."""
-_AHEAD = 2**27
-"""Bytes that are asked for from where a tensor begins: its own, and of those that come next."""
-_REQUEST = 2**19
-"""Bytes in one such request: of more, Linux reads only what a disk takes in one piece, and forgets the rest."""
+_LEAST_AHEAD, _AHEAD = 2**28, 2**29
+"""Bytes behind a tensor that are to be looked at ahead: once they are fewer than the first, up to the second."""
+_LARGE_PAGE = 2**21
+"""Bytes; files begin at a multiple of them in memory, too, for the system to map them in large pages."""
 _SUFFIXES = {
     "safetensors": (".safetensors",),
     "npz": (".npz",),
@@ -331,32 +333,93 @@ def read_range(file: Location, first: int, length: int) -> NDArray[np.uint8]:
     if not length:
         return np.empty(0, np.uint8)
     if isinstance(file, Path):
-        if length >= _LEAST_ASKED:
-            _ask_ahead(file, first, length)
-        return np.memmap(file, np.uint8, "r", first, (length,)).view(np.ndarray)
+        if sys.platform == "linux" and length >= _LEAST_ASKED:
+            _reading_ahead().ask(file, first, length)
+        return _mapped(file, first, length)
     content = file.read_range(first, length)
     if len(content) < length:
         raise ValueError(f"it ends at byte {first + len(content)} of {first + length}")
     return np.frombuffer(content, np.uint8)
 
 
-def _ask_ahead(file: Path, first: int, length: int) -> None:
-    """Have the system read a tensor that is to be mapped, and what comes next: page by page, the disk would idle.
+@cache
+def _reading_ahead() -> "_ReadingAhead":
+    return _ReadingAhead()
 
-    What the system holds already is not asked for again, which takes as long as to look at all of its pages.
+
+class _ReadingAhead:
+    """A thread of its own that looks at every page of a file in order, before others meet it.
+
+    Then the system reads large pieces, and the disk is never idle. Where several threads meet pages here and there, it
+    reads small ones, whose handling takes as long as the disk does; so it does where `posix_fadvise` asks for them.
     """
-    if sys.platform != "linux":
-        return
+
+    def __init__(self) -> None:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 (loads queues and logging)
+
+        self._thread = ThreadPoolExecutor(1)
+        self._lock = Lock()
+        self._file: Path | None = None
+        self._descriptor: int | None = None
+        self._last = 0
+
+    def ask(self, file: Path, first: int, length: int) -> None:
+        """Have a tensor read that is to be mapped, and what comes next, unless the system holds it already."""
+        size = file.stat().st_size
+        wanted, last = min(first + length + _LEAST_AHEAD, size), min(first + length + _AHEAD, size)
+        with self._lock:
+            goes_on = file == self._file and self._last - 2 * _AHEAD <= first <= self._last
+            start = self._last if goes_on else first
+            if start >= wanted or _is_held(file, (first, first + length // 2, first + length - 1, wanted - 1)):
+                return
+            if not goes_on:
+                self._close()
+                self._file, self._descriptor = file, os.open(file, os.O_RDONLY)
+            assert self._descriptor is not None
+            self._last = last
+            self._thread.submit(_look_at, self._descriptor, start, last)
+            if last == size:
+                self._close()
+
+    def _close(self) -> None:
+        """Close the file, once what was asked for has been looked at."""
+        if self._descriptor is not None:
+            self._thread.submit(os.close, self._descriptor)
+        self._file = self._descriptor = None
+
+
+def _is_held(file: Path, places: Iterable[int]) -> bool:
+    """Whether the system holds these bytes of a file, so that nothing would have to wait for them."""
     descriptor = os.open(file, os.O_RDONLY)
     try:
-        for place in (first, first + length // 2, first + length - 1, first + _AHEAD):
+        for place in places:
             os.preadv(descriptor, [bytearray(1)], place, os.RWF_NOWAIT)
-    except OSError:  # it would have to wait, or the file system cannot tell
-        with suppress(OSError):
-            for place in range(first, first + _AHEAD, _REQUEST):
-                os.posix_fadvise(descriptor, place, _REQUEST, os.POSIX_FADV_WILLNEED)
+    except OSError:  # it does not, or the file system cannot tell
+        return False
     finally:
         os.close(descriptor)
+    return True
+
+
+def _look_at(descriptor: int, first: int, last: int) -> None:
+    """Read one byte of every page of a file from `first` to `last`.
+
+    The descriptor is the same for all of a file: by it the system knows that they are read in order.
+    """
+    start = first - first % mmap.ALLOCATIONGRANULARITY
+    with mmap.mmap(descriptor, last - start, access=mmap.ACCESS_READ, offset=start) as mapped:
+        np.add.reduce(np.frombuffer(mapped, np.uint8)[:: mmap.PAGESIZE])
+
+
+def _mapped(file: Path, first: int, length: int) -> NDArray[np.uint8]:
+    """Return bytes of a file, mapped into memory, in large pages where the system has such."""
+    before = first % _LARGE_PAGE
+    with file.open("rb") as stream:
+        mapped = mmap.mmap(stream.fileno(), before + length, access=mmap.ACCESS_READ, offset=first - before)
+    if sys.platform == "linux" and length >= _LEAST_ASKED:
+        with suppress(OSError):  # it has none
+            mapped.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(mapped, np.uint8)[before:]
 
 
 _WAY_ON = "Download it and give its path."
