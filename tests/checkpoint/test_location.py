@@ -65,10 +65,17 @@ def test_tensors_in_order_are_read_ahead_once_and_in_large_parts(large, looked_a
     assert looked_at() == [(0, 10), (10, 16), (16, 22), (22, 28), (28, 34), (34, 40)]
 
 
-def test_two_threads_a_little_out_of_order_change_nothing(large, looked_at):
+def test_two_threads_a_little_out_of_order_begin_anew_once_at_most(large, looked_at):
     for first in (2, 0, 8, 6, 4):
         read_range(large, first * MIB, 2 * MIB)
-    assert looked_at() == [(2, 12), (12, 18)]
+    assert looked_at() == [(2, 12), (0, 10), (10, 18)]
+
+
+def test_a_file_that_is_read_again_is_read_ahead_again(large, looked_at, monkeypatch):
+    monkeypatch.setattr(location, "_is_held", lambda *_: False)
+    for first in (0, 20, 36, 38, 0, 4):
+        read_range(large, first * MIB, 2 * MIB)
+    assert looked_at() == [(0, 10), (20, 30), (36, 40), (0, 10)]
 
 
 def test_another_place_or_file_is_begun_anew(large, looked_at, tmp_path):

@@ -361,21 +361,20 @@ class _ReadingAhead:
         self._lock = Lock()
         self._file: Path | None = None
         self._descriptor: int | None = None
-        self._last = 0
+        self._first = self._last = 0
 
     def ask(self, file: Path, first: int, length: int) -> None:
         """Have a tensor read that is to be mapped, and what comes next, unless the system holds it already."""
         size = file.stat().st_size
         wanted, last = min(first + length + _LEAST_AHEAD, size), min(first + length + _AHEAD, size)
         with self._lock:
-            goes_on = file == self._file and self._last - 2 * _AHEAD <= first <= self._last
+            goes_on = file == self._file and self._first < first <= self._last  # else it is read once more
             start = self._last if goes_on else first
             if start >= wanted or _is_held(file, (first, first + length // 2, first + length - 1, wanted - 1)):
                 return
-            if not goes_on:
+            if not goes_on or self._descriptor is None:
                 self._close()
-                self._file, self._descriptor = file, os.open(file, os.O_RDONLY)
-            assert self._descriptor is not None
+                self._file, self._first, self._descriptor = file, first, os.open(file, os.O_RDONLY)
             self._last = last
             self._thread.submit(_look_at, self._descriptor, start, last)
             if last == size:
@@ -385,7 +384,7 @@ class _ReadingAhead:
         """Close the file, once what was asked for has been looked at."""
         if self._descriptor is not None:
             self._thread.submit(os.close, self._descriptor)
-        self._file = self._descriptor = None
+        self._descriptor = None
 
 
 def _is_held(file: Path, places: Iterable[int]) -> bool:
