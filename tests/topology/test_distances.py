@@ -57,6 +57,18 @@ def test_the_wasserstein_distance_is_that_of_the_best_assignment(x, y, p):
     assert found == wasserstein_distance(diagram_of(y), diagram_of(x), p)
 
 
+@pytest.mark.parametrize("apart", [0.001, 0.02, 0.3])
+@pytest.mark.parametrize("p", [1, 2, 5])
+def test_diagrams_that_are_near_have_the_distance_of_the_best_assignment(apart, p):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        x = rng.uniform(0.3, 1, rng.integers(30, 60))
+        y = np.append(
+            np.clip(x + rng.uniform(-apart, apart, x.size), 0, 1)[: -rng.integers(1, 9)], rng.uniform(0, 0.1, 5)
+        )
+        assert wasserstein_distance(diagram_of(x), diagram_of(y), p) == pytest.approx(assigned(x, y, p), rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("x", "y", "bottleneck", "sum_of_costs"),
     [
