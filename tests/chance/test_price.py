@@ -176,3 +176,45 @@ def test_nearly_equal_weights_that_are_swapped_cost_the_difference_of_their_squa
     price = topology_price([[2.0, 1.5, less], [1.2, large, 0.1]], 4, expected=False)
     assert price.swaps == 1
     assert price.squared_weight_lost == float(Fraction(large) ** 2 - Fraction(less) ** 2)
+
+
+def _levels(name, rng):
+    """Return 20,000 weights of few levels, none of them zero."""
+    if name == "one":
+        return np.ones(20_000)
+    if name == "two":
+        return rng.choice([1.0, 2.0], 20_000)
+    return np.where(levels := np.clip(np.round(rng.standard_normal(20_000) * 2.5), -7, 7), levels, 1.0)
+
+
+@pytest.mark.parametrize(("name", "times", "by_place"), [("one", 1, 197), ("two", 2, 187), ("four bits", 4, 3.5)])
+def test_no_swaps_are_expected_where_the_rule_for_ties_makes_them(name, times, by_place):
+    """Over orders of the values the mean of the swaps is far from the expectation, which is that of ties at random."""
+    rng = np.random.default_rng(3)
+    values, k = _levels(name, rng), 299 * times
+    orders = [rng.permutation(values).reshape(200, 100) for _ in range(20)]
+    found = [topology_price(each, k, expected=False).swaps for each in orders]
+    assert np.mean(found) == pytest.approx(by_place, rel=0.35 if name == "four bits" else 0.02)
+    of_distinct = topology_price(rng.standard_normal((200, 100)), k).expected_swaps
+    price = topology_price(orders[int(np.argmax(found))], k)
+    assert price.expected_swaps is None
+    told = float(price.reason.removesuffix(" weights are swapped. So there are no expected swaps.").split()[-1])
+    assert abs(told - of_distinct.lower) < 3 * max(1, np.sqrt(of_distinct.lower))
+    assert price.expected_squared_weight_lost.upper >= 0  # in whatever order ties are ranked, it is the same
+
+
+def test_few_ties_leave_the_expected_swaps():
+    weights = np.round(np.random.default_rng(3).standard_normal((200, 100)) * 1000)
+    weights[weights == 0] = 1
+    for times in (1, 2, 4):
+        price = topology_price(weights, 299 * times)
+        assert (price.reason, price.expected_swaps is None) == (None, False)
+
+
+def test_what_is_lost_is_the_same_in_whatever_order_ties_are_ranked():
+    levels = _levels("four bits", np.random.default_rng(4)).reshape(200, 100)
+    noise = 1 + 1e-12 * np.random.default_rng(5).random(levels.shape)
+    price, other = topology_price(levels, 299), topology_price(levels * noise, 299)
+    assert price.swaps != other.swaps
+    assert price.squared_weight_lost == pytest.approx(other.squared_weight_lost, rel=1e-8)
+    assert price.expected_squared_weight_lost.lower == pytest.approx(other.expected_squared_weight_lost.lower, rel=1e-8)

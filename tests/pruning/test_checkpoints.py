@@ -639,3 +639,26 @@ def test_a_run_that_is_killed_at_random_ends_in_the_same_bytes(tmp_path):
         prune_checkpoint(source, tmp_path / "new", density=0.3)
     prune_checkpoint(source, tmp_path / "whole", density=0.3)
     assert files_of(tmp_path / "new") == files_of(tmp_path / "whole")
+
+
+def test_no_swaps_by_chance_where_the_rule_for_ties_makes_them(tmp_path):
+    """Of few levels far more is swapped than of distinct weights; of ties in random order as much."""
+    rng = np.random.default_rng(3)
+    weights = {
+        "two.weight": rng.choice([1.0, 2.0], (200, 100)),
+        "fine.weight": np.round(rng.standard_normal((200, 100)) * 1000),
+        "rnn.weight_hh_l0": rng.choice([1.0, 2.0], (200, 50)).astype(np.float16),
+    }
+    weights["fine.weight"][weights["fine.weight"] == 0] = 1
+    np.savez(tmp_path / "a.npz", **weights)
+    found = {each.name: each for each in _dry(tmp_path / "a.npz", density=0.03)}
+    two, fine, gates = found["two.weight"], found["fine.weight"], found["rnn.weight_hh_l0"]
+    assert two.swaps > 180
+    assert (two.swaps_expected, two.swaps_deviation, two.swaps_status, two.swaps_deviation_status) == (None,) * 4
+    at_random, expected = (float(two.reason.split(word)[0].split()[-1]) for word in (" weights are", " are expected"))
+    assert two.reason.startswith("weights tie at the cut")
+    assert abs(at_random - expected) < 9
+    assert fine.swaps_expected == pytest.approx(expected, abs=0.1)
+    assert abs(fine.swaps - fine.swaps_expected) < 4 * fine.swaps_deviation
+    assert gates.swaps_expected is None
+    assert "weights tie at the cut" in gates.reason

@@ -18,7 +18,7 @@ from tests.command_line import process, topobounds
 from tests.verification.cases import at_density, blocked, exchangeable
 from topobounds import analyze
 from topobounds.cli import main
-from topobounds.verification import CLAIMS
+from topobounds.verification import CLAIMS, verify, write_witnesses
 
 KEYS = {"claim", "m", "n", "density", "support", "distribution", "bound", "estimate", "standard_error"}
 
@@ -270,3 +270,29 @@ def test_bad_input_in_a_process(bad_files):
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith("Error: nan.npy, tensor 'nan': Argument 'weights' must be finite")
     assert len(run.stderr.strip().splitlines()) == 1
+
+
+def test_a_matrix_that_is_not_finite_is_one_line(tmp_path):
+    weights = exchangeable()
+    weights[3, 5] = np.nan
+    np.savez(tmp_path / "a.npz", broken=weights, fair=exchangeable())
+    run = topobounds("verify", tmp_path / "a.npz", "--seed", 1)
+    (line,) = (line for line in run.stdout.splitlines() if "broken" in line)
+    assert line.startswith(f"Not tested: {tmp_path / 'a.npz'}, broken: ")
+    assert line.endswith("1 of its 20000 entries are NaN or infinite, the first at row 3, column 5: nan.")
+    assert sum(line.startswith("theorem_3_2") for line in run.stdout.splitlines()) == 1
+
+
+def test_rows_of_one_claim_tell_their_k(tmp_path, capsys):
+    """A file may hold witnesses of one claim at several k; they are printed in one table."""
+    found = [verdict for k in (150, 299) for verdict in verify(weights=blocked(), k=k, claims=["enclosure"], seed=1)]
+    assert write_witnesses(tmp_path / "w.json", found, blocked()) == 2
+    with pytest.raises(SystemExit):
+        main(["verify", "--replay", str(tmp_path / "w.json")])
+    out = capsys.readouterr().out
+    assert [line.split("  ")[0] for line in out.splitlines() if line.startswith("enclosure")] == [
+        "enclosure (k = 150)",
+        "enclosure (k = 299)",
+    ]
+    assert "Violated: enclosure (k = 150)" in out
+    assert [" --k 150 " in line for line in out.splitlines() if line.startswith("Again: ")] == [True, False]

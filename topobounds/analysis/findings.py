@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from topobounds._arguments import argument_error, nearest
 from topobounds.analysis.reports import Finding, LayerReport, ModelReport
-from topobounds.chance.overlap import TIES_DECIDE
 from topobounds.layers.shape import Shape
 from topobounds.theory.critical_rank import critical_rank_law_of
+from topobounds.theory.ties import TIES_DECIDE
 
 SEVERITIES = ("error", "warning", "info")
 _FAR_BELOW = -3.0  # standard deviations

@@ -5,9 +5,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from topobounds.analysis.reports import LayerReport, ScaleShares
-from topobounds.chance.overlap import TIES_DECIDE
 from topobounds.chance.scales import ScaleComparison, scale_null
 from topobounds.layers import Conv, SingleTensorLayer
+from topobounds.theory.ties import TIES_DECIDE
 
 _MOST_SAMPLES = 100
 _FEWEST_SAMPLES = 5

@@ -28,7 +28,7 @@ from topobounds.theory._rounding import ROUNDING_UNIT
 from topobounds.theory.deviation import Deviation, known_deviation
 from topobounds.theory.enclosure import Enclosure
 from topobounds.theory.overlap import expected_overlap
-from topobounds.theory.ties import tie_counts
+from topobounds.theory.ties import TIES_DECIDE, tie_counts
 from topobounds.topology.key_matrix import keys_of
 from topobounds.topology.moments import weight_moments
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from topobounds.topology.convolution import CriticalWeights
 
 _CELLS_AT_A_TIME = 2**21
-TIES_DECIDE = "Weights tie at the cut: where those are ranked at random, as by chance"
 _TIE_ORDERS = 5  # whose overlaps are averaged: one alone may differ from another by a deviation
 
 

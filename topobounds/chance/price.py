@@ -12,9 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from topobounds._arguments import argument_error, as_written, integer, is_integer, real
 from topobounds._records import Record
 from topobounds._types import FloatArray
+from topobounds.chance.measured_layer import MeasuredLayer
+from topobounds.chance.overlap import overlap_if_ties_decide
+from topobounds.theory.deviation import known_deviation
 from topobounds.theory.enclosure import MAX_ENCLOSURE_CELLS, Enclosure
 from topobounds.theory.overlap import expected_overlap
 from topobounds.theory.ranks import missing_edges
+from topobounds.theory.ties import move_that_counts, swaps_by_a_rule
 from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
 from topobounds.weights import mask_matrix, weight_matrix
 
@@ -39,14 +43,15 @@ class TopologyPrice(Record):
     share_lost : float
         The same over the sum of magnitude's mask; 0 where that is 0.
     expected_swaps : Enclosure or None
-        Certified interval of the expected number of swaps, the same values standing in random order.
+        Certified interval of the expected number of swaps, the same values standing in random order, those that tie
+        too; None where the rule that ranks ties, the flat index, moves `swaps` by more than a standard deviation.
     expected_squared_weight_lost : Enclosure or None
         Certified interval of a lower bound on the expectation of what is lost, over the order of the values. The
         expectation is at most `expectation_gap` above the interval; the bound is sharp in the limit.
     expectation_gap : float or None
         See above; 0 for keep = alpha, where the interval contains the expectation itself.
     reason : str or None
-        Why there are no expectations; None if there are.
+        Why an expectation is missing; None if none is.
     """
 
     alpha: int
@@ -86,7 +91,8 @@ def topology_price(
     Returns
     -------
     TopologyPrice
-        The expectations are those of a full layer; they are None where weights are zero or masked.
+        The expectations are those of a full layer; they are None where weights are zero or masked. What is lost is the
+        same in whatever order ties are ranked, but not the swaps: see `TopologyPrice.expected_swaps`.
 
     Raises
     ------
@@ -115,17 +121,30 @@ def topology_price(
     total = _largest_squares(_scaled(matrix[survivors], exponent), count)
     reason = _no_expectation(matrix, survivors, expected)
     chance = _expectations(np.abs(matrix.astype(np.float64)), count) if reason is None else (None, None, None)
+    expected_swaps = chance[0]
+    if expected_swaps is not None:
+        layer = MeasuredLayer.of(matrix, None, forest, n_nonzero=matrix.size)
+        least = _least_move(forest, count, expected_swaps)
+        at_random = overlap_if_ties_decide(layer, count, least / forest.alpha, 0)
+        if at_random is not None:
+            reason = swaps_by_a_rule(forest.alpha * (1 - at_random)) + ". So there are no expected swaps."
+            expected_swaps = None
     return TopologyPrice(
         alpha=forest.alpha,
         keep=count,
         swaps=forest.alpha - in_common,
         squared_weight_lost=_raised(lost, 2 * swapped),
         share_lost=_raised(lost / total, 2 * (swapped - exponent)) if total else 0.0,
-        expected_swaps=chance[0],
+        expected_swaps=expected_swaps,
         expected_squared_weight_lost=chance[1],
         expectation_gap=chance[2],
         reason=reason,
     )
+
+
+def _least_move(forest: SpanningForest, k: int, swaps: Enclosure) -> float:
+    known = known_deviation(*forest.shape, k)
+    return move_that_counts(swaps.upper, None if known is None else known.value * forest.alpha)
 
 
 def _count(keep: Any, alpha: int, survivors: int) -> int:

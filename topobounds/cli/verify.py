@@ -188,14 +188,22 @@ def _check_options(ctx: click.Context) -> None:
 def _print_verdicts(verdicts: "Sequence[Verdict]") -> None:
     has_tests = any(verdict.p_value is not None for verdict in verdicts)
     console = console_on_stdout()
-    for _, of_tensor in groupby(verdicts, key=lambda verdict: verdict.tensor):
-        group = list(of_tensor)
+    for _, of_layers in groupby(verdicts, key=_layers):
+        group = list(of_layers)
+        if (
+            group[0].file
+            and len(group) > 1
+            and len({verdict.reason for verdict in group}) == 1
+            and not any(map(_was_looked_at, group))
+        ):
+            print_line(f"Not tested: {group[0].file}, {group[0].tensor}: {group[0].reason}")
+            continue
         console.print(_layers(group[0]))
         columns = ("claim", "tested on", "bound", "estimate", "interval", "trials", "verdict")
         table = new_table(*columns, *(("z", "p") if has_tests else ()))
         for verdict in group:
             table.add_row(
-                verdict.claim,
+                _claim(verdict, group),
                 f"density {verdict.density:.4g}, {verdict.support}",
                 f"{verdict.direction} {_number_or_interval(verdict.bound)}",
                 decimals(verdict.estimate),
@@ -208,8 +216,22 @@ def _print_verdicts(verdicts: "Sequence[Verdict]") -> None:
         for line in _remarks(group):
             console.print(line)
         violated = [verdict for verdict in group if verdict.witness]
-        if violated:  # on one line, however long, so that it can be pasted
-            console.print(f"Again: {_command(violated)}", soft_wrap=True)
+        for k in dict.fromkeys((verdict.witness or {})["k"] for verdict in violated):
+            together = [verdict for verdict in violated if (verdict.witness or {})["k"] == k]
+            console.print(f"Again: {_command(together)}", soft_wrap=True)  # on one line, so that it can be pasted
+
+
+def _was_looked_at(verdict: "Verdict") -> bool:
+    """Whether anything is known beside the reason why a claim is not tested."""
+    return verdict.trials > 0 or verdict.bound is not None
+
+
+def _claim(verdict: "Verdict", group: "Sequence[Verdict]") -> str:
+    """Return the claim of a verdict, with its k where the group has others on the claim, as in files of witnesses."""
+    others = [other for other in group if other.claim == verdict.claim]
+    if len(others) == 1:
+        return verdict.claim
+    return f"{verdict.claim} (k = {'alpha' if verdict.k is None else verdict.k})"
 
 
 def _layers(verdict: "Verdict") -> str:
@@ -224,7 +246,7 @@ def _remarks(verdicts: "Sequence[Verdict]") -> Iterator[str]:
     claims_by_reason: dict[tuple[str, str], list[str]] = {}
     for verdict in verdicts:
         if verdict.verdict != "holds":
-            claims_by_reason.setdefault((verdict.verdict, verdict.reason), []).append(verdict.claim)
+            claims_by_reason.setdefault((verdict.verdict, verdict.reason), []).append(_claim(verdict, verdicts))
     for (verdict_word, reason), claims in claims_by_reason.items():
         yield f"{verdict_word.capitalize()}: {', '.join(claims)}. {reason}"
 

@@ -114,7 +114,7 @@ def choose(asked: Asked, array: Array, scores: Array | None, rooms: Rooms) -> tu
     cost = None
     if method is METHODS["t-imp"]:
         cost = exchange(group, asked.count, mask, room=group.protected)  # which nothing reads any more
-    by_chance = _expected_swaps(group, asked.count, method, scored=scores is not None)
+    by_chance = _expected_swaps(group, asked.count, method, cost, scored=scores is not None)
     del group
     new = zeroed(array, mask, rooms)
     after = None
@@ -155,12 +155,16 @@ def _prunable(tensor: Surveyed, method: Method, weights: Array, array: Array, ro
     return Prunable(weights, survivors, protected, (tensor.layer,))
 
 
-def _expected_swaps(group: Prunable, count: int, method: Method, *, scored: bool) -> ExpectedSwaps:
+def _expected_swaps(
+    group: Prunable, count: int, method: Method, cost: Exchange | None, *, scored: bool
+) -> ExpectedSwaps:
     if method is not METHODS["t-imp"]:
         return ExpectedSwaps(reason="what is swapped and lost is counted for t-imp")
     if scored and count_non_zero(group.weights) < group.weights.size:
         return ExpectedSwaps(reason=ZEROS_UNKNOWN)
-    return expected_swaps(group, count)
+    if cost is None:
+        return expected_swaps(group, count)
+    return expected_swaps(group, count, cost.swaps, group.protected)  # which `exchange` has made magnitude's mask
 
 
 def _are_equal(before: Sequence[tuple[Any, ...]], after: Sequence[PersistenceDiagram]) -> bool:

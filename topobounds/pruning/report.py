@@ -43,9 +43,11 @@ class PrunedLayer(Record):
     swaps : int or None
         Weights that T-IMP keeps here and magnitude pruning to the same count would not; None for other methods.
     swaps_expected, swaps_deviation : float or None
-        Mean and standard deviation of `swaps` if the same weights lay in random order: the middle of a certified
-        interval, and what is proved or a limit. None for other methods and where they are not known: for kernels, for
-        layers with zeros, and the deviation where hardly anything is swapped.
+        Mean and standard deviation of `swaps` if the same weights lay in random order, ties too: the middle of a
+        certified interval, and what is proved or a limit. None for other methods and where they are not known: for
+        kernels, for layers with zeros, and the deviation where hardly anything is swapped. Both are None where the rule
+        that ranks weights that tie at the cut, by their place, moves `swaps` by more than a deviation: `reason` tells
+        what is swapped with these in random order.
     swaps_status, swaps_deviation_status : str or None
         What these two rest on: ``"certified"``; ``"proved"`` or ``"limit"``.
     squared_weight_lost : float or None

@@ -3,6 +3,7 @@
 The proof is in docs/theory/overlap.md, "Ties".
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any, SupportsFloat
 
@@ -13,6 +14,9 @@ from topobounds._arguments import argument_error, integer
 from topobounds.layers.shape import Shape
 from topobounds.theory.enclosure import Enclosure
 from topobounds.theory.overlap import expected_overlap_of
+
+TIES_DECIDE = "Weights tie at the cut: where those are ranked at random, as by chance"
+"""How the reason begins why a number is not held against chance: the rule that ranks ties makes it."""
 
 
 def tied_expected_overlap(m: int, n: int, above: int, at_least: int) -> Enclosure:
@@ -95,3 +99,27 @@ def tie_counts(magnitudes: Iterable[SupportsFloat] | NDArray[Any], k: int) -> tu
         raise argument_error("magnitudes", "numbers from 0 on", values[~(values >= 0)][0])
     tied = np.partition(values, values.size - k)[values.size - k]
     return int(np.count_nonzero(values > tied)), int(np.count_nonzero(values >= tied))
+
+
+def swaps_by_a_rule(at_random: float) -> str:
+    """Return the words that T-IMP's swaps are those of the rule that ranks ties, and how many a random order makes.
+
+    Examples
+    --------
+    >>> swaps_by_a_rule(54.3)
+    'Weights tie at the cut: where those are ranked at random, as by chance, 54.3 weights are swapped'
+    """
+    return f"{TIES_DECIDE}, {at_random:.1f} weights are swapped"
+
+
+def move_that_counts(mean: float, deviation: float | None) -> float:
+    """Return by how many swaps a rule for ties has to move them so that chance no longer tells what is expected.
+
+    That is a standard deviation; where it is not known hardly anything is swapped, and it is that of rare events.
+
+    Examples
+    --------
+    >>> move_that_counts(54.3, 4.7), move_that_counts(9.0, None), move_that_counts(0.4, None)
+    (4.7, 3.0, 1.0)
+    """
+    return max(1.0, math.sqrt(mean)) if deviation is None else deviation

@@ -4,6 +4,7 @@ Without a distribution no weight is drawn: overlaps come from `simulate_overlap`
 order. With one, weights are drawn and Kruskal's algorithm runs on them.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -177,6 +178,33 @@ def _drawn(
         if alpha == setting.alpha or not connected:
             values.append(overlap)
     return values
+
+
+def moved_by_ties(setting: DrawSetting) -> float:
+    """Return by how much the overlap of shuffled weights may differ if those that tie at the cut are in another order.
+
+    Of k0 weights above the k-th largest and k1 at least as large, another order puts at most min(k - k0, k1 - k) others
+    among the k largest. With zeros k may be the alpha of a sample's support, at least 2 sqrt(weights) - 1.
+
+    Examples
+    --------
+    >>> weights = np.array([[3.0, 2.0, 2.0], [2.0, 2.0, 1.0]])
+    >>> moved_by_ties(DrawSetting(2, 3, 3, 1.0, "uniform", "shuffled", 0, weights))  # 2 of the 4 ties are kept
+    0.5
+    """
+    if setting.weights is None:
+        return 0.0
+    n_weights, alpha, most = setting.cells, setting.alpha, min(setting.kept, setting.cells)
+    cuts = np.array([most])
+    if n_weights < setting.weights.size:
+        alpha = math.ceil(2 * math.sqrt(n_weights)) - 1
+        cuts = np.arange(1, most + 1) if setting.k is None else cuts
+    rising = np.sort(np.abs(setting.weights[setting.weights != 0]).astype(np.float64))
+    cuts = cuts[cuts > 0]
+    at_the_cut = rising[n_weights - cuts]
+    above = n_weights - np.searchsorted(rising, at_the_cut, side="right")
+    at_least = n_weights - np.searchsorted(rising, at_the_cut, side="left")
+    return float(np.minimum(cuts - above, at_least - cuts).max(initial=0)) / alpha
 
 
 def forest_overlap(weights: Array, k: int | None, alpha_of: str) -> tuple[float, int]:

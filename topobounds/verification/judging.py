@@ -1,7 +1,7 @@
 """From samples to verdicts: what was tested, what came out, and what that says of a claim."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from topobounds._arguments import as_written
@@ -35,7 +35,7 @@ class Verdict(Record):
         Of `estimate`.
     confidence_interval : tuple of float or None
         Holds the mean with the probability `confidence`, over the whole sequence of looks (see
-        `topobounds.verification.sequential`); for one given layer, under exchangeability.
+        `topobounds.verification.sequential`); for one given layer, under exchangeability, ties in random order.
     trials : int
         Samples used.
     verdict : {"holds", "violated", "undecided"}
@@ -154,6 +154,26 @@ def outcome_of_mean(bound: Interval, interval: MeanInterval, verdict: str, terms
     else:
         reason += f", inside the bound to within {terms.tolerance:g}."
     return Outcome(bound, seen.mean, interval.standard_error, interval.ends, seen.count, verdict, reason)
+
+
+def spared_for_ties(outcome: Outcome, moved: float) -> Outcome:
+    """Return an outcome, undecided instead of violated where ties in another order, by so much, might have met it.
+
+    Examples
+    --------
+    >>> violated = Outcome((0.6, 1.0), 0.4, 0.01, (0.35, 0.45), 32, "violated", "It lies outside the bound.")
+    >>> spared_for_ties(violated, 0.1).verdict, spared_for_ties(violated, 0.2).verdict
+    ('violated', 'undecided')
+    """
+    if outcome.verdict != "violated" or outcome.bound is None or outcome.confidence_interval is None:
+        return outcome
+    low, high = outcome.confidence_interval
+    if decide(outcome.bound, (low - moved, high + moved)) == "violated":
+        return outcome
+    told = (
+        f" But weights tie, and ties in another order may move X by {moved:.4f}: the claim presumes distinct weights."
+    )
+    return replace(outcome, verdict="undecided", reason=outcome.reason + told)
 
 
 def outcome_of_permutations(test: PermutationTest, remark: str, terms: JudgingTerms) -> Outcome:

@@ -207,6 +207,16 @@ class MeasuredOverlap:
         return f" The weights ranked {self.k} and {self.k + 1} tie." if tied else ""
 
     @cached_property
+    def range(self) -> Interval:
+        """The least and the largest X_k of the matrix, in whatever order weights that tie at the cut are ranked."""
+        if not self.tie:
+            return self.value, self.value
+        above, at_least = self.tie_counts
+        before, after = self.subject.retained(above), self.subject.retained(at_least)
+        least, most = max(before, after - (at_least - self.k)), min(after, before + self.k - above)
+        return least / self.alpha, most / self.alpha
+
+    @cached_property
     def tie_counts(self) -> tuple[int, int]:
         """Weights above the k-th largest, and weights at least as large."""
         return self.subject.tie_counts(self.k)
@@ -254,7 +264,12 @@ class Overlaps(Kind):
         for name in [name for name in bounds if name not in outcomes]:
             verdict = judging.decide(bounds[name], interval.ends, terms.tolerance)
             outcomes[name] = judging.outcome_of_mean(bounds[name], interval, verdict, terms)
-        return outcomes
+        moved = self.moved_by_ties(setting)
+        return {name: judging.spared_for_ties(outcome, moved) for name, outcome in outcomes.items()}
+
+    def moved_by_ties(self, setting: DrawSetting) -> float:
+        """Return by how much X may differ if those of the shuffled weights that tie at the cut are in another order."""
+        return draws.moved_by_ties(setting)
 
     def population(self, subject: Subject) -> tuple[int, int]:
         """Return the cells that the largest weights are a random subset of, and the alpha that X is over."""
@@ -271,9 +286,12 @@ class Overlaps(Kind):
         return self.judge(claim, MeasuredOverlap(subject, setting, cells, alpha, k), terms)
 
     def judge(self, claim: "Claim", overlap: MeasuredOverlap, terms: JudgingTerms) -> Outcome:
-        """Judge a claim by one overlap, which lies within t of its mean if the hypothesis is met."""
+        """Judge a claim by one overlap, which lies within t of its mean if the hypothesis is met.
+
+        A rule for ties does not meet it, a random order of them does: so the overlap is any that another order gives.
+        """
         t = overlap.band(1 - terms.confidence)
-        interval = _clipped(overlap.value - t, overlap.value + t)
+        interval = _clipped(overlap.range[0] - t, overlap.range[1] + t)
         return _outcome_of_one(claim.interval(overlap.setting), interval, overlap, t, terms)
 
     def example(self, claim: "Claim", setting: DrawSetting, trials: int) -> dict[str, Any]:
@@ -335,6 +353,10 @@ class Outliers(LayerOverlaps):
         t = band(setting.m * setting.n, setting.kept, setting.alpha, TAIL)
         return draws.outliers(setting, budget, low - t, high + t)
 
+    def moved_by_ties(self, setting: DrawSetting) -> float:
+        """Return 1 where ties may move X at all: then any share of outliers may be due to them."""
+        return float(super().moved_by_ties(setting) > 0)
+
     def direction(self, claim: "Claim", setting: DrawSetting) -> str:
         """Return "in" for a given matrix, whose one overlap is to lie in the band."""
         return "in" if setting.distribution == "given" else claim.direction
@@ -343,7 +365,7 @@ class Outliers(LayerOverlaps):
         """Judge by whether the overlap lies in the band around the enclosure of its mean."""
         t = overlap.band(1 - terms.confidence)
         low, high = enclosure(overlap.setting)
-        return _outcome_of_one(_clipped(low - t, high + t), (overlap.value, overlap.value), overlap, t, terms)
+        return _outcome_of_one(_clipped(low - t, high + t), overlap.range, overlap, t, terms)
 
     def example(self, claim: "Claim", setting: DrawSetting, trials: int) -> dict[str, Any]:
         """Return nothing: no single matrix shows a share of outliers."""
@@ -596,10 +618,23 @@ def _outcome_of_one(
     bound: Interval, interval: Interval, overlap: MeasuredOverlap, t: float, terms: JudgingTerms
 ) -> Outcome:
     """Return the outcome of a claim by one overlap, which lies within t of its mean if the hypothesis is met."""
-    reason = f"X = {overlap.value:.4f}; if the weights are exchangeable and distinct, E[X] is within {t:.4f} of it "
-    reason += f"with confidence {terms.confidence:g}.{overlap.tie}"
+    reason = f"X = {overlap.value:.4f}{_told_of_ties(overlap)}; if the weights are exchangeable and distinct, E[X] is "
+    reason += f"within {t:.4f} of it with confidence {terms.confidence:g}."
+    if overlap.tie:
+        reason += " The claim presumes distinct weights, or ties in random order, not by their place."
     verdict = judging.decide(bound, interval, terms.tolerance)
     return Outcome(bound, overlap.value, None, interval, 1, verdict, reason)
+
+
+def _told_of_ties(overlap: MeasuredOverlap) -> str:
+    """Return that a tie decides which weights are the k largest, and where X_k is in any order; "" if none does."""
+    if not overlap.tie:
+        return ""
+    low, high = overlap.range
+    k = overlap.k
+    return (
+        f", but the weights ranked {k} and {k + 1} tie, and in any order of ties it is within [{low:.4f}, {high:.4f}]"
+    )
 
 
 def _clipped(low: float, high: float) -> Interval:

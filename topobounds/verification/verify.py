@@ -75,7 +75,9 @@ def verify(
     weights : array_like of shape (m, n), optional
         A layer. A claim about the mean of X is then tested on its one X, with the interval X ± t that holds E[X] with
         the probability `confidence` if the weights are exchangeable: so a layer that is not exchangeable breaks claims,
-        and ``exchangeable`` compares it with shuffles of itself. Weights of zero are no edges.
+        and ``exchangeable`` compares it with shuffles of itself. Weights of zero are no edges. Where weights tie at the
+        cut, X is any that another order of these gives, for the claims presume distinct weights: so ties by themselves
+        violate nothing, but may leave claims undecided.
     density : float, optional
         In (0, 1]; 1 if left out. Share of the cells that carry a weight.
     support : {"uniform", "star", "block"}, optional
