@@ -115,7 +115,8 @@ def prune_checkpoint(
         As in `topobounds.analyze`: what tensors are, and the size of the map that convolutions read.
     scores : path or mapping of str to array_like, optional
         Taken for the weights, topology included: a file of importances, by the names of the tensors. A layer without
-        scores is left out. What the report says of diagrams, persistence and squares lost is then of the scores.
+        scores is left out. What the report says of diagrams, persistence and squares lost is then of the scores. Those
+        of weights that are zero are not looked at, and may be NaN; a layer with others that are not finite is left out.
     masks_only : bool
         Write the masks alone, to `target`.
     dry_run : bool
