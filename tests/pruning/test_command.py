@@ -226,3 +226,17 @@ def test_other_tools_read_what_is_exported(net, tmp_path):
     yaml = pytest.importorskip("yaml")
     write_sparsities(tmp_path / "plan.yaml", report)
     assert yaml.safe_load((tmp_path / "plan.yaml").read_text()) == json.loads((tmp_path / "plan.json").read_text())
+
+
+def test_one_of_two_that_config_json_ties_is_told(run, tmp_path):
+    folder, wte = tmp_path / "model", "wte.weight"
+    folder.mkdir()
+    save_file({wte: NET["fc1.weight"], "lm_head.weight": NET["fc1.weight"]}, folder / "model.safetensors")
+    (folder / "config.json").write_text('{"tie_word_embeddings": true}')
+    lines = run(folder, tmp_path / "one", "--density", 0.4, "--include", wte).splitlines()
+    why = (
+        "not included; 'wte.weight' is pruned, to which config.json ties it: they are no longer the same, if they were"
+    )
+    assert f"Not pruned: 'lm_head.weight', {why}." in lines
+    told = run(folder, tmp_path / "two", "--density", 0.4, "--include", wte, "--include", "lm_head.weight")
+    assert "Not pruned" not in told

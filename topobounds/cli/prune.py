@@ -218,7 +218,7 @@ def _print_report(report: "PruningReport", density: float | None) -> None:
         tensors = counted(len(report.left_out), "tensor is left as it is", "tensors are left as they are")
         reasons = report.left_out | dict.fromkeys(report.not_finite, "not finite")
         print_line(f"{tensors}: {grouped_reasons(reasons)}.")
-    for name, reason in report.not_finite.items():
+    for name, reason in (report.not_finite | report.not_alike).items():
         print_line(f"Not pruned: '{name}', {reason}.")
     if report.target is not None:
         print_line(f"Written: {report.target}, masks {report.masks}.")
