@@ -15,7 +15,7 @@ from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.checkpoint.opening import open_checkpoint
 from topobounds.weights import non_zero, what_is_not_finite
 
-_SUFFIX = "_mask"
+MASK_SUFFIX = "_mask"
 """What torch.nn.utils.prune adds to the name of a weight for that of its mask."""
 MasksOrScores = Mapping[str, ArrayLike] | str | os.PathLike[str]
 
@@ -63,7 +63,7 @@ class PerTensorArrays:
 
     def _check_all(self, shapes: Mapping[str, tuple[int, ...]], wanted: Collection[str]) -> None:
         for name in (*self.checkpoint.names, *self.checkpoint.tied):
-            tensor = name if name in shapes else name.removesuffix(_SUFFIX)
+            tensor = name if name in shapes else name.removesuffix(MASK_SUFFIX)
             self._check(name, tensor, shapes)
             self._names[tensor] = name
         if wanted and not any(name in self._names for name in wanted):
