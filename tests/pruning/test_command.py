@@ -102,7 +102,7 @@ def test_with_scores_the_diagrams_are_said_to_be_theirs(run, net, tmp_path):
     np.savez(scores, **{"fc1.weight": np.square(NET["fc1.weight"])})
     lines = run(net, tmp_path / "new.safetensors", "--density", 0.3, "--scores", scores).splitlines()
     assert lines[2].startswith("360 of 1200 weights kept")
-    assert lines[2].endswith(f"; 1 of 1 layers keep the diagrams of their scores in {scores}, bit for bit.")
+    assert lines[2].endswith(f"; 1 of 1 layer keeps the diagrams of its scores in {scores}, bit for bit.")
     assert lines[3] == f"2 tensors are left as they are: bias (1); {scores} holds no scores for it (1)."
     np.savez(scores, **{"fc1.wieght": np.square(NET["fc1.weight"])})
     message = run(net, tmp_path / "x.safetensors", "--density", 0.3, "--scores", scores, code=2)

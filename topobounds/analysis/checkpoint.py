@@ -355,6 +355,8 @@ def _nothing(checkpoint: Checkpoint, left_out: Mapping[str, str]) -> CheckpointE
     if not left_out:
         return CheckpointError(f"There is no tensor {place}.".replace(" of ", " in ", 1))
     (reason, count), *_ = Counter(left_out.values()).most_common(1)
+    if len(left_out) == 1:
+        return CheckpointError(f"The only tensor {place} is not read as a layer: {reason}")
     return CheckpointError(f"None of the {len(left_out)} tensors {place} is read as a layer; {count} of them: {reason}")
 
 

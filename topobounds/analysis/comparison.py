@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import checked_seed, checked_trials
 from topobounds._records import Record, html_table
+from topobounds._text import counted
 from topobounds.analysis.reports import LayerReport, layer_report
 from topobounds.checkpoint import Checkpoint, CheckpointError
 from topobounds.checkpoint.in_memory import ArraysCheckpoint
@@ -412,7 +413,7 @@ def _in_words(found: Comparison, identical: int) -> str:
         return f"None of the layers that both have is compared: {_listed(without)}."
     whole = sum(share == 1 for share in shares.values())
     rest = f"; not compared: {_listed(without)}" if without else ""
-    return f"Of {compared} layers, b keeps all that carries a's topology in {whole}{rest}."
+    return f"Of {counted(compared, 'layer')}, b keeps all that carries a's topology in {whole}{rest}."
 
 
 def _listed(names: list[str]) -> str:

@@ -207,11 +207,13 @@ def _print_report(report: "PruningReport", density: float | None) -> None:
     print_table(console, table)
     summary = report.summary
     kept = sum(layer.preserved for layer in report.layers)
+    keeping = counted(len(report.layers), "layer keeps", "layers keep")
     seed = "" if report.seed is None else f", seed {report.seed}"
-    diagrams = "their diagrams" if report.scores is None else f"the diagrams of their scores in {report.scores}"
+    their = "its" if len(report.layers) == 1 else "their"
+    diagrams = f"{their} diagrams" if report.scores is None else f"the diagrams of {their} scores in {report.scores}"
     print_line(
-        f"{summary['kept']} of {summary['weights']} weights kept, density {summary['density']:.6f} "
-        f"({report.method}, {report.scope}, {report.allocate}{seed}); {kept} of {len(report.layers)} layers keep "
+        f"{summary['kept']} of {counted(summary['weights'], 'weight')} kept, density {summary['density']:.6f} "
+        f"({report.method}, {report.scope}, {report.allocate}{seed}); {kept} of {keeping} "
         f"{diagrams}, bit for bit."
     )
     if report.left_out:

@@ -28,6 +28,7 @@ from topobounds._arguments import (
     real,
 )
 from topobounds._parallel import ExecutorWork, in_threads
+from topobounds._text import counted
 from topobounds._types import Array, Mask, NamedProgress
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.layer_tensors import LayerTensorReading, read_layer_tensors
@@ -399,9 +400,9 @@ class _Pruning:
             )
         if total < least and on_infeasible != "clamp":
             raise ValueError(
-                f"Argument '{argument}' must leave at least alpha = {least} of the {weights} weights, which carry the "
-                f"topology of the {len(self.tensors)} layers; {value!r} leaves {total}. on_infeasible='clamp' stops at "
-                "alpha."
+                f"Argument '{argument}' must leave at least alpha = {least} of the {counted(weights, 'weight')}, which "
+                f"carry the topology of the {counted(len(self.tensors), 'layer')}; {value!r} leaves {total}. "
+                "on_infeasible='clamp' stops at alpha."
             )
         return total
 

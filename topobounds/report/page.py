@@ -12,7 +12,7 @@ from typing import Any
 from topobounds._arguments import argument_error, file_name
 from topobounds._files import write_whole
 from topobounds._records import Record
-from topobounds._text import printable
+from topobounds._text import counted, printable
 from topobounds.analysis.comparison import Comparison
 from topobounds.analysis.findings import RULES
 from topobounds.analysis.reports import ModelReport
@@ -211,10 +211,16 @@ def _page_of_model(report: ModelReport) -> Page:
     ]
     weights, critical = (sum(layer[key] or 0 for layer in layers) for key in ("weights", "critical"))
     facts = [
-        fact("layers", f"{len(layers):,}", f"{len(left_out):,} tensors left out" if left_out else ""),
+        fact(
+            "layers", f"{len(layers):,}", f"{counted(len(left_out), 'tensor', form=',')} left out" if left_out else ""
+        ),
         fact("weights", f"{weights:,}", f"density {report.density:.4g}"),
         fact("must keep", f"{critical:,}", f"{_percent(critical, weights)} of the weights carry all topology"),
-        fact("below chance", f"{_below(layers):,} layers", "overlap more than 3 standard deviations under chance"),
+        fact(
+            "below chance",
+            counted(_below(layers), "layer", form=","),
+            "overlap more than 3 standard deviations under chance",
+        ),
         fact("highest safe density", *_least_safe(layers)),
     ]
     anchors = {layer["name"]: _anchor("layers", place) for place, layer in enumerate(layers)}
@@ -266,10 +272,10 @@ def _page_of_comparison(comparison: Comparison) -> Page:
         table_of("layers", "Layers", _COMPARED, record["layers"], "Open a layer to see all its numbers.", details=True),
         *(table_of(key, title, _ONLY, only[key], "") for key, title in sides.items() if only[key]),
     ]
-    of_all = f"of {summary.compared:,} layers"
-    about = [f"{summary.identical:,} hold the same weights"]
+    of_all = f"of {counted(summary.compared, 'layer', form=',')}"
+    about = [f"{counted(summary.identical, 'holds', 'hold', form=',')} the same weights"]
     if summary.compared < summary.layers:
-        about.append(f"{summary.layers - summary.compared:,} are not compared")
+        about.append(f"{counted(summary.layers - summary.compared, 'is', 'are', form=',')} not compared")
     facts = [
         fact("layers in both", f"{summary.layers:,}", ", ".join(about)),
         fact("topology kept", f"{summary.topology_kept:,}", f"{of_all} have all that carries a's topology in b"),
