@@ -74,7 +74,7 @@ def check_answers(folder):
     printed("verify", "--m", 8, "--n", 6, "--trials", 2)
     printed("figures", "table1", "--from-records", "--out", folder / "figures")
     (folder / "plan.toml").write_text(PLAN)
-    printed("sweep", folder / "plan.toml", "--out", folder / "sweep", told="1 points.")
+    printed("sweep", folder / "plan.toml", "--out", folder / "sweep", told="1 point.")
 
 
 def check_missing_extras(folder):

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests import naive
-from topobounds import CheckpointError, Interrupted, ModelReport, analyze, neural_persistence
+from topobounds import CheckpointError, Interrupted, ModelReport, analyze, neural_persistence, prune_checkpoint
 from topobounds.topology.network import chain, network_forest
 
 
@@ -128,7 +128,9 @@ def test_a_file_of_nothing_that_is_read_says_why(tmp_path):
     path = saved(tmp_path, {"a.bias": np.ones(3), "b.bias": np.ones(4), "c.weight": np.full((3, 2), np.nan)})
     with pytest.raises(CheckpointError, match=r"None of the 3 tensors of .*weights.npz is read as a layer; 2 of them:"):
         analyze(path)
-    with pytest.raises(CheckpointError, match="None of the 1 tensors of the arrays"):
+    with pytest.raises(
+        CheckpointError, match="The only tensor of the arrays is not read as a layer: vector of one dimension"
+    ):
         analyze({"a": np.ones(3)})
 
 
@@ -186,6 +188,31 @@ def test_scores_take_the_place_of_the_weights_in_every_rank():
         assert "Ranked by scores" in layer.reason
     assert report.left_out["rnn.weight_hh_l0"] == "arrays holds no scores for it."
     assert report.source.scores == "arrays"
+
+
+def test_scores_of_weights_that_are_zero_are_not_looked_at_as_prune_does_not(tmp_path):
+    rng = np.random.default_rng(7)
+    weights = {name: rng.standard_normal((9, 8)) for name in ("a.weight", "b.weight")}
+    scores = {name: rng.random((9, 8)) for name in weights}
+    for name, array in weights.items():
+        array[0, :2] = 0
+        scores[name][0, :2] = np.nan
+    scores["b.weight"][5, 1] = -np.inf
+    report = analyze(weights, scores=scores, seed=0)
+    whole = {name: np.where(weights[name] != 0, array, 0) for name, array in scores.items()}
+    assert report.layers == analyze(weights, scores={"a.weight": whole["a.weight"]}, seed=0).layers
+    bad = "1 of its 72 entries are NaN or infinite, the first at row 5, column 1: -inf"
+    assert report.left_out == {"b.weight": f"Its scores in arrays are not finite: {bad}."}
+    assert [(each.rule, each.layer) for each in report.findings if each.severity == "error"] == [
+        ("not-finite", "b.weight")
+    ]
+    np.savez(tmp_path / "net.npz", **weights)
+    pruned = prune_checkpoint(tmp_path / "net.npz", tmp_path / "new.npz", density=0.5, scores=scores)
+    assert [layer.name for layer in pruned.layers] == [layer.name for layer in report.layers]
+    assert pruned.left_out == {"b.weight": f"its scores are not finite: {bad}"}
+    masked = {name: np.ones((9, 8)) for name in weights}
+    masked["b.weight"][5, 1] = 0  # a weight that a mask takes is zero
+    assert not analyze(weights, mask=masked, scores=scores, seed=0).left_out
 
 
 # -- long work ---------------------------------------------------------------------------------------------------------

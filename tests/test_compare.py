@@ -206,3 +206,22 @@ def test_a_comparison_is_a_page(arrays, tmp_path):
     text = write_html(found, tmp_path / "page.html").read_text()
     assert "Only in a" in text
     assert all(layer.name in text for layer in found.layers)
+
+
+@pytest.mark.parametrize("kind", [np.bool_, np.uint8, np.int64])
+@pytest.mark.parametrize("suffix", ["", "_mask"])
+def test_a_file_of_masks_is_pointed_to_where_masks_belong(arrays, tmp_path, capsys, kind, suffix):
+    masks = {f"{name}{suffix}": (np.abs(array) > 0.5).astype(kind) for name, array in arrays.items()}
+    np.savez(tmp_path / "my model.npz", **arrays)
+    np.savez(tmp_path / "masks.npz", **masks)
+    command = f"topobounds analyze '{tmp_path}/my model.npz' --mask {tmp_path}/masks.npz"
+    for pair in (("my model.npz", "masks.npz"), ("masks.npz", "my model.npz")):
+        with pytest.raises(SystemExit) as left:
+            main(["compare", *(str(tmp_path / name) for name in pair)])
+        assert left.value.code == 2
+        assert f"is read as a layer. It holds masks, which belong beside weights: {command}" in capsys.readouterr().err
+    with pytest.raises(CheckpointError, match=r"beside weights: topobounds\.analyze\(weights, mask=masks\)"):
+        compare(arrays, masks)
+    codes = {name: np.full(array.shape, 7, np.int64) for name, array in arrays.items()}
+    with pytest.raises(CheckpointError, match=r"is read as a layer\.$"):
+        compare(arrays, codes)

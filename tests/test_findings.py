@@ -209,6 +209,22 @@ def test_texts_have_the_numbers():
     assert texts["disconnected"].endswith("are in 4 pieces; without zeros there is 1.")
 
 
+def test_of_no_weight_but_one_nothing_is_said_of_the_largest_weights():
+    assert found(dense(np.zeros((4, 3)))).keys() == {"all-zero"}
+    single = np.zeros((4, 3))
+    single[1, 2] = 2.0
+    assert found(dense(single)).keys() >= {"dead-neurons"}
+    assert "silent-neurons" not in found(dense(single))
+    (told,) = find(ModelReport((dense(np.zeros((1, 1))),), {}))
+    assert told.text == "Its only weight is zero."
+
+
+def test_one_neuron_and_one_edge_are_one():
+    weights = np.array([[9.0, 8.0, 7.0], [6.0, 5.0, 4.0], [1.0, 1.5, 2.0]])
+    (told,) = (f.text for f in find(ModelReport((dense(weights, chance=True),), {})) if f.rule == "silent-neurons")
+    assert told.startswith("1 of 3 outputs has none of the 5 largest weights, which miss 1 edge of the forest, ")
+
+
 def test_an_unknown_rule_is_refused_with_the_nearest():
     assert checked_rule("--fail-on", "all-zero") == "all-zero"
     with pytest.raises(ValueError, match=r"'--fail-on' must be a rule, such as 'dead-neurons'.*, not 'dead-neuron'\."):

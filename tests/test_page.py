@@ -83,6 +83,24 @@ def test_names_cannot_leave_their_places(page):
     assert text.count("</script>") == 2
 
 
+_HOSTILE = "a\x1b[31m\n\0\u202e<i>"
+
+
+def test_names_are_shown_as_in_a_terminal_and_an_empty_one_as_two_quotes(tmp_path):
+    draw = np.random.default_rng(1)
+    arrays = {"": np.zeros((9, 8)), _HOSTILE: draw.standard_normal((9, 8)), f"b{_HOSTILE}": np.full((3, 3), np.nan)}
+    text = write_html(analyze(arrays, seed=0), tmp_path / "page.html").read_text()
+    assert not set(text) & set("\x1b\0\u202e")
+    escaped = r"a\x1b[31m\n\x00\u202e<i>"
+    assert [row[0] for row in Cells(text).rows] == ["''", escaped, f"b{escaped}"]
+    assert escaped.replace("<", "&lt;").replace(">", "&gt;") in text
+    assert "<i>" not in text
+    assert re.search(r'<a href="#layers-0">&#39;&#39;</a>: All its 72 weights are zero', text)
+    assert record_in(text)["layers"][1]["name"] == _HOSTILE
+    (row,) = Cells(write_html(analyze({"": arrays[_HOSTILE]}), tmp_path / "one.html").read_text()).rows
+    assert row[:2] == ["''", "dense"]
+
+
 def test_the_curves_are_short_and_within_bounds(report):
     for layer in report.layers:
         curves = layer.curves
@@ -218,6 +236,14 @@ def test_a_layer_opens_by_keyboard_and_shows_its_numbers(opened, report):
     button.send_keys("\n")
     assert button.get_attribute("aria-expanded") == "false"
     assert not opened.find_elements("id", button.get_attribute("aria-controls"))
+
+
+def test_what_opens_is_escaped_as_the_table_is(browser, tmp_path):
+    browser.get(write_html(analyze({_HOSTILE: np.eye(9)}, seed=0), tmp_path / "page.html").as_uri())
+    button = browser.find_element("css selector", "button.open")
+    button.click()
+    details = browser.find_element("id", button.get_attribute("aria-controls"))
+    assert details.find_element("css selector", "h3").get_attribute("textContent") == r"a\x1b[31m\n\x00\u202e<i>"
 
 
 def test_the_drawn_curve_is_the_record(opened, report):

@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from topobounds import analyze, critical_weights_bound, expected_overlap, global_pruning, layer_tensors, preview
+from topobounds.checkpoint import CheckpointError
 from topobounds.cli import main
 
 
@@ -105,3 +106,14 @@ def test_what_is_a_lower_bound_is_shown_as_one(tmp_path, capsys):
         main(["preview", str(file)])
     rows = {line.split()[0]: line.split()[3] for line in capsys.readouterr().out.splitlines() if "weight " in line}
     assert rows == {"conv.weight": ">=25", "fc.weight": "25"}
+
+
+def test_one_is_not_said_as_several(capsys, tmp_path):
+    np.savez(tmp_path / "one.npz", **{"fc.weight": np.ones((1, 1)), "fc.bias": np.ones(1)})
+    with pytest.raises(SystemExit):
+        main(["preview", str(tmp_path / "one.npz")])
+    assert "1 layer of 1 weight; at least 1 carry the topology; 1 tensor left out." in capsys.readouterr().out
+    with pytest.raises(CheckpointError, match=r"^The only tensor of .* is not read as a layer\.$"):
+        preview({"a": np.ones(3)})
+    (tensor,) = layer_tensors({"fc.weight": np.ones((1, 3))})
+    assert tensor.read_as[0].endswith("3 inputs x 1 output")

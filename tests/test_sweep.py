@@ -246,7 +246,7 @@ def test_a_damaged_row_is_asked_again(plan, tmp_path):
         connection.execute("update points set answer = replace(answer, '0', '1') where key = ?", before[3][:1])
     connection.close()
     result = sweep(plan, tmp_path, jobs=1)
-    assert "1 damaged rows are asked again" in result.salvaged
+    assert "1 damaged row is asked again" in result.salvaged
     assert answers(tmp_path) == before
 
 

@@ -34,15 +34,15 @@ def shortened(text: str, longest: int = LONGEST_SHOWN) -> str:
     return text if len(text) <= longest else f"{text[: half - 3]} ... {text[2 - half :]}"
 
 
-def counted(number: int, what: str, several: str = "") -> str:
-    """Return how many there are of something, whose plural has an s unless it is given.
+def counted(number: int, what: str, several: str = "", *, form: str = "") -> str:
+    """Return how many there are of something, whose plural has an s unless it is given; `form` is that of the number.
 
     Examples
     --------
-    >>> counted(1, "trial"), counted(5, "trial"), counted(2, "matrix", "matrices")
-    ('1 trial', '5 trials', '2 matrices')
+    >>> counted(1, "trial"), counted(5, "trial"), counted(2, "matrix", "matrices"), counted(1000, "point", form=",")
+    ('1 trial', '5 trials', '2 matrices', '1,000 points')
     """
-    return f"{number} {what}" if number == 1 else f"{number} {several or what + 's'}"
+    return f"{number:{form}} {what if number == 1 else several or what + 's'}"
 
 
 def bytes_in_words(count: int) -> str:

@@ -189,7 +189,7 @@ def test_a_sharded_folder(tmp_path, serve, entry):
         assert server.sent < 2**21
         assert [str(file) for file in checkpoint.files] == [f"{server.url}/model/model-{i}.safetensors" for i in (1, 2)]
     (folder / "model-2.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"1 of the 2 files are missing, with 1 tensors: model-2\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"1 of the 2 files is missing, with 1 tensor: model-2\.safetensors"):
         open_checkpoint(f"{server.url}/model{entry}")
 
 

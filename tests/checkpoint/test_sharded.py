@@ -69,7 +69,7 @@ def test_of_a_tensor_in_two_files_the_index_chooses_one(folder):
 
 def test_missing_files_are_counted_and_named(folder):
     (folder / "model-00002-of-00002.safetensors").unlink()
-    message = r"1 of the 2 files are missing, with 1 tensors: model-00002-of-00002\.safetensors"
+    message = r"1 of the 2 files is missing, with 1 tensor: model-00002-of-00002\.safetensors"
     with pytest.raises(CheckpointError, match=message):
         open_checkpoint(folder)
 

@@ -296,7 +296,7 @@ def test_an_index_that_lies(tmp_path, save):
     with pytest.raises(CheckpointError, match=r"tensor 'b' is not in pytorch_model-1\.bin"):
         open_checkpoint(tmp_path)
     write_folder(tmp_path, save, {"b": "pytorch_model-3.bin"})
-    with pytest.raises(CheckpointError, match="1 of the 1 files are missing"):
+    with pytest.raises(CheckpointError, match="1 of the 1 file is missing, with 1 tensor: "):
         open_checkpoint(tmp_path)
     write_folder(tmp_path, save, {"b": "pytorch_model-2.bin"})
     assert open_checkpoint(tmp_path).names == ("b",)

@@ -379,6 +379,31 @@ def test_embeddings_heads_and_routers_are_left_alone_unless_named(tmp_path):
     assert len(prune_checkpoint(folder, tmp_path / "all", density=0.4, include=["*"]).layers) == 2
 
 
+def test_a_head_and_an_embedding_that_are_tied_and_both_stored(tmp_path):
+    folder, embedding = tmp_path / "model", "model.embed_tokens.weight"
+    folder.mkdir()
+    table = normal(50, 8)
+    save_file({embedding: table, "lm_head.weight": table, "fc.weight": normal(16, 8)}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"text_config": {"tie_word_embeddings": True}}))
+    report = analyze(folder, chance=False)
+    assumed = f"used as it is stored, though config.json ties it to '{embedding}', which programs may load in its place"
+    assert {layer.name: layer.assumed for layer in report.layers if layer.assumed} == {"lm_head.weight": assumed}
+    assert [each.text for each in report.findings if each.rule == "assumed-geometry"] == [f"Assumed: {assumed}."]
+    plain = prune_checkpoint(folder, tmp_path / "plain", density=0.4)
+    assert [layer.name for layer in plain.layers] == ["fc.weight"]
+    assert "ties" in plain.left_out["lm_head.weight"]
+    assert not plain.not_alike
+
+    for place, (named, other) in enumerate([(embedding, "lm_head.weight"), ("lm_head.weight", embedding)]):
+        report = prune_checkpoint(folder, tmp_path / f"{place}", density=0.4, include=[named])
+        assert report.not_alike == {other: report.left_out[other]}
+        assert report.left_out[other].startswith(f"not included; '{named}' is pruned, to which config.json ties it")
+    both = prune_checkpoint(folder, tmp_path / "both", density=0.4, include=[embedding, "lm_head.weight"])
+    assert not both.not_alike
+    new = load_file(tmp_path / "both" / "model.safetensors")
+    assert np.array_equal(new[embedding], new["lm_head.weight"])
+
+
 def test_quantised_tensors_are_refused_by_name(tmp_path):
     arrays = {"a.weight": normal(9, 8), "b.weight": normal(9, 8).astype(ml_dtypes.float8_e4m3fn)}
     save_file(arrays | {"c.weight": np.ones((4, 4), np.int8)}, tmp_path / "net.safetensors")

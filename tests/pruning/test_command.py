@@ -102,7 +102,7 @@ def test_with_scores_the_diagrams_are_said_to_be_theirs(run, net, tmp_path):
     np.savez(scores, **{"fc1.weight": np.square(NET["fc1.weight"])})
     lines = run(net, tmp_path / "new.safetensors", "--density", 0.3, "--scores", scores).splitlines()
     assert lines[2].startswith("360 of 1200 weights kept")
-    assert lines[2].endswith(f"; 1 of 1 layers keep the diagrams of their scores in {scores}, bit for bit.")
+    assert lines[2].endswith(f"; 1 of 1 layer keeps the diagrams of its scores in {scores}, bit for bit.")
     assert lines[3] == f"2 tensors are left as they are: bias (1); {scores} holds no scores for it (1)."
     np.savez(scores, **{"fc1.wieght": np.square(NET["fc1.weight"])})
     message = run(net, tmp_path / "x.safetensors", "--density", 0.3, "--scores", scores, code=2)
@@ -226,3 +226,17 @@ def test_other_tools_read_what_is_exported(net, tmp_path):
     yaml = pytest.importorskip("yaml")
     write_sparsities(tmp_path / "plan.yaml", report)
     assert yaml.safe_load((tmp_path / "plan.yaml").read_text()) == json.loads((tmp_path / "plan.json").read_text())
+
+
+def test_one_of_two_that_config_json_ties_is_told(run, tmp_path):
+    folder, wte = tmp_path / "model", "wte.weight"
+    folder.mkdir()
+    save_file({wte: NET["fc1.weight"], "lm_head.weight": NET["fc1.weight"]}, folder / "model.safetensors")
+    (folder / "config.json").write_text('{"tie_word_embeddings": true}')
+    lines = run(folder, tmp_path / "one", "--density", 0.4, "--include", wte).splitlines()
+    why = (
+        "not included; 'wte.weight' is pruned, to which config.json ties it: they are no longer the same, if they were"
+    )
+    assert f"Not pruned: 'lm_head.weight', {why}." in lines
+    told = run(folder, tmp_path / "two", "--density", 0.4, "--include", wte, "--include", "lm_head.weight")
+    assert "Not pruned" not in told

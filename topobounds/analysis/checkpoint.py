@@ -103,7 +103,8 @@ def analyze(
         taken as zero. Tensors without one are not masked.
     scores : likewise, optional
         Scores of the weights, as Wanda's or SynFlow's. Their magnitudes take the place of |w| in all that depends on
-        the order of the weights; density, root mean square and the largest weight stay those of the weights.
+        the order of the weights; density, root mean square and the largest weight stay those of the weights. Scores of
+        weights that are zero are not looked at, and may be NaN; a layer with others that are not finite is left out.
     scales : bool
         Whether each layer is compared with what the scales of its neurons give, which takes a hundred forests a layer.
     curves : bool
@@ -354,6 +355,8 @@ def _nothing(checkpoint: Checkpoint, left_out: Mapping[str, str]) -> CheckpointE
     if not left_out:
         return CheckpointError(f"There is no tensor {place}.".replace(" of ", " in ", 1))
     (reason, count), *_ = Counter(left_out.values()).most_common(1)
+    if len(left_out) == 1:
+        return CheckpointError(f"The only tensor {place} is not read as a layer: {reason}")
     return CheckpointError(f"None of the {len(left_out)} tensors {place} is read as a layer; {count} of them: {reason}")
 
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,15 +13,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import checked_seed, checked_trials
 from topobounds._records import Record, html_table
+from topobounds._text import counted
 from topobounds.analysis.reports import LayerReport, layer_report
 from topobounds.checkpoint import Checkpoint, CheckpointError
 from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.checkpoint.layer_tensors import read_layer_tensors
 from topobounds.checkpoint.opening import opened
+from topobounds.checkpoint.per_tensor_arrays import MASK_SUFFIX
 from topobounds.layers import LayerTensor, SingleTensorLayer
 from topobounds.topology.distances import bottleneck_distance, wasserstein_distance
 from topobounds.topology.layer_topology import Topology, graph_topology
-from topobounds.weights import what_is_not_finite
+from topobounds.weights import mask_matrix, what_is_not_finite
 
 Source = str | os.PathLike[str] | Checkpoint | Mapping[str, ArrayLike]
 Progress = Callable[[int, int, str], None]
@@ -237,9 +240,10 @@ def compare(
             {layer.name: layer for layer in read_layer_tensors(each, geometry=geometry, input_size=input_size).layers}
             for each in (first, second)
         )
-        for checkpoint, layers in ((first, of_a), (second, of_b)):
+        for checkpoint, layers, other, others in ((first, of_a, second, of_b), (second, of_b, first, of_a)):
             if not layers:
-                raise CheckpointError(f"None of the tensors of {_name(checkpoint)} is read as a layer.")
+                hint = _hint_of_masks(other, checkpoint) if _holds_masks(checkpoint, others) else ""
+                raise CheckpointError(f"None of the tensors of {_name(checkpoint)} is read as a layer.{hint}")
         if _is_named_by_its_file(first) and _is_named_by_its_file(second):
             of_b = dict(zip(of_a, of_b.values(), strict=True))
         only_in_a, only_in_b = _unmatched(of_a, of_b), _unmatched(of_b, of_a)
@@ -257,6 +261,24 @@ def compare(
 
 def _name(checkpoint: Checkpoint) -> str:
     return "arrays" if isinstance(checkpoint, ArraysCheckpoint) else str(checkpoint.path)
+
+
+def _holds_masks(checkpoint: Checkpoint, layers: Mapping[str, LayerTensor]) -> bool:
+    """Whether it holds a mask, of true and false or of 1 and 0, under the name of a layer of another checkpoint."""
+    names = ((name, each.shape) for each in layers.values() for name in (each.name, each.name + MASK_SUFFIX))
+    name, shape = next(((name, shape) for name, shape in names if name in checkpoint.names), (None, ()))
+    try:
+        return name is not None and mask_matrix(checkpoint.tensor(name), shape).shape == shape
+    except (ValueError, CheckpointError):
+        return False
+
+
+def _hint_of_masks(weights: Checkpoint, masks: Checkpoint) -> str:
+    """Return where masks belong."""
+    if isinstance(weights, ArraysCheckpoint) or isinstance(masks, ArraysCheckpoint):
+        return " It holds masks, which belong beside weights: topobounds.analyze(weights, mask=masks)."
+    command = f"topobounds analyze {shlex.quote(_name(weights))} --mask {shlex.quote(_name(masks))}"
+    return f" It holds masks, which belong beside weights: {command}"
 
 
 def _is_named_by_its_file(checkpoint: Checkpoint) -> bool:
@@ -391,7 +413,7 @@ def _in_words(found: Comparison, identical: int) -> str:
         return f"None of the layers that both have is compared: {_listed(without)}."
     whole = sum(share == 1 for share in shares.values())
     rest = f"; not compared: {_listed(without)}" if without else ""
-    return f"Of {compared} layers, b keeps all that carries a's topology in {whole}{rest}."
+    return f"Of {counted(compared, 'layer')}, b keeps all that carries a's topology in {whole}{rest}."
 
 
 def _listed(names: list[str]) -> str:

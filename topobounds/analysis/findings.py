@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from topobounds._arguments import argument_error, nearest
+from topobounds._text import counted
 from topobounds.analysis.reports import Finding, LayerReport, ModelReport
 from topobounds.layers.shape import Shape
 from topobounds.theory.critical_rank import critical_rank_law_of
@@ -131,8 +132,11 @@ def _silent_neurons(layer: LayerReport) -> str | None:
     known = [(side, silent, size) for side, silent, size in sides if silent is not None and size]
     if not any(silent > _MANY_SILENT * size for _, silent, size in known):
         return None
-    counts = " and ".join(f"{silent} of {_count(size, side)}" for side, silent, size in known if silent)
-    return f"{counts} have none of the {layer.critical} largest weights{_missing_by_chance(layer)}."
+    if (layer.critical or 0) < 2:
+        return None  # of no weight but one the rules on zeros say all
+    counts = " and ".join(f"{silent} of {counted(size, side)}" for side, silent, size in known if silent)
+    have = "has" if sum(silent for _, silent, _ in known) == 1 else "have"
+    return f"{counts} {have} none of the {layer.critical} largest weights{_missing_by_chance(layer)}."
 
 
 def _missing_by_chance(layer: LayerReport) -> str:
@@ -140,7 +144,7 @@ def _missing_by_chance(layer: LayerReport) -> str:
     if layer.kind == "conv" or layer.overlap_expected is None or not layer.alpha:
         return ""
     lost, by_chance = (layer.alpha * (1 - share) for share in (layer.overlap or 0.0, layer.overlap_expected))
-    missed = f", which miss {lost:.0f} edges of the forest"
+    missed = f", which miss {counted(round(lost), 'edge')} of the forest"
     if TIES_DECIDE in (layer.chance_reason or ""):  # a random order, to which chance refers, would miss others
         return f"{missed}, weights that tie being ranked by their place"
     return f"{missed}, {by_chance:.0f} by chance"
@@ -151,7 +155,7 @@ def _dead_neurons(layer: LayerReport) -> str | None:
         return None
     sides = ("input channel", "output channel") if layer.kind == "conv" else ("input", "output")
     dead = zip(sides, (layer.dead_inputs, layer.dead_outputs), strict=True)
-    counts = " and ".join(_count(count, side) for side, count in dead if count)
+    counts = " and ".join(counted(count, side) for side, count in dead if count)
     have = "has" if (layer.dead_inputs or 0) + (layer.dead_outputs or 0) == 1 else "have"
     padded = ", or weights that meet nothing but padding" if layer.kind == "conv" else ""
     return f"{counts} {have} only zeros{padded}."
@@ -166,7 +170,9 @@ def _disconnected(layer: LayerReport) -> str | None:
 
 
 def _all_zero(layer: LayerReport) -> str | None:
-    return None if layer.nonzero else f"All its {layer.weights} weights are zero."
+    if layer.nonzero:
+        return None
+    return "Its only weight is zero." if layer.weights == 1 else f"All its {layer.weights} weights are zero."
 
 
 def _one_weight_dominates(layer: LayerReport) -> str | None:
@@ -214,10 +220,6 @@ def _lora_pair(report: ModelReport) -> Seen:
         other = f"{name[: factor.start(1)]}{_OTHER_FACTOR[factor[1]]}{name[factor.end(1) :]}"
         if other in names:
             yield name, f"A factor of a low-rank update, with '{other}': only their product acts, added to a weight."
-
-
-def _count(number: int | None, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 RULES = {

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from topobounds.analysis.errors import UnreadTensorError
 from topobounds.checkpoint import CheckpointError
-from topobounds.checkpoint.per_tensor_arrays import PerTensorArrays
-from topobounds.weights import mask_matrix, weight_array, what_is_not_finite
+from topobounds.checkpoint.per_tensor_arrays import PerTensorArrays, scores_not_finite
+from topobounds.weights import mask_matrix, non_zero, weight_array, what_is_not_finite
 
 
 def masked_weights(weights: NDArray[Any], masks: PerTensorArrays | None, name: str) -> NDArray[Any]:
@@ -34,16 +34,16 @@ def scores_for(weights: NDArray[Any], scores: PerTensorArrays, name: str) -> NDA
     Raises
     ------
     UnreadTensorError
-        If there are none for it, or they are not finite or no real numbers.
+        If there are none for it, or they are no real numbers, or not finite where the weight is not 0.
     """
     if name not in scores:
         raise UnreadTensorError(f"{scores.absence}.")
     try:
-        magnitudes = np.abs(weight_array(scores.array(name)))
+        found = weight_array(scores.array(name))
     except (ValueError, CheckpointError) as error:
         raise UnreadTensorError(f"Its scores in {scores.label} cannot be used. {error}", "damaged") from None
-    check_values(magnitudes, f"its scores in {scores.label}")
-    return np.where(weights != 0, magnitudes, np.zeros((), magnitudes.dtype))
+    _refuse(scores_not_finite(found, weights), f"its scores in {scores.label}")
+    return np.where(non_zero(weights), np.abs(found), np.zeros((), found.dtype))
 
 
 def check_values(array: NDArray[Any], whose: str) -> None:
@@ -54,6 +54,9 @@ def check_values(array: NDArray[Any], whose: str) -> None:
     UnreadTensorError
         Saying how many, and where the first is.
     """
-    found = what_is_not_finite(array.reshape(len(array), -1), shape=array.shape)
+    _refuse(what_is_not_finite(array.reshape(len(array), -1), shape=array.shape), whose)
+
+
+def _refuse(found: str | None, whose: str) -> None:
     if found:
         raise UnreadTensorError(f"{whose[:1].upper()}{whose[1:]} are not finite: {found}.", "not-finite")

@@ -191,9 +191,9 @@ def preview(
         options: dict[str, Any] = {"geometry": geometry, "input_size": input_size}
         reading = read_layer_tensors(checkpoint, include=include, exclude=exclude, **options)
         if not reading.layers:
-            raise CheckpointError(
-                f"None of the {len(reading.left_out)} tensors of {checkpoint.path} is read as a layer."
-            )
+            count = len(reading.left_out)
+            which, read = ("The only tensor", "is not") if count == 1 else (f"None of the {count} tensors", "is")
+            raise CheckpointError(f"{which} of {checkpoint.path} {read} read as a layer.")
         layers = [part for tensor in reading.layers for part in _previews(tensor, density)]
         n_bytes = sum(tensor.n_weights * checkpoint.dtype(tensor.name).itemsize for tensor in reading.layers)
         is_in_memory = isinstance(checkpoint, ArraysCheckpoint)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from topobounds._arguments import argument_error, as_written, integer, is_integer, real
 from topobounds._records import Record
+from topobounds._text import counted
 from topobounds._types import FloatArray
 from topobounds.chance.measured_layer import MeasuredLayer
 from topobounds.chance.overlap import overlap_if_ties_decide
@@ -155,7 +156,9 @@ def _count(keep: Any, alpha: int, survivors: int) -> int:
         real("keep", keep, "a number of weights or a share of them in (0, 1]", 0.0, 1.0, open_low=True)
         count = round(as_written(keep) * survivors)
     if count < alpha:
-        raise argument_error("keep", f"at least alpha = {alpha} weights, the edges of the spanning forest", keep)
+        raise argument_error(
+            "keep", f"at least alpha = {counted(alpha, 'weight')}, the edges of the spanning forest", keep
+        )
     return count
 
 

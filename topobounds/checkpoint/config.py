@@ -48,13 +48,33 @@ def tied_by_config(config: Mapping[str, Any], names: Collection[str]) -> dict[st
     >>> tied_by_config({"tie_word_embeddings": True}, ["model.embed_tokens.weight"])
     {'lm_head.weight': 'model.embed_tokens.weight'}
     """
-    text = config.get("text_config")
     default = any("CausalLM" in str(name) or "LMHead" in str(name) for name in _listed(config.get("architectures")))
-    nested = text.get("tie_word_embeddings", default) if isinstance(text, dict) else default
-    if not config.get("tie_word_embeddings", nested) or any(name.endswith(_HEAD) for name in names):
+    if not ties_embeddings(config, default=default) or any(name.endswith(_HEAD) for name in names):
         return {}
     embeddings = [name for name in names if name.endswith(_EMBEDDINGS)]
     return {_HEAD: embeddings[0]} if embeddings else {}
+
+
+def tied_though_stored(config: Mapping[str, Any], names: Collection[str]) -> dict[str, str]:
+    """Return the output head that config.json says to be the embedding, where the files hold both, by its name.
+
+    Programs differ in what they load then: the stored head, or the embedding in its place.
+
+    Examples
+    --------
+    >>> tied_though_stored({"tie_word_embeddings": True}, ["model.embed_tokens.weight", "lm_head.weight"])
+    {'lm_head.weight': 'model.embed_tokens.weight'}
+    """
+    heads = [name for name in names if name.endswith(_HEAD)]
+    embeddings = [name for name in names if name.endswith(_EMBEDDINGS)]
+    return {heads[0]: embeddings[0]} if heads and embeddings and ties_embeddings(config) else {}
+
+
+def ties_embeddings(config: Mapping[str, Any], *, default: bool = False) -> bool:
+    """Return whether config.json says that a language model shares its embedding and its head, or else the default."""
+    text = config.get("text_config")
+    nested = text.get("tie_word_embeddings", default) if isinstance(text, dict) else default
+    return bool(config.get("tie_word_embeddings", nested))
 
 
 def _listed(value: Any) -> list[Any]:

@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from topobounds._text import counted
 from topobounds._types import Array
 from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.described import Described
@@ -116,7 +117,9 @@ class GgufCheckpoint(Checkpoint):
         self.described = {name: each for name in self.names if (each := _described(name, self._entries[name].shape))}
         count = settings.get("split.count")
         if isinstance(count, int) and count > 1:
-            self.left_out |= {f"{count - 1} more files": f"the model is split into {count} files, of which this is one"}
+            self.left_out |= {
+                counted(count - 1, "more file"): f"the model is split into {count} files, of which this is one"
+            }
 
     @staticmethod
     def can_open(path: Location) -> bool:

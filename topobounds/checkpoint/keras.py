@@ -2,6 +2,7 @@
 
 import re
 
+from topobounds._text import counted
 from topobounds.checkpoint.kernels import DEPTHWISE, channels_last
 from topobounds.checkpoint.stored import Stored
 from topobounds.layers import LayerTensor
@@ -50,5 +51,5 @@ def _read_heads(stored: Stored) -> LayerTensor | None:
         return None
     heads = stored.shape[0 if is_output else 1]
     layout = Layout(row_axes=2 if is_output else 1)
-    words = (f"{stored.module} projection of {heads} heads",)
+    words = (f"{stored.module} projection of {counted(heads, 'head')}",)
     return LayerTensor(stored.name, stored.shape, inputs_first=True, layout=layout, words=words)

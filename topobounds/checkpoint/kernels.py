@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from topobounds._text import counted
 from topobounds.checkpoint.stored import Stored
 from topobounds.layers import Conv, LayerTensor
 from topobounds.layers.layout import Layout
@@ -93,7 +94,7 @@ def kernel_words(conv: Conv) -> str:
         kind = f"depthwise {kind}"
     elif conv.groups > 1:
         kind = f"{kind} in {conv.groups} groups"
-    return f"{kind} {written(conv.kernel_size)}, {conv.in_channels} to {conv.out_channels} channels"
+    return f"{kind} {written(conv.kernel_size)}, {conv.in_channels} to {counted(conv.out_channels, 'channel')}"
 
 
 def written(sizes: Sequence[int]) -> str:

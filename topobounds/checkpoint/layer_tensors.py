@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from topobounds._arguments import argument_error, integer, items
 from topobounds.checkpoint.base import Checkpoint
+from topobounds.checkpoint.config import tied_though_stored
 from topobounds.checkpoint.described import Described
 from topobounds.checkpoint.geometry import Geometry, geometry_content
 from topobounds.checkpoint.in_memory import ArraysCheckpoint
@@ -18,6 +19,7 @@ from topobounds.layers import Conv, LayerTensor
 
 GivenGeometry = str | os.PathLike[str] | Mapping[str, Any]
 """A geometry: a TOML file, or its content."""
+_USED_AS_STORED = "used as it is stored, though config.json ties it to '{}', which programs may load in its place"
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,12 @@ def read_layer_tensors(
     layers: list[LayerTensor] = []
     left_out: dict[str, str] = {}
     given = None if geometry is None else Geometry(geometry, tensors.dtypes)
+    heads = tied_though_stored(tensors.config, tensors.dtypes)
     for name in tensors.dtypes:
         each = Stored(name, tensors)
         answer = excluded.get(name) or _described(stored, name, sizes) or kind_of(each)
+        if name in heads and isinstance(answer, LayerTensor):
+            answer = replace(answer, assumed=_USED_AS_STORED.format(heads[name]))
         if given is not None and name not in excluded:
             answer = given.applied(each, answer, sizes)
         if isinstance(answer, str):

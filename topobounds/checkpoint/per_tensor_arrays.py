@@ -13,8 +13,9 @@ from topobounds._text import shortened
 from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.in_memory import ArraysCheckpoint
 from topobounds.checkpoint.opening import open_checkpoint
+from topobounds.weights import non_zero, what_is_not_finite
 
-_SUFFIX = "_mask"
+MASK_SUFFIX = "_mask"
 """What torch.nn.utils.prune adds to the name of a weight for that of its mask."""
 MasksOrScores = Mapping[str, ArrayLike] | str | os.PathLike[str]
 
@@ -62,7 +63,7 @@ class PerTensorArrays:
 
     def _check_all(self, shapes: Mapping[str, tuple[int, ...]], wanted: Collection[str]) -> None:
         for name in (*self.checkpoint.names, *self.checkpoint.tied):
-            tensor = name if name in shapes else name.removesuffix(_SUFFIX)
+            tensor = name if name in shapes else name.removesuffix(MASK_SUFFIX)
             self._check(name, tensor, shapes)
             self._names[tensor] = name
         if wanted and not any(name in self._names for name in wanted):
@@ -98,6 +99,21 @@ class PerTensorArrays:
 
     def __exit__(self, *raised: object) -> None:
         self.checkpoint.close()
+
+
+def scores_not_finite(scores: NDArray[Any], weights: NDArray[Any]) -> str | None:
+    """Return in words which scores of a tensor are NaN or infinite; None if none is.
+
+    A score ranks a weight that is there: those of weights that are zero are not looked at, and may be anything.
+
+    Examples
+    --------
+    >>> scores_not_finite(np.array([[np.nan, 1.0]]), np.array([[0.0, 2.0]]))
+    >>> scores_not_finite(np.array([[np.nan, 1.0]]), np.array([[3.0, 2.0]]))
+    '1 of its 2 entries are NaN or infinite, the first at row 0, column 0: nan'
+    """
+    rows = (len(scores), -1)
+    return what_is_not_finite(scores.reshape(rows), non_zero(weights).reshape(rows), scores.shape)
 
 
 def _listed(names: Collection[str], most: int = 5) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from topobounds._files import read_regular
+from topobounds._text import counted
 from topobounds._types import Array
 from topobounds.checkpoint.base import Checkpoint
 from topobounds.checkpoint.config import read_config, tied_by_config
@@ -188,7 +189,8 @@ class Index:
             missing = [shard for shard in index.files if not index.place(shard).exists()]
         if missing:
             lost = sum(shard in missing for shard in index.shards.values())
-            problem = f"{len(missing)} of the {len(index.files)} files are missing, with {lost} tensors"
+            files, are = counted(len(index.files), "file"), "is" if len(missing) == 1 else "are"
+            problem = f"{len(missing)} of the {files} {are} missing, with {counted(lost, 'tensor')}"
             raise CheckpointError(f"{file} cannot be followed: {problem}: {', '.join(missing[:5])}.")
         return index
 

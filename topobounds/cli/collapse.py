@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds._arguments import argument_error
+from topobounds._text import counted
 from topobounds.cli.arguments import Density, Widths, refuse_stray, required
 from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import console_on_stdout, decimals, new_table, print_json, print_table
@@ -102,7 +103,7 @@ def _print_collapse(pruned: "GlobalPruning") -> None:
         f"{pruned.collapse_density:.4g}."
     )
     console.print(
-        f"At the density {pruned.density:.4g}, {pruned.kept:,} of {weights:,} weights, it keeps "
+        f"At the density {pruned.density:.4g}, {pruned.kept:,} of {counted(weights, 'weight', form=',')}, it keeps "
         f"{decimals(pruned.overlap)} of its maximum spanning forest ({pruned.status})."
     )
     table = new_table("layer", *_KEYS[1:])

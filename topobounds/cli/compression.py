@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from topobounds._text import counted
 from topobounds.cli.arguments import LARGEST, Count, Sizes, refuse_stray, required
 from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import console_on_stdout, decimals, new_table, print_json, print_table, progress_bar
@@ -65,7 +66,7 @@ def compression(
     from topobounds.analysis.compression import compression_report
 
     layers = _chosen_layers(dense, recurrent, conv, architecture, dataset, geometry)
-    with progress_bar(f"{trials} random kernels", shown=architecture is not None or conv is not None) as advance:
+    with progress_bar(counted(trials, "random kernel"), shown=architecture is not None or conv is not None) as advance:
         report = compression_report(layers, trials=trials, seed=seed, progress=advance)
     if as_json:
         print_json(report.to_dict())

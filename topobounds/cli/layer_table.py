@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from topobounds._text import bytes_in_words, grouped_reasons
+from topobounds._text import bytes_in_words, counted, grouped_reasons
 from topobounds.cli.console import UNBOUNDED, lines_of, new_table, print_table
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ def _what_was_read(report: "ModelReport") -> list[str]:
             lines.append(f"Ranked by {source.scores}.")
     read, left_out = report.tensors_read, len(report.left_out)
     tied = f", {len(report.tied)} tied to another" if report.tied else ""
-    counted = f"{read} of {read + left_out} tensors{tied}"
-    lines.append(f"{counted}; left out: {grouped_reasons(report.left_out)}." if report.left_out else f"{counted}.")
+    tensors = f"{read} of {counted(read + left_out, 'tensor')}{tied}"
+    lines.append(f"{tensors}; left out: {grouped_reasons(report.left_out)}." if report.left_out else f"{tensors}.")
     return lines
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from topobounds._text import counted
 from topobounds.cli.arguments import Count, Density
 from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import (
@@ -62,7 +63,7 @@ def overlap(
     from topobounds.analysis.overlap import overlap_report
 
     work = trials * (m + n)
-    label = "counting graphs" if exact else f"{trials} trials"
+    label = "counting graphs" if exact else counted(trials, "trial")
     with progress_bar(label, shown=exact or work > 2_000_000) as advance:
         report = overlap_report(m, n, k, density=density, exact=exact, trials=trials, seed=seed, progress=advance)
     formulas = {"latex": _latex(report, density)} if latex else {}
@@ -95,14 +96,16 @@ def _print_overlap(report: "OverlapReport") -> None:
 def _overlap_sentence(report: "OverlapReport") -> str:
     """Say how much of which forest the simulated, or the certified, number is about."""
     if report.density == 1:
-        kept = (
-            f"its {report.k} largest weights of {report.cells} hold {_expected(report)} of its maximum spanning tree's "
-        )
-        layer, share, tau = "layer", f"{kept}{report.alpha} edges on average", "eta_tau"
+        kept = f"its {_largest(report.k, report.cells)} {_expected(report)} of its maximum spanning tree's "
+        layer, share, tau = "layer", f"{kept}{counted(report.alpha, 'edge')} on average", "eta_tau"
     else:
         layer, tau = f"layer on a random support of density {report.density:g}", "eta_tau of the complete layer"
         share = _share_on_a_support(report)
     return f"A {report.m} x {report.n} {layer}: {share} ({tau} = {float(report.eta_tau):.2f})."
+
+
+def _largest(k: int, cells: int) -> str:
+    return f"largest weight of {cells} holds" if k == 1 else f"{k} largest weights of {cells} hold"
 
 
 def _share_on_a_support(report: "OverlapReport") -> str:
@@ -112,7 +115,7 @@ def _share_on_a_support(report: "OverlapReport") -> str:
     k = report.k if estimate is None else estimate.k
     if k is not None and k <= report.cells:
         forest_edges = "its maximum spanning forest's edges"
-        return f"its {k} largest weights of {report.cells} hold {expected} of {forest_edges} on average"
+        return f"its {_largest(k, report.cells)} {expected} of {forest_edges} on average"
     edges = f"edges ({estimate.alpha:.1f} on average)" if estimate else "edges"
     kept = f"its largest weights, as many of the {report.cells} as its maximum spanning forest has {edges},"
     return f"{kept} hold {expected} of that forest on average"

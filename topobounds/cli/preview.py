@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from topobounds._text import counted
 from topobounds.cli.arguments import Density, Name, Sizes
 from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import console_on_stdout, decimals, new_table, print_json, print_line, print_table
@@ -55,13 +56,14 @@ def _print_preview(found: "Preview") -> None:
         f"{found.source['path']}: {found.source['format']}, {found.source['bytes'] / 1e6:,.2f} MB of weights, none read"
     )
     print_line(
-        f"{summary.layers:,} layers of {summary.weights:,} weights; at least {summary.must_keep:,} carry the topology; "
-        f"{len(found.left_out):,} tensors left out."
+        f"{counted(summary.layers, 'layer', form=',')} of {counted(summary.weights, 'weight', form=',')}; at least "
+        f"{summary.must_keep:,} carry the topology; {counted(len(found.left_out), 'tensor', form=',')} left out."
     )
     if found.density is not None:
+        impossible = counted(summary.impossible, "layer cannot keep its", "layers cannot keep their", form=",")
         print_line(
-            f"At density {found.density:g}: {summary.impossible:,} layers cannot keep their topology; pruned globally "
-            f"before training, {summary.below_if_global:,} would lose it."
+            f"At density {found.density:g}: {impossible} topology; pruned globally before training, "
+            f"{summary.below_if_global:,} would lose it."
         )
     table = new_table(
         "layer", "shape", "weights", "must keep", "keep", "overlap by chance", "safe by chance", "swaps", "if global"

@@ -207,18 +207,20 @@ def _print_report(report: "PruningReport", density: float | None) -> None:
     print_table(console, table)
     summary = report.summary
     kept = sum(layer.preserved for layer in report.layers)
+    keeping = counted(len(report.layers), "layer keeps", "layers keep")
     seed = "" if report.seed is None else f", seed {report.seed}"
-    diagrams = "their diagrams" if report.scores is None else f"the diagrams of their scores in {report.scores}"
+    their = "its" if len(report.layers) == 1 else "their"
+    diagrams = f"{their} diagrams" if report.scores is None else f"the diagrams of {their} scores in {report.scores}"
     print_line(
-        f"{summary['kept']} of {summary['weights']} weights kept, density {summary['density']:.6f} "
-        f"({report.method}, {report.scope}, {report.allocate}{seed}); {kept} of {len(report.layers)} layers keep "
+        f"{summary['kept']} of {counted(summary['weights'], 'weight')} kept, density {summary['density']:.6f} "
+        f"({report.method}, {report.scope}, {report.allocate}{seed}); {kept} of {keeping} "
         f"{diagrams}, bit for bit."
     )
     if report.left_out:
         tensors = counted(len(report.left_out), "tensor is left as it is", "tensors are left as they are")
         reasons = report.left_out | dict.fromkeys(report.not_finite, "not finite")
         print_line(f"{tensors}: {grouped_reasons(reasons)}.")
-    for name, reason in report.not_finite.items():
+    for name, reason in (report.not_finite | report.not_alike).items():
         print_line(f"Not pruned: '{name}', {reason}.")
     if report.target is not None:
         print_line(f"Written: {report.target}, masks {report.masks}.")

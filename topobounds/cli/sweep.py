@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds._arguments import argument_error
+from topobounds._text import counted
 from topobounds.cli.arguments import Count, Name, refuse_stray
 from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import console_on_stdout, new_table, print_json, print_table, progress_bar
@@ -75,7 +76,7 @@ def _run(plan: Path, out: Path, jobs: int | None, scheduler: str | None, large: 
     from topobounds import sweeps
 
     read = sweeps.SweepPlan.read(plan)
-    click.echo(f"{plan}: {len(read):,} points.", err=True)
+    click.echo(f"{plan}: {counted(len(read), 'point', form=',')}.", err=True)
     with executor_at(scheduler) as (executor, threads), progress_bar("points") as advance:
         return sweeps.sweep(read, out, executor=executor, jobs=jobs or threads, large=large, progress=advance)
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from topobounds._text import counted
 from topobounds.layers.dense import Dense
 from topobounds.layers.layer import SingleTensorLayer
 from topobounds.layers.layout import ROWS, Layout
@@ -116,7 +117,9 @@ class LayerTensor:
         """Each part in words, with the size of its graph: ``"gate 2 of 4 (forget), 128 inputs x 128 outputs"``."""
         words = self.words or (_WORDS.get(self.kind, self.kind),) * len(self.parts)
         return tuple(
-            word if graph is None else f"{word}, {graph.n_inputs} inputs x {graph.n_outputs} outputs"
+            word
+            if graph is None
+            else f"{word}, {counted(graph.n_inputs, 'input')} x {counted(graph.n_outputs, 'output')}"
             for word, graph in zip(words, self.graphs, strict=True)
         )
 

@@ -28,6 +28,7 @@ from topobounds._arguments import (
     real,
 )
 from topobounds._parallel import ExecutorWork, in_threads
+from topobounds._text import counted
 from topobounds._types import Array, Mask, NamedProgress
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.layer_tensors import LayerTensorReading, read_layer_tensors
@@ -115,7 +116,8 @@ def prune_checkpoint(
         As in `topobounds.analyze`: what tensors are, and the size of the map that convolutions read.
     scores : path or mapping of str to array_like, optional
         Taken for the weights, topology included: a file of importances, by the names of the tensors. A layer without
-        scores is left out. What the report says of diagrams, persistence and squares lost is then of the scores.
+        scores is left out. What the report says of diagrams, persistence and squares lost is then of the scores. Those
+        of weights that are zero are not looked at, and may be NaN; a layer with others that are not finite is left out.
     masks_only : bool
         Write the masks alone, to `target`.
     dry_run : bool
@@ -398,9 +400,9 @@ class _Pruning:
             )
         if total < least and on_infeasible != "clamp":
             raise ValueError(
-                f"Argument '{argument}' must leave at least alpha = {least} of the {weights} weights, which carry the "
-                f"topology of the {len(self.tensors)} layers; {value!r} leaves {total}. on_infeasible='clamp' stops at "
-                "alpha."
+                f"Argument '{argument}' must leave at least alpha = {least} of the {counted(weights, 'weight')}, which "
+                f"carry the topology of the {counted(len(self.tensors), 'layer')}; {value!r} leaves {total}. "
+                "on_infeasible='clamp' stops at alpha."
             )
         return total
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from topobounds._arguments import argument_error, argument_errors_naming, as_written, choice, integer, is_integer, real
+from topobounds._text import counted
 from topobounds._types import Mask
 from topobounds.layers import Conv, LayerTensor
 from topobounds.pruning.effective import path_scores
@@ -371,7 +372,7 @@ def _request(group: Sequence[Prunable], keep: Keep | None, compression_ratio: Ke
     real("compression_ratio", compression_ratio, "a number of at least 1", 1.0, sys.float_info.max)
     count = round(sum(tensor.weights.size for tensor in group) / as_written(compression_ratio))
     if count > survivors:
-        rule = f"so large that no more than the {survivors} survivors are to be kept"
+        rule = f"so large that no more than the {counted(survivors, 'survivor is', 'survivors are')} to be kept"
         raise argument_error("compression_ratio", rule, compression_ratio)
     return MaskRequest("compression_ratio", compression_ratio, count)
 
@@ -406,7 +407,7 @@ def _by_layer(argument: str, values: Any, names: Sequence[str]) -> Sequence[Any]
             raise argument_error(argument, "a mapping of layer names", unknown[0])
         return [values.get(name) for name in names]
     if len(values) != len(names):
-        raise ValueError(f"Argument '{argument}' must hold one entry for each of the {len(names)} layers.")
+        raise ValueError(f"Argument '{argument}' must hold one entry for each of the {counted(len(names), 'layer')}.")
     return cast(Sequence[Any], values)
 
 
@@ -492,6 +493,7 @@ def _too_few(group: Sequence[Prunable], n_protected: int, request: MaskRequest) 
     diagram = "the diagram of the layer" + "s" * (n_graphs > 1)
     out_of = "" if request.out_of is None else f" of {request.out_of}"
     return ValueError(
-        f"Argument '{request.argument}' must leave at least alpha = {n_protected} weights, {carriers}, or {diagram} "
-        f"would change; {request.value!r} leaves {request.count}{out_of}. on_infeasible='clamp' stops at alpha."
+        f"Argument '{request.argument}' must leave at least alpha = {counted(n_protected, 'weight')}, {carriers}, or "
+        f"{diagram} would change; {request.value!r} leaves {request.count}{out_of}. on_infeasible='clamp' "
+        "stops at alpha."
     )

@@ -8,6 +8,8 @@ from topobounds._records import Record, html_table
 
 NOT_FINITE = " are not finite: "
 """What the reason has in it where a tensor was left out for NaN or infinity."""
+NOT_ALIKE = " is pruned, to which config.json ties it: they are no longer the same, if they were"
+"""What it ends with where a tensor was left out, and the stored one that is said to be the same was not."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,11 @@ class PruningReport(Record):
     def not_finite(self) -> dict[str, str]:
         """What of `left_out` is left out as it, or its scores, hold NaN or infinity."""
         return {name: reason for name, reason in self.left_out.items() if NOT_FINITE in reason}
+
+    @property
+    def not_alike(self) -> dict[str, str]:
+        """What of `left_out` config.json ties to a tensor that is stored too, and is pruned."""
+        return {name: reason for name, reason in self.left_out.items() if reason.endswith(NOT_ALIKE)}
 
     @property
     def preserved(self) -> bool:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topobounds._arguments import argument_error
-from topobounds._types import Array, Mask
+from topobounds._types import Array
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.location import path_elsewhere
-from topobounds.checkpoint.per_tensor_arrays import MasksOrScores, PerTensorArrays
+from topobounds.checkpoint.per_tensor_arrays import MasksOrScores, PerTensorArrays, scores_not_finite
 from topobounds.layers import LayerTensor
 from topobounds.pruning.allocations import Profile
 from topobounds.pruning.report import NOT_FINITE
@@ -143,18 +143,19 @@ def survey(layer: LayerTensor, array: Array, scores: Array | None) -> Surveyed |
     if not survivors:
         return "all its weights are zero"
     if scores is None:
-        weights, support, whose = weight_array(array), None, "its weights"
+        weights, support = weight_array(array), None
     else:
-        if found := _not_finite(weight_array(array), None):
+        if found := _not_finite(weight_array(array)):
             return f"its weights{NOT_FINITE}{found}"
         try:
-            weights, support, whose = weight_array(scores), non_zero(array), "its scores"
+            weights, support = weight_array(scores), non_zero(array)
         except ValueError as error:
             return f"its scores cannot be used: {str(error).rstrip('.')}"
     try:
-        topology = layer_topology(layer, weights, support)  # scores of weights that are zero are not looked at
+        topology = layer_topology(layer, weights, support)
     except ValueError as error:
-        found = _not_finite(weights, support)
+        whose = "its weights" if scores is None else "its scores"
+        found = _not_finite(weights) if scores is None else scores_not_finite(weights, array)
         return f"{whose}{NOT_FINITE}{found}" if found else str(error).rstrip(".")
     return Surveyed(
         layer=layer,
@@ -166,9 +167,8 @@ def survey(layer: LayerTensor, array: Array, scores: Array | None) -> Surveyed |
     )
 
 
-def _not_finite(weights: Array, support: Mask | None) -> str | None:
-    rows = (len(weights), -1)
-    return what_is_not_finite(weights.reshape(rows), None if support is None else support.reshape(rows), weights.shape)
+def _not_finite(weights: Array) -> str | None:
+    return what_is_not_finite(weights.reshape(len(weights), -1), shape=weights.shape)
 
 
 def survey_at(places: Places, layer: LayerTensor) -> Surveyed | str:

@@ -6,8 +6,10 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from topobounds.checkpoint.base import Checkpoint
+from topobounds.checkpoint.config import tied_though_stored, ties_embeddings
 from topobounds.checkpoint.layer_tensors import LayerTensorReading
 from topobounds.layers import LayerTensor
+from topobounds.pruning.report import NOT_ALIKE
 
 NAMED = 5  # tensors in a message
 _QUANTISED_TYPE = re.compile(r"u?int\d+|float[468]_\w+")
@@ -48,7 +50,19 @@ def chosen_layers(
     left_out = {
         name: f"{reason}; pruned where it is named" for name, reason in reasons.items() if reason and name not in asked
     }
-    return chosen, dict(reading.left_out) | left_out
+    left_out = dict(reading.left_out) | left_out
+    return chosen, left_out | _not_alike(checkpoint, {layer.name for layer in chosen}, left_out)
+
+
+def _not_alike(checkpoint: Checkpoint, chosen: Collection[str], left_out: Mapping[str, str]) -> dict[str, str]:
+    """Return what is left out though it is stored beside what is pruned, and config.json says that the two are one."""
+    pairs = tied_though_stored(checkpoint.config, checkpoint.names).items()
+    sides = [side for head, embedding in pairs for side in ((head, embedding), (embedding, head))]
+    return {
+        alone: f"{left_out[alone]}; '{pruned}'{NOT_ALIKE}"
+        for alone, pruned in sides
+        if pruned in chosen and alone in left_out
+    }
 
 
 def _names_alone(pattern: str, reasons: Mapping[str, str | None]) -> bool:
@@ -65,7 +79,7 @@ def _why_not(
     is_head = _HEAD.search(layer.name) is not None
     if partners and (is_head or any("embed" in name or "wte" in name for name in partners)):
         return f"head that is tied to '{partners[0]}'"
-    if is_head and config.get("tie_word_embeddings") and any(each.kind == "embedding" for each in reading.layers):
+    if is_head and ties_embeddings(config) and any(each.kind == "embedding" for each in reading.layers):
         return "head that config.json ties to the embedding"
     has_experts = any(_EXPERTS.search(name) for name in names)
     if _ROUTER.search(layer.name) or (has_experts and _GATE.search(layer.name)):

@@ -18,11 +18,21 @@
     return made;
   }
 
+  // What does not print is escaped as in the table, which Python has written.
+  function printable(text) {
+    return text.replace(/(?! )[\p{C}\p{Z}]/gu, (letter) => {
+      const short = { "\n": "\\n", "\r": "\\r", "\t": "\\t" }[letter];
+      const code = letter.codePointAt(0);
+      const [mark, digits] = code < 0x100 ? ["x", 2] : code < 0x10000 ? ["u", 4] : ["U", 8];
+      return short || `\\${mark}${code.toString(16).padStart(digits, "0")}`;
+    });
+  }
+
   function shown(value) {
     if (value === null || value === undefined) return "-";
     if (Array.isArray(value)) return value.map(shown).join(", ");
-    if (typeof value === "object") return JSON.stringify(value);
-    if (typeof value !== "number" || Number.isInteger(value)) return String(value);
+    if (typeof value === "object") return printable(JSON.stringify(value));
+    if (typeof value !== "number" || Number.isInteger(value)) return printable(String(value)) || "''";
     return String(Number(value.toPrecision(6)));
   }
 
@@ -138,8 +148,8 @@
     for (const [key, value] of Object.entries(row)) {
       if (key !== "curves" && key !== "schema_version") facts.append(element("li", { "data-key": key }, `${key}: ${shown(value)}`));
     }
-    const box = element("div", {}, element("h3", {}, row.name));
-    if (row.reason) box.append(element("p", {}, row.reason));
+    const box = element("div", {}, element("h3", {}, shown(row.name)));
+    if (row.reason) box.append(element("p", {}, shown(row.reason)));
     if (pictures.childElementCount) box.append(pictures);
     box.append(facts);
     return box;

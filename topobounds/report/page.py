@@ -12,6 +12,7 @@ from typing import Any
 from topobounds._arguments import argument_error, file_name
 from topobounds._files import write_whole
 from topobounds._records import Record
+from topobounds._text import counted, printable
 from topobounds.analysis.comparison import Comparison
 from topobounds.analysis.findings import RULES
 from topobounds.analysis.reports import ModelReport
@@ -162,8 +163,13 @@ def template() -> Any:
         import jinja2
     except ModuleNotFoundError:
         raise ImportError(EXTRA) from None
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=_printable)
     return environment.from_string(_own("page.html.jinja"))
+
+
+def _printable(value: Any) -> Any:
+    """Return a text as a terminal shows it, control characters escaped; what is HTML already as it is."""
+    return printable(value) if type(value) is str else value
 
 
 def _own(name: str) -> str:
@@ -205,15 +211,24 @@ def _page_of_model(report: ModelReport) -> Page:
     ]
     weights, critical = (sum(layer[key] or 0 for layer in layers) for key in ("weights", "critical"))
     facts = [
-        fact("layers", f"{len(layers):,}", f"{len(left_out):,} tensors left out" if left_out else ""),
+        fact(
+            "layers", f"{len(layers):,}", f"{counted(len(left_out), 'tensor', form=',')} left out" if left_out else ""
+        ),
         fact("weights", f"{weights:,}", f"density {report.density:.4g}"),
         fact("must keep", f"{critical:,}", f"{_percent(critical, weights)} of the weights carry all topology"),
-        fact("below chance", f"{_below(layers):,} layers", "overlap more than 3 standard deviations under chance"),
+        fact(
+            "below chance",
+            counted(_below(layers), "layer", form=","),
+            "overlap more than 3 standard deviations under chance",
+        ),
         fact("highest safe density", *_least_safe(layers)),
     ]
     anchors = {layer["name"]: _anchor("layers", place) for place, layer in enumerate(layers)}
     anchors |= {each["name"]: _anchor("left_out", place) for place, each in enumerate(left_out)}
-    findings = [{**finding, "anchor": anchors.get(finding["layer"], "layers")} for finding in record["findings"]]
+    findings = [
+        {**finding, "layer": _name(finding["layer"]), "anchor": anchors.get(finding["layer"], "layers")}
+        for finding in record["findings"]
+    ]
     groups = [
         {"severity": severity, "rule": rule, "about": RULES[rule].about, "findings": list(group)}
         for (severity, rule), group in itertools.groupby(findings, lambda each: (each["severity"], each["rule"]))
@@ -257,15 +272,15 @@ def _page_of_comparison(comparison: Comparison) -> Page:
         table_of("layers", "Layers", _COMPARED, record["layers"], "Open a layer to see all its numbers.", details=True),
         *(table_of(key, title, _ONLY, only[key], "") for key, title in sides.items() if only[key]),
     ]
-    of_all = f"of {summary.compared:,} layers"
-    about = [f"{summary.identical:,} hold the same weights"]
+    of_all = f"of {counted(summary.compared, 'layer', form=',')}"
+    about = [f"{counted(summary.identical, 'holds', 'hold', form=',')} the same weights"]
     if summary.compared < summary.layers:
-        about.append(f"{summary.layers - summary.compared:,} are not compared")
+        about.append(f"{counted(summary.layers - summary.compared, 'is', 'are', form=',')} not compared")
     facts = [
         fact("layers in both", f"{summary.layers:,}", ", ".join(about)),
         fact("topology kept", f"{summary.topology_kept:,}", f"{of_all} have all that carries a's topology in b"),
         fact("diagrams equal", f"{summary.diagrams_equal:,}", of_all),
-        fact("least kept", summary.least_kept or "-"),
+        fact("least kept", _name(summary.least_kept) or "-"),
     ]
     return Page(
         title=f"{_last(comparison.a)} and {_last(comparison.b)}",
@@ -342,7 +357,7 @@ def table_of(
     details: bool = False,
 ) -> Table:
     """Return a table of the columns that any of the records fills."""
-    used = tuple(c for c in columns if any(record.get(c.key) not in (None, "") for record in records))
+    used = tuple(c for c in columns if any(_shown(record, c) not in (None, "") for record in records))
     rows = (Row(_anchor(key, place), tuple(_cell(record, c) for c in used)) for place, record in enumerate(records))
     return Table(key, title, used, tuple(rows), about, details)
 
@@ -351,8 +366,17 @@ def _anchor(table: str, place: int) -> str:
     return f"{table}-{place}"
 
 
+def _shown(record: Mapping[str, Any], column: Column) -> Any:
+    return _name(record.get(column.key)) if column.key == "name" else record.get(column.key)
+
+
+def _name(name: str | None) -> str | None:
+    """Return a name as it is shown; two quotes for an empty one, of which nothing would be seen."""
+    return "''" if name == "" else name
+
+
 def _cell(record: Mapping[str, Any], column: Column) -> Cell:
-    value = record.get(column.key)
+    value = _shown(record, column)
     if value is None:
         return Cell("-", "", column.number, str(record.get("reason") or ""))
     if isinstance(value, bool):
@@ -384,4 +408,4 @@ def _least_safe(layers: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     if not known:
         return "-", "no layer has one"
     worst = max(known, key=lambda layer: layer["safe_density"])
-    return f"{worst['safe_density']:.4g}", f"of {worst['name']}: below it, magnitude pruning breaks a layer"
+    return f"{worst['safe_density']:.4g}", f"of {_name(worst['name'])}: below it, magnitude pruning breaks a layer"

@@ -19,6 +19,7 @@ from typing import Any
 from topobounds._arguments import argument_error, file_name, integer
 from topobounds._parallel import MOST_JOBS, MOST_LOST, process_pool, processors
 from topobounds._records import Record
+from topobounds._text import counted
 from topobounds.runs.locks import lock
 from topobounds.sweeps.plan import MOST_POINTS, Point, SweepPlan
 from topobounds.sweeps.questions import question as question_of
@@ -321,7 +322,7 @@ class _Work:
         elif len(unit.points) > 1 or lost < MOST_LOST:
             self.suspects.extend(_Unit([point], lost) for point in unit.points)
         else:
-            text = " ".join(f"Its worker was lost {lost} times, the last time by {reason}".split())
+            text = " ".join(f"Its worker was lost {counted(lost, 'time')}, the last time by {reason}".split())
             self.given_up += 1
             if self.given_up == _MOST_GIVEN_UP:
                 raise ChildProcessError(f"{text} What is done is kept: go on with the same command.")

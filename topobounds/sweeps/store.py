@@ -14,6 +14,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from topobounds._text import counted
 from topobounds.sweeps.plan import SweepPlan
 
 FILE = "results.sqlite"
@@ -262,7 +263,7 @@ class Store:
         elif damaged:
             with self._sqlite_as_store_error():
                 self._connection.executemany("delete from points where key = ?", [(key,) for key in damaged])
-            self.salvaged = f"{self.file}: {len(damaged)} damaged rows are asked again."
+            self.salvaged = f"{self.file}: {counted(len(damaged), 'damaged row is', 'damaged rows are')} asked again."
 
     def _damaged_keys(self) -> list[bytes]:
         return [row.key for row, checksum in self._checked_rows(self._connection) if row.checksum != checksum]
@@ -299,7 +300,8 @@ class Store:
             self._connection.execute("insert into plan values (?, ?)", (_FORMAT, text))
         self.add(kept)
         count = len({row.key for row in kept})
-        self.salvaged = f"{self.file} was damaged: {count} rows of it are kept, the file is now {aside.name}."
+        rows = counted(count, "row of it is", "rows of it are")
+        self.salvaged = f"{self.file} was damaged: {rows} kept, the file is now {aside.name}."
 
     @contextmanager
     def _sqlite_as_store_error(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from topobounds._arguments import as_written
 from topobounds._records import Record
+from topobounds._text import counted
 from topobounds._types import Interval, NamedProgress
 from topobounds.verification.permutation import PermutationTest
 from topobounds.verification.sequential import MeanInterval, share_interval
@@ -144,7 +145,8 @@ def outcome_of_mean(bound: Interval, interval: MeanInterval, verdict: str, terms
     if not seen.count:
         return not_tested("No sample meets the hypothesis, or one takes too long.", bound)
     low, high = interval.ends
-    reason = f"With confidence {terms.confidence:g} the mean of {seen.count} samples puts it in [{low:.4f}, {high:.4f}]"
+    samples = counted(seen.count, "sample")
+    reason = f"With confidence {terms.confidence:g} the mean of {samples} puts it in [{low:.4f}, {high:.4f}]"
     if verdict == "undecided":
         reason += ", which is not clear of the bound."
     elif verdict == "violated":
@@ -183,7 +185,7 @@ def outcome_of_permutations(test: PermutationTest, remark: str, terms: JudgingTe
     """
     error = terms.error
     x = test.observed / test.alpha
-    reason = f"X = {x:.4f}; the mean over {test.shuffles} shuffles is {test.mean:.4f}"
+    reason = f"X = {x:.4f}; the mean over {counted(test.shuffles, 'shuffle')} is {test.mean:.4f}"
     if test.z is not None:
         reason += f", {test.z:+.1f} standard deviations away"
     reason += f" (p = {test.p_value:.2g}).{remark}"
@@ -208,4 +210,4 @@ def outcome_of_matrices(trials: int, failed: bool, terms: JudgingTerms) -> Outco
     if failed:
         reason = f"Matrix {trials} of {trials} is a counterexample."
         return Outcome(always, share, error, interval, trials, "violated", reason)
-    return Outcome(always, share, error, interval, trials, "holds", f"No counterexample in {trials} trials.")
+    return Outcome(always, share, error, interval, trials, "holds", f"No counterexample in {counted(trials, 'trial')}.")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from topobounds._text import counted
 from topobounds._types import Array, Interval
 from topobounds.chance.sampling import sample_supports
 from topobounds.montecarlo import retained_counts
@@ -281,7 +282,7 @@ class Overlaps(Kind):
         k = alpha if setting.k is None else setting.k
         if k > subject.n_weights:
             return judging.not_tested(
-                f"The layer has {subject.n_weights} weights other than zero, fewer than the {k} to keep."
+                f"The layer has {counted(subject.n_weights, 'weight')} other than zero, fewer than the {k} to keep."
             )
         return self.judge(claim, MeasuredOverlap(subject, setting, cells, alpha, k), terms)
 
@@ -320,7 +321,7 @@ class LayerOverlaps(Overlaps):
     def misfit(self, setting: DrawSetting) -> str | None:
         """Refuse to keep more weights than a shuffled matrix has."""
         if setting.distribution == "shuffled" and setting.kept > setting.cells:
-            return f"the matrix has {setting.cells} weights other than zero, fewer than {setting.kept}."
+            return f"the matrix has {counted(setting.cells, 'weight')} other than zero, fewer than {setting.kept}."
         return None
 
     def adapt(self, setting: DrawSetting) -> DrawSetting:

@@ -25,6 +25,7 @@ from topobounds._arguments import (
 )
 from topobounds._memory import check_layer_memory
 from topobounds._parallel import ExecutorWork
+from topobounds._text import counted
 from topobounds._types import Array, Interval, NamedProgress
 from topobounds.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from topobounds.checkpoint.layer_tensors import read_layer_tensors
@@ -362,8 +363,8 @@ def _matrices(checkpoint: Checkpoint, tensor: str | None) -> tuple[list[LayerTen
     if not layers:
         reasons = Counter(left_out.values()).most_common(1)
         raise ValueError(
-            f"There is no matrix in {checkpoint.path}: {reasons[0][1]} of {len(left_out)} tensors are left out, "
-            f"{reasons[0][0]}."
+            f"There is no matrix in {checkpoint.path}: {reasons[0][1]} of "
+            f"{counted(len(left_out), 'tensor is', 'tensors are')} left out, {reasons[0][0]}."
             if reasons
             else f"There is no matrix in {checkpoint.path}, and no other tensor."
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from topobounds._text import counted
 from topobounds._types import Array, Mask, NamedProgress
 from topobounds.chance.sampling import checked_sampling
 from topobounds.checkpoint import CheckpointError
@@ -184,11 +185,12 @@ def _t_imp(layer: LayerTensor, weights: Array, old: Mask, before: Topology, coun
     """Return what T-IMP would have kept of a layer in the place of a mask of so many weights."""
     tensor = Prunable(weight_array(weights), old, before.critical, (layer,))
     keys = ("swaps", "squared_weight_lost", "t_imp_dead_outputs", "t_imp_dead_inputs")
+    left = f"{counted(count, 'weight is', 'weights are')} left"
     if count < tensor.n_protected:
-        few = f"{count} weights are left, and {tensor.n_protected} carry the topology, so T-IMP has no mask"
+        few = f"{left}, and {tensor.n_protected} carry the topology, so T-IMP has no mask"
         return dict.fromkeys(keys) | {"t_imp_reason": few}
     if count > tensor.n_survivors:
-        many = f"{count} weights are left, more than the {tensor.n_survivors} before, so T-IMP has no mask"
+        many = f"{left}, more than the {tensor.n_survivors} before, so T-IMP has no mask"
         return dict.fromkeys(keys) | {"t_imp_reason": many}
     (mask,) = kept_masks([tensor], MaskRequest("keep", count, count), METHODS["t-imp"])
     price = exchange(tensor, count, mask)

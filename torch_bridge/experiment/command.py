@@ -313,7 +313,7 @@ def _print_status(found: dict[str, Any]) -> None:
     name = (plan["model"] or {}).get("name", "own net")
     said = (
         f"{found['folder']}: {plan['pruning']['method']} of {name}, {found['levels_done']} of "
-        f"{found['levels_planned']} levels, {state}."
+        f"{counted(found['levels_planned'], 'level')}, {state}."
     )
     console.print(said)
     table = new_table(*(column.replace("_", " ") for column in COLUMNS))
@@ -349,7 +349,8 @@ def _audit_notes(found: dict[str, Any]) -> Iterator[str]:
     )
     statuses = {level[key] for level in found["levels"] for key in ("overlap_status", "forest_survived_status")}
     if "sampled" in statuses:
-        yield f"By chance: {found['trials']} random orders of each layer on its own places, seed {found['seed']}."
+        orders = counted(found["trials"], "random order")
+        yield f"By chance: {orders} of each layer on its own places, seed {found['seed']}."
     assumed = {layer["assumed"] for layer in found["layers"] if layer["assumed"]}
     for guess in sorted(assumed):
         yield f"Assumed of kernels: {guess}."

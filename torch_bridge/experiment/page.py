@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from topobounds._text import counted
 from topobounds.report.page import WORDS, Column, Page, fact, table_of, write_page
 from torch_bridge.experiment import history
 
@@ -89,7 +90,7 @@ def write_run_page(folder: str | os.PathLike[str], path: str | os.PathLike[str])
         fact(
             "test accuracy there",
             f"{sum(accuracies) / len(accuracies):.4f}" if accuracies else "-",
-            f"mean of {len(accuracies)} replicates{f', {images:,} images each' if images else ''}"
+            f"mean of {counted(len(accuracies), 'replicate')}{f', {images:,} images each' if images else ''}"
             if accuracies
             else "",
         ),
@@ -131,7 +132,7 @@ def write_audit_page(found: Mapping[str, Any], path: str | os.PathLike[str]) -> 
     levels = [{"name": f"{level['replicate']}, {level['level']}", **level} for level in found["levels"]]
     left_out = [{"name": name, "reason": reason} for name, reason in found["left_out"].items()]
     least = min((level["forest_survived"] for level in levels if level["forest_survived"] is not None), default=None)
-    drawn = f"By chance: {found['trials']} random orders where the law is not known, seed {found['seed']}."
+    drawn = f"By chance: {counted(found['trials'], 'random order')} where the law is not known, seed {found['seed']}."
     page = Page(
         title=Path(found["folder"]).name,
         subtitle="What iterative pruning by another program left of the topology, level by level.",

@@ -24,6 +24,7 @@ import numpy as np
 from topobounds._arguments import argument_error, real
 from topobounds._parallel import WORKER_PATIENCE, do_pieces, process_count
 from topobounds._records import plain_record
+from topobounds._text import counted
 from topobounds._types import Array, NamedProgress, StepProgress
 from topobounds.layers import LayerTensor
 from topobounds.pruning import dead_connections, pruning_method
@@ -651,7 +652,7 @@ def _check_same_layers(run: RunFolder, layers: list[LayerTensor]) -> None:
 
 def _graphs(record: Mapping[str, Any]) -> str:
     size = f", inputs {'x'.join(map(str, record['input_size']))}" if record.get("input_size") else ""
-    return f"{'x'.join(map(str, record['shape']))} ({record['graphs']} graphs{size})"
+    return f"{'x'.join(map(str, record['shape']))} ({counted(record['graphs'], 'graph')}{size})"
 
 
 def _drop_leftovers(run: RunFolder) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from topobounds._arguments import argument_errors_naming
+from topobounds._text import counted
 from topobounds._types import Array, Mask
 from topobounds.chance.measured_layer import MeasuredKernel, MeasuredLayer
 from topobounds.chance.overlap import OverlapNull, kernel_overlap_null, layer_overlap_null
@@ -399,8 +400,8 @@ def check_feasible(layers: list[LayerTensor], pruning: Pruning) -> None:
     if too_few:
         round_number, names, count, alpha = min(too_few, key=lambda each: each[0])
         raise ValueError(
-            f"Round {round_number} leaves {names} {count} weights, fewer than the alpha = {alpha} that carry the "
-            "topology: prune less, in fewer rounds, or set on_infeasible = 'clamp' to stop at alpha."
+            f"Round {round_number} leaves {names} {counted(count, 'weight')}, fewer than the alpha = {alpha} that "
+            "carry the topology: prune less, in fewer rounds, or set on_infeasible = 'clamp' to stop at alpha."
         )
 
 

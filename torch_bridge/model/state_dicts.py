@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from topobounds._text import counted
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -97,7 +99,7 @@ def find_state_dict(content: Any, name: str) -> StateDict:
     if _is_tensor(weights):
         found.tensors[name] = weights
     elif _is_optimiser("", weights):
-        found.left_out[name] = f"optimiser state, with {_counted(_tensors_in(weights))}"
+        found.left_out[name] = f"optimiser state, with {counted(_tensors_in(weights), 'tensor')}"
     else:
         _flatten(weights, "", found, set(), _DEEPEST)
     return found
@@ -121,14 +123,10 @@ def _reason(name: object, value: Any, chosen: str) -> str:
     """Return why an entry beside the weights is left out."""
     count = _tensors_in(value)
     if _is_optimiser(name, value):
-        return f"optimiser state, with {_counted(count)}"
+        return f"optimiser state, with {counted(count, 'tensor')}"
     if _is_tensor(value):
         return f"a tensor beside the weights, which are in '{chosen}'"
-    return f"{_counted(count)} beside the weights, which are in '{chosen}'" if count else _kind(value)
-
-
-def _counted(count: int) -> str:
-    return "1 tensor" if count == 1 else f"{count} tensors"
+    return f"{counted(count, 'tensor')} beside the weights, which are in '{chosen}'" if count else _kind(value)
 
 
 def _has_one_set(content: Any) -> bool:
@@ -153,7 +151,7 @@ def _flatten(value: Any, name: str, found: StateDict, visited: set[int], depth: 
         if _is_tensor(each):
             found.tensors[full] = each
         elif _is_optimiser(key, each):
-            found.left_out[full] = f"optimiser state, with {_counted(_tensors_in(each))}"
+            found.left_out[full] = f"optimiser state, with {counted(_tensors_in(each), 'tensor')}"
         elif _tensors_in(each) and id(each) not in visited and depth:
             _flatten(each, full, found, visited, depth - 1)
         else:
