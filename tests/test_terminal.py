@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
+from topobounds import prune_checkpoint
 from topobounds._text import printable
 from topobounds.cli import main
 
@@ -211,3 +212,51 @@ def test_a_home_that_cannot_be_written_is_no_news(tmp_path):
         command, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **nowhere}
     )
     assert (run.returncode, run.stderr) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory):
+    """Return a file of weights and a copy pruned by magnitude, which is in pieces."""
+    folder = tmp_path_factory.mktemp("pruned")
+    draw = np.random.default_rng(0)
+    source, target = folder / "model.safetensors", folder / "by_magnitude.safetensors"
+    shapes = {
+        "model.encoder.layers.0.mlp.up_proj.weight": (30, 50),
+        "conv.weight": (6, 4, 3, 3),
+        "head.weight": (9, 30),
+    }
+    save_file({name: draw.standard_normal(shape) for name, shape in shapes.items()}, source)
+    prune_checkpoint(source, target, density=0.1, method="magnitude")
+    return source, target
+
+
+PRUNING = ["prune", "model.safetensors", "--density", "0.1", "--dry-run"]
+COMPARING = ["compare", "model.safetensors", "by_magnitude.safetensors", "--seed", "1"]
+
+
+@pytest.mark.parametrize("columns", [110, 90, 70, 50])
+@pytest.mark.parametrize("arguments", [PRUNING, COMPARING], ids=lambda command: command[0])
+def test_layers_and_sentences_fit_every_width(capsys, monkeypatch, pruned, arguments, columns):
+    monkeypatch.chdir(pruned[0].parent)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    printed = output_of(capsys, arguments)
+    assert max(len(row.rstrip()) for row in printed.splitlines()) <= columns
+    names = "".join(row.split()[0] for row in printed.splitlines() if row)
+    assert all(name in names for name in load_file(pruned[0]))
+    shown = {"prune": ["kept", "keep", "diagram"], "compare": ["kept", "density", "bottle-"]}[arguments[0]]
+    assert set(shown) <= set(printed.split())
+    assert ("by" in printed.split()) == (columns >= 70)
+    assert ("shape" in printed.split() or "overlap" in printed.split()) == (columns >= 90)
+
+
+def test_the_sentences_of_prune_and_compare_stay_whole_in_a_pipe(capsys, monkeypatch, pruned):
+    monkeypatch.chdir(pruned[0].parent)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    rows = output_of(capsys, PRUNING).splitlines()
+    assert "199 of 1986 weights kept, density 0.100201 (t-imp, local, uniform); 3 of 3 layers keep" in rows[-2]
+    assert rows[-2].endswith("their diagrams, bit for bit.")
+    rows = output_of(capsys, COMPARING).splitlines()
+    assert rows[2] == "Of 3 layers, b keeps all that carries a's topology in 0."
+    assert " ".join(rows[3].split()) == (
+        "layer density a b kept in common by chance silent overlap a b by chance bottleneck"
+    )

@@ -1,5 +1,6 @@
 """``topobounds compare``: what of one checkpoint's topology is alive in another."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,18 +8,12 @@ import click
 
 from topobounds.cli.arguments import Count, Name, Sizes, output_file
 from topobounds.cli.command import CommandWithExamples
-from topobounds.cli.console import (
-    console_on_stdout,
-    decimals,
-    new_table,
-    print_json,
-    print_line,
-    print_table,
-    progress_bar,
-)
+from topobounds.cli.console import console_on_stdout, decimals, print_json, progress_bar
 
 if TYPE_CHECKING:
-    from topobounds.analysis.comparison import Comparison
+    from rich.console import Console
+
+    from topobounds.analysis.comparison import Comparison, LayerComparison
 
 
 @click.command(
@@ -72,36 +67,47 @@ def compare(
 
 
 def _print_comparison(found: "Comparison") -> None:
-    print_line(f"a: {found.a}")
-    print_line(f"b: {found.b}")
-    print_line(found.summary.text)
-    table = new_table(
-        "layer",
-        "density a",
-        "b",
-        "kept",
-        "in common",
-        "by chance",
-        "silent",
-        "overlap a",
-        "b",
-        "by chance",
-        "bottleneck",
-    )
-    for layer in found.layers:
-        silent = None if layer.silent_inputs is None else layer.silent_inputs + (layer.silent_outputs or 0)
-        table.add_row(
-            layer.name,
-            *map(decimals, (layer.density_a, layer.density_b, layer.forest_kept, layer.forest_in_common)),
-            decimals(layer.forest_in_common_expected),
-            "-" if silent is None else str(silent),
-            *map(decimals, (layer.overlap_a, layer.overlap_b, layer.overlap_expected, layer.bottleneck)),
-        )
+    console = console_on_stdout()
+    console.print(f"a: {found.a}")
+    console.print(f"b: {found.b}")
+    console.print(found.summary.text)
     if found.layers:
-        print_table(console_on_stdout(), table)
+        _print_layers(console, found.layers)
     for layer in found.layers:
         if layer.forest_kept is None:
-            print_line(f"not compared: {layer.name}: {layer.reason}")
+            console.print(f"not compared: {layer.name}: {layer.reason}")
     for side, only in (("a", found.only_in_a), ("b", found.only_in_b)):
         for name, reason in only.items():
-            print_line(f"only in {side}: {name}. {reason}")
+            console.print(f"only in {side}: {name}. {reason}")
+
+
+def _print_layers(console: "Console", layers: "Sequence[LayerComparison]") -> None:
+    """Print a row for each layer, with as many columns as the terminal has room for."""
+    from topobounds.cli.layer_table import Title, print_rows
+
+    name = Title("layer", lambda layer: layer.name, is_text=True)
+    density_b = Title("density\nb", lambda layer: decimals(layer.density_b))
+    kept = Title("kept", lambda layer: decimals(layer.forest_kept))
+    in_common = (
+        Title("in\ncommon", lambda layer: decimals(layer.forest_in_common)),
+        Title("by\nchance", lambda layer: decimals(layer.forest_in_common_expected)),
+    )
+    silent = Title("silent", _silent)
+    bottleneck = Title("bottle-\nneck", lambda layer: decimals(layer.bottleneck))
+    densities = (
+        Title("density\na", lambda layer: decimals(layer.density_a)),
+        Title("b", lambda layer: decimals(layer.density_b)),
+    )
+    overlaps = (
+        Title("overlap\na", lambda layer: decimals(layer.overlap_a)),
+        Title("b", lambda layer: decimals(layer.overlap_b)),
+        Title("by\nchance", lambda layer: decimals(layer.overlap_expected)),
+    )
+    full = (name, *densities, kept, *in_common, silent, *overlaps, bottleneck)
+    some = (name, density_b, kept, *in_common, silent, bottleneck)
+    few = (name, density_b, kept, bottleneck)
+    print_rows(console, layers, full, some, few)
+
+
+def _silent(layer: "LayerComparison") -> str:
+    return "-" if layer.silent_inputs is None else str(layer.silent_inputs + (layer.silent_outputs or 0))

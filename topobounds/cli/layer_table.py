@@ -52,7 +52,7 @@ class Title:
     """A column of the table: its title, and what stands below it."""
 
     title: str
-    cell: "Callable[[LayerReport], str]"
+    cell: Callable[[Any], str]
     is_text: bool = False
 
 
@@ -135,19 +135,29 @@ def _print_columns(console: "Console", report: "ModelReport", shown: Shown, name
 
 def _print_layers(console: "Console", layers: "Sequence[LayerReport]", wide: int) -> None:
     """Print a row for each layer, with as many columns as the terminal has room for."""
-    titles = FULL if console.width >= wide else _SOME if console.width >= _MEDIUM else _FEW
-    cells = [[title.cell(layer) for title in titles] for layer in layers]
-    cell_widths = [max(map(len, column)) for column in zip(*cells, strict=True)] if cells else []
-    title_widths = [max(map(len, title.title.split("\n"))) for title in titles]
-    pairs = zip(cell_widths[1:], title_widths[1:], strict=False)  # of all columns but the names'
-    width_of_others = sum(max(pair) + 1 for pair in pairs)  # one for the space after it
-    width_for_names = max(console.width - width_of_others, _SHORTEST_NAME)
+    print_rows(console, layers, FULL if console.width >= wide else _SOME if console.width >= _MEDIUM else _FEW)
+
+
+def print_rows(console: "Console", layers: Sequence[Any], *choices: Sequence[Title]) -> None:
+    """Print a row for each layer, with the first choice of columns that the terminal has room for, or the last.
+
+    The first column is the names, which are folded where the others leave no room for them.
+    """
+    for titles in choices:
+        cells = [[title.cell(layer) for title in titles] for layer in layers]
+        title_widths = [max(map(len, title.title.split("\n"))) for title in titles]
+        cell_widths = [max(map(len, column)) for column in zip(*cells, strict=True)] if cells else []
+        pairs = zip(cell_widths[1:], title_widths[1:], strict=False)  # of all columns but the names'
+        width_for_names = console.width - sum(max(pair) + 1 for pair in pairs)  # one for the space after it
+        folded_names = (folded(name, _SHORTEST_NAME) for name, *_ in cells)
+        if width_for_names >= max((len(line) for lines in folded_names for line in lines), default=0):
+            break
     table = new_table(padding=(0, 1, 0, 0))
     for title in titles:
         lines = title.title.split("\n")
         table.add_column(_title(console, lines), justify="left" if title.is_text else "right")
     for row in cells:
-        table.add_row(lines_of(*folded(row[0], width_for_names)), *row[1:])
+        table.add_row(lines_of(*folded(row[0], max(width_for_names, _SHORTEST_NAME))), *row[1:])
     print_table(console, table)
 
 

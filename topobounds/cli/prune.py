@@ -1,5 +1,6 @@
 """``topobounds prune``: a file of weights pruned, its topology kept, and written anew."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +13,15 @@ from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import (
     console_on_stdout,
     decimals,
-    new_table,
     print_json,
-    print_line,
-    print_table,
     progress_bar,
 )
 from topobounds.cli.scheduler import executor_of
 
 if TYPE_CHECKING:
-    from topobounds.pruning import PruningReport
+    from rich.console import Console
+
+    from topobounds.pruning import PrunedLayer, PruningReport
 
 _LARGER = "A zero takes as much room as any weight: "
 _SMALLER = "smaller it gets packed (zstd, gzip), or stored sparse (sparse-bitmask of compressed-tensors, torch's CSR)."
@@ -188,30 +188,15 @@ def _record(report: "PruningReport", density: float | None) -> dict[str, Any]:
 def _print_report(report: "PruningReport", density: float | None) -> None:
     console = console_on_stdout()
     if report.budgets:
-        _print_budgets(report)
-    table = new_table("layer", "shape", "kept", "density", "must keep", "swaps", "by chance", "lost", "diagram")
-    for column in table.columns[2:8]:
-        column.justify = "right"
-    for layer in report.layers:
-        table.add_row(
-            layer.name,
-            "x".join(map(str, layer.shape)),
-            str(layer.kept) + ("" if layer.asked in (None, layer.kept) else f" ({layer.asked} asked)"),
-            f"{layer.density:.4f}",
-            str(layer.alpha),
-            "-" if layer.swaps is None else str(layer.swaps),
-            decimals(layer.swaps_expected, 1),
-            "-" if layer.squared_weight_lost is None else f"{layer.squared_weight_lost:.3g}",
-            "kept" if layer.preserved else "changed",
-        )
-    print_table(console, table)
+        _print_budgets(console, report)
+    _print_layers(console, report)
     summary = report.summary
     kept = sum(layer.preserved for layer in report.layers)
     keeping = counted(len(report.layers), "layer keeps", "layers keep")
     seed = "" if report.seed is None else f", seed {report.seed}"
     their = "its" if len(report.layers) == 1 else "their"
     diagrams = f"{their} diagrams" if report.scores is None else f"the diagrams of {their} scores in {report.scores}"
-    print_line(
+    console.print(
         f"{summary['kept']} of {counted(summary['weights'], 'weight')} kept, density {summary['density']:.6f} "
         f"({report.method}, {report.scope}, {report.allocate}{seed}); {kept} of {keeping} "
         f"{diagrams}, bit for bit."
@@ -219,23 +204,53 @@ def _print_report(report: "PruningReport", density: float | None) -> None:
     if report.left_out:
         tensors = counted(len(report.left_out), "tensor is left as it is", "tensors are left as they are")
         reasons = report.left_out | dict.fromkeys(report.not_finite, "not finite")
-        print_line(f"{tensors}: {grouped_reasons(reasons)}.")
+        console.print(f"{tensors}: {grouped_reasons(reasons)}.")
     for name, reason in (report.not_finite | report.not_alike).items():
-        print_line(f"Not pruned: '{name}', {reason}.")
+        console.print(f"Not pruned: '{name}', {reason}.")
     if report.target is not None:
-        print_line(f"Written: {report.target}, masks {report.masks}.")
+        console.print(f"Written: {report.target}, masks {report.masks}.")
         before = "as before" if report.bytes == report.bytes_before else f"{report.bytes_before} before"
-        print_line(f"The weights take {report.bytes} bytes, {before}. {_LARGER}{_SMALLER}")
+        console.print(f"The weights take {report.bytes} bytes, {before}. {_LARGER}{_SMALLER}")
     elif report.masks is not None:
-        print_line(f"Written: {report.masks}, the masks alone.")
+        console.print(f"Written: {report.masks}, the masks alone.")
     else:
-        print_line("No weights are written.")
+        console.print("No weights are written.")
 
 
-def _print_budgets(report: "PruningReport") -> None:
+def _print_layers(console: "Console", report: "PruningReport") -> None:
+    """Print a row for each layer, with as many columns as the terminal has room for."""
+    from topobounds.cli.layer_table import Title, print_rows
+
+    name = Title("layer", lambda layer: layer.name, is_text=True)
+    shape = Title("shape", lambda layer: "x".join(map(str, layer.shape)), is_text=True)
+    kept = Title("kept", _kept)
+    density = Title("density", lambda layer: f"{layer.density:.4f}")
+    must_keep = Title("must\nkeep", lambda layer: str(layer.alpha))
+    swaps = (
+        Title("swaps", lambda layer: "-" if layer.swaps is None else str(layer.swaps)),
+        Title("by\nchance", lambda layer: decimals(layer.swaps_expected, 1)),
+    )
+    lost = Title("lost", lambda layer: "-" if layer.squared_weight_lost is None else f"{layer.squared_weight_lost:.3g}")
+    diagram = Title("diagram", lambda layer: "kept" if layer.preserved else "changed", is_text=True)
+    full = (name, shape, kept, density, must_keep, *swaps, lost, diagram)
+    some = (name, kept, density, must_keep, *swaps, diagram)
+    few = (name, kept, must_keep, diagram)
+    print_rows(console, report.layers, full, some, few)
+
+
+def _kept(layer: "PrunedLayer") -> str:
+    return str(layer.kept) + ("" if layer.asked in (None, layer.kept) else f" ({layer.asked} asked)")
+
+
+def _print_budgets(console: "Console", report: "PruningReport") -> None:
     """Print what each allocation would leave of each layer."""
-    table = new_table("density of", *report.budgets)
-    for layer in report.layers:
-        table.add_row(layer.name, *(f"{kept[layer.name] / layer.weights:.4f}" for kept in report.budgets.values()))
-    print_table(console_on_stdout(), table)
-    print_line("")
+    from topobounds.cli.layer_table import Title, print_rows
+
+    def density(kept: dict[str, int], layer: "PrunedLayer") -> str:
+        return f"{kept[layer.name] / layer.weights:.4f}"
+
+    name = Title("density of", lambda layer: layer.name, is_text=True)
+    print_rows(
+        console, report.layers, [name, *(Title(by, partial(density, kept)) for by, kept in report.budgets.items())]
+    )
+    console.print()
