@@ -666,6 +666,20 @@ def test_a_run_that_is_killed_at_random_ends_in_the_same_bytes(tmp_path):
     assert files_of(tmp_path / "new") == files_of(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.float16])
+def test_swaps_of_scores_are_those_of_their_numbers_whatever_their_type(tmp_path, dtype):
+    """The size of the smallest number of int8 is no int8."""
+    rng = np.random.default_rng(3)
+    scores = rng.choice([-128.0, 127, 64], (200, 100))
+    np.savez(tmp_path / "a.npz", w=rng.standard_normal((200, 100)))
+    found = [_dry(tmp_path / "a.npz", density=0.2, scores={"w": scores.astype(each)}) for each in (np.float64, dtype)]
+    (expected,), (layer,) = found
+    assert (layer.kept, layer.swaps, layer.swaps_expected, layer.reason) == (
+        (expected.kept, expected.swaps, expected.swaps_expected, expected.reason)
+    )
+    assert "weights tie at the cut" in layer.reason
+
+
 def test_no_swaps_by_chance_where_the_rule_for_ties_makes_them(tmp_path):
     """Of few levels far more is swapped than of distinct weights; of ties in random order as much."""
     rng = np.random.default_rng(3)

@@ -120,8 +120,8 @@ def _ties_may_move(weights: Array, largest: Mask, least: float) -> bool:
     parts = [slice(start, start + _CHUNK) for start in range(0, flat.size, _CHUNK)]
 
     def smallest(part: slice) -> tuple[float, int]:
-        sizes = np.abs(flat[part][kept[part]])
-        size = sizes.min(initial=np.inf)
+        sizes = _sizes(flat[part][kept[part]])
+        size = sizes.min() if sizes.size else np.inf
         return float(size), int(np.count_nonzero(sizes == size))
 
     found = in_threads(smallest, parts)
@@ -129,8 +129,14 @@ def _ties_may_move(weights: Array, largest: Mask, least: float) -> bool:
     among_the_largest = sum(ties for size, ties in found if size == cut)
     if among_the_largest <= least:
         return False
-    everywhere = sum(in_threads(lambda part: int(np.count_nonzero(np.abs(flat[part]) == cut)), parts))
+    everywhere = sum(in_threads(lambda part: int(np.count_nonzero(_sizes(flat[part]) == cut)), parts))
     return everywhere - among_the_largest > least
+
+
+def _sizes(weights: Array) -> Array:
+    """Return |w|; of integers without a sign, for that of the smallest one with a sign overflows to its bits."""
+    sizes: Array = np.abs(weights)
+    return sizes.view(f"u{sizes.itemsize}") if sizes.dtype.kind == "i" else sizes
 
 
 def _swaps_with_ties_at_random(weights: Array, largest: Mask) -> float:
@@ -138,7 +144,7 @@ def _swaps_with_ties_at_random(weights: Array, largest: Mask) -> float:
 
     That is the mean of some orders. The edges that are among them are those of the spanning forest of these alone.
     """
-    alpha, magnitudes = sum(weights.shape) - 1, np.abs(weights)
+    alpha, magnitudes = sum(weights.shape) - 1, _sizes(weights)
     if not largest.any():
         return float(alpha)
     tied = np.flatnonzero(magnitudes == magnitudes[largest].min())
