@@ -279,7 +279,21 @@ def test_a_closed_stream_is_no_failure(closed):
         (["overlap", "--m", "9", "--n", "9", "--trials", "-1"], "non-negative"),
         (["overlap", "--m", "9", "--n", "9", "--seed", "-1"], "--seed"),
         (["overlap", "--m", "9", "--n", "9", "--colour"], "--colour"),
-        (["overlap", "--m", "784", "--n", "300", "--exact"], "expected_overlap"),
+        (
+            ["overlap", "--m", "784", "--n", "300", "--exact"],
+            "Argument '--exact' cannot be had for m=784, n=300, k=1083",
+        ),
+        (
+            ["overlap", "--m", "5000", "--n", "5000", "--exact"],
+            "Without it the value is certified to lie in an interval",
+        ),
+        (["compression", "--kernel", "3", "--input", "16x16"], "--kernel goes with --conv, which is missing: give the"),
+        (["compression", "--conv", "4", "8", "--kernel", "3", "--input", "16x16"], "dimensions: give --kernel 3x3."),
+        (["compression", "--conv", "4", "8", "--kernel", "3x3", "--input", "16"], "dimensions: give --input 16x16."),
+        (
+            ["compression", "--conv", "4", "8", "--kernel", "3x3", "--input", "8x8x8"],
+            "as in --kernel 3x3 --input 16x16",
+        ),
         (["overlap", "--m", "99999999999999999999", "--n", "3"], "add up to at most 16777216"),
         (["no-such-command"], "no-such-command"),
         (["collapse"], "Give exactly one of --mlp and --architecture, not none"),
@@ -300,7 +314,7 @@ def test_a_closed_stream_is_no_failure(closed):
         (["compression", "--conv", "1", "2", "--kernel", "3y3", "--input", "8x8"], "not '3y3'"),
         (
             ["compression", "--conv", "1", "2", "--kernel", "3x3", "--input", "8"],
-            "Argument '--input' must be a number or 2",
+            "dimensions: give --input 8x8.",
         ),
         (
             ["compression", "--conv", "1", "2", "--kernel", "0", "--input", "8"],

@@ -12,7 +12,7 @@ from topobounds.layers.shape import Shape
 from topobounds.montecarlo import Estimate, simulate_overlap_of
 from topobounds.supports import Support, cells_at_density, uniform_support
 from topobounds.theory.bounds import BOUNDS, Bound
-from topobounds.theory.counting import exact_expected_overlap_of
+from topobounds.theory.counting import MAX_STEPS, counting_steps, exact_expected_overlap_of
 from topobounds.theory.deviation import Deviation, known_deviation_of
 from topobounds.theory.enclosure import Enclosure
 from topobounds.theory.overlap import expected_overlap_of, overlap_limit_of
@@ -199,6 +199,8 @@ def overlap_report(
         shape = shape._replace(k=integer("k", k, 0, shape.cells))
         if shape.k > cells:
             raise argument_error("k", f"at most {cells}, the number of cells of the support", k)
+    if exact:
+        _check_counted(shape)
     estimate = _simulated(support, None if k is None else shape.k, trials, seed, progress)
     return OverlapReport(
         m=shape.m,
@@ -215,6 +217,17 @@ def overlap_report(
         exact=exact_expected_overlap_of(shape) if exact else None,
         monte_carlo=estimate,
     )
+
+
+def _check_counted(shape: Shape) -> None:
+    """Refuse a shape that is too large to count, before anything is simulated, with what there is of it."""
+    steps = counting_steps(*shape) if min(shape.m, shape.n) > 1 else 0
+    if steps > MAX_STEPS:
+        raise ValueError(
+            f"Argument 'exact' cannot be had for m={shape.m}, n={shape.n}, k={shape.k}, which are too large to count: "
+            f"about {steps:.0e} steps, more than {MAX_STEPS:.0e}. Without it the value is certified to lie in an "
+            "interval, up to m n = 2^52, and simulated."
+        )
 
 
 def _simulated(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topobounds._text import counted
-from topobounds.cli.arguments import LARGEST, Count, Sizes, refuse_stray, required
+from topobounds.cli.arguments import LARGEST, Count, Sizes, refuse_stray, required, spelling
 from topobounds.cli.command import CommandWithExamples
 from topobounds.cli.console import console_on_stdout, decimals, new_table, print_json, print_table, progress_bar
 
@@ -88,10 +88,15 @@ def _chosen_layers(
 
     kinds = {"--dense": dense, "--recurrent": recurrent, "--conv": conv, "--architecture": network}
     named = [kind for kind, value in kinds.items() if value is not None]
+    typed = [name for name, value in geometry.items() if value is not None]
+    if not named and typed:
+        raise click.UsageError(
+            f"{spelling(typed[0])} goes with --conv, which is missing: give the channels too, as in --conv 64 128."
+        )
     if len(named) != 1:
         given = ", ".join(named) or "none"
         raise click.UsageError(f"Give exactly one of --dense, --recurrent, --conv and --architecture, not {given}.")
-    refuse_stray([name for name, value in geometry.items() if conv is None and value is not None], "--conv")
+    refuse_stray(typed if conv is None else [], "--conv")
     refuse_stray(["dataset"] if network is None and dataset is not None else [], "--architecture")
     if network is not None:
         return architecture(network, required("dataset", dataset, "--architecture"))
@@ -104,8 +109,21 @@ def _conv(channels: tuple[int, int], kernel_size: Any, input_size: Any, **geomet
     from topobounds.layers import Conv
 
     sizes = (required("kernel_size", kernel_size, "--conv"), required("input_size", input_size, "--conv"))
+    _check_as_many(kernel_size, input_size)
     others: dict[str, Any] = {name: _plain(size) for name, size in geometry.items() if size is not None}
     return Conv(*channels, *sizes, **others)
+
+
+def _check_as_many(kernel_size: tuple[int, ...], input_size: tuple[int, ...]) -> None:
+    """Refuse sizes of kernel and input of unlike lengths; 3 is no 3x3, but a kernel along one dimension."""
+    if len(kernel_size) == len(input_size):
+        return
+    kernel, input_ = ("x".join(map(str, size)) for size in (kernel_size, input_size))
+    problem = f"--kernel {kernel} and --input {input_} have unlike numbers of dimensions"
+    for option, size, other in (("--kernel", kernel_size, input_size), ("--input", input_size, kernel_size)):
+        if len(size) == 1:
+            raise click.UsageError(f"{problem}: give {option} {'x'.join(map(str, size * len(other)))}.")
+    raise click.UsageError(f"{problem}: give as many numbers for each, as in --kernel 3x3 --input 16x16.")
 
 
 def _plain(size: tuple[int, ...] | int) -> tuple[int, ...] | int:

@@ -25,6 +25,7 @@ from topobounds._arguments import (
     density_fraction,
     integer,
     is_integer,
+    nearest,
     real,
 )
 from topobounds._parallel import ExecutorWork, in_threads
@@ -50,7 +51,6 @@ _AHEAD = 2**28
 """Bytes of masks that workers choose before they are due."""
 MASKS = "pruning/masks.safetensors"
 """Where the masks are in a folder."""
-_NAMED = 5  # layers in a message
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".h5", ".msgpack", ".onnx", ".gguf")
 _N_OF_M = re.compile(r"\d+:\d+")
 _PathLike = str | os.PathLike[str]
@@ -372,8 +372,11 @@ class _Pruning:
     def _take_shares(self, sparsities: Mapping[str, float]) -> None:
         unknown = [name for name in sparsities if name not in self.tensors]
         if unknown:
-            rule = f"a file of layers that are pruned, which '{unknown[0]}' is not"
-            raise argument_error("allocate", rule, ", ".join(list(self.tensors)[:_NAMED]))
+            raise ValueError(
+                f"Argument 'allocate' names {unknown[0]!r} in its file, which is none of the layers that are pruned; "
+                f"one of them is {nearest(unknown[0], self.tensors)}. A file that names them all is written by "
+                "topobounds prune SOURCE --density 0.1 --dry-run --export FILE."
+            )
         for name, tensor in self.tensors.items():
             kept = 1 - as_written(sparsities[name]) if name in sparsities else Fraction(1)
             share = float(min(round(kept * tensor.profile.weights), tensor.profile.survivors))
