@@ -217,6 +217,28 @@ def test_every_width_has_every_layer(capsys, monkeypatch, file, columns):
     assert all(f"{layer.critical}/{layer.weights}" in letters for layer in analyze(file, seed=1).layers)
 
 
+def test_what_the_scales_explain_stands_in_a_second_table(capsys, monkeypatch, file):
+    assert "the scales of the neurons add" not in printed(capsys, file)
+    table = printed(capsys, file, "--scales").partition("the scales of the neurons add")[2]
+    rows = rows_of(table)
+    layers = {layer.name: layer.scales for layer in analyze(file, seed=1, scales=True).layers}
+    told = {name for name, scales in layers.items() if None not in (scales.overlap_z, scales.neural_persistence_z)}
+    assert told
+    for name in told:
+        numbers = list(map(float, rows[name]))
+        for key, shown in (("overlap", numbers[:4]), ("neural_persistence", numbers[4:])):
+            shares, z = getattr(layers[name], key), getattr(layers[name], f"{key}_z")
+            assert shown[:3] == pytest.approx(shares, abs=6e-5)
+            assert shown[3] == pytest.approx(z, abs=0.06)
+    assert rows["conv.weight"] == ["-"] * 8
+    assert "Not told: The scales of neurons are not known for kernels (1)" in table
+    monkeypatch.setenv("COLUMNS", "60")
+    narrow = printed(capsys, file, "--scales").partition("the scales")[2].partition("Findings")[0]
+    assert max(len(row.rstrip()) for row in narrow.splitlines()) <= 60
+    assert "overlap" in narrow
+    assert "persistence" not in narrow
+
+
 def test_a_name_is_folded_between_its_parts():
     name = "model.layers.31.mlp.up_proj.weight[3 gate]"
     for width in range(1, 50):

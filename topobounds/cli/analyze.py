@@ -42,7 +42,7 @@ class CommandWithRules(CommandWithExamples):
 @click.option("--input", "input_size", type=Sizes(), help="What goes in, as 3x32x32.  [default: maps of 8x8]")
 @click.option("--mask", metavar="PATH", help="A file of masks, under the names of the tensors.")
 @click.option("--scores", metavar="PATH", help="A file of scores that rank the weights in the place of |w|.")
-@click.option("--scales", is_flag=True, help="Also what the scales of the neurons explain, in --json; takes longer.")
+@click.option("--scales", is_flag=True, help="Also what the scales of the neurons explain; takes longer.")
 @click.option("--sort", metavar="COLUMN", help="Sort the rows; from the largest with a - before the column.")
 @click.option("--columns", metavar="LIST", help="These columns of each layer, with commas between them.")
 @click.option("--all", "show_all", is_flag=True, help="A row for every layer, however many.")

@@ -4,6 +4,7 @@ import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from topobounds._text import bytes_in_words, counted, grouped_reasons
@@ -64,6 +65,7 @@ def print_report(console: "Console", report: "ModelReport", shown: Shown) -> Non
         _print_columns(console, report, shown, shown.columns)
     elif len(report.layers) <= _MOST_ROWS or shown.is_whole:
         _print_layers(console, _sorted(report.layers, shown), _WIDE)
+        _print_scales(console, _sorted(report.layers, shown))
     else:
         _print_patterns(console, report.layers)
         by = shown.sort or "overlap_z"
@@ -73,6 +75,7 @@ def print_report(console: "Console", report: "ModelReport", shown: Shown) -> Non
         console.print(title)
         worst = _sorted(report.layers, Shown(sort=by, is_descending=shown.is_descending))[:_WORST]
         _print_layers(console, worst, _WIDE)
+        _print_scales(console, worst)
     for line in _networks(report):
         console.print(line)
     _print_findings(console, report)
@@ -223,6 +226,36 @@ FULL = (
 )
 _SOME = (_NAME, _MUST_KEEP, _PERCENT, _SAFE, _SAFE_BY_CHANCE, _OVERLAP, _OVERLAP_BY_CHANCE, _OVERLAP_Z)
 _FEW = (_NAME, _MUST_KEEP, Title("safe", _SAFE.cell), Title("overlap z", _OVERLAP_Z.cell))
+
+
+def _print_scales(console: "Console", layers: "Sequence[LayerReport]") -> None:
+    """Print what the scales of the neurons explain of each layer, where that was asked for."""
+    asked = [layer for layer in layers if layer.scales is not None]
+    if not asked:
+        return
+    console.print()
+    console.print(
+        "What the values of the weights alone give, what the scales of the neurons add, and the rest, with its z:"
+    )
+    overlap, persistence = _shares_of("overlap", "overlap\nvalues"), _shares_of("neural_persistence", _SQUARED)
+    print_rows(console, asked, (_NAME, *overlap, *persistence), (_NAME, *overlap))
+    reasons = {f"{i}": layer.scales.reason for i, layer in enumerate(asked) if layer.scales and layer.scales.reason}
+    if reasons:
+        console.print(f"Not told: {grouped_reasons(reasons)}.")
+
+
+_SQUARED = "persistence\nsquared\nvalues"
+
+
+def _shares_of(key: str, title: str) -> list[Title]:
+    """Return the columns of the shares of a number, whose sum is 1, and of the z of what is left."""
+
+    def share(place: int, layer: "LayerReport") -> str:
+        shares = getattr(layer.scales, key)
+        return "-" if shares is None else f"{shares[place]:.4f}"
+
+    shares = [Title(each, partial(share, place)) for place, each in enumerate((title, "scales", "rest"))]
+    return [*shares, Title("z", lambda layer: _z(getattr(layer.scales, f"{key}_z")))]
 
 
 # -- one row for each pattern of names ---------------------------------------------------------------------------------
