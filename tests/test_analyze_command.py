@@ -217,6 +217,7 @@ def test_every_width_has_every_layer(capsys, monkeypatch, file, columns):
     assert all(f"{layer.critical}/{layer.weights}" in letters for layer in analyze(file, seed=1).layers)
 
 
+@pytest.mark.long
 def test_what_the_scales_explain_stands_in_a_second_table(capsys, monkeypatch, file):
     assert "the scales of the neurons add" not in printed(capsys, file)
     table = printed(capsys, file, "--scales").partition("the scales of the neurons add")[2]

@@ -92,7 +92,7 @@ HEAVY_TIES = {
 }
 
 
-@pytest.mark.parametrize("distribution", ["given", "shuffled"])
+@pytest.mark.parametrize("distribution", ["given", pytest.param("shuffled", marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", HEAVY_TIES)
 def test_ties_by_themselves_violate_nothing(name, distribution):
     """The claims presume distinct weights; those about any matrix are tested all the same, and hold."""
