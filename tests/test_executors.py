@@ -84,7 +84,7 @@ def results(model, folder, **options):
     return found
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_threads_give_the_same_bits(model, tmp_path, threads):
     with ThreadPoolExecutor(threads) as executor:
         assert results(model, tmp_path / "there", executor=executor) == results(model, tmp_path / "here")

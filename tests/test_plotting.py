@@ -302,6 +302,7 @@ def test_a_small_layer_is_a_graph_and_a_large_one_a_matrix(ax):
     assert drawn.magnitudes.get_array().max() == np.abs(large).max()
 
 
+@pytest.mark.long
 def test_the_gallery_shows_every_picture(reports, tmp_path):
     weights = np.random.default_rng(0).standard_normal((30, 20))
     forest, diagram = maximum_spanning_forest(weights), persistence_diagram(weights)

@@ -139,6 +139,7 @@ def test_a_matrix_that_a_witness_announces_is_not_made(tmp_path):
         replay(file)
 
 
+@pytest.mark.long
 def test_layers_too_large_to_simulate_are_refused_in_python_as_on_the_command_line(capsys):
     message = "must add up to at most 16777216, not 134217728."
     with pytest.raises(ValueError, match=message):

@@ -317,6 +317,7 @@ def test_a_caption_is_drawn_or_left_out_and_the_text_has_it(name, tmp_path, monk
     assert [" ".join(figure.get_supxlabel().split("\n")) for figure in saved] == [caption, caption, "", ""]
 
 
+@pytest.mark.long
 def test_a_picture_without_its_caption_is_what_is_drawn(some_from_records, tmp_path):
     record, with_it = committed_record("figure2"), some_from_records[0]
     figure2.render(record, tmp_path, caption_drawn=False)

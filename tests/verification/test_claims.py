@@ -75,6 +75,7 @@ def test_a_claim_is_put_to_layers_that_meet_its_hypothesis():
     assert "corollary_3_4" not in sparse
 
 
+@pytest.mark.long
 def test_other_k():
     found = verdicts(6, 5, 12, claims=["boruvka_bound", "enclosure"])
     assert found["boruvka_bound"].k == 12
