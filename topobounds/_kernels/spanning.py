@@ -437,8 +437,9 @@ def sort_codes(codes: Cells, spare: Cells, low: Any) -> Cells:
     Digit by digit from the lowest: codes that differ in few of these bits take but one or two passes.
     """
     least, largest = ~_U0, _U0
-    for code in codes:
-        least, largest = min(least, code), max(largest, code)
+    for i in range(np.uint64(codes.size)):  # thus without branches, many at once
+        least = codes[i] if codes[i] < least else least
+        largest = codes[i] if codes[i] > largest else largest
     least >>= low
     n_bits = _U0
     while codes.size and ((largest >> low) - least) >> n_bits:
