@@ -11,6 +11,7 @@ from tests.topology.test_few_levels import DTYPES, KINDS, matrix_of
 from topobounds import Conv, Dense, ScaledWeights, critical_kernel_weights, maximum_spanning_forest
 from topobounds.layers import LayerTensor
 from topobounds.topology.layer_topology import layer_topology
+from topobounds.weights import non_zero
 
 CODES = [
     np.int8,
@@ -194,3 +195,19 @@ def test_a_signalling_nan_is_refused_without_a_warning(side):
     weights = np.full((side, side), 0x7F81, np.uint16).view(ml_dtypes.bfloat16)
     with pytest.raises(ValueError, match="must be finite"):
         maximum_spanning_forest(weights)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [np.float32, np.float16, ml_dtypes.bfloat16, np.int8, bool, ">f2"]
+    + [getattr(ml_dtypes, f"float8_{kind}") for kind in ("e4m3fn", "e5m2", "e4m3fnuz", "e4m3b11fnuz")],
+)
+def test_what_is_not_zero_in_every_type_and_layout(dtype):
+    values = np.array([[0.0, -0.0, 1.0], [-2.0, 0.0, 0.25]]).astype(dtype).repeat(2, 1)
+    values[1, 4:] = np.finfo(np.float16).smallest_subnormal if values.dtype == np.float16 else values[1, 4]
+    for given in (values, values.T, np.asfortranarray(values), values[:, ::2], values[0, 0], values[:0]):
+        found = non_zero(np.asarray(given))
+        np.testing.assert_array_equal(found, np.asarray(given).astype(np.float64) != 0)
+    room = np.empty(values.shape, np.bool_)
+    non_zero(values.copy(order="F"), out=room)
+    np.testing.assert_array_equal(room, values.astype(np.float64) != 0)
