@@ -159,7 +159,7 @@ def test_what_its_names_say(written):
 def test_blocks_are_multiplied_by_the_scale_beside_them(written, kind):
     matrix, stack = random_blocks(kind, 6, 256), random_blocks(kind, 6, 256).reshape(2, 3, -1)
     one, each = np.array([0.003], np.float32), np.array([0.5, 0.001], np.float32)
-    rows = normal(6)
+    rows, floats = normal(6), normal(3, 4).astype(np.float16)
     tensors = {
         "blk.0.ffn_up.weight": (matrix, kind),
         "blk.0.ffn_up.scale": (one, None),
@@ -167,18 +167,25 @@ def test_blocks_are_multiplied_by_the_scale_beside_them(written, kind):
         "blk.0.ffn_up_exps.scale": (each, None),
         "blk.0.attn_q.weight": (matrix, kind),
         "blk.0.attn_q.scale": (rows, None),  # no form of a scale that is known
-        "blk.0.attn_k.weight": (normal(3, 4), None),
-        "blk.0.attn_k.scale": (one, None),  # of no blocks
+        "blk.0.attn_k.weight": (floats, None),  # as BitNet's are, unless they are packed
+        "blk.0.attn_k.scale": (one.reshape(1, 1), None),
+        "blk.0.attn_norm.weight": (rows, None),
+        "blk.0.attn_norm.scale": (one, None),  # beside no matrix
     }
     checkpoint = open_checkpoint(written(tensors))
     up, experts = "blk.0.ffn_up.weight", "blk.0.ffn_up_exps.weight"
-    assert set(checkpoint.names) == set(tensors) - {"blk.0.ffn_up.scale", "blk.0.ffn_up_exps.scale"}
+    scales = {f"blk.0.{name}.scale" for name in ("ffn_up", "ffn_up_exps", "attn_k")}
+    assert set(checkpoint.names) == set(tensors) - scales - {"blk.0.attn_q.weight"}
     assert checkpoint.stored_as[up] == f"blocks of {kind.name} * blk.0.ffn_up.scale"
     plain = gguf.dequantize(matrix, kind)
     assert np.array_equal(checkpoint.tensor(up), plain * one)
     assert np.array_equal(checkpoint.tensor(experts), gguf.dequantize(stack, kind) * each[:, None, None])
-    assert np.array_equal(np.asarray(checkpoint.tensor("blk.0.attn_q.weight")), plain)
-    assert np.array_equal(checkpoint.tensor("blk.0.attn_q.scale"), rows)
+    reason = "its scale, 'blk.0.attn_q.scale', is of another type or shape than one that multiplies it"
+    assert checkpoint.left_out == {"blk.0.attn_q.weight": reason}
+    assert checkpoint.stored_as["blk.0.attn_k.weight"] == "F16 * blk.0.attn_k.scale"
+    assert checkpoint.dtype("blk.0.attn_k.weight") == checkpoint.tensor("blk.0.attn_k.weight").dtype == np.float32
+    assert np.array_equal(checkpoint.tensor("blk.0.attn_k.weight"), floats.astype(np.float32) * one)
+    assert np.array_equal(checkpoint.tensor("blk.0.attn_norm.weight"), rows)
 
 
 def test_a_scale_beside_blocks_that_is_no_number_is_refused_when_it_is_read(written):

@@ -407,6 +407,73 @@ def test_codes_whose_scale_is_applied_later_are_left_out(opened):
     assert (reading.layers, reading.left_out["w"]) == ((), "codes of MatMulInteger, whose scales are not known")
 
 
+@pytest.mark.parametrize("operator", ["MatMul", "Gather"])
+def test_codes_that_no_node_dequantises_before_a_layer_reads_them_are_no_weights(opened, operator):
+    nodes = [
+        helper.make_node("Cast", ["w"], ["c"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x", "c"], ["m"])
+        if operator == "MatMul"
+        else helper.make_node("Gather", ["c", "which"], ["m"]),
+        helper.make_node("Mul", ["m", "s"], ["y"]),
+    ]
+    stored = {"w": tensor_of("INT8", (4, 3)), "s": np.ones(3, np.float32), "which": np.int64([1])}
+    reading = read_layer_tensors(opened(model_of(nodes, stored, {"x": (5, 4)})))
+    assert (reading.layers, reading.left_out["w"]) == ((), "codes of unknown scale (int8)")
+
+
+@pytest.mark.parametrize("cast", ["codes", "scale", "weights"])
+def test_what_is_cast_to_integers_is_not_what_is_stored(opened, cast):
+    """A cast between floats rounds; one to integers, truth values or float8 may change all."""
+    stored = {"w": tensor_of("INT8", (4, 3)), "s": np.float32([0.5, 1.5, 2.5])}
+    names = {"codes": "w", "scale": "s"}
+    if cast == "weights":
+        nodes = [
+            helper.make_node("Cast", ["s2"], ["c"], to=TensorProto.INT8),
+            helper.make_node("Cast", ["c"], ["d"], to=TensorProto.FLOAT),
+        ]
+        stored = {"s2": normal(4, 3)}
+    else:
+        name = names[cast]
+        to = TensorProto.UINT8 if cast == "codes" else TensorProto.INT32
+        inputs = ["c" if each == name else each for each in ("w", "s")]
+        if cast == "scale":
+            inputs[1] = "f"
+        back = [helper.make_node("Cast", ["c"], ["f"], to=TensorProto.FLOAT)] if cast == "scale" else []
+        dequantise = helper.make_node("DequantizeLinear", inputs, ["d"], axis=1)
+        nodes = [helper.make_node("Cast", [name], ["c"], to=to), *back, dequantise]
+    nodes.append(helper.make_node("MatMul", ["x", "d"], ["y"]))
+    reading = read_layer_tensors(opened(model_of(nodes, stored, {"x": (5, 4)})))
+    assert reading.layers == ()
+    assert set(reading.left_out) == set(stored)
+
+
+def test_an_axis_that_is_not_there_is_not_another(opened):
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s"], ["d"], axis=7),
+        helper.make_node("MatMul", ["x", "d"], ["y"]),
+    ]
+    stored = {"w": tensor_of("INT8", (4, 3)), "s": np.ones(3, np.float32)}
+    reading = read_layer_tensors(opened(model_of(nodes, stored, {"x": (5, 4)})))
+    assert reading.left_out["w"] == "codes whose scales and zero points do not fit them"
+
+
+def test_a_graph_within_a_node_reads_what_the_graph_around_it_dequantised(opened):
+    def branch(name):
+        value = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        return helper.make_graph([helper.make_node("MatMul", ["x", "d"], [name])], name, [], [value])
+
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s"], ["d"], axis=1),
+        helper.make_node("If", ["which"], ["y"], then_branch=branch("a"), else_branch=branch("b")),
+    ]
+    stored = {"w": tensor_of("INT8", (4, 3)), "s": np.float32([0.5, 1.5, 2.5]), "which": np.bool_(True).reshape(())}
+    checkpoint = opened(model_of(nodes, stored, {"x": (5, 4)}))
+    (layer,) = read_layer_tensors(checkpoint).layers
+    assert (layer.name, layer.inputs_first, layer.assumed) == ("w", True, None)
+    codes = numpy_helper.to_array(stored["w"]).astype(np.float32)
+    assert np.array_equal(np.asarray(checkpoint.tensor("w")), codes * stored["s"])
+
+
 # -- where tensors are -----------------------------------------------------------------------------------------------
 
 

@@ -195,6 +195,11 @@ def test_scales_that_are_powers_of_two(written):
         ({"weight_scale": scales(40, 1, 1)}, "its scales are 40 x 1 x 1"),
         ({"weight_scale": torch.zeros(40, 0)}, "its scales are 40 x 0"),
         ({"weight_scale": torch.ones(40, dtype=torch.int32)}, "its scales, 'weight_scale', are of int32"),
+        ({"weight_scale": torch.ones(40).to(torch.float8_e8m0fnu)}, "bytes with scales that are powers of two"),
+        (
+            {"weight_scale": scales(40, 3), "weight_zero_point": torch.zeros(3, 40, dtype=torch.int8)},
+            "its zero points are 3 x 40, its scales 40 x 3",
+        ),
         (
             {"weight_scale": scales(40), "weight_zero_point": torch.zeros(39, dtype=torch.int8)},
             "its zero points are 39, its scales 40",
@@ -220,6 +225,7 @@ def test_what_does_not_fit_together_is_left_out_with_the_sizes(written, tensors,
         ({"weight_scale": scales(40), "weight_scale_inv": scales(1)}, "'weight_scale_inv', 'weight_scale'"),
         ({"weight_scale": scales(40, 6), "weight_scale_2": scales(1)}, "'weight_scale', 'weight_scale_2'"),
         ({"weight_scale_2": scales(1)}, "'weight_scale_2'"),
+        ({"weight_scale": scales(40), "weight_global_scale": scales(1)}, "'weight_scale', 'weight_global_scale'"),
     ],
 )
 def test_several_scales_are_not_guessed_at(written, others, named):
@@ -257,9 +263,10 @@ def test_zero_points_of_any_type_are_whole_numbers_that_fit(written):
             read(torch.full((8, 1), far, dtype=torch.int32))
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_scale_that_is_no_number_is_refused_when_it_is_read(written, bad):
-    scale = scales(40)
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e300])
+def test_a_scale_that_is_no_number_in_float32_is_refused_when_it_is_read(written, bad):
+    scale = scales(40).double()
     scale[3] = bad
     checkpoint = written({"weight": torch.ones(40, 96, dtype=torch.int8), "weight_scale": scale})
     with pytest.raises(CheckpointError, match=r"tensor 'weight', is damaged.*'scale' must be finite.*row 3"):
@@ -436,6 +443,10 @@ def test_an_order_of_groups_that_are_not_there_is_refused_when_it_is_read(writte
         ({"weight_packed": torch.zeros(40, 12, dtype=torch.int16)}, "its codes are of int16"),
         ({"weight_scale": scales(40, 5)}, "its scales are 40 x 5"),
         ({"weight_zero_point": torch.zeros(5, 2, dtype=torch.int32)}, "its zero points are 5 x 2 words"),
+        (
+            {"weight_global_scale": scales(1)},
+            "several scales, 'weight_scale', 'weight_global_scale': that is not known",
+        ),
         ({"weight_zero_point": torch.zeros(5, 3, dtype=torch.int8)}, "its zero points are 5 x 3 of int8"),
         ({"weight_zero_point": torch.zeros(1, dtype=torch.int8)}, "its zero points are 1 of int8, its scales 40 x 3"),
     ],
@@ -848,6 +859,65 @@ def test_what_is_known_and_not_read_is_left_out_by_name(written, kind):
     assert reason in codes
     assert all(other.startswith("part of 'm.") for other in others)
     assert set(checkpoint.left_out) == set(tensors)
+
+
+E4M3_CODES = (normal(40, 96) * 20).to(E4M3)
+NOT_KNOWN = {
+    "quanto, float8": ({"weight._data": E4M3_CODES, "weight._scale": scales(40, 1)}, "codes of quanto (float8_e4m3fn)"),
+    "quanto, 4 bits": (
+        {"weight._data": BYTES, "weight._scale": scales(40, 3), "weight._shift": scales(40, 3)},
+        "codes of quanto (uint8)",
+    ),
+    "torchao, float8": (
+        {"_weight_qdata": E4M3_CODES, "_weight_scale": scales(40, 3)},
+        "codes of torchao (float8_e4m3fn)",
+    ),
+    "torchao, 4 bits": (
+        {"_weight_qdata": torch.zeros(5, 3, 32, 4, dtype=torch.int32), "_weight_scale_and_zero": scales(3, 40, 2)},
+        "codes of torchao (int32)",
+    ),
+    "2 of 4, of compressed-tensors": (
+        {"compressed": normal(40, 48), "bitmask": BYTES, "shape": torch.tensor([40, 96])},
+        "the values other than zero of a sparse matrix (float32)",
+    ),
+    "TensorRT-LLM": (
+        {"weight": E4M3_CODES, "weights_scaling_factor": scales(1), "activation_scaling_factor": scales(1)},
+        "codes with a scale beside them (float8_e4m3fn)",
+    ),
+    "with the scale of what it reads alone": (
+        {"weight": E4M3_CODES, "input_scale": scales(1)},
+        "codes with a scale beside them (float8_e4m3fn)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_KNOWN)
+def test_codes_with_parts_of_other_names_are_no_weights_and_their_scales_no_layers(written, kind):
+    tensors, reason = NOT_KNOWN[kind]
+    tensors = {f"m.{name}": tensor for name, tensor in tensors.items()}
+    reading = read_layer_tensors(written({**tensors, "n.weight": normal(3, 2)}))
+    assert [layer.name for layer in reading.layers] == ["n.weight"]
+    codes, *others = tensors
+    belong = dict.fromkeys(others, f"belongs to the quantised '{codes}'")
+    assert reading.left_out == {codes: f"{reason}, which are not read"} | belong
+
+
+def test_codes_with_a_quantizer_below_them_are_no_weights(written):
+    tensors = {"m.weight": E4M3_CODES, "m.weight_quantizer._amax": scales(1)}
+    assert "which are not read" in read_layer_tensors(written(tensors)).left_out["m.weight"]
+
+
+@pytest.mark.parametrize("other", ["logit_scale", "layer_scale", "embed_scale", "scale_shift_table"])
+def test_float8_beside_what_multiplies_activations_is_read_as_it_is(written, other):
+    reading = read_layer_tensors(written({"m.weight": E4M3_CODES, f"m.{other}": scales(6)}))
+    assert [layer.name for layer in reading.layers] == ["m.weight"]
+
+
+def test_a_tensor_without_a_name_is_one_like_others(written):
+    codes, scale = torch.ones(4, 3, dtype=torch.int8), scales(4)
+    checkpoint = written({"weight": codes, "weight_scale": scale, "": normal(3, 2), ".a": normal(2, 2)})
+    assert set(checkpoint.names) == {"weight", "", ".a"}
+    same(checkpoint.tensor("weight"), codes.float() * scale[:, None])
 
 
 def test_every_tensor_of_a_quantised_model_is_a_layer_or_left_out(written):

@@ -160,6 +160,7 @@ UNREAD = {
     "lazy": (lambda: nn.LazyLinear(6), "no weights yet"),
     "fake": (fake_linear, "fake tensor"),
     "float8 with scales": (lambda: with_scales("weight_scale_inv"), "multiplied by 'weight_scale_inv'"),
+    "float8 of TensorRT": (lambda: with_scales("scaling_factor"), "multiplied by 'scaling_factor'"),
     "another name": (Compressed, "in a form that is not known: weight_packed"),
     "a subclass that hides its values": (lambda: holding(Opaque(torch.ones(6, 8), torch.ones(6))), "It is a Opaque"),
     "a subclass that fails": (

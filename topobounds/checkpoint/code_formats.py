@@ -52,7 +52,8 @@ def scaled_codes(module: CodedModule, own: str) -> CodedWeight | UnreadCodedWeig
     if dtype not in (*FLOAT8, "int8") or len(module.shape(own)) < 2:
         return None
     is_weight = own == "weight"
-    names = [f"{own}_scale_inv", f"{own}_scale", f"{own}_scale_2", *(["scale_weight"] if is_weight else [])]
+    seconds = [f"{own}_scale_2", f"{own}_global_scale"]
+    names = [f"{own}_scale_inv", f"{own}_scale", *seconds, *(["scale_weight"] if is_weight else [])]
     found = [name for name in names if name in module]
     if not found and is_weight and "scale" in module:  # beside a scale of a clearer name it is something else
         found = ["scale"]
@@ -60,13 +61,17 @@ def scaled_codes(module: CodedModule, own: str) -> CodedWeight | UnreadCodedWeig
         return None
     besides = {"zeros": f"{own}_zero_point", "groups": f"{own}_g_idx"}
     besides = {role: name for role, name in besides.items() if name in module}
-    if len(found) > 1 or found[0].endswith("_scale_2"):
-        count = "several scales" if len(found) > 1 else "a second scale and no first"
-        named = ", ".join(f"'{name}'" for name in found)
-        return module.refused((own, *found, *besides.values()), f"it has {count}, {named}: that is not known")
+    if len(found) > 1 or found[0] in seconds:
+        return module.refused((own, *found, *besides.values()), _several(found))
     roles = {"codes": own, "scale": found[0]} | besides
     missing = _missing(module, own, roles)
     return module.refused(tuple(roles.values()), missing) if missing else _scaled(module, own, roles)
+
+
+def _several(scales: Sequence[str]) -> str:
+    count = "several scales" if len(scales) > 1 else "a second scale and no first"
+    named = ", ".join(f"'{name}'" for name in scales)
+    return f"it has {count}, {named}: that is not known"
 
 
 def _missing(module: CodedModule, name: str, roles: Mapping[str, str]) -> str:
@@ -90,6 +95,10 @@ def _scaled(module: CodedModule, own: str, roles: Mapping[str, str]) -> CodedWei
     if scale_type not in (*FLOATS, _EXPONENTS) and not as_exponents:
         kind = scale_type or "a type that numpy has no name for"
         return module.refused(tuple(roles.values()), f"its scales, '{roles['scale']}', are of {kind}")
+    if scale_type == _EXPONENTS and module.dtype(own) == "int8":  # as DeepSeek stores two codes of MXFP4
+        return module.refused(
+            tuple(roles.values()), "bytes with scales that are powers of two: they may be two codes each"
+        )
     told, usual = ([_MX_GROUP], ()) if as_exponents else ([*module.quantisation.blocks], _USUAL_BLOCK)
     if roles["scale"].endswith("_scale_inv") and len(scales) > 1:  # as DeepSeek names those of its blocks
         told.append(_USUAL_BLOCK)
@@ -97,7 +106,7 @@ def _scaled(module: CodedModule, own: str, roles: Mapping[str, str]) -> CodedWei
     if places is None:
         return module.refused(tuple(roles.values()), _misfit(shape, scales))
     placed, block = places
-    if "zeros" in roles and math.prod(module.shape(roles["zeros"])) != math.prod(placed):
+    if "zeros" in roles and not _are_placed(module.shape(roles["zeros"]), placed):
         sizes = f"its zero points are {_by(module.shape(roles['zeros']))}, its scales {_by(scales)}"
         return module.refused(tuple(roles.values()), sizes)
     if "groups" in roles and module.shape(roles["groups"]) != shape[-1:]:
@@ -106,6 +115,20 @@ def _scaled(module: CodedModule, own: str, roles: Mapping[str, str]) -> CodedWei
     written = "({codes} - {zeros}) * {scale}" if "zeros" in roles else "{codes} * {scale}"
     decode = partial(_decode_scaled, placed=placed, block=block, as_exponents=as_exponents)
     return module.coded(own, roles, written + _in_blocks(placed, block), shape, decode)
+
+
+def _are_placed(zeros: tuple[int, ...], placed: tuple[int, ...]) -> bool:
+    """Whether zero points lie as their scales do, without the last axes of one, or all in one row.
+
+    Examples
+    --------
+    >>> _are_placed((3,), (3, 1)), _are_placed((6,), (3, 2)), _are_placed((2, 3), (3, 2)), _are_placed((1, 3), (3, 1))
+    (True, True, False, False)
+    """
+    number = math.prod(placed)
+    if number == 1:
+        return math.prod(zeros) == 1
+    return zeros == (number,) or zeros + (1,) * (len(placed) - len(zeros)) == placed
 
 
 def _decode_scaled(
@@ -450,7 +473,8 @@ def packed_by_compressed_tensors(module: CodedModule, own: str) -> CodedWeight |
     named = {"codes": own, "scale": f"{name}_scale", "shape": f"{name}_shape"}
     besides = {"zeros": f"{name}_zero_point", "groups": f"{name}_g_idx"}
     roles = named | {role: other for role, other in besides.items() if other in module}
-    owns = (*roles.values(), f"{name}_global_scale", f"{name}_scale_2")
+    seconds = (f"{name}_global_scale", f"{name}_scale_2")
+    owns = (*roles.values(), *seconds)
     if module.dtype(own) == "uint8":
         kind = "MXFP4" if module.dtype(named["scale"]) in ("uint8", _EXPONENTS) else "NVFP4"
         return module.refused(owns, f"{kind}, two floating-point codes in a byte, which is not read")
@@ -461,6 +485,7 @@ def packed_by_compressed_tensors(module: CodedModule, own: str) -> CodedWeight |
     if stored is None or stored.dtype.kind not in "iu" or stored.size < 2:
         return module.refused(owns, f"its shape, '{module.stored(named['shape'])}', is missing or no list of sizes")
     unfit = _taken(module, name) or _missing(module, name, roles)
+    unfit = unfit or next((_several((named["scale"], each)) for each in seconds if each in module), "")
     if unfit:
         return module.refused(owns, unfit)
     shape = tuple(map(int, stored.reshape(-1)))

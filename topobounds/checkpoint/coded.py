@@ -64,6 +64,27 @@ def _is_blocks(stored: Stored) -> bool:
     return stored.leaf.endswith("_blocks") and stored.beside(f"{stored.leaf.removesuffix('blocks')}scales") is not None
 
 
+def _is_quanto(stored: Stored) -> bool:
+    return stored.leaf == "_data" and stored.beside("_scale") is not None
+
+
+def _is_torchao(stored: Stored) -> bool:
+    return stored.leaf.endswith("_qdata")
+
+
+def _is_sparse(stored: Stored) -> bool:
+    return stored.leaf == "compressed" and stored.beside("bitmask") is not None
+
+
+def _has_unknown_scale(stored: Stored) -> bool:
+    """Whether a matrix of float8 has beside it what is called a scale, under whatever name."""
+    if not stored.dtype.startswith("float8") or len(stored.shape) < 2:
+        return False
+    if stored.tensors.with_path(f"{stored.path}{stored.leaf}_quantizer."):
+        return True
+    return any(re.fullmatch(_SCALES, other.leaf) for other in stored.tensors.with_path(stored.path))
+
+
 def _has_scale(stored: Stored) -> bool:
     """Whether the values have one byte or less, and a scale beside them."""
     if not re.match("u?int[248]|float[468]", stored.dtype):
@@ -73,6 +94,8 @@ def _has_scale(stored: Stored) -> bool:
 
 
 _LEAVES = r"(.*[./]|)(%s)"
+_SCALES = r"(?!(?:layer|logit|embed|res)_?scale|scale_shift)(?:\w*_)?q?(?:scales?|scaling|amax)(?:_\w+)?"
+"""Names of scales of codes, and not of those that multiply activations in models that are not quantised."""
 _CODINGS = (
     Coding(
         "4-bit codes of bitsandbytes",
@@ -91,7 +114,15 @@ _CODINGS = (
     Coding("codes of MXFP4, packed", _is_blocks, re.compile(_LEAVES % r"\w+_scales")),
     Coding("packed codes of HQQ", _is_named("W_q"), re.compile(_LEAVES % "scale|zero|meta")),
     Coding("codes of AQLM", _is_aqlm, re.compile(_LEAVES % "codebooks|scales")),
+    Coding("codes of quanto", _is_quanto, re.compile(_LEAVES % "_scale|_shift")),
+    Coding("codes of torchao", _is_torchao, re.compile(_LEAVES % r"\w+_(\w*scale\w*|zero_point|sparse_metadata)")),
+    Coding(
+        "the values other than zero of a sparse matrix",
+        _is_sparse,
+        re.compile(_LEAVES % "bitmask|shape|row_offsets|weight_scale|weight_zero_point"),
+    ),
     Coding("codes with a scale beside them", _has_scale, re.compile(_LEAVES % r"(\w+_)?(scales?|zero_point)\w*")),
     Coding("codes with a scale beside them", _has_scale, re.compile(r"(.*[./]|)[^./]+\.(scales?)")),
+    Coding("codes with a scale beside them", _has_unknown_scale, re.compile(_LEAVES % _SCALES)),
 )
 """The ways that are known, in the order in which they are asked."""

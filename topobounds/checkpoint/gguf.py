@@ -78,7 +78,7 @@ class GgufCheckpoint(Checkpoint):
     """The tensors of a GGUF file, under the names that they are stored under.
 
     Block types are dequantised to float32 by the package gguf; blocks of ``Q8_0`` and ``Q4_0`` are codes with a scale,
-    and come as `ScaledWeights`. Blocks of ``X.weight`` with one number beside them, ``X.scale``, are multiplied by it,
+    and come as `ScaledWeights`. A matrix ``X.weight`` with one number beside it, ``X.scale``, is multiplied by it,
     and those of experts by one each, as llama.cpp does.
     """
 
@@ -107,12 +107,20 @@ class GgufCheckpoint(Checkpoint):
                 end = entry.first + types.n_bytes(entry)
                 if end > size:
                     raise ValueError(f"the file ends at byte {size}, the tensor at {end}")
-        self._scales = {
-            name: scale
-            for name in self.stored_as
-            if name.endswith(".weight") and self._is_scale(scale := f"{name.removesuffix('weight')}scale", name)
+        with_scale = {
+            name: scale for name in self._entries if (scale := self._name_of_scale(name)) and scale in entries
         }
-        self.stored_as |= {name: f"{self.stored_as[name]} * {scale}" for name, scale in self._scales.items()}
+        self._scales = {name: scale for name, scale in with_scale.items() if self._is_scale(scale, name)}
+        for name in with_scale.keys() - self._scales:
+            entry = self._entries.pop(name)
+            scale = with_scale[name]
+            self.left_out[name] = f"its scale, '{scale}', is of another type or shape than one that multiplies it"
+            self.left_out_forms[name] = (entry.shape, types.names[entry.type])
+            self.stored_as.pop(name, None)
+        self.stored_as |= {
+            name: f"{self.stored_as.get(name, types.names[self._entries[name].type])} * {scale}"
+            for name, scale in self._scales.items()
+        }
         self._parts = frozenset(self._scales.values())
         self.described = {name: each for name in self.names if (each := _described(name, self._entries[name].shape))}
         count = settings.get("split.count")
@@ -159,7 +167,7 @@ class GgufCheckpoint(Checkpoint):
         """Return the dtype of a tensor; float32 of blocks."""
         entry = self._entries[self._checked(name)]
         found: np.dtype[Any] = np.dtype(PLAIN.get(self._types.names[entry.type], np.float32))
-        return found
+        return np.result_type(found, np.float32) if name in self._scales else found
 
     def tensor(self, name: str) -> Array:
         """Read one tensor: a view of the file, or what its blocks stand for."""
@@ -171,23 +179,30 @@ class GgufCheckpoint(Checkpoint):
         self._check_memory(name, in_memory)
         with as_checkpoint_error(self.path, name):
             raw = read_range(self.path, entry.first, n_bytes)
-            if kind not in PLAIN:
+            if kind in PLAIN:
+                array: Array = raw.view(PLAIN[kind]).reshape(entry.shape)
+                weights: Array | ScaledWeights = array if array.flags.aligned else array.copy()
+            else:
                 weights = self._types.dequantised(raw, entry)
-                if name not in self._scales:
-                    return cast(Array, weights)  # a ScaledWeights has what is asked of an array
-                multiplied: Array = np.asarray(weights)
-                with np.errstate(all="ignore"):  # as in the blocks, what is not finite is for whoever uses the weights
-                    multiplied *= self._scale(name)
-                return multiplied
-            array: Array = raw.view(PLAIN[kind]).reshape(entry.shape)
-            return array if array.flags.aligned else array.copy()
+            if name not in self._scales:
+                return cast(Array, weights)  # a ScaledWeights has what is asked of an array
+            with np.errstate(all="ignore"):  # as in the blocks, what is not finite is for whoever uses the weights
+                multiplied: Array = np.asarray(weights, self.dtype(name)) * self._scale(name)
+            return multiplied
+
+    def _name_of_scale(self, of: str) -> str:
+        """Return what the scale of a matrix is called, or of a stack of them; empty where none belongs to it."""
+        entry = self._entries[of]
+        kind = self._types.names[entry.type]
+        can_have = len(entry.shape) > 1 and (kind not in PLAIN or kind in _SCALE_TYPES)
+        return f"{of.removesuffix('weight')}scale" if can_have and of.endswith(".weight") else ""
 
     def _is_scale(self, name: str, of: str) -> bool:
         """Whether a tensor is the scale of another: one number, or of a stack of matrices one for each."""
         entry, shape = self._entries.get(name), self._entries[of].shape
         if entry is None or self._types.names[entry.type] not in _SCALE_TYPES:
             return False
-        return entry.shape in ((1,), ()) or (len(shape) == 3 and entry.shape == shape[:1])
+        return math.prod(entry.shape) == 1 or (len(shape) == 3 and entry.shape == shape[:1])
 
     def _scale(self, of: str) -> NDArray[np.float32]:
         """Return what the blocks of a tensor are multiplied by, in a form that broadcasts against them."""

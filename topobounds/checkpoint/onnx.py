@@ -26,7 +26,8 @@ _COPIES = 3  # of the file in memory while it is read: its bytes, protobuf's, an
 _SMALL = 2**12
 """Bytes of values that stay in the graph: shapes, for example, which decide those of others."""
 _PER_BYTE = {"int4": 2, "uint4": 2, "int2": 4, "uint2": 4, "float4_e2m1fn": 2}
-_CODES = ("int8", "uint8", "int4", "uint4", "int2", "uint2", "int16", "uint16", *FLOAT8)
+_INTEGER_CODES = ("int8", "uint8", "int4", "uint4", "int2", "uint2", "int16", "uint16")
+_CODES = (*_INTEGER_CODES, *FLOAT8)
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,10 @@ class OnnxCheckpoint(Checkpoint):
         """Read one tensor; of codes the weights, `ScaledWeights` where that is possible."""
         name = self._checked(name)
         self._check_memory(name, self._values[name].n_bytes)
-        with as_checkpoint_error(self.path, name, TypeError):
+        with (
+            as_checkpoint_error(self.path, name, TypeError),
+            np.errstate(over="ignore", invalid="ignore"),  # a scale that float32 does not hold is refused as infinite
+        ):
             values = self._read(name)
             if name not in self._quantised:
                 return values
@@ -179,6 +183,9 @@ class OnnxCheckpoint(Checkpoint):
         if math.prod(scales) == 1:
             return ones, ones
         axis, size = quantised.axis, quantised.block
+        if not -len(shape) <= axis < len(shape):
+            return None
+        axis %= len(shape)
         before, after = ones[:axis], ones[axis + 1 :]
         if size > 0:
             wanted = (*shape[:axis], -(-shape[axis] // size), *shape[axis + 1 :])
@@ -253,11 +260,32 @@ class _Graph:
         model = _inlined(model)
         sizes = _sizes(model)
         shapes = {name: values.shape for name, values in self.values.items()}
-        for graph in _graphs(model.graph):
-            found = onnx_nodes.origins(graph.node, shapes)
-            self._join_codes(found)
-            for use in onnx_nodes.uses(graph.node, found, shapes, sizes):
-                self._describe(use, found)
+        self._read(model.graph, {}, shapes, sizes)
+
+    def _read(
+        self,
+        graph: Any,
+        around: Mapping[str, onnx_nodes.Origin],
+        shapes: Mapping[str, tuple[int, ...]],
+        sizes: onnx_nodes.Sizes,
+    ) -> None:
+        """Keep what the nodes of a graph say of the tensors, and those of the graphs within them, which see its values.
+
+        Parameters
+        ----------
+        graph : onnx.GraphProto
+            The graph.
+        around : mapping of str to Origin
+            The values of the graphs around it that are stored tensors.
+        shapes, sizes
+            As in `onnx_nodes.uses`.
+        """
+        found = onnx_nodes.origins(graph.node, shapes, around)
+        self._join_codes(found)
+        for use in onnx_nodes.uses(graph.node, found, shapes, sizes):
+            self._describe(use, found)
+        for inner in _inner_graphs(graph):
+            self._read(inner, found, shapes, sizes)
 
     def _take(self, proto: Any) -> None:
         """Take a stored tensor, and its bytes from the graph, if there are many."""
@@ -323,14 +351,23 @@ class _Graph:
     def _describe(self, use: onnx_nodes.Use, found: Mapping[str, onnx_nodes.Origin]) -> None:
         """Keep what a use says, unless an earlier one says which layer it is."""
         name = use.origin.name
-        if (use.node.op_type, use.place) in onnx_nodes.QUANTISED_INPUTS:
+        if _takes_codes(use):
             quantised = onnx_nodes.quantised_by_node(use, found)
             if quantised is not None:
                 self.quantised.setdefault(name, quantised)
         said = onnx_nodes.described(use)
+        dtype = self.values[name].dtype.name
+        is_dequantised = use.origin.quantised is not None or (name in self.quantised and _takes_codes(use))
+        if isinstance(said, Described) and dtype in _INTEGER_CODES and not is_dequantised:
+            said = f"codes of unknown scale ({dtype})"
         if isinstance(self.described.get(name), Described) or (name in self.described and isinstance(said, str)):
             return
         self.described[name] = said
+
+
+def _takes_codes(use: onnx_nodes.Use) -> bool:
+    """Whether a node dequantises codes itself."""
+    return (use.node.op_type, use.place) in onnx_nodes.QUANTISED_INPUTS
 
 
 def _n_bytes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
@@ -357,10 +394,15 @@ def _stored(graph: Any) -> Iterator[Any]:
 def _graphs(graph: Any) -> Iterator[Any]:
     """Yield a graph, and those within its nodes: branches and loops."""
     yield graph
+    for inner in _inner_graphs(graph):
+        yield from _graphs(inner)
+
+
+def _inner_graphs(graph: Any) -> Iterator[Any]:
+    """Yield the graphs within the nodes of a graph, but not those within these."""
     for node in graph.node:
         for attribute in node.attribute:
-            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-                yield from _graphs(inner)
+            yield from ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs)
 
 
 def _inlined(model: Any) -> Any:

@@ -16,6 +16,9 @@ _DIRECTIONS = ("forward", "reverse")
 _OPERATORS_OF_CODES = ("MatMulInteger", "ConvInteger", "MatMulNBits", "DynamicQuantizeMatMul", "QGemm", "QAttention")
 """Operators whose codes have scales that are not read."""
 
+_FLOATS = (1, 10, 11, 16)
+"""What ONNX numbers float32, float16, float64 and bfloat16, of which a cast to another rounds, and no more."""
+
 Sizes = Mapping[str, tuple[int | None, ...]]
 
 
@@ -99,7 +102,9 @@ class Use:
         return default
 
 
-def origins(nodes: Sequence[Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Origin]:
+def origins(
+    nodes: Sequence[Any], shapes: Mapping[str, tuple[int, ...]], around: Mapping[str, Origin]
+) -> dict[str, Origin]:
     """Return which values of a graph are stored tensors, by the nodes that only rename, transpose or dequantise them.
 
     Parameters
@@ -108,8 +113,10 @@ def origins(nodes: Sequence[Any], shapes: Mapping[str, tuple[int, ...]]) -> dict
         In the order of the graph.
     shapes : mapping of str to tuple of int
         The stored tensors.
+    around : mapping of str to Origin
+        Those of the graphs around this one.
     """
-    found = {name: Origin(name, tuple(range(len(shape)))) for name, shape in shapes.items()}
+    found = {name: Origin(name, tuple(range(len(shape)))) for name, shape in shapes.items()} | dict(around)
     for node in nodes:
         origin = found.get(node.input[0]) if node.input else None
         if origin is None or len(node.output) < 1 or node.output[0] in found:
@@ -134,7 +141,9 @@ def _passed(
         return replace(origin, as_codes=True) if origin.quantised is None else None
     if node.op_type == "DequantizeLinear":
         return replace(origin, as_codes=False) if origin.as_codes else _dequantised(use, found)
-    return origin if node.op_type in ("Identity", "Cast") else None
+    if node.op_type == "Cast":
+        return origin if use.attribute("to", 0) in _FLOATS and not origin.as_codes else None
+    return origin if node.op_type == "Identity" else None
 
 
 def _dequantised(use: Use, found: Mapping[str, Origin]) -> Origin | None:
@@ -147,7 +156,7 @@ def _dequantised(use: Use, found: Mapping[str, Origin]) -> Origin | None:
     if not n_axes or not isinstance(axis, int) or not isinstance(block, int):
         return None
     scale, *zeros = (part for part in parts if part is not None)
-    return replace(use.origin, quantised=Quantised(scale, zeros[0] if zeros else None, axis % n_axes, block))
+    return replace(use.origin, quantised=Quantised(scale, zeros[0] if zeros else None, axis, block))
 
 
 def _as_stored(origin: Origin | None) -> str | None:

@@ -72,7 +72,10 @@ class QuantisedCheckpoint(Checkpoint):
         source = self._coded[name]
         self._check_memory(name, math.prod(source.shape))
         parts = {role: self._stored.tensor(part) for role, part in source.parts.items()}
-        with as_checkpoint_error(self.path, name, IndexError):  # of a table that is too short
+        with (
+            as_checkpoint_error(self.path, name, IndexError),  # of a table that is too short
+            np.errstate(over="ignore", invalid="ignore"),  # a scale that float32 does not hold is refused as infinite
+        ):
             return cast(Array, source.decode(parts))  # a ScaledWeights has what is asked of an array
 
     def file_of(self, name: str) -> str:
@@ -176,7 +179,7 @@ def _modules(checkpoint: Checkpoint, quantisation: CodedWeightSettings) -> Itera
         owns.setdefault(path, []).append(name[len(path) + 1 :] if path else name)
         if state and not after:
             owns[path][-1] = name
-    for path in list(owns):  # "fc.weight" is a weight and no module, though "fc.weight.absmax" is a name too
+    for path in filter(None, list(owns)):  # "fc.weight" is a weight and no module, though there is "fc.weight.absmax"
         parent, _, last = path.rpartition(".")
         if last in owns.get(parent, ()):
             owns[parent] += [f"{last}.{own}" for own in owns.pop(path)]

@@ -6,6 +6,7 @@ refused with the reason, so that a report can list it.
 
 import copy
 import math
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, cast
@@ -155,7 +156,8 @@ def _check_floats(module: nn.Module, values: Tensor) -> None:
         return
     if "x2" in kind:
         raise UnreadWeightError(f"It holds {kind}: two weights in a byte.")
-    scale = next((name for name, value in _tensors(module) if "scale" in name and isinstance(value, Tensor)), None)
+    named = (name for name, value in _tensors(module) if isinstance(value, Tensor))
+    scale = next((name for name in named if re.search("scale|scaling|amax", name)), None)
     if scale is not None:
         raise UnreadWeightError(f"It holds {kind}, to be multiplied by '{scale}' in a way that is not known.")
 
