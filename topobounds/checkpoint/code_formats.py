@@ -95,7 +95,7 @@ def _scaled(module: CodedModule, own: str, roles: Mapping[str, str]) -> CodedWei
     if scale_type not in (*FLOATS, _EXPONENTS) and not as_exponents:
         kind = scale_type or "a type that numpy has no name for"
         return module.refused(tuple(roles.values()), f"its scales, '{roles['scale']}', are of {kind}")
-    if scale_type == _EXPONENTS and module.dtype(own) == "int8":  # as DeepSeek stores two codes of MXFP4
+    if scale_type == _EXPONENTS and module.dtype(own) == "int8":
         return module.refused(
             tuple(roles.values()), "bytes with scales that are powers of two: they may be two codes each"
         )
