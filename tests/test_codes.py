@@ -19,7 +19,7 @@ from topobounds.chance.magnitudes import largest_magnitudes
 from topobounds.layers import Conv, Dense
 from topobounds.topology import moments, spanning
 from topobounds.topology.moments import weight_moments
-from topobounds.weights import ScaledWeights, nonzero_of
+from topobounds.weights import ScaledWeights, non_zero
 
 FLOATS = [
     ml_dtypes.float8_e4m3fn,
@@ -107,7 +107,7 @@ def test_moments_and_the_largest_magnitudes(dtype, share):
         expected = np.asarray(weights)
         same_moments(weights, expected)
         same_moments(weights.T, expected.T)
-        assert np.array_equal(nonzero_of(weights), expected != 0)
+        assert np.array_equal(non_zero(weights), expected != 0)
         for wanted in (300, 5000):
             assert np.array_equal(largest_magnitudes(weights, wanted), largest_magnitudes(expected, wanted))
             assert np.array_equal(largest_magnitudes(weights.T, wanted), largest_magnitudes(expected.T.copy(), wanted))
@@ -146,7 +146,7 @@ def test_products_at_the_ends_of_float32(dtype, size):
     weights = ScaledWeights(random_codes(dtype, SHAPE, 0, 0.1), scale)
     with np.errstate(over="ignore"):
         expected = np.asarray(weights)
-    assert np.array_equal(nonzero_of(weights), expected != 0)
+    assert np.array_equal(non_zero(weights), expected != 0)
     if np.isfinite(expected).all():
         same_moments(weights, expected)
         assert np.array_equal(largest_magnitudes(weights, 500), largest_magnitudes(expected, 500))

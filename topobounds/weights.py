@@ -69,21 +69,23 @@ def order_keys(matrix: NDArray[Any]) -> NDArray[Any]:
     return keys
 
 
-def non_zero(weights: NDArray[Any], out: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+def non_zero(weights: "NDArray[Any] | ScaledWeights", out: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
     """Return where weights are not zero; -0 is zero.
 
     Parameters
     ----------
-    weights : ndarray
-        Of any shape.
+    weights : ndarray or ScaledWeights
+        Of any shape. What codes and scales stand for counts: their product may be zero where neither is.
     out : ndarray of bool of that shape, optional
-        Contiguous; what is returned.
+        Contiguous; what is returned. Of an array alone.
 
     Examples
     --------
     >>> non_zero(np.array([[0.5, -0.0, 0.0]])).tolist()
     [[True, False, False]]
     """
+    if isinstance(weights, ScaledWeights):
+        return _non_zero_products(weights)
     if weights.itemsize not in MAGNITUDE_BITS or weights.dtype.name not in _NATIVE_FLOATS or not weights.dtype.isnative:
         return np.asarray(np.not_equal(weights, 0, out=out))
     flat = np.ascontiguousarray(weights).reshape(-1)
@@ -92,6 +94,21 @@ def non_zero(weights: NDArray[Any], out: NDArray[np.bool_] | None = None) -> NDA
         part = slice(start, start + _CELLS_CHECKED)
         np.not_equal(order_keys(flat[part]), 0, out=found[part])
     return found.reshape(weights.shape)
+
+
+def _non_zero_products(weights: "ScaledWeights") -> NDArray[np.bool_]:
+    """Return where the products of codes and scales are not zero; they are multiplied out a part at a time."""
+    codes = weights.codes
+    if is_signed_byte(codes.dtype) and not codes.dtype.name.endswith("fnuz"):
+        values = np.abs(_values_of_bytes(codes.dtype))
+        least = float(np.min(values, where=values > 0, initial=np.inf))
+        if float(np.abs(weights.scale).min(initial=np.inf)) * least >= np.finfo(np.float32).smallest_subnormal:
+            return np.asarray(codes != 0 if codes.dtype == np.int8 else codes.view(np.uint8) & np.uint8(0x7F) != 0)
+    nonzero = np.empty(weights.shape, np.bool_)
+    step = max(_CELLS_CHECKED * len(weights) // max(weights.size, 1), 1)
+    for start in range(0, len(weights), step):
+        nonzero[start : start + step] = np.asarray(weights[start : start + step]) != 0
+    return nonzero
 
 
 def count_non_zero(weights: NDArray[Any]) -> int:
@@ -159,23 +176,6 @@ def stored_matrix(weights: "ArrayLike | ScaledWeights") -> "NDArray[Any] | Scale
 def is_signed_byte(dtype: np.dtype[Any]) -> bool:
     """Whether a type is int8 or an 8-bit float with a sign, whose order is known from the bits."""
     return dtype == np.int8 or dtype.name.startswith(_SIGNED_BYTES)
-
-
-def nonzero_of(weights: "NDArray[Any] | ScaledWeights") -> NDArray[np.bool_]:
-    """Return where weights are not zero, of their shape; those with scales are multiplied out a part at a time."""
-    if not isinstance(weights, ScaledWeights):
-        return np.asarray(weights != 0)
-    codes = weights.codes
-    if is_signed_byte(codes.dtype) and not codes.dtype.name.endswith("fnuz"):
-        values = np.abs(_values_of_bytes(codes.dtype))
-        least = float(np.min(values, where=values > 0, initial=np.inf))
-        if float(np.abs(weights.scale).min(initial=np.inf)) * least >= np.finfo(np.float32).smallest_subnormal:
-            return np.asarray(codes != 0 if codes.dtype == np.int8 else codes.view(np.uint8) & np.uint8(0x7F) != 0)
-    nonzero = np.empty(weights.shape, np.bool_)
-    step = max(_CELLS_CHECKED * len(weights) // max(weights.size, 1), 1)
-    for start in range(0, len(weights), step):
-        nonzero[start : start + step] = np.asarray(weights[start : start + step]) != 0
-    return nonzero
 
 
 def weight_array(weights: ArrayLike) -> NDArray[Any]:

@@ -16,7 +16,7 @@ from topobounds.layers import Conv
 from topobounds.theory.persistence import sufficient_rank
 from topobounds.topology.moments import weight_moments
 from topobounds.topology.spanning import SpanningForest, maximum_spanning_forest
-from topobounds.weights import ScaledWeights, mask_matrix, nonzero_of, stored_matrix, weight_array, weight_matrix
+from topobounds.weights import ScaledWeights, mask_matrix, non_zero, stored_matrix, weight_array, weight_matrix
 
 if TYPE_CHECKING:
     from topobounds.topology.convolution import CriticalWeights
@@ -130,7 +130,7 @@ class MeasuredLayer:
     @cached_property
     def present(self) -> NDArray[np.bool_]:
         """Where a weight is that is not zero."""
-        nonzero = nonzero_of(self.matrix)
+        nonzero = non_zero(self.matrix)
         return nonzero if self.support is None else nonzero & self.support
 
     def sample(self, statistic: Callable[[Integers], FloatArray], sampling: Sampling) -> Sample:
@@ -211,7 +211,7 @@ class MeasuredKernel:
         if critical is None:
             critical = critical_kernel_weights(weights, conv, mask)
         kernel = weight_array(weights)
-        present = kernel != 0
+        present = non_zero(kernel)
         if mask is not None:
             present &= np.asarray(mask, np.bool_)
         return cls(kernel, conv, present, critical)
