@@ -36,7 +36,7 @@ def coded(stored: Stored) -> str | None:
         match = coding.companion.fullmatch(stored.name)
         if match is None:
             continue
-        for code in stored.tensors.with_path(match[1]):
+        for code in stored.tensors.of_module(match[1]):
             if coding.is_code(code):
                 return f"belongs to the quantised '{code.name}'"
     if re.fullmatch(r"(weight|input|output)_(scale|zero_point|global_scale)\w*|[kqv]_scale", stored.leaf):
