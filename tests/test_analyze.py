@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import topobounds.weights
 from tests import naive
 from topobounds import CheckpointError, Interrupted, ModelReport, analyze, neural_persistence, prune_checkpoint
 from topobounds.topology.network import chain, network_forest
@@ -216,6 +217,23 @@ def test_scores_of_weights_that_are_zero_are_not_looked_at_as_prune_does_not(tmp
 
 
 # -- long work ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_other_order_of_bytes_is_turned_once(monkeypatch):
+    turned = []
+    convert = topobounds.weights._as_floats
+    monkeypatch.setattr(
+        topobounds.weights, "_as_floats", lambda array: (turned.append(array.dtype.isnative), convert(array))[1]
+    )
+    matrix = np.random.default_rng(0).standard_normal((30, 20)).astype(np.float32)
+    reports = [
+        analyze({"fc.weight": given}, scales=True, curves=True, trials=4, seed=0)
+        for given in (matrix.astype(">f4"), matrix.astype("<f4"))
+    ]
+    assert reports[0].to_dict() == reports[1].to_dict()
+    assert reports[0].layers[0].dtype == "float32"
+    assert turned
+    assert all(turned)
 
 
 def test_progress_counts_bytes_and_names_tensors():

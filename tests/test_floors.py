@@ -124,6 +124,18 @@ def test_every_room_has_one_floor_and_every_floor_its_rooms():
     assert sorted(BRIDGE) == sorted(path.parent.name for path in (ROOT / "torch_bridge").glob("*/__init__.py"))
 
 
+def test_contributing_draws_every_room_on_its_floor_and_names_the_libraries_with_one_home():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    drawing = text.partition("```\nroof")[2].partition("\nbeside")[0].splitlines()
+    lines = {name: place for place, line in enumerate(drawing) for name in re.findall(r"\w+", line[:57])}
+    rooms = [name for rooms_of_floor in FLOORS for name in rooms_of_floor]
+    assert [name for name in rooms if name not in lines] == []
+    falling = [(low, high) for low in rooms for high in rooms if floor(low) < floor(high)]
+    assert [pair for pair in falling if lines[pair[0]] <= lines[pair[1]]] == []
+    rule = text.partition("A module imports only from floors")[2].partition("\n\n")[0]
+    assert [library for library in HOMES if library not in rule] == []
+
+
 def test_only_declared_libraries_are_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]

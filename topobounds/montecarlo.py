@@ -37,7 +37,6 @@ TABLE_CELLS = 256  # unless it is no smaller: it has 4 places of 64 bits for eve
 _NUMPY_BUDGET = NumpyBudget("topobounds._kernels.montecarlo", _NUMPY_CELLS, _LOADED_CELLS)
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MASK_64 = (1 << 64) - 1
 
 
 @dataclass(frozen=True)

@@ -411,6 +411,8 @@ def _weights(checkpoint: Checkpoint, masks_and_scores: _MasksAndScores, layer: L
             weights = checkpoint.tensor(layer.name)
         except CheckpointError as error:
             raise UnreadTensorError(str(error), "damaged") from None
+        if not weights.dtype.isnative:  # else all that is computed of it would convert it again
+            weights = weights.astype(weights.dtype.newbyteorder("="))
         return masked_weights(weights, masks_and_scores.masks, layer.name)
 
 

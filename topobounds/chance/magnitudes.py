@@ -1,4 +1,4 @@
-"""The largest magnitudes of a full layer, in order, and bounds on the others, at about one read of its weights."""
+"""The largest magnitudes of a full layer, in order, lower bounds on the others, at about one read of its weights."""
 
 import math
 from collections.abc import Callable
@@ -87,7 +87,7 @@ def _in_order(above: Keys, ties: int, bound: Any, wanted: int) -> Keys:
 
 
 class BinnedMagnitudes:
-    """How many |w| of a matrix lie in each of some thousand bins: bounds on the magnitude of any rank."""
+    """How many |w| of a matrix lie in each of some thousand bins: a lower bound on the magnitude of any rank."""
 
     def __init__(self, matrix: NDArray[Any]) -> None:
         from topobounds._kernels.magnitudes import count_bins  # noqa: PLC0415 (loads numba)
@@ -110,10 +110,6 @@ class BinnedMagnitudes:
     def at_least(self, ranks: Integers) -> FloatArray:
         """Return numbers that the magnitudes of these ranks, from 1, are not below."""
         return self._values(self._bin(ranks) << self._shift)
-
-    def at_most(self, ranks: Integers) -> FloatArray:
-        """Return numbers that the magnitudes of these ranks, from 1, are not above."""
-        return self._values(((self._bin(ranks) + 1) << self._shift) - 1)
 
     def _bin(self, ranks: Integers) -> Integers:
         return self._bins[np.searchsorted(self._last_ranks, ranks)]

@@ -211,7 +211,7 @@ class MeasuredKernel:
         if critical is None:
             critical = critical_kernel_weights(weights, conv, mask)
         kernel = weight_array(weights)
-        present = kernel != 0
+        present = non_zero(kernel)
         if mask is not None:
             present &= np.asarray(mask, np.bool_)
         return cls(kernel, conv, present, critical)

@@ -36,7 +36,7 @@ def coded(stored: Stored) -> str | None:
         match = coding.companion.fullmatch(stored.name)
         if match is None:
             continue
-        for code in stored.tensors.with_path(match[1]):
+        for code in stored.tensors.of_module(match[1]):
             if coding.is_code(code):
                 return f"belongs to the quantised '{code.name}'"
     if re.fullmatch(r"(weight|input|output)_(scale|zero_point|global_scale)\w*|[kqv]_scale", stored.leaf):
@@ -80,9 +80,9 @@ def _has_unknown_scale(stored: Stored) -> bool:
     """Whether a matrix of float8 has beside it what is called a scale, under whatever name."""
     if not stored.dtype.startswith("float8") or len(stored.shape) < 2:
         return False
-    if stored.tensors.with_path(f"{stored.path}{stored.leaf}_quantizer."):
+    if stored.tensors.of_module(f"{stored.path}{stored.leaf}_quantizer."):
         return True
-    return any(re.fullmatch(_SCALES, other.leaf) for other in stored.tensors.with_path(stored.path))
+    return any(re.fullmatch(_SCALES, other.leaf) for other in stored.tensors.of_module(stored.path))
 
 
 def _has_scale(stored: Stored) -> bool:

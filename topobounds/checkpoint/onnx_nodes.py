@@ -285,7 +285,7 @@ def _geometry(use: Use, kernel: tuple[int, ...], transposed: bool) -> dict[str, 
     wanted = use.attribute("output_shape", ())[-n:]
     automatic = use.attribute("auto_pad", "NOTSET")
     if automatic in ("SAME_UPPER", "SAME_LOWER") or wanted:
-        totals = _totals(use, kernel, told, size, wanted)
+        totals = _totals(kernel, told, size, wanted)
         less, more = [total // 2 for total in totals], [total - total // 2 for total in totals]
         # Of an odd cell: UPPER puts it at the end. A transposed convolution with a wanted output and no mode: before.
         before, after = (less, more) if automatic == "SAME_UPPER" else (more, less)
@@ -296,7 +296,7 @@ def _geometry(use: Use, kernel: tuple[int, ...], transposed: bool) -> dict[str, 
 
 
 def _totals(
-    use: Use, kernel: tuple[int, ...], told: Mapping[str, Any], size: Sequence[int | None], wanted: Sequence[int]
+    kernel: tuple[int, ...], told: Mapping[str, Any], size: Sequence[int | None], wanted: Sequence[int]
 ) -> list[int]:
     """Return the cells of padding along each dimension, where the size of the output is told and not they."""
     totals = []

@@ -78,7 +78,7 @@ class StoredTensors:
         kinds = {dtype if isinstance(dtype, str) else dtype.name for dtype in self.dtypes.values()}
         return any(not kind.startswith(("bfloat16", "float16", "float32", "float64")) for kind in kinds)
 
-    def with_path(self, path: str) -> "list[Stored]":
+    def of_module(self, path: str) -> "list[Stored]":
         """Return the tensors of one module, whose names are those of a path and one piece more."""
         return [Stored(name, self) for name in self._by_path.get(path, ())]
 

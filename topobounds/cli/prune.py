@@ -162,30 +162,25 @@ def prune(
     if as_json:
         print_json(_record(report, density))
     else:
-        _print_report(report, density)
+        _print_report(report)
 
 
 def _record(report: "PruningReport", density: float | None) -> dict[str, Any]:
+    """Return what ``--json`` prints: the report, with the form of each tensor that was left out beside its reason."""
     record = report.to_dict()
     for name in ("left_alone", "forms", "preserved"):
         del record[name]
-    forms = report.forms
-    record["left_out"] = [
-        {
-            "name": name,
-            "shape": forms.get(name, (None,))[0],
-            "dtype": forms.get(name, (None, None))[1],
-            "reason": reason,
-        }
-        for name, reason in report.left_out.items()
-    ]
+    record["left_out"] = []
+    for name, why in report.left_out.items():
+        shape, dtype = report.forms.get(name, (None, None))
+        record["left_out"].append({"name": name, "shape": shape, "dtype": dtype, "reason": why})
     reason = None
     if report.target is None:
         reason = "nothing was written: a trial" if report.masks is None else "only the masks were written"
     return {**record, "density": density, "summary": report.summary, "reason": reason}
 
 
-def _print_report(report: "PruningReport", density: float | None) -> None:
+def _print_report(report: "PruningReport") -> None:
     console = console_on_stdout()
     if report.budgets:
         _print_budgets(console, report)

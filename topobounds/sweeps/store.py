@@ -266,12 +266,7 @@ class Store:
             self.salvaged = f"{self.file}: {counted(len(damaged), 'damaged row is', 'damaged rows are')} asked again."
 
     def _damaged_keys(self) -> list[bytes]:
-        return [row.key for row, checksum in self._checked_rows(self._connection) if row.checksum != checksum]
-
-    @staticmethod
-    def _checked_rows(connection: sqlite3.Connection) -> Iterator[tuple[Row, int]]:
-        for *values, checksum in connection.execute(f"select {', '.join(_COLUMNS)}, checksum from points"):
-            yield Row(*values), checksum
+        return [row.key for row, checksum in _rows_and_checksums(self._connection) if row.checksum != checksum]
 
     def _salvage(self) -> None:
         """Move a damaged file aside and copy what can be read of it."""
@@ -288,9 +283,8 @@ class Store:
             text = old.execute("select text from plan").fetchone()[0]
         for direction in ("asc", "desc"):  # from both ends, up to what cannot be read
             with suppress(sqlite3.DatabaseError, UnicodeDecodeError, TypeError):
-                query = f"select {', '.join(_COLUMNS)}, checksum from points order by key {direction}"
-                for *values, checksum in old.execute(query):
-                    if (row := Row(*values)).checksum == checksum:
+                for row, checksum in _rows_and_checksums(old, f"order by key {direction}"):
+                    if row.checksum == checksum:
                         kept.append(row)
         old.close()
         self._connection = sqlite3.connect(self.file, isolation_level=None)
@@ -346,3 +340,9 @@ def _quoted(text: str) -> str:
 
 def _named(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'
+
+
+def _rows_and_checksums(connection: sqlite3.Connection, order: str = "") -> Iterator[tuple[Row, int]]:
+    """Yield the rows of a store as they are read, each with the checksum that it was written with."""
+    for *values, checksum in connection.execute(f"select {', '.join(_COLUMNS)}, checksum from points {order}"):
+        yield Row(*values), checksum

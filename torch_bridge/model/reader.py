@@ -380,7 +380,13 @@ def _memory(tensor: "Tensor") -> object | None:
 
 
 def _record_sizes(file: Location) -> set[int] | None:
-    """Return the lengths of the records of a zip archive, all of them uncompressed; None of another file."""
+    """Return the lengths of the records of a zip archive; None of another file.
+
+    Raises
+    ------
+    CheckpointError
+        If a record is compressed, or its pickle makes byte arrays, of any length that it likes.
+    """
     if format_by_signature(file) != "torch":
         return None
     with _torch_as_checkpoint_error(file), file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
