@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topobounds import critical_rank_law, layer_report, maximum_spanning_forest, overlap_null, persistence_null
+from topobounds._engine import NumpyBudget
 from topobounds.analysis.reports import COLUMNS, ModelReport
 from topobounds.layers import Conv, Dense
 from topobounds.topology import moments
@@ -182,6 +183,23 @@ def test_moments_of_weights_that_are_not_finite(shape, value):
     values = np.ones(shape)
     values[-1, -1] = value
     assert not np.isfinite(weight_moments(values).rms)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, "bfloat16"])
+@pytest.mark.parametrize("size", [1, 63, 65, 255, 257, 321, 70_001])
+def test_kernels_and_numpy_add_up_squares_to_the_same_bit(dtype, size, monkeypatch):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    values = normal(size, seed=size)
+    values[::3] *= 1e-7  # below the normal numbers of float16
+    values[::5] = -0.0
+    array = values.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    found = []
+    for cells in (0, 10**6):
+        monkeypatch.setattr("topobounds.topology.moments._NUMPY_BUDGET", NumpyBudget("topobounds", 0, cells))
+        found.append(weight_moments(array))
+    assert found[0] == found[1]
+    assert found[0].nonzero == np.count_nonzero(array)
+    assert found[0].rms == pytest.approx(np.sqrt(np.mean(array.astype(np.float64) ** 2)), rel=1e-13)
 
 
 def test_a_table_shows_chance_beside_what_is_measured():

@@ -125,6 +125,22 @@ def float_of(bits: Any) -> Any:
     return np.uint32(bits).view(np.float32)
 
 
+def add_floats(numbers: Any, start: Any, sums: Any) -> None:
+    """See `_add_floats`."""
+    for i, square in enumerate(_part(numbers, start, 256).astype(np.float64) ** 2):
+        sums[i % 64] += square
+
+
+def add_float16(bits: Any, start: Any, sums: Any) -> None:
+    """See `_add_float16`."""
+    add_floats(_part(bits, start, 256).view(np.float16), 0, sums)
+
+
+def float_of_half(bits: Any) -> Any:
+    """See `_float_of_half`."""
+    return np.uint16(bits).view(np.float16).astype(np.float32)
+
+
 def add_bfloat16(bits: Any, start: Any, sums: Any) -> None:
     """See `_add_bfloat16`."""
     values = (_part(bits, start, 256).astype(np.uint32) << np.uint32(16)).view(np.float32)
@@ -169,7 +185,8 @@ def add_digits(
 SPANNING = [any_at_least, write_bins, any_above, at_least, equal, key, differ, lowest, highest, number]
 SPANNING += [bits_of, ratio, float_of]
 MAGNITUDES = [any_at_least, at_least, lowest]
-SQUARES = [equal, key, number, float_of, add_bfloat16, float_of_byte, add_products, add_digits]
+SQUARES = [equal, key, number, float_of, float_of_half, add_floats, add_float16, add_bfloat16]
+SQUARES += [float_of_byte, add_products, add_digits]
 ROOMS = [(kernels, SPANNING), (magnitude_kernels, MAGNITUDES), (square_kernels, SQUARES)]
 
 

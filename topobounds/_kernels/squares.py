@@ -1,6 +1,7 @@
 """Kernels that add up the squares of the weights of a layer, and count those that are not 0."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,29 +22,9 @@ _CODES_OF_A_WORD = 4  # codes of one byte in 32 bits
 _GROUP = _WIDTH * _CODES_OF_A_WORD
 
 
-@compiled
-def add_squares(weights: NDArray[Any]) -> tuple[Any, Any]:
-    """Return the sum of the squares of floats, in double precision, and how many of them are not 0."""
-    # Many sums side by side: the order of the additions is fixed, and yet the processor can do several at once.
-    sums, nonzero = np.zeros(_SUMS), 0
-    for index in range(weights.size):
-        nonzero += weights[index] != 0
-    whole = weights.size - weights.size % _SUMS
-    for first in range(0, whole, _SUMS):
-        row = weights[first : first + _SUMS]
-        for lane in range(_SUMS):
-            wide = np.float64(row[lane])
-            sums[lane] += wide * wide
-    for index in range(whole, weights.size):
-        wide = np.float64(weights[index])
-        sums[0] += wide * wide
-    return sums.sum(), nonzero
-
-
 # LLVM checks at every step whether the sums lie among the numbers, and keeps none of them, so this is written out.
-@_intrinsic
-def _add_bfloat16(_typing: Any, bits: Any, start: Any, sums: Any) -> Any:
-    """Add to the 64 sums the squares of the 256 numbers in bfloat16 from `start` on, which are made in float32.
+def _adding(squares: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """Return what writes the code that adds the squares of 256 numbers to 64 sums, each 8 by a function's code.
 
     Sum i gets those of the numbers ``start + i``, ``start + i + 64`` and so on, one after the other.
     """
@@ -51,20 +32,99 @@ def _add_bfloat16(_typing: Any, bits: Any, start: Any, sums: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds, wide = signature.args, ir.VectorType(ir.DoubleType(), _WIDTH)
         target = context.make_array(kinds[2])(context, builder, args[2]).data
-        words, floats = ir.VectorType(ir.IntType(32), _WIDTH), ir.VectorType(ir.FloatType(), _WIDTH)
-        upper_half = ir.Constant(words, [16] * _WIDTH)
         for lane in range(0, _SUMS, _WIDTH):
             place = builder.bitcast(builder.gep(target, [ir.Constant(ir.IntType(64), lane)]), wide.as_pointer())
             total = builder.load(place, align=8)
             for offset in range(lane, int(_FOUR), _SUMS):
                 first = builder.add(args[1], ir.Constant(ir.IntType(64), offset))
-                block = builder.zext(_load(context, builder, kinds[0], args[0], first, _WIDTH), words)
-                values = builder.bitcast(builder.shl(block, upper_half), floats)
-                total = builder.fadd(total, builder.fpext(builder.fmul(values, values), wide))
+                block = _load(context, builder, kinds[0], args[0], first, _WIDTH)
+                total = builder.fadd(total, squares(builder, block))
             builder.store(total, place, align=8)
         return context.get_dummy_value()
 
-    return types.void(bits, types.uint64, sums), generate
+    return generate
+
+
+@_intrinsic
+def _add_floats(_typing: Any, numbers: Any, start: Any, sums: Any) -> Any:
+    """Add to the 64 sums the squares of the 256 numbers from `start` on: see `_adding`."""
+
+    def squares(builder: Any, block: Any) -> Any:
+        wide = builder.fpext(block, ir.VectorType(ir.DoubleType(), _WIDTH)) if numbers.dtype.bitwidth < 64 else block
+        return builder.fmul(wide, wide)
+
+    return types.void(numbers, types.uint64, sums), _adding(squares)
+
+
+@_intrinsic
+def _add_float16(_typing: Any, bits: Any, start: Any, sums: Any) -> Any:
+    """Add to the 64 sums the squares of the 256 numbers in float16 from `start` on: see `_adding`."""
+
+    def squares(builder: Any, block: Any) -> Any:
+        halves = builder.bitcast(block, ir.VectorType(ir.HalfType(), _WIDTH))
+        values = builder.fpext(halves, ir.VectorType(ir.FloatType(), _WIDTH))
+        return builder.fpext(builder.fmul(values, values), ir.VectorType(ir.DoubleType(), _WIDTH))
+
+    return types.void(bits, types.uint64, sums), _adding(squares)
+
+
+@_intrinsic
+def _add_bfloat16(_typing: Any, bits: Any, start: Any, sums: Any) -> Any:
+    """Add to the 64 sums the squares of the 256 numbers in bfloat16 from `start` on: see `_adding`."""
+
+    def squares(builder: Any, block: Any) -> Any:
+        words = ir.VectorType(ir.IntType(32), _WIDTH)
+        upper_half = builder.shl(builder.zext(block, words), ir.Constant(words, [16] * _WIDTH))
+        values = builder.bitcast(upper_half, ir.VectorType(ir.FloatType(), _WIDTH))
+        return builder.fpext(builder.fmul(values, values), ir.VectorType(ir.DoubleType(), _WIDTH))
+
+    return types.void(bits, types.uint64, sums), _adding(squares)
+
+
+@_intrinsic
+def _float_of_half(_typing: Any, bits: Any) -> Any:
+    """Return the float32 of the bits of a float16."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
+
+    return types.float32(types.uint16), generate
+
+
+@compiled
+def add_squares(numbers: NDArray[Any], bits: Keys, no_sign: Any) -> tuple[Any, Any]:
+    """Return the sum of the squares of floats, in double precision, and how many of them are not 0.
+
+    `bits` are theirs, and `no_sign` has all of these but the sign.
+    """
+    # Many sums side by side: the order of the additions is fixed, and yet the processor can do several at once.
+    sums, zeros, size = np.zeros(_SUMS), _U0, np.uint64(numbers.size)
+    most, whole = size // _FOUR * _FOUR, size // _BITS * _BITS
+    for block in range(_U0, most, _FOUR):
+        _add_floats(numbers, block, sums)
+        for start in range(block, block + _FOUR, _BITS):
+            zeros += _number(_equal(bits, start, no_sign, no_sign - no_sign))
+    for index in range(most, size):
+        wide = np.float64(numbers[index])
+        sums[index % _BITS if index < whole else _U0] += wide * wide
+        zeros += np.uint64((bits[index] & no_sign) == 0)
+    return sums.sum(), size - zeros
+
+
+@compiled
+def add_squares_of_float16(bits: Keys) -> tuple[Any, Any]:
+    """Return what `add_squares` does, of the bits of numbers in float16, whose squares are exact in float32."""
+    sums, zeros, size = np.zeros(_SUMS), _U0, np.uint64(bits.size)
+    most, whole = size // _FOUR * _FOUR, size // _BITS * _BITS
+    for block in range(_U0, most, _FOUR):
+        _add_float16(bits, block, sums)
+        for start in range(block, block + _FOUR, _BITS):
+            zeros += _number(_equal(bits, start, _NO_SIGN, np.uint16(0)))
+    for index in range(most, size):
+        wide = np.float64(_float_of_half(bits[index]))
+        sums[index % _BITS if index < whole else _U0] += wide * wide
+        zeros += np.uint64((bits[index] & _NO_SIGN) == 0)
+    return sums.sum(), size - zeros
 
 
 @compiled

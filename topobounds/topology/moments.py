@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from topobounds._engine import NumpyBudget, kernels_disabled
 from topobounds._parallel import in_threads
 from topobounds._types import Keys
-from topobounds.weights import ScaledWeights, as_array, every_byte, infinity_key, is_signed_byte, weight_array
+from topobounds.weights import ScaledWeights, as_array, every_byte, infinity_key, is_signed_byte, key_bits, weight_array
 
 _NUMPY_BUDGET = NumpyBudget("topobounds._kernels.squares", cells=2**22, loaded_cells=2**16)
 _CHUNK = 2**19  # stays in a cache, where it is read twice
@@ -170,11 +170,7 @@ def _nonzero_and_squares_of_codes(weights: ScaledWeights) -> tuple[int, float]:
 
 def _added(flat: NDArray[Any]) -> tuple[int, float]:
     """Return how many entries are not zero, and the sum of the squares, infinite where it overflows."""
-    of_bfloat16, of_others = _squares_in_numpy_of_bfloat16, _squares_in_numpy
-    if not _NUMPY_BUDGET.affords(flat.size):
-        from topobounds._kernels.squares import add_squares, add_squares_of_bfloat16  # noqa: PLC0415 (loads numba)
-
-        of_bfloat16, of_others = add_squares_of_bfloat16, add_squares
+    in_numpy = _NUMPY_BUDGET.affords(flat.size)
 
     def added(sums_of: Callable[[NDArray[Any]], tuple[float, int]]) -> tuple[int, float]:
         def add(first: int) -> list[tuple[float, int]]:
@@ -185,14 +181,33 @@ def _added(flat: NDArray[Any]) -> tuple[int, float]:
         return sum(int(nonzero) for _, nonzero in sums), _exact_sum(total for total, _ in sums)
 
     if flat.dtype.name == "bfloat16":
+        of_bfloat16 = _squares_in_numpy_of_bfloat16 if in_numpy else _squares_of_bfloat16
         nonzero, total = added(lambda values: of_bfloat16(values.view(np.uint16)))
         if not nonzero or _SMALLEST_BFLOAT16 * flat.size < total < math.inf:
             return nonzero, total
-    return added(lambda values: of_others(_in_numpy_type(values)))
+    return added(_squares_in_numpy if in_numpy else _squares)
+
+
+def _squares(values: NDArray[Any]) -> tuple[float, int]:
+    """Return the sum of the squares of floats, and how many of them are not zero."""
+    from topobounds._kernels.squares import add_squares, add_squares_of_float16  # noqa: PLC0415 (loads numba)
+
+    if values.dtype == np.float16:
+        return add_squares_of_float16(values.view(np.uint16))  # type: ignore[no-any-return]
+    if values.dtype.name == "bfloat16":
+        values = values.astype(np.float32)
+    bits, magnitude = key_bits(values)
+    return add_squares(values, bits, bits.dtype.type(magnitude))  # type: ignore[no-any-return]
+
+
+def _squares_of_bfloat16(bits: Keys) -> tuple[float, int]:
+    from topobounds._kernels.squares import add_squares_of_bfloat16  # noqa: PLC0415 (loads numba)
+
+    return add_squares_of_bfloat16(bits)  # type: ignore[no-any-return]
 
 
 def _squares_in_numpy(values: NDArray[Any]) -> tuple[float, int]:
-    """Return what the kernel `add_squares` does, to the last bit: which of the two is asked depends on the past."""
+    """Return what `_squares` does, to the last bit: which of the two is asked depends on the past."""
     with np.errstate(over="ignore", under="ignore"):
         squares = np.square(values.astype(np.float64))
         whole = squares.size - squares.size % _SUMS
@@ -227,8 +242,3 @@ def _scaled_rms(flat: NDArray[Any]) -> float:
     with np.errstate(under="ignore"):
         total = math.fsum(float(np.sum((chunk.astype(np.float64) / largest) ** 2)) for chunk in chunks)
     return largest * math.sqrt(total / flat.size)
-
-
-def _in_numpy_type(values: NDArray[Any]) -> NDArray[Any]:
-    """Return values in a type that kernels can read."""
-    return values.astype(np.float32) if values.dtype.name in ("float16", "bfloat16") else values
