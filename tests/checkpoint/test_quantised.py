@@ -401,6 +401,23 @@ def test_without_the_order_of_groups_that_the_config_tells_nothing_is_read(writt
     same(only(written(state, config))[1], expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, E4M3])
+def test_of_several_groups_of_other_sizes_the_one_that_fits_is_taken_and_none_where_two_fit(written, dtype):
+    """Which layers a group of the config is for is not read."""
+    state = {"weight": (normal(6, 160) * 30).to(dtype), "weight_scale": scales(6, 2)}
+    config = {
+        "quant_method": "compressed-tensors",
+        "config_groups": {f"group_{size}": {"weights": {"group_size": size}} for size in (32, 128, 64)},
+    }
+    groups = state["weight_scale"].repeat_interleave(128, 1)[:, :160]
+    same(only(written(state, config))[1], state["weight"].float() * groups)
+    config["config_groups"]["another"] = {"weights": {"group_size": 80}}
+    checkpoint = written(state, config)
+    assert checkpoint.left_out["weight"] == (
+        "its scales are 6 x 2, its codes 6 x 160, and nothing says which codes share one"
+    )
+
+
 def test_mxfp8_of_compressed_tensors(written):
     decompress_mx_scale = compressed_tensors("compressors.mx_utils").decompress_mx_scale
     codes, exponents = normal(40, 96).to(E4M3), torch.randint(118, 136, (40, 3), dtype=torch.uint8)

@@ -100,7 +100,7 @@ def _scaled(module: CodedModule, own: str, roles: Mapping[str, str]) -> CodedWei
             tuple(roles.values()), "bytes with scales that are powers of two: they may be two codes each"
         )
     told, usual = ([_MX_GROUP], ()) if as_exponents else ([*module.quantisation.blocks], _USUAL_BLOCK)
-    if roles["scale"].endswith("_scale_inv") and len(scales) > 1:  # as DeepSeek names those of its blocks
+    if not told and roles["scale"].endswith("_scale_inv") and len(scales) > 1:  # as DeepSeek names those of its blocks
         told.append(_USUAL_BLOCK)
     places = scale_places(shape, scales, told, usual)
     if places is None:
@@ -168,8 +168,9 @@ def scale_places(
 
     Along an axis with one scale, or with one for each code, that is clear. Along the others the blocks have the sides
     that are told, the last of which are those of the last axes; where none fits, those that cut the last axis, or all
-    axes without a scale for each code alike, into equal parts, and else the usual ones. None where nothing fits, and,
-    if blocks need not be equal as some are usual, where a power of two cuts the axes into as many parts.
+    axes without a scale for each code alike, into equal parts, and else the usual ones. None where nothing fits, where
+    several that are told do, and, if blocks need not be equal as some are usual, where a power of two cuts the axes
+    into as many parts.
 
     Examples
     --------
@@ -179,6 +180,8 @@ def scale_places(
     True
     >>> scale_places((6, 96), (6, 2), []), scale_places((6, 96), (6, 2), [], usual=(128,))  # of 48, or of 64 and 32
     (((6, 2), (1, 48)), None)
+    >>> scale_places((6, 160), (6, 2), [(80,), (128,)]) is None, scale_places((6, 160), (6, 2), [(80,), (64,)])
+    (True, ((6, 2), (1, 80)))
     """
     if math.prod(scales) == 1:
         return (1,) * len(shape), (1,) * len(shape)
@@ -189,14 +192,24 @@ def scale_places(
     equal = {shape[axis] / n for axis, n in enumerate(placed) if n != shape[axis]}
     if cut and cut[-1] == len(shape) - 1 and len(equal) == 1 and (side := equal.pop()).is_integer():
         is_clear = not usual or not all(_rival(shape[axis], placed[axis]) for axis in cut)
-        told = [*told, (int(side),)] if is_clear else told
-    elif usual:
-        told = [*told, usual]
-    for sides in told or [(1,)]:
+        others: list[tuple[int, ...]] = [(int(side),)] if is_clear else []
+    else:
+        others = [usual] if usual else []
+    fitting = _fitting_blocks(shape, placed, told) or _fitting_blocks(shape, placed, others or [(1,)])[:1]
+    return (placed, fitting[0]) if len(set(fitting)) == 1 else None
+
+
+def _fitting_blocks(
+    shape: tuple[int, ...], placed: tuple[int, ...], told: Sequence[tuple[int, ...]]
+) -> list[tuple[int, ...]]:
+    """Return the sides of blocks, of those that are told, that cut codes into as many parts as they have scales."""
+    cut = [axis for axis, n in enumerate(placed) if n not in (1, shape[axis])]
+    found = []
+    for sides in told:
         spread = (sides[0],) * (len(shape) - len(sides)) + sides[-len(shape) :]
         if all(-(-shape[axis] // spread[axis]) == placed[axis] for axis in cut):
-            return placed, tuple(spread[axis] if axis in cut else 1 for axis in range(len(shape)))
-    return None
+            found.append(tuple(spread[axis] if axis in cut else 1 for axis in range(len(shape))))
+    return found
 
 
 def _in_blocks(scales: tuple[int, ...], block: tuple[int, ...]) -> str:
