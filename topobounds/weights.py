@@ -101,6 +101,7 @@ def non_zero(weights: "NDArray[Any] | ScaledWeights", out: NDArray[np.bool_] | N
 
 
 def _non_zero_products(weights: "ScaledWeights", found: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Write to `found` where codes times their scales, which may underflow, are not zero; return it."""
     codes = weights.codes
     if is_signed_byte(codes.dtype):
         values = np.abs(_values_of_bytes(codes.dtype))

@@ -103,7 +103,7 @@ def add_squares(numbers: NDArray[Any], bits: Keys, no_sign: Any) -> tuple[Any, A
     for block in range(_U0, most, _FOUR):
         _add_floats(numbers, block, sums)
         for start in range(block, block + _FOUR, _BITS):
-            zeros += _number(_equal(bits, start, no_sign, no_sign - no_sign))
+            zeros += _number(_equal(bits, start, no_sign, no_sign ^ no_sign))  # a 0 of their type
     for index in range(most, size):
         wide = np.float64(numbers[index])
         sums[index % _BITS if index < whole else _U0] += wide * wide
