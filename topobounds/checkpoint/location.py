@@ -27,6 +27,8 @@ _MOST_AHEAD = 2**23
 """Bytes in a request when a file is read on and on."""
 _LEAST_ASKED = 2**20
 """Bytes of a tensor that are worth asking for before they are met."""
+_PLACES = 16
+"""Where in a part of a file it is asked whether the system holds it."""
 _LEAST_AHEAD, _AHEAD = 2**28, 2**29
 """Bytes behind a tensor that are to be looked at ahead: once they are fewer than the first, up to the second."""
 _LARGE_PAGE = 2**21
@@ -370,7 +372,8 @@ class _ReadingAhead:
         with self._lock:
             goes_on = file == self._file and self._first < first <= self._last  # else it is read once more
             start = self._last if goes_on else first
-            if start >= wanted or _is_held(file, (first, first + length // 2, first + length - 1, wanted - 1)):
+            places = (first + (wanted - 1 - first) * place // (_PLACES - 1) for place in range(_PLACES))
+            if start >= wanted or _is_held(file, places):
                 return
             if not goes_on or self._descriptor is None:
                 self._close()
@@ -388,7 +391,10 @@ class _ReadingAhead:
 
 
 def _is_held(file: Path, places: Iterable[int]) -> bool:
-    """Whether the system holds these bytes of a file, so that nothing would have to wait for them."""
+    """Whether the system holds these bytes of a file, so that nothing would have to wait for them.
+
+    Asking for one makes the system fetch it, so that it may be there a moment later: a few prove nothing.
+    """
     descriptor = os.open(file, os.O_RDONLY)
     try:
         for place in places:
