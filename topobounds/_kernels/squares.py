@@ -101,9 +101,9 @@ def add_squares(numbers: NDArray[Any], bits: Keys, no_sign: Any) -> tuple[Any, A
     sums, zeros, size = np.zeros(_SUMS), _U0, np.uint64(numbers.size)
     most, whole = size // _FOUR * _FOUR, size // _BITS * _BITS
     for block in range(_U0, most, _FOUR):
-        _add_floats(numbers, block, sums)
-        for start in range(block, block + _FOUR, _BITS):
+        for start in range(block, block + _FOUR, _BITS):  # first, for it reads them in order
             zeros += _number(_equal(bits, start, no_sign, no_sign ^ no_sign))  # a 0 of their type
+        _add_floats(numbers, block, sums)
     for index in range(most, size):
         wide = np.float64(numbers[index])
         sums[index % _BITS if index < whole else _U0] += wide * wide
