@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -93,24 +94,19 @@ def test_small_tensors_and_what_is_held_are_not_read_ahead(large, looked_at, mon
     assert looked_at() == []
 
 
-def test_a_few_places_that_are_held_do_not_make_a_file_one_that_is(large, monkeypatch):
-    """The header is, and what others asked for; a look at a place has the system fetch it."""
-    looked_at, asked = [], []
-
-    def preadv(descriptor, buffers, place, flags):
-        asked.append(place)
-        if len(asked) > 5:
-            raise BlockingIOError
-        return 1
-
-    monkeypatch.setattr(location.os, "preadv", preadv)
-    monkeypatch.setattr(location, "_look_at", lambda _, first, last: looked_at.append((first // MIB, last // MIB)))
-    reading = location._ReadingAhead()
-    monkeypatch.setattr(location, "_reading_ahead", lambda: reading)
-    read_range(large, 4 * MIB, 2 * MIB)
-    reading._thread.submit(int).result()
-    assert looked_at == [(4, 14)]
-    assert asked == sorted(set(asked))
+def test_what_is_not_held_is_not_fetched_by_asking_whether_it_is(large):
+    with large.open("rb") as stream:
+        os.fsync(stream.fileno())
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if location._is_held(large, [20 * MIB]):
+        pytest.skip("the file system lets go of nothing")
+    time.sleep(0.1)
+    assert not location._is_held(large, [20 * MIB])
+    with large.open("rb") as stream:
+        stream.seek(20 * MIB)
+        stream.read(1)
+    assert location._is_held(large, [20 * MIB])
+    assert not location._is_held(large, [20 * MIB, 40 * MIB - 1])
 
 
 def test_what_was_looked_at_is_held_and_its_file_closed(large):
