@@ -28,7 +28,7 @@ _MOST_AHEAD = 2**23
 """Bytes in a request when a file is read on and on."""
 _LEAST_ASKED = 2**20
 """Bytes of a tensor that are worth asking for before they are met."""
-_PLACES = 16
+_PLACES = 4
 """Where in a part of a file it is asked whether the system holds it."""
 _LEAST_AHEAD, _AHEAD = 2**28, 2**29
 """Bytes behind a tensor that are to be looked at ahead: once they are fewer than the first, up to the second."""
@@ -399,13 +399,13 @@ def _is_held(file: Path, places: Iterable[int]) -> bool:
     """
     if file.stat().st_uid != os.geteuid() and not os.access(file, os.W_OK):
         return False
-    held = ctypes.c_ubyte()
+    mincore, held = ctypes.CDLL(None).mincore, ctypes.c_ubyte()
     with file.open("rb") as stream:
         for place in places:
             start = place - place % mmap.ALLOCATIONGRANULARITY
             with mmap.mmap(stream.fileno(), 1, access=mmap.ACCESS_READ, offset=start) as page:
                 address = ctypes.c_void_p(np.frombuffer(page, np.uint8).ctypes.data)
-                if ctypes.CDLL(None).mincore(address, ctypes.c_size_t(1), ctypes.byref(held)) or not held.value & 1:
+                if mincore(address, ctypes.c_size_t(1), ctypes.byref(held)) or not held.value & 1:
                     return False
     return True
 
